@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Load-time constants. The verifier removes what they switch off, so what is not used costs nothing. */
+#ifndef PORTCULLIS_CONFIG_H
+#define PORTCULLIS_CONFIG_H
+
+#include "types.h"
+
+enum policy {
+	POLICY_DROP,
+	POLICY_ACCEPT,
+	POLICY_ESTABLISHED,
+	POLICY_LOG,
+};
+
+/* The link. A device without Ethernet headers (tun, ppp, wireguard) starts its frames with the IP header. */
+volatile const bool ethernet = true;
+volatile const __u8 own_mac[6] = {};
+/* The program is loaded with BPF_F_XDP_HAS_FRAGS: a frame may go on behind data_end. */
+volatile const bool multi_buffer = false;
+
+/* Some interface of the host forwards, so a packet may be for somebody else. */
+volatile const bool forwarding = false;
+
+volatile const __u32 input_policy = POLICY_DROP;
+volatile const __u32 forward_policy = POLICY_DROP;
+volatile const __u32 invalid_policy = POLICY_LOG;
+
+/* Accepted ICMP types, one bit each. */
+volatile const __u64 icmp4_types[4] = {};
+volatile const __u64 icmp6_types[4] = {};
+
+/* Jiffies by flow state. */
+volatile const __u32 timeouts[FLOW_STATES] = {};
+/* A UDP flow that is answered and older than this (jiffies) is a stream: two seconds, as netfilter has it. */
+volatile const __u32 udp_stream_age = 0;
+
+/* Tests move the clock: the time is then jiffies plus clock_offset. */
+volatile const bool test_clock = false;
+
+#endif

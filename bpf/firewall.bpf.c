@@ -1,0 +1,281 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Portcullis: the story of a packet. The entry points gather what the context knows and call one core, for XDP and
+ * TC, IPv4 and IPv6. The core returns a reason (verdict.h), which is counted once and decides. */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "config.h"
+#include "device.h"
+#include "flow.h"
+#include "maps.h"
+#include "parse.h"
+#include "policy.h"
+#include "related.h"
+#include "sweep.h"
+#include "types.h"
+#include "verdict.h"
+
+#define PACKET_OTHERHOST 3 /* linux/if_packet.h */
+
+/* What an entry point knows and the core needs. */
+struct input {
+	void *ctx;
+	struct frame frame;
+	__u32 ifindex;
+	__u64 time;
+};
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		*counter += 1;
+}
+
+/* Nothing open, no flow, no exception: the name says what it was. */
+static __always_inline __u32 refuse(const struct packet *packet, bool restricted)
+{
+	if (packet->invalid || (packet->protocol == PROTO_TCP && !is_tcp_syn(packet) &&
+				(packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK))
+		return invalid_policy == POLICY_ACCEPT ? PASS_INVALID : DROP_INVALID;
+	if (input_policy == POLICY_ACCEPT)
+		return PASS_INPUT;
+	if (restricted)
+		return DROP_SOURCE;
+	if (class_of(packet->protocol) != CLASS_NONE)
+		return DROP_CLOSED_PORT;
+	return DROP_PROTOCOL;
+}
+
+static __always_inline bool admits(const struct packet *packet, __u64 time)
+{
+	struct tuple tuple = {};
+	bool full = false, admitted;
+
+	tuple_of_ingress(packet, &tuple);
+	admitted = flow_admits(&tuple, packet, time, &full);
+	if (full)
+		count(SEEN_FLOWS_FULL);
+	return admitted;
+}
+
+static __always_inline int icmp(const struct input *input, const struct packet *packet)
+{
+	int related;
+
+	if (icmp_query_of_reply(packet->protocol, packet->type)) {
+		if (admits(packet, input->time))
+			return PASS_ESTABLISHED;
+	} else if (icmp_is_error(packet->protocol, packet->type)) {
+		related = is_related(&input->frame, packet, input->time);
+		if (related == PARSE_MORE)
+			return PARSE_MORE;
+		if (related)
+			return PASS_RELATED;
+	} else if (is_neighbor_discovery(packet)) {
+		return PASS_NEIGHBOR_DISCOVERY;
+	}
+	if (icmp_accepted(packet))
+		return PASS_ICMP;
+	return input_policy == POLICY_ACCEPT ? PASS_INPUT : DROP_ICMP;
+}
+
+/* For somebody else: the forward policy decides alone. */
+static __always_inline __u32 forward(const struct input *input, const struct packet *packet)
+{
+	if (forward_policy == POLICY_ACCEPT)
+		return PASS_FORWARD;
+	if (forward_policy == POLICY_ESTABLISHED) {
+		if (packet->fragment == FRAGMENT_LATER)
+			return PASS_FRAGMENT;
+		if ((packet->protocol == PROTO_ICMP || packet->protocol == PROTO_ICMPV6) &&
+		    icmp_is_error(packet->protocol, packet->type)) {
+			if (is_related(&input->frame, packet, input->time) == true)
+				return PASS_RELATED;
+		} else if (admits(packet, input->time)) {
+			return PASS_ESTABLISHED;
+		}
+	}
+	return DROP_FORWARD;
+}
+
+/* The reason for which an inbound frame passes or not, or PARSE_MORE. */
+static __always_inline int ingress(const struct input *input)
+{
+	struct packet packet = {};
+	enum port_class class;
+	struct port port = {};
+	__u32 rule;
+	int result;
+
+	result = parse(&input->frame, &packet);
+	if (result != PARSED)
+		return result;
+	if (forwarding && is_for_other_host(input->ctx, input->ifindex, &packet))
+		return forward(input, &packet);
+	if (packet.fragment == FRAGMENT_LATER)
+		return PASS_FRAGMENT;
+	if (invalid_policy == POLICY_DROP && packet.invalid)
+		return DROP_INVALID;
+
+	class = class_of(packet.protocol);
+	if (class != CLASS_NONE) {
+		/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
+		port = ports[port_slot(class, packet.dst_port)];
+		if (port.rule)
+			return RULE_REASON(port.rule);
+		/* An unused port can have no flow. */
+		if (used[port_slot(class, packet.dst_port)] && admits(&packet, input->time))
+			return PASS_ESTABLISHED;
+		if (port.set) {
+			rule = source_rule(port.set, packet.family, packet.src);
+			if (rule)
+				return RULE_REASON(rule);
+		}
+		if (is_dhcp_answer(&packet))
+			return PASS_DHCP;
+	} else if (packet.protocol == (packet.family == 4 ? PROTO_ICMP : PROTO_ICMPV6)) {
+		return icmp(input, &packet);
+	} else if (admits(&packet, input->time)) {
+		return PASS_ESTABLISHED;
+	}
+	return refuse(&packet, port.set);
+}
+
+/* The reason for which a routed packet may not leave, or PARSED; keeps the flow table. `routed`: it came in on
+ * another interface. */
+static __always_inline int egress(const struct input *input, bool routed)
+{
+	struct packet packet = {};
+	struct tuple tuple = {};
+	enum port_class class;
+	int result;
+
+	result = parse(&input->frame, &packet);
+	if (result != PARSED)
+		return result == PARSE_MORE ? PARSE_MORE : PARSED;
+	if (routed && forwarding && forward_policy == POLICY_DROP)
+		return DROP_FORWARD;
+	if (packet.fragment == FRAGMENT_LATER)
+		return PARSED;
+
+	class = class_of(packet.protocol);
+	if (class != CLASS_NONE) {
+		/* Whoever answers comes in through the open port. Were this a flow, the outside could make us
+		 * allocate. */
+		if (ports[port_slot(class, packet.src_port)].rule)
+			return PARSED;
+	}
+	tuple_of_egress(&packet, &tuple);
+	flow_track(&tuple, &packet, input->time);
+	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
+		used[port_slot(class, packet.src_port)] = state.sweep;
+	return PARSED;
+}
+
+SEC("xdp")
+int portcullis_xdp(struct xdp_md *ctx)
+{
+	struct input input = {
+		.ctx = ctx,
+		.frame.begin = (void *)(long)ctx->data,
+		.frame.end = (void *)(long)ctx->data_end,
+		.frame.length = ctx->data_end - ctx->data,
+		.ifindex = ctx->ingress_ifindex,
+		.time = now(),
+	};
+	int reason;
+
+	if (multi_buffer)
+		input.frame.length = bpf_xdp_get_buff_len(ctx);
+	if (ethernet && input.frame.begin + sizeof(struct ethernet_header) <= input.frame.end &&
+	    is_other_mac(ctx, input.frame.begin)) {
+		count(PASS_OTHER_HOST);
+		return XDP_PASS;
+	}
+	reason = ingress(&input);
+	/* The driver's first buffer ends inside the headers: no real one does. */
+	if (reason < 0)
+		reason = DROP_BAD_TRANSPORT;
+	count(reason);
+	return is_drop(reason) ? XDP_DROP : XDP_PASS;
+}
+
+static __always_inline struct input input_of_skb(struct __sk_buff *skb)
+{
+	return (struct input){
+		.ctx = skb,
+		.frame.begin = (void *)(long)skb->data,
+		.frame.end = (void *)(long)skb->data_end,
+		.frame.length = skb->len,
+		.frame.merged = skb->gso_segs > 1,
+		.ifindex = skb->ifindex,
+		.time = now(),
+	};
+}
+
+/* Headers are seldom outside the linear part; then they are pulled in and read once more. */
+#define PULL_BYTES 2048
+
+static __always_inline bool pull(struct __sk_buff *skb)
+{
+	return !bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
+}
+
+/* Global functions, so that the verifier walks them once for both calls. */
+__noinline int tc_ingress(struct __sk_buff *skb)
+{
+	struct input input = input_of_skb(skb);
+
+	return ingress(&input);
+}
+
+__noinline int tc_egress(struct __sk_buff *skb)
+{
+	struct input input = input_of_skb(skb);
+
+	return egress(&input, skb->ingress_ifindex != 0);
+}
+
+SEC("tc")
+int portcullis_in(struct __sk_buff *skb)
+{
+	int reason;
+
+	if (skb->pkt_type == PACKET_OTHERHOST) {
+		count(PASS_OTHER_HOST);
+		return TC_ACT_UNSPEC;
+	}
+	reason = tc_ingress(skb);
+	if (reason == PARSE_MORE && pull(skb))
+		reason = tc_ingress(skb);
+	if (reason < 0)
+		reason = DROP_BAD_TRANSPORT;
+	count(reason);
+	return is_drop(reason) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int portcullis_out(struct __sk_buff *skb)
+{
+	int reason = tc_egress(skb);
+
+	if (reason == PARSE_MORE && pull(skb))
+		reason = tc_egress(skb);
+	if (reason < 0)
+		return TC_ACT_UNSPEC;
+	count(reason);
+	return TC_ACT_SHOT;
+}
+
+/* Keeps the names in BTF for Go. In .rodata: .bss holds the ports and nothing else. */
+volatile const enum reason reason_names = 0;
+volatile const enum flow_state flow_state_names = 0;
+volatile const enum policy policy_names = 0;
+
+char __license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The flow table and its state machine. Timeouts and states are netfilter's (nf_conntrack_proto_*.c), with one
+ * difference on purpose: what arrives may lengthen a flow's life but not shorten it, because it may be forged. Our
+ * own FIN and RST end a flow, and so does a peer's RST at exactly the sequence number that we wait for (RFC 5961).
+ *
+ * Entries change through the looked-up pointer without a lock. Two CPUs may overwrite each other's state, and an
+ * entry that is deleted meanwhile may have become another flow's: at worst a flow lives for one timeout too many, or
+ * falls back one state until its next packet. */
+#ifndef PORTCULLIS_FLOW_H
+#define PORTCULLIS_FLOW_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "config.h"
+#include "maps.h"
+#include "parse.h"
+#include "types.h"
+
+enum sctp_chunk {
+	SCTP_ABORT = 6,
+	SCTP_SHUTDOWN_COMPLETE = 14,
+};
+
+static __always_inline __u64 now(void)
+{
+	return bpf_jiffies64() + (test_clock ? state.clock_offset : 0);
+}
+
+static __always_inline enum port_class class_of(__u8 protocol)
+{
+	switch (protocol) {
+	case PROTO_TCP:
+		return CLASS_TCP;
+	case PROTO_UDP:
+		return CLASS_UDP;
+	case PROTO_SCTP:
+		return CLASS_SCTP;
+	case PROTO_UDPLITE:
+		return CLASS_UDPLITE;
+	}
+	return CLASS_NONE;
+}
+
+static __always_inline __u32 port_slot(enum port_class class, __u16 port)
+{
+	return (class & (CLASS_COUNT - 1)) * PORTS_PER_CLASS + port;
+}
+
+static __always_inline void tuple_of_ingress(const struct packet *packet, struct tuple *tuple)
+{
+	__builtin_memcpy(tuple->local, packet->dst, sizeof(tuple->local));
+	__builtin_memcpy(tuple->remote, packet->src, sizeof(tuple->remote));
+	tuple->local_port = packet->dst_port;
+	tuple->remote_port = packet->src_port;
+	tuple->protocol = packet->protocol;
+	tuple->family = packet->family;
+}
+
+static __always_inline void tuple_of_egress(const struct packet *packet, struct tuple *tuple)
+{
+	__builtin_memcpy(tuple->local, packet->src, sizeof(tuple->local));
+	__builtin_memcpy(tuple->remote, packet->dst, sizeof(tuple->remote));
+	tuple->local_port = packet->src_port;
+	tuple->remote_port = packet->dst_port;
+	tuple->protocol = packet->protocol;
+	tuple->family = packet->family;
+}
+
+static __always_inline struct flow_key4 key4(const struct tuple *tuple)
+{
+	return (struct flow_key4){
+		.local = tuple->local[0],
+		.remote = tuple->remote[0],
+		.local_port = tuple->local_port,
+		.remote_port = tuple->remote_port,
+		.protocol = tuple->protocol,
+	};
+}
+
+static __always_inline struct flow_key6 key6(const struct tuple *tuple)
+{
+	struct flow_key6 key = {
+		.local_port = tuple->local_port,
+		.remote_port = tuple->remote_port,
+		.protocol = tuple->protocol,
+	};
+
+	__builtin_memcpy(key.local, tuple->local, sizeof(key.local));
+	__builtin_memcpy(key.remote, tuple->remote, sizeof(key.remote));
+	return key;
+}
+
+/* The flow of a tuple, alive or not; `pending` tells that it waits for its first answer. */
+static __always_inline struct flow *flow_find(const struct tuple *tuple, bool *pending)
+{
+	struct flow *flow;
+
+	*pending = false;
+	if (tuple->family == 4) {
+		struct flow_key4 key = key4(tuple);
+
+		flow = bpf_map_lookup_elem(&flows4, &key);
+		if (flow)
+			return flow;
+		*pending = true;
+		return bpf_map_lookup_elem(&pending4, &key);
+	}
+
+	struct flow_key6 key = key6(tuple);
+
+	flow = bpf_map_lookup_elem(&flows6, &key);
+	if (flow)
+		return flow;
+	*pending = true;
+	return bpf_map_lookup_elem(&pending6, &key);
+}
+
+/* A flow that was answered moves to the table that nothing evicts. When that is full it stays where it is. */
+static __always_inline bool flow_confirm(const struct tuple *tuple, const struct flow *flow)
+{
+	struct flow value = *flow;
+
+	if (tuple->family == 4) {
+		struct flow_key4 key = key4(tuple);
+
+		if (bpf_map_update_elem(&flows4, &key, &value, BPF_ANY))
+			return false;
+		bpf_map_delete_elem(&pending4, &key);
+		return true;
+	}
+
+	struct flow_key6 key = key6(tuple);
+
+	if (bpf_map_update_elem(&flows6, &key, &value, BPF_ANY))
+		return false;
+	bpf_map_delete_elem(&pending6, &key);
+	return true;
+}
+
+static __always_inline void flow_begin(const struct tuple *tuple, const struct flow *flow)
+{
+	if (tuple->family == 4) {
+		struct flow_key4 key = key4(tuple);
+
+		bpf_map_update_elem(&pending4, &key, flow, BPF_ANY);
+		return;
+	}
+
+	struct flow_key6 key = key6(tuple);
+
+	bpf_map_update_elem(&pending6, &key, flow, BPF_ANY);
+}
+
+static __always_inline __u32 timeout_of(__u8 flow_state)
+{
+	return flow_state < FLOW_STATES ? timeouts[flow_state] : 0;
+}
+
+static __always_inline void flow_enter(struct flow *flow, __u8 flow_state, __u64 time)
+{
+	flow->state = flow_state;
+	flow->expires = time + timeout_of(flow_state);
+}
+
+/* Puts the end off, but writes only when an eighth of the timeout has gone: the entry stays clean in the caches. */
+static __always_inline void flow_refresh(struct flow *flow, __u64 time)
+{
+	__u32 timeout = timeout_of(flow->state);
+
+	if ((__s64)(time + timeout - flow->expires) > timeout >> 3)
+		flow->expires = time + timeout;
+}
+
+/* The state in which a packet of ours begins a flow, or FLOW_NONE when it begins none. */
+static __always_inline enum flow_state flow_first_state(const struct packet *packet)
+{
+	switch (packet->protocol) {
+	case PROTO_TCP:
+		if (packet->invalid)
+			return FLOW_NONE;
+		switch (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) {
+		case TCP_SYN:
+			return FLOW_TCP_SYN_SENT;
+		case TCP_ACK:
+			return FLOW_TCP_LOOSE;
+		}
+		return FLOW_NONE;
+	case PROTO_UDP:
+	case PROTO_UDPLITE:
+		return FLOW_UDP;
+	case PROTO_SCTP:
+		if (packet->type == SCTP_ABORT || packet->type == SCTP_SHUTDOWN_COMPLETE)
+			return FLOW_NONE;
+		return FLOW_SCTP_NEW;
+	case PROTO_ICMP:
+	case PROTO_ICMPV6:
+		return icmp_is_query(packet->protocol, packet->type) ? FLOW_ICMP : FLOW_NONE;
+	case PROTO_GRE:
+		return FLOW_GRE;
+	}
+	return FLOW_OTHER;
+}
+
+static __always_inline bool is_tcp_syn(const struct packet *packet)
+{
+	return packet->protocol == PROTO_TCP && !packet->invalid &&
+	       (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+static __always_inline void tcp_outbound(struct flow *flow, const struct packet *packet, __u64 time)
+{
+	__u8 flags = packet->tcp_flags;
+
+	if (packet->invalid)
+		return;
+	if (flags & TCP_ACK)
+		flow->ack = packet->ack;
+	if (flags & TCP_RST) {
+		flow_enter(flow, FLOW_TCP_CLOSE, time);
+		return;
+	}
+	if (flags & TCP_SYN) {
+		if (flags & TCP_ACK && flow->state == FLOW_TCP_SYN_SENT)
+			flow_enter(flow, FLOW_TCP_SYN_RECV, time);
+		return; /* a SYN sent again does not renew */
+	}
+	if (flags & TCP_FIN) {
+		if (flow->state != FLOW_TCP_TIME_WAIT && flow->state != FLOW_TCP_CLOSE)
+			flow_enter(flow, flow->peer_fin ? FLOW_TCP_LAST_ACK : FLOW_TCP_FIN_WAIT, time);
+		return;
+	}
+	switch (flow->state) {
+	case FLOW_TCP_SYN_RECV:
+		flow_enter(flow, FLOW_TCP_ESTABLISHED, time);
+		return;
+	case FLOW_TCP_FIN_WAIT:
+	case FLOW_TCP_CLOSE_WAIT:
+		if (flow->peer_fin) {
+			flow_enter(flow, FLOW_TCP_TIME_WAIT, time);
+			return;
+		}
+		break;
+	case FLOW_TCP_SYN_SENT:
+		return;
+	}
+	flow_refresh(flow, time);
+}
+
+/* Whether the packet belongs to the flow. */
+static __always_inline bool tcp_inbound(struct flow *flow, const struct packet *packet, __u64 time)
+{
+	__u8 flags = packet->tcp_flags;
+
+	if (packet->invalid)
+		return false;
+	if (flags & TCP_SYN) {
+		if (!(flags & TCP_ACK))
+			return flow->state == FLOW_TCP_SYN_SENT; /* simultaneous open; else a new connection */
+		if (flow->state == FLOW_TCP_SYN_SENT)
+			flow_enter(flow, FLOW_TCP_SYN_RECV, time);
+		return true;
+	}
+	if (flags & TCP_RST) {
+		if (flow->state != FLOW_TCP_SYN_SENT && packet->seq == flow->ack && flow->ack)
+			flow_enter(flow, FLOW_TCP_CLOSE, time);
+		return true;
+	}
+	if (flags & TCP_FIN) {
+		if (flow->state == FLOW_TCP_SYN_SENT)
+			return false;
+		flow->peer_fin = true;
+		if (flow->state == FLOW_TCP_FIN_WAIT || flow->state == FLOW_TCP_CLOSE_WAIT)
+			flow_enter(flow, FLOW_TCP_TIME_WAIT, time);
+		else if (flow->state == FLOW_TCP_LOOSE)
+			flow_enter(flow, FLOW_TCP_ESTABLISHED, time);
+		return true;
+	}
+	switch (flow->state) {
+	case FLOW_TCP_SYN_SENT:
+		return true;
+	case FLOW_TCP_LOOSE:
+		flow_enter(flow, FLOW_TCP_ESTABLISHED, time);
+		return true;
+	case FLOW_TCP_FIN_WAIT:
+		flow_enter(flow, FLOW_TCP_CLOSE_WAIT, time);
+		return true;
+	case FLOW_TCP_LAST_ACK:
+		flow_enter(flow, FLOW_TCP_TIME_WAIT, time);
+		return true;
+	}
+	flow_refresh(flow, time);
+	return true;
+}
+
+static __always_inline void flow_outbound(struct flow *flow, const struct packet *packet, bool pending, __u64 time)
+{
+	switch (packet->protocol) {
+	case PROTO_TCP:
+		tcp_outbound(flow, packet, time);
+		if (pending && packet->tcp_flags & TCP_RST)
+			flow->expires = time; /* nothing was answered, so there is nothing to wind down */
+		return;
+	case PROTO_SCTP:
+		if (packet->type == SCTP_ABORT || packet->type == SCTP_SHUTDOWN_COMPLETE) {
+			flow_enter(flow, FLOW_SCTP_CLOSED, time);
+			return;
+		}
+		break;
+	case PROTO_UDP:
+	case PROTO_UDPLITE:
+		if (!pending && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+			flow->state = FLOW_UDP_STREAM;
+		break;
+	}
+	flow_refresh(flow, time);
+}
+
+static __always_inline bool flow_inbound(struct flow *flow, const struct packet *packet, __u64 time)
+{
+	switch (packet->protocol) {
+	case PROTO_TCP:
+		return tcp_inbound(flow, packet, time);
+	case PROTO_UDP:
+	case PROTO_UDPLITE:
+		if (packet->invalid)
+			return false;
+		if (flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+			flow->state = FLOW_UDP_STREAM;
+		break;
+	case PROTO_SCTP:
+		if (packet->invalid)
+			return false;
+		if (flow->state == FLOW_SCTP_NEW)
+			flow_enter(flow, FLOW_SCTP_ESTABLISHED, time);
+		break;
+	case PROTO_GRE:
+		flow->state = FLOW_GRE_STREAM;
+		break;
+	}
+	flow_refresh(flow, time);
+	return true;
+}
+
+/* An answer makes a flow worth keeping; a refused or crossing SYN does not. */
+static __always_inline bool is_answer(const struct flow *flow)
+{
+	return flow->state != FLOW_TCP_SYN_SENT;
+}
+
+static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
+{
+	return time < flow->expires && flow->state != FLOW_KILLED;
+}
+
+/* An inbound packet: does it belong to a flow of ours? `full` tells that an answered flow found no room. */
+static __always_inline bool flow_admits(const struct tuple *tuple, const struct packet *packet, __u64 time, bool *full)
+{
+	bool pending;
+	struct flow *flow = flow_find(tuple, &pending);
+
+	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
+		return false;
+	if (pending && is_answer(flow))
+		*full = !flow_confirm(tuple, flow);
+	return true;
+}
+
+/* An outbound packet: begins, moves or ends its flow. */
+static __always_inline void flow_track(const struct tuple *tuple, const struct packet *packet, __u64 time)
+{
+	enum flow_state first = flow_first_state(packet);
+	bool pending;
+	struct flow *flow = flow_find(tuple, &pending);
+
+	if (flow && flow_alive(flow, time)) {
+		bool closed = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
+			      flow->state == FLOW_TCP_LAST_ACK;
+
+		if (!(closed && is_tcp_syn(packet))) {
+			flow_outbound(flow, packet, pending, time);
+			return;
+		}
+	}
+	if (first == FLOW_NONE || (flow && flow->state == FLOW_KILLED && !is_tcp_syn(packet)))
+		return;
+
+	struct flow begun = {
+		.expires = time + timeout_of(first),
+		.created = time,
+		.ack = packet->tcp_flags & TCP_ACK ? packet->ack : 0,
+		.state = first,
+	};
+
+	if (flow)
+		*flow = begun;
+	else
+		flow_begin(tuple, &begun);
+}
+
+#endif

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds the datapath: C that the kernel runs, compiled, and the Go
+// types and loaders that bpf2go generates from it. It decides nothing itself.
+package bpf
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -type sweep Firewall firewall.bpf.c -- -Wall -Wextra -Werror -Wno-unused-parameter -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* ICMP errors: what they quote is a packet that this host is said to have sent. */
+#ifndef PORTCULLIS_RELATED_H
+#define PORTCULLIS_RELATED_H
+
+#include "flow.h"
+#include "maps.h"
+#include "parse.h"
+#include "policy.h"
+#include "types.h"
+
+static __always_inline bool same_address(const __u32 *a, const __u32 *b, __u8 family)
+{
+	if (a[0] != b[0])
+		return false;
+	return family == 4 || (a[1] == b[1] && a[2] == b[2] && a[3] == b[3]);
+}
+
+/* Reads the quoted packet. A subprogram, because it parses a second time and few packets need it. */
+static __noinline int parse_quoted(const struct frame *frame, const struct packet *error, struct packet *quoted)
+{
+	__u32 offset;
+
+	/* The verifier knows nothing of subprogram arguments but their types. */
+	if (!frame || !error || !quoted)
+		return DROP_ICMP;
+	offset = error->transport + sizeof(struct icmp_header);
+	if (error->family == 4)
+		return parse_ipv4(frame, quoted, offset, true);
+	return parse_ipv6(frame, quoted, offset, true);
+}
+
+/* Whether an ICMP error is about traffic of ours: the quoted packet went from the error's destination (anyone on the
+ * path may report), and it belongs to a live flow, or comes from a port that is open, which keeps no flows. */
+static __always_inline int is_related(const struct frame *frame, const struct packet *error, __u64 time)
+{
+	struct packet quoted = {};
+	struct tuple tuple = {};
+	enum port_class class;
+	struct flow *flow;
+	struct port port;
+	bool pending;
+	int result;
+
+	result = parse_quoted(frame, error, &quoted);
+	if (result == PARSE_MORE)
+		return PARSE_MORE;
+	if (result != PARSED || quoted.fragment == FRAGMENT_LATER)
+		return false;
+	if (!same_address(quoted.src, error->dst, error->family))
+		return false;
+
+	tuple_of_egress(&quoted, &tuple);
+	class = class_of(quoted.protocol);
+	if (class != CLASS_NONE) {
+		port = ports[port_slot(class, quoted.src_port)];
+		if (port.rule)
+			return true;
+		if (port.set && source_rule(port.set, quoted.family, quoted.dst))
+			return true;
+	} else if (quoted.protocol == PROTO_ICMP || quoted.protocol == PROTO_ICMPV6) {
+		if (!icmp_is_query(quoted.protocol, quoted.type))
+			return false;
+	}
+	flow = flow_find(&tuple, &pending);
+	return flow && flow_alive(flow, time);
+}
+
+#endif

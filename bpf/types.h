@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Keys, values and the parsed packet. Go sees the same types through BTF. */
+#ifndef PORTCULLIS_TYPES_H
+#define PORTCULLIS_TYPES_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+/* IANA protocol numbers. */
+enum protocol {
+	PROTO_HOP_BY_HOP = 0,
+	PROTO_ICMP = 1,
+	PROTO_TCP = 6,
+	PROTO_UDP = 17,
+	PROTO_ROUTING = 43,
+	PROTO_FRAGMENT = 44,
+	PROTO_GRE = 47,
+	PROTO_ICMPV6 = 58,
+	PROTO_DEST_OPTIONS = 60,
+	PROTO_SCTP = 132,
+	PROTO_UDPLITE = 136,
+};
+
+/* The protocols that have ports, as they index the port tables. */
+enum port_class {
+	CLASS_TCP,
+	CLASS_UDP,
+	CLASS_SCTP,
+	CLASS_UDPLITE,
+	CLASS_COUNT,
+	CLASS_NONE = CLASS_COUNT,
+};
+
+#define PORTS_PER_CLASS 65536
+#define PORT_SLOTS (CLASS_COUNT * PORTS_PER_CLASS)
+
+enum tcp_flag {
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_PSH = 0x08,
+	TCP_ACK = 0x10,
+	TCP_URG = 0x20,
+};
+
+enum fragment {
+	FRAGMENT_NONE,
+	FRAGMENT_FIRST,
+	FRAGMENT_LATER, /* carries no ports */
+};
+
+/* What netfilter would call INVALID from the packet alone. The verdict is the policy's. */
+enum invalid {
+	INVALID_NONE,
+	INVALID_HEADER, /* transport header shorter than it must be, or than it says */
+	INVALID_LENGTH, /* UDP length below 8 or beyond the packet */
+	INVALID_FLAGS,	/* TCP flags that no stack sends */
+};
+
+/* A parsed packet. Addresses are in network order, an IPv4 one in word 0; ports are in host order.
+ * For ICMP queries the port of the side that asked is the identifier and the other one its type. */
+struct packet {
+	__u32 src[4];
+	__u32 dst[4];
+	__u16 src_port;
+	__u16 dst_port;
+	__u8 family; /* 4 or 6 */
+	__u8 protocol;
+	__u8 fragment;
+	__u8 invalid;
+	__u8 tcp_flags;
+	__u8 type; /* ICMP type, or the first SCTP chunk's */
+	__u32 seq;
+	__u32 ack;
+	__u32 transport; /* bytes from the frame's start to the transport header */
+	__u32 end;	 /* bytes from the frame's start to the end of the IP packet */
+};
+
+/* One flow, seen from the host: one orientation, so that both directions find the same entry. */
+struct flow_key4 {
+	__u32 local;
+	__u32 remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct flow_key6 {
+	__u32 local[4];
+	__u32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+/* The key of a flow before its family chooses the table. */
+struct tuple {
+	__u32 local[4];
+	__u32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 family;
+};
+
+/* The order is that of config.h's timeouts; names and defaults are netfilter's where it has the state. */
+enum flow_state {
+	FLOW_NONE,
+	FLOW_TCP_SYN_SENT,
+	FLOW_TCP_SYN_RECV,
+	FLOW_TCP_ESTABLISHED,
+	FLOW_TCP_FIN_WAIT,
+	FLOW_TCP_CLOSE_WAIT,
+	FLOW_TCP_LAST_ACK,
+	FLOW_TCP_TIME_WAIT,
+	FLOW_TCP_CLOSE,
+	FLOW_TCP_LOOSE, /* picked up in mid-stream, not answered yet */
+	FLOW_UDP,
+	FLOW_UDP_STREAM,
+	FLOW_ICMP,
+	FLOW_GRE,
+	FLOW_GRE_STREAM,
+	FLOW_SCTP_NEW,
+	FLOW_SCTP_ESTABLISHED,
+	FLOW_SCTP_CLOSED,
+	FLOW_OTHER,
+	FLOW_STATES,
+	FLOW_KILLED = FLOW_STATES, /* cut by the administrator: no packet matches, none revives it but a new SYN */
+};
+
+struct flow {
+	__u64 expires; /* jiffies */
+	__u64 created; /* jiffies */
+	__u32 ack;     /* the last TCP acknowledgement that this host sent */
+	__u8 state;
+	__u8 peer_fin; /* the peer has sent a FIN, or somebody in its name */
+	__u8 pad[2];
+};
+
+/* What one (class, destination port) means. User space writes it as one aligned word. */
+struct port {
+	__u16 rule; /* 0: not open to everybody; else the rule that opens it */
+	__u16 set;  /* 0: no source may; else the set of prefixes that may */
+};
+
+/* A source that may use the ports of a set. The prefix length counts the set's 32 bits too. */
+struct source_key4 {
+	__u32 prefix_len;
+	__u32 set;
+	__u32 addr;
+};
+
+struct source_key6 {
+	__u32 prefix_len;
+	__u32 set;
+	__u32 addr[4];
+};
+
+/* A prefix that the kernel delivers to this host: a local, broadcast or anycast route. */
+struct local_key4 {
+	__u32 prefix_len;
+	__u32 addr;
+};
+
+struct local_key6 {
+	__u32 prefix_len;
+	__u32 addr[4];
+};
+
+/* One rule as it was written, so that a later command can show it and take it back. */
+struct rule {
+	__u8 runtime; /* opened with --runtime: not in the file */
+	__u8 text[255];
+};
+
+/* What the running filter was told, for the commands that come after. */
+struct settings {
+	__u64 netns;	     /* cookie of the network namespace */
+	__u32 hz;	     /* jiffies a second */
+	__u32 forwarding;    /* the host forwarded packets */
+	__u32 config_length; /* of config */
+	__u32 policy_length; /* of policy */
+	__u8 config[4096];   /* path of the file that the policy came from */
+	__u8 policy[12264];  /* YAML, without the rules */
+};
+
+/* Argument of the sweep: how many flows it saw, and took out, by family. */
+struct sweep {
+	__u64 now; /* jiffies */
+	__u32 flush;
+	__u32 live4;
+	__u32 live6;
+	__u32 removed;
+};
+
+#endif

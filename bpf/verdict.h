@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every packet leaves with one reason, and is counted once under it. A number from REASON_COUNT on is the rule that
+ * let the packet in: rule n counts at REASON_COUNT + n. */
+#ifndef PORTCULLIS_VERDICT_H
+#define PORTCULLIS_VERDICT_H
+
+/* The names are shown to users, lower-case and with spaces: PASS_NOT_IP is "not ip". */
+enum reason {
+	PASS_NOT_IP,		 /* ARP, LLDP, EAPOL, 802.3: netfilter's INPUT never sees them */
+	PASS_OTHER_HOST,	 /* unicast to another MAC: the stack drops it, bridges and macvlan need it */
+	PASS_ESTABLISHED,	 /* belongs to a flow that this host began, or that was alive at attach */
+	PASS_RELATED,		 /* an ICMP error about a flow or an open port of ours */
+	PASS_ICMP,		 /* accepted by the ICMP policy */
+	PASS_NEIGHBOR_DISCOVERY, /* NDP and MLD, without which IPv6 does not work */
+	PASS_DHCP,		 /* a DHCPv4 server's answer: AF_PACKET clients bypass netfilter, not XDP */
+	PASS_FRAGMENT,		 /* a later fragment: useless without the first one, which is filtered */
+	PASS_FORWARD,		 /* for another host, and the forward policy lets it */
+	PASS_INPUT,		 /* input: accept */
+	PASS_INVALID,		 /* invalid: accept */
+
+	DROP_CLOSED_PORT,
+	DROP_SOURCE,   /* the port is open, but not from there */
+	DROP_ICMP,     /* refused by the ICMP policy */
+	DROP_PROTOCOL, /* no ports, no flow */
+	DROP_FORWARD,  /* for another host */
+	DROP_INVALID,  /* what netfilter calls INVALID, and nothing accepts */
+	DROP_BAD_VLAN, /* more than two tags, or cut off in a tag */
+	DROP_BAD_IPV4,
+	DROP_BAD_IPV6,
+	DROP_BAD_EXTENSION, /* IPv6 extension headers cut off, or too many */
+	DROP_BAD_TRANSPORT, /* too short for ports */
+	DROP_TINY_FRAGMENT, /* TCP header split over fragments: RFC 1858, RFC 3128 */
+
+	SEEN_FLOWS_FULL, /* not a verdict: an answered flow found no room and may be evicted */
+	REASON_COUNT,
+};
+
+#define RULE_REASON(rule) (REASON_COUNT + (rule))
+
+static __always_inline bool is_drop(__u32 reason)
+{
+	return reason >= DROP_CLOSED_PORT && reason < SEEN_FLOWS_FULL;
+}
+
+#endif

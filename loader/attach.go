@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of attachment, as their pins are called.
+const (
+	kindXDP       = "xdp"
+	kindTCXIn     = "tcx_in"
+	kindTCXOut    = "tcx_out"
+	kindClsactIn  = "clsact_in"
+	kindClsactOut = "clsact_out"
+)
+
+var (
+	ingressKinds = []string{kindXDP, kindTCXIn, kindClsactIn}
+	egressKinds  = []string{kindTCXOut, kindClsactOut}
+)
+
+// attachment is a program at one hook of one interface.
+type attachment struct {
+	pins  pins
+	iface string
+	index int
+	kind  string
+}
+
+func (a *attachment) path() string { return a.pins.link(a.iface, a.kind) }
+
+// find returns what is attached to an interface in one direction, and nil when nothing is. A pin whose interface has
+// gone, or has come back as another one, is taken away.
+func find(p pins, iface string, index int, kinds []string) (*attachment, error) {
+	for _, kind := range kinds {
+		a := &attachment{p, iface, index, kind}
+		if _, err := os.Stat(a.path()); err != nil {
+			continue
+		}
+		alive, err := a.alive()
+		if err != nil {
+			return nil, err
+		}
+		if alive {
+			return a, nil
+		}
+		if err := os.Remove(a.path()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// alive tells whether the attachment still is on the interface of this index.
+func (a *attachment) alive() (bool, error) {
+	switch a.kind {
+	case kindClsactIn, kindClsactOut:
+		return a.filterExists()
+	}
+	l, err := link.LoadPinnedLink(a.path(), nil)
+	if err != nil {
+		return false, fmt.Errorf("%s: open pinned link: %w", a.iface, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", a.iface, err)
+	}
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex) == a.index, nil
+	}
+	if t := info.TCX(); t != nil {
+		return int(t.Ifindex) == a.index, nil
+	}
+	return false, fmt.Errorf("%s: the link pinned at %s is of another type", a.iface, a.path())
+}
+
+// programID returns the id of the program that runs there.
+func (a *attachment) programID() (ebpf.ProgramID, error) {
+	switch a.kind {
+	case kindClsactIn, kindClsactOut:
+		prog, err := ebpf.LoadPinnedProgram(a.path(), nil)
+		if err != nil {
+			return 0, err
+		}
+		defer prog.Close()
+		return idOf(prog)
+	}
+	l, err := link.LoadPinnedLink(a.path(), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return 0, err
+	}
+	return info.Program, nil
+}
+
+func idOf(prog *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := prog.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, _ := info.ID()
+	return id, nil
+}
+
+// update puts another program in the place of the running one, between two packets.
+func (a *attachment) update(prog *ebpf.Program) error {
+	switch a.kind {
+	case kindClsactIn, kindClsactOut:
+		return a.attach(prog, 0)
+	}
+	l, err := link.LoadPinnedLink(a.path(), nil)
+	if err != nil {
+		return fmt.Errorf("%s: open pinned link: %w", a.iface, err)
+	}
+	defer l.Close()
+	if err := l.Update(prog); err != nil {
+		return fmt.Errorf("%s: replace the program: %w", a.iface, err)
+	}
+	return nil
+}
+
+// attach attaches and pins.
+func (a *attachment) attach(prog *ebpf.Program, flags link.XDPAttachFlags) error {
+	if err := os.MkdirAll(filepath.Dir(a.path()), 0o700); err != nil {
+		return err
+	}
+	var l link.Link
+	var err error
+	switch a.kind {
+	case kindXDP:
+		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: flags})
+	case kindTCXIn:
+		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: a.index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+	case kindTCXOut:
+		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: a.index, Attach: ebpf.AttachTCXEgress, Anchor: link.Head()})
+	default:
+		if err := a.replaceFilter(prog); err != nil {
+			return err
+		}
+		return replacePin(a.path(), func(path string) error {
+			clone, err := prog.Clone()
+			if err != nil {
+				return err
+			}
+			defer clone.Close()
+			return clone.Pin(path)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
+	}
+	defer l.Close()
+	if err := l.Pin(a.path()); err != nil {
+		return fmt.Errorf("%s: pin link: %w", a.iface, err)
+	}
+	return nil
+}
+
+// detach takes the program off and its pin away.
+func (a *attachment) detach() error {
+	switch a.kind {
+	case kindClsactIn, kindClsactOut:
+		if err := a.deleteFilter(); err != nil {
+			return err
+		}
+	default:
+		l, err := link.LoadPinnedLink(a.path(), nil)
+		if err != nil {
+			return fmt.Errorf("%s: open pinned link: %w", a.iface, err)
+		}
+		defer l.Close()
+		// The link itself, lest somebody who holds it open keeps the filter on. It may have died with its interface.
+		if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
+			return fmt.Errorf("%s: detach: %w", a.iface, err)
+		}
+	}
+	if err := os.Remove(a.path()); err != nil {
+		return fmt.Errorf("%s: unpin: %w", a.iface, err)
+	}
+	_ = os.Remove(filepath.Dir(a.path())) // goes when it is empty
+	return nil
+}
+
+// checkForeign refuses an interface on which somebody else's XDP program sits.
+func checkForeign(l netlink.Link) error {
+	xdp := l.Attrs().Xdp
+	if xdp == nil || !xdp.Attached {
+		return nil
+	}
+	name := l.Attrs().Name
+	what := fmt.Sprintf("program %d", xdp.ProgId)
+	if prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId)); err == nil {
+		if info, err := prog.Info(); err == nil && info.Name != "" {
+			what = fmt.Sprintf("%q, program %d", info.Name, xdp.ProgId)
+		}
+		prog.Close()
+	}
+	return fmt.Errorf("%s: %w: %s; take it off, or filter behind it with --mode tc", name, ErrForeignProgram, what)
+}
+
+// xdpMode tells in which mode the kernel runs the XDP program of a device.
+func xdpMode(l netlink.Link) Mode {
+	if xdp := l.Attrs().Xdp; xdp != nil && xdp.AttachMode == nl.XDP_ATTACHED_SKB {
+		return ModeGeneric
+	}
+	return ModeNative
+}

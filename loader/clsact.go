@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Before TCX (Linux 6.6) a TC program hangs in a clsact qdisc as a filter. Ours is known by its handle and priority.
+const (
+	filterHandle   = 0x706f7274 // "port"
+	filterPriority = 1
+	filterName     = "portcullis"
+)
+
+func (a *attachment) parent() uint32 {
+	if a.kind == kindClsactIn {
+		return netlink.HANDLE_MIN_INGRESS
+	}
+	return netlink.HANDLE_MIN_EGRESS
+}
+
+func (a *attachment) filter() *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: a.index,
+			Parent:    a.parent(),
+			Handle:    filterHandle,
+			Protocol:  unix.ETH_P_ALL,
+			Priority:  filterPriority,
+		},
+		Name:         filterName,
+		DirectAction: true,
+	}
+}
+
+func clsact(index int) netlink.Qdisc {
+	return &netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: index,
+			Handle:    netlink.MakeHandle(0xffff, 0),
+			Parent:    netlink.HANDLE_CLSACT,
+		},
+		QdiscType: "clsact",
+	}
+}
+
+// filters lists the filters on the attachment's side of the qdisc.
+func (a *attachment) filters() ([]netlink.Filter, error) {
+	l, err := netlink.LinkByIndex(a.index)
+	if err != nil {
+		return nil, nil // the interface is gone, and its filters with it
+	}
+	list, err := netlink.FilterList(l, a.parent())
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%s: list filters: %w", a.iface, err)
+	}
+	return list, nil
+}
+
+func (a *attachment) filterExists() (bool, error) {
+	list, err := a.filters()
+	for _, f := range list {
+		if f.Attrs().Handle == filterHandle && f.Attrs().Priority == filterPriority {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+func (a *attachment) replaceFilter(prog *ebpf.Program) error {
+	if err := netlink.QdiscAdd(clsact(a.index)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%s: add clsact: %w", a.iface, err)
+	}
+	f := a.filter()
+	f.Fd = prog.FD()
+	if err := netlink.FilterReplace(f); err != nil {
+		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
+	}
+	return nil
+}
+
+// deleteFilter takes our filter out, and the qdisc when nobody else uses it.
+func (a *attachment) deleteFilter() error {
+	if exists, err := a.filterExists(); err != nil || !exists {
+		return err
+	}
+	if err := netlink.FilterDel(a.filter()); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s: detach: %w", a.iface, err)
+	}
+	for _, kind := range []string{kindClsactIn, kindClsactOut} {
+		other := *a
+		other.kind = kind
+		if list, err := other.filters(); err != nil || len(list) > 0 {
+			return err
+		}
+	}
+	if err := netlink.QdiscDel(clsact(a.index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%s: remove clsact: %w", a.iface, err)
+	}
+	return nil
+}

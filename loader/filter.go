@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Filter is a running filter, found by its pins.
+type Filter struct {
+	pins    pins
+	set     *maps.Set
+	tools   *tools
+	running *maps.Running
+}
+
+// Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
+// none for this network namespace.
+func Open(pinPath string) (*Filter, error) {
+	p := pins{pinPath}
+	if _, err := os.Stat(p.root()); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (nothing is pinned at %s)", ErrNotRunning, pinPath)
+	} else if err != nil {
+		return nil, err
+	}
+	if err := p.checkOwner(); err != nil {
+		return nil, err
+	}
+	unlock, err := p.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return open(p)
+}
+
+// open is Open under the lock.
+func open(p pins) (_ *Filter, err error) {
+	if err := p.recover(); err != nil {
+		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
+	}
+	names, err := p.interfaces()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(p.policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (nothing is attached under %s)", ErrNotRunning, p.base)
+	}
+	f := &Filter{pins: p}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if f.set, err = maps.OpenSet(p.maps(), p.policy()); err != nil {
+		return nil, err
+	}
+	if f.tools, err = openTools(p.policy()); err != nil {
+		return nil, err
+	}
+	if f.running, err = f.set.Running(); err != nil {
+		return nil, err
+	}
+	cookie, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	if cookie != f.running.Netns {
+		if f.dead(names) {
+			return nil, fmt.Errorf("%w (what is pinned at %s is left from a network namespace that is gone)", ErrNotRunning, p.base)
+		}
+		return nil, fmt.Errorf("%w: choose another --pin-path here than %s", ErrOtherNamespace, p.base)
+	}
+	return f, nil
+}
+
+// dead tells that every link has lost its interface, as when its network namespace is gone.
+func (f *Filter) dead(names []string) bool {
+	for _, name := range names {
+		for _, kinds := range [][]string{ingressKinds, egressKinds} {
+			a := f.pins.pinned(name, kinds)
+			if a == nil {
+				continue
+			}
+			a.index = 0 // what a link without interface says
+			if gone, err := a.alive(); err != nil || !gone && a.kind != kindClsactIn && a.kind != kindClsactOut {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Close lets go of the filter, which runs on.
+func (f *Filter) Close() error {
+	if f.tools != nil {
+		f.tools.Close()
+	}
+	if f.set != nil {
+		return f.set.Close()
+	}
+	return nil
+}
+
+// Config returns the path of the file that the policy came from.
+func (f *Filter) Config() string { return f.running.Config }
+
+// Policy returns the policy in force: its rules are those open at this moment, its interfaces the filtered ones.
+func (f *Filter) Policy() *policy.Policy {
+	p := f.running.Policy.Clone()
+	p.Interfaces, _ = f.pins.interfaces()
+	rules, _ := f.set.Rules()
+	for _, r := range rules {
+		p.Open = append(p.Open, r.Rule)
+	}
+	return p
+}
+
+// Interfaces lists the filtered interfaces.
+func (f *Filter) Interfaces() ([]Interface, error) {
+	names, err := f.pins.interfaces()
+	if err != nil {
+		return nil, err
+	}
+	out := []Interface{}
+	for _, name := range names {
+		i := Interface{Name: name, Mode: ModeTC, Egress: "tcx"}
+		in, eg := f.pins.pinned(name, ingressKinds), f.pins.pinned(name, egressKinds)
+		if in != nil && in.kind == kindXDP {
+			i.Mode = ModeNative
+		}
+		if eg != nil && eg.kind == kindClsactOut {
+			i.Egress = "clsact"
+		}
+		if l, err := device(name); err == nil && in != nil && eg != nil {
+			inAlive, err := in.alive()
+			if err != nil {
+				return nil, err
+			}
+			egAlive, err := eg.alive()
+			if err != nil {
+				return nil, err
+			}
+			i.Present = inAlive && egAlive
+			if i.Mode == ModeNative {
+				i.Mode = xdpMode(l)
+			}
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+// Status tells what the filter is and has done.
+func (f *Filter) Status() (*Status, error) {
+	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
+	var err error
+	if s.Interfaces, err = f.Interfaces(); err != nil {
+		return nil, err
+	}
+	counters, err := f.set.Counters()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := f.set.Rules()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), counters[maps.RuleReason(r.ID)], r.Runtime})
+	}
+	for _, reason := range maps.Reasons() {
+		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), counters[reason]})
+		if reason.Verdict() == maps.Seen {
+			s.Flows.Full = counters[reason]
+		}
+	}
+	s.Flows.Max = f.set.FlowCapacity()
+	err = f.set.Flows(func(flow *maps.Flow) bool {
+		if flow.Answered {
+			s.Flows.Answered++
+		} else {
+			s.Flows.Pending++
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range s.Interfaces {
+		if !i.Present {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has gone or was made anew, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+		}
+	}
+	if forwards() && !f.running.Forwarding {
+		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
+	}
+	if s.Flows.Full > 0 {
+		s.Warnings = append(s.Warnings, "the flow table was full: raise \"flows\" in the policy, or run \"portcullis flows sweep\"")
+	}
+	return s, nil
+}
+
+// Down takes the filter off the interfaces, or off all when none is named.
+func Down(pinPath string, interfaces []string) (*DownReport, error) {
+	f, err := Open(pinPath)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	unlock, err := f.pins.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	names, err := f.pins.interfaces()
+	if err != nil {
+		return nil, err
+	}
+	if len(interfaces) == 0 {
+		interfaces = names
+	}
+	for _, name := range interfaces {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%s: %w: it is not filtered", name, ErrNotRunning)
+		}
+	}
+	report := &DownReport{Interfaces: interfaces, Remaining: []string{}}
+	for _, name := range interfaces {
+		for _, kinds := range [][]string{ingressKinds, egressKinds} {
+			if a := f.pins.pinned(name, kinds); a != nil {
+				if err := a.detach(); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(interfaces, name) {
+			report.Remaining = append(report.Remaining, name)
+		}
+	}
+	if len(report.Remaining) == 0 {
+		return report, f.pins.remove()
+	}
+	return report, nil
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/cilium/ebpf"
+)
+
+// The policy in force is pinned in policy/, one that is being applied in next/. A command that dies in between leaves
+// both; the next one finds out by the programs' ids which of them runs.
+
+// promote makes next/ the policy in force.
+func (p pins) promote() error {
+	if err := os.RemoveAll(p.policy()); err != nil {
+		return err
+	}
+	return os.Rename(p.next(), p.policy())
+}
+
+// recover finishes or takes back what a killed command left half done. The lock is held.
+func (p pins) recover() error {
+	if _, err := os.Stat(p.next()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	names, err := p.interfaces()
+	if err != nil {
+		return err
+	}
+	forward := false
+	var behind []func() error
+	for _, name := range names {
+		for _, side := range []struct {
+			direction string
+			kinds     []string
+		}{{"out", egressKinds}, {"in", ingressKinds}} {
+			a := p.pinned(name, side.kinds)
+			if a == nil {
+				continue
+			}
+			next, err := ebpf.LoadPinnedProgram(program(p.next(), name, side.direction), nil)
+			if err != nil {
+				continue // not reached yet
+			}
+			defer next.Close()
+			running, err := a.programID()
+			if err != nil {
+				return err
+			}
+			if id, err := idOf(next); err == nil && id == running {
+				forward = true
+			} else {
+				behind = append(behind, func() error { return a.update(next) })
+			}
+		}
+	}
+	if !forward {
+		return os.RemoveAll(p.next())
+	}
+	for _, update := range behind {
+		if err := update(); err != nil {
+			return err
+		}
+	}
+	return p.promote()
+}
+
+// pinned returns the attachment whose pin is there, without asking whether its interface is.
+func (p pins) pinned(iface string, kinds []string) *attachment {
+	for _, kind := range kinds {
+		a := &attachment{pins: p, iface: iface, kind: kind}
+		if _, err := os.Stat(a.path()); err == nil {
+			if l, err := device(iface); err == nil {
+				a.index = l.Attrs().Index
+			}
+			return a
+		}
+	}
+	return nil
+}
+
+// forget takes away what is left of a filter that no longer runs.
+func (p pins) forget() error {
+	if err := os.RemoveAll(p.root()); err != nil {
+		return err
+	}
+	return p.prepare()
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// netnsCookie identifies the network namespace; unlike an inode it is never used again.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("identify the network namespace: %w", err)
+	}
+	return cookie, nil
+}
+
+// DefaultInterface returns the interface of the default route, IPv4's before IPv6's, that of the lowest metric.
+func DefaultInterface() (string, error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue
+		}
+		slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+		for _, r := range routes {
+			index := r.LinkIndex
+			if index == 0 && len(r.MultiPath) > 0 {
+				index = r.MultiPath[0].LinkIndex
+			}
+			if l, err := netlink.LinkByIndex(index); err == nil && l.Attrs().Flags&net.FlagLoopback == 0 {
+				return l.Attrs().Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("there is no default route to tell which interface to filter: name it, as in \"portcullis up eth0\" (%s)", interfacesHere())
+}
+
+func interfacesHere() string {
+	links, err := netlink.LinkList()
+	if err != nil && len(links) == 0 {
+		return "no interfaces can be listed"
+	}
+	var names []string
+	for _, l := range links {
+		if l.Attrs().Flags&net.FlagLoopback == 0 {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	if len(names) == 0 {
+		return "there is none but the loopback"
+	}
+	return "there are " + strings.Join(names, ", ")
+}
+
+// device returns an interface that can be filtered.
+func device(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		var missing netlink.LinkNotFoundError
+		if errors.As(err, &missing) {
+			return nil, fmt.Errorf("%s: there is no such interface (%s)", name, interfacesHere())
+		}
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if l.Attrs().Flags&net.FlagLoopback != 0 {
+		return nil, fmt.Errorf("%s: the loopback interface is not filtered: what this host sends to itself always passes", name)
+	}
+	return l, nil
+}
+
+// hasEthernet tells whether frames of the device begin with an Ethernet header.
+func hasEthernet(l netlink.Link) bool {
+	return l.Attrs().EncapType == "ether"
+}
+
+// forwards tells whether any interface of this network namespace forwards packets.
+func forwards() bool {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		files, _ := filepath.Glob("/proc/sys/net/" + family + "/conf/*/forwarding")
+		for _, file := range files {
+			value, err := os.ReadFile(file)
+			if err == nil && strings.TrimSpace(string(value)) != "0" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// localPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of all tables.
+func localPrefixes() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("list local routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.Type != unix.RTN_LOCAL && r.Type != unix.RTN_BROADCAST && r.Type != unix.RTN_ANYCAST || r.Dst == nil {
+				continue
+			}
+			addr, ok := netip.AddrFromSlice(r.Dst.IP)
+			if !ok {
+				continue
+			}
+			if family == netlink.FAMILY_V4 {
+				addr = addr.Unmap()
+			}
+			bits, _ := r.Dst.Mask.Size()
+			out = append(out, netip.PrefixFrom(addr, bits).Masked())
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loader puts the datapath on interfaces and takes it off again: it
+// loads, seeds, attaches, pins, swaps and detaches. What runs is found again
+// through its pins, so a later process goes on where another one ended.
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// DefaultPinPath is where links and maps are pinned, unless PinPathVariable names another place.
+const (
+	DefaultPinPath  = "/sys/fs/bpf/portcullis"
+	PinPathVariable = "PORTCULLIS_PIN_PATH"
+)
+
+// Sentinel errors; the errors returned wrap them and say more.
+var (
+	// ErrNotRunning: nothing is attached under this pin path.
+	ErrNotRunning = errors.New("portcullis is not running")
+	// ErrOtherNamespace: what runs under this pin path filters another network namespace.
+	ErrOtherNamespace = errors.New("the filter belongs to another network namespace")
+	// ErrForeignProgram: another XDP program holds the interface.
+	ErrForeignProgram = errors.New("another XDP program is attached")
+	// ErrNoRoom: a rule needs room that the running maps do not have; Up makes room.
+	ErrNoRoom = maps.ErrNoRoom
+)
+
+// Mode says where ingress is filtered.
+type Mode string
+
+// The modes. Auto takes native XDP, or TC when the driver refuses it.
+const (
+	ModeAuto    Mode = "auto"
+	ModeNative  Mode = "native"
+	ModeGeneric Mode = "generic"
+	ModeTC      Mode = "tc"
+)
+
+// ParseMode reads a mode.
+func ParseMode(text string) (Mode, error) {
+	switch m := Mode(text); m {
+	case ModeAuto, ModeNative, ModeGeneric, ModeTC:
+		return m, nil
+	}
+	return "", fmt.Errorf("unknown mode %q: write auto, native, generic or tc", text)
+}
+
+// PinPath returns the pin path to use when none is given.
+func PinPath() string {
+	if path := os.Getenv(PinPathVariable); path != "" {
+		return path
+	}
+	return DefaultPinPath
+}
+
+// Options says what Up attaches.
+type Options struct {
+	PinPath    string
+	Interfaces []string // what already is attached stays attached
+	Mode       Mode     // ModeAuto leaves an attached interface in its mode
+	Policy     *policy.Policy
+	Config     string // the file that the policy comes from; later commands save to it
+
+	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
+	NoTCX bool
+	// TestClock makes the datapath's clock adjustable with Filter.AdvanceClock.
+	TestClock bool
+}
+
+// Interface is one attached interface.
+type Interface struct {
+	Name    string `json:"name"`
+	Mode    Mode   `json:"mode"`    // native, generic or tc
+	Egress  string `json:"egress"`  // tcx or clsact
+	Present bool   `json:"present"` // false when the interface is gone
+}
+
+// UpReport tells what Up did.
+type UpReport struct {
+	Interfaces []Interface `json:"interfaces"`
+	Updated    bool        `json:"updated"`  // it was running, and got the policy in place
+	Seeded     int         `json:"seeded"`   // live connections that were entered as flows
+	Warnings   []string    `json:"warnings"` // native refused, forwarding and the like, one sentence each
+}
+
+// DownReport tells what Down took off.
+type DownReport struct {
+	Interfaces []string `json:"interfaces"`
+	Remaining  []string `json:"remaining"` // interfaces that stay filtered
+}
+
+// RuleStatus is a rule in force and the packets that it let in.
+type RuleStatus struct {
+	Rule    string `json:"rule"`
+	Packets uint64 `json:"packets"`
+	Runtime bool   `json:"runtime"` // not in the file
+}
+
+// CounterStatus is a reason and the packets that it decided.
+type CounterStatus struct {
+	Verdict string `json:"verdict"` // pass, drop, or seen for what is no verdict
+	Reason  string `json:"reason"`
+	Packets uint64 `json:"packets"`
+}
+
+// FlowsStatus tells how full the flow tables are. Dead entries that no sweep has taken out yet count too.
+type FlowsStatus struct {
+	Answered int    `json:"answered"`
+	Pending  int    `json:"pending"`
+	Max      uint32 `json:"max"`  // answered flows that each family may have
+	Full     uint64 `json:"full"` // times that an answered flow found no room
+}
+
+// Status is what a running filter is and has done.
+type Status struct {
+	PinPath    string          `json:"pin_path"`
+	Interfaces []Interface     `json:"interfaces"`
+	Policy     *policy.Policy  `json:"-"` // with the rules in force
+	Config     string          `json:"config"`
+	Rules      []RuleStatus    `json:"rules"`
+	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
+	Flows      FlowsStatus     `json:"flows"`
+	Warnings   []string        `json:"warnings"`
+}
+
+// Flow is one live flow, as users see it.
+type Flow struct {
+	Protocol string         `json:"protocol"` // tcp, udp, icmp ... or a number
+	Local    netip.AddrPort `json:"local"`
+	Remote   netip.AddrPort `json:"remote"`
+	State    string         `json:"state"`
+	Answered bool           `json:"answered"`
+	Age      time.Duration  `json:"age"`     // since its first packet, or since it was seeded
+	Expires  time.Duration  `json:"expires"` // left when idle
+}
+
+// OpenReport tells what OpenRules did with each rule.
+type OpenReport struct {
+	Opened  []policy.Rule
+	Already []policy.Rule
+}
+
+// CloseReport tells what CloseRules did.
+type CloseReport struct {
+	Closed  []policy.Rule // as they were written
+	NotOpen []policy.Rule
+	Kept    int // live connections that go on
+	Killed  int // connections that were cut
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
+// it understands.
+const schema = "v1"
+
+const defaultBPFFS = "/sys/fs/bpf"
+
+// pins knows where things are pinned:
+//
+//	PIN/v1/maps/      state that outlives a policy
+//	PIN/v1/policy/    maps and programs of the policy in force
+//	PIN/v1/next/      the same of the policy that is being applied
+//	PIN/v1/links/IFACE/{xdp,tcx_in,tcx_out}             links
+//	PIN/v1/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
+type pins struct {
+	base string
+}
+
+func (p pins) root() string   { return filepath.Join(p.base, schema) }
+func (p pins) maps() string   { return filepath.Join(p.root(), "maps") }
+func (p pins) policy() string { return filepath.Join(p.root(), "policy") }
+func (p pins) next() string   { return filepath.Join(p.root(), "next") }
+func (p pins) links() string  { return filepath.Join(p.root(), "links") }
+
+// escape makes a name that bpffs takes: it reserves dots.
+func escape(name string) string {
+	return strings.NewReplacer("%", "%25", ".", "%2E").Replace(name)
+}
+
+func unescape(name string) string {
+	return strings.NewReplacer("%2E", ".", "%25", "%").Replace(name)
+}
+
+func (p pins) link(iface, kind string) string {
+	return filepath.Join(p.links(), escape(iface), kind)
+}
+
+func program(dir, iface, direction string) string {
+	return filepath.Join(dir, "prog_"+escape(iface)+"_"+direction)
+}
+
+// interfaces lists the interfaces that have pins.
+func (p pins) interfaces() ([]string, error) {
+	entries, err := os.ReadDir(p.links())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, unescape(e.Name()))
+	}
+	return names, nil
+}
+
+// prepare makes the directories, on a bpffs that is mounted if need be, and checks that they are ours alone: whoever
+// may write there could open the host.
+func (p pins) prepare() error {
+	if err := mountBPFFS(p.base); err != nil {
+		return err
+	}
+	for _, dir := range []string{p.base, p.root(), p.maps(), p.links()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make pin directory: %w", err)
+		}
+	}
+	return p.checkOwner()
+}
+
+func (p pins) checkOwner() error {
+	for _, dir := range []string{p.base, p.root()} {
+		var st unix.Stat_t
+		if err := unix.Lstat(dir, &st); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return fmt.Errorf("%s is not a directory that only its owner, uid %d, may write: remove it, or choose another --pin-path", dir, os.Geteuid())
+		}
+	}
+	return nil
+}
+
+func isBPFFS(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && int64(st.Type) == unix.BPF_FS_MAGIC
+}
+
+// mountBPFFS sees to it that path will lie on a bpffs.
+func mountBPFFS(path string) error {
+	existing := path
+	for {
+		if _, err := os.Stat(existing); err == nil {
+			break
+		}
+		existing = filepath.Dir(existing)
+	}
+	if isBPFFS(existing) {
+		return nil
+	}
+	target := path
+	if rel, err := filepath.Rel(defaultBPFFS, path); err == nil && !strings.HasPrefix(rel, "..") {
+		target = defaultBPFFS
+	}
+	if hiddenMounts() {
+		return fmt.Errorf("there is no bpf filesystem at %s in this mount namespace, and one mounted here would vanish "+
+			"with this command, and the filter with it: instead of \"ip netns exec NAME\" use \"nsenter --net=/run/netns/NAME\"", target)
+	}
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", target, err)
+	}
+	if err := unix.Mount("bpf", target, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("mount a bpf filesystem at %s: %w", target, err)
+	}
+	return nil
+}
+
+// hiddenMounts tells that this process has mounts of its own, as under ip netns exec.
+func hiddenMounts() bool {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false
+	}
+	init, err := os.Readlink("/proc/1/ns/mnt")
+	return err == nil && own != init
+}
+
+// lock waits until no other command changes what is pinned here, and returns the function that lets the next one.
+func (p pins) lock() (func(), error) {
+	dir, err := os.Open(p.base)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock %s: %w", p.base, err)
+	}
+	return func() { dir.Close() }, nil
+}
+
+// replacePin puts pin at path, in the place of what is there.
+func replacePin(path string, pin func(string) error) error {
+	next := path + "_next"
+	_ = os.Remove(next)
+	if err := pin(next); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// remove takes out everything that is pinned here.
+func (p pins) remove() error {
+	if err := os.RemoveAll(p.root()); err != nil {
+		return err
+	}
+	// The base may hold another version's pins, or be a mount of its own.
+	_ = os.Remove(p.base)
+	return nil
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/maps"
+)
+
+// factory loads programs over one set of maps.
+type factory struct {
+	spec  *ebpf.CollectionSpec
+	set   *maps.Set
+	cache *btf.Cache
+}
+
+// load loads one program. The specification stays as it is, so the next interface begins from the same.
+func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, error) {
+	spec := f.spec.Copy()
+	for other := range spec.Programs {
+		if other != name {
+			delete(spec.Programs, other)
+		}
+	}
+	if constants != nil {
+		if err := constants.Set(spec); err != nil {
+			return nil, err
+		}
+		if constants.MultiBuffer {
+			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: f.set.Replacements(),
+		Cache:           f.cache,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
+	}
+	defer coll.Close()
+	return coll.DetachProgram(name), nil
+}
+
+// tools are the programs that no interface runs: the sweep and the clock.
+type tools struct {
+	sweep, clock *ebpf.Program
+}
+
+func (f *factory) tools() (t *tools, err error) {
+	t = &tools{}
+	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, nil); err != nil {
+		return nil, err
+	}
+	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, nil); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func openTools(dir string) (t *tools, err error) {
+	t = &tools{}
+	if t.clock, err = ebpf.LoadPinnedProgram(dir+"/clock", nil); err != nil {
+		return nil, fmt.Errorf("open pinned program: %w", err)
+	}
+	if t.sweep, err = ebpf.LoadPinnedProgram(dir+"/sweep", nil); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("open pinned program: %w", err)
+	}
+	return t, nil
+}
+
+func (t *tools) pin(dir string) error {
+	if err := t.clock.Pin(dir + "/clock"); err != nil {
+		return err
+	}
+	return t.sweep.Pin(dir + "/sweep")
+}
+
+func (t *tools) Close() {
+	t.sweep.Close()
+	t.clock.Close()
+}

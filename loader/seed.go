@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Names of the flow states that live connections are entered in.
+const (
+	stateEstablished = "tcp-established"
+	stateUDP         = "udp"
+	stateUDPStream   = "udp-stream"
+	stateOther       = "other"
+)
+
+// tcpStates maps the kernel's socket states (include/net/tcp_states.h) to the state of a flow. A socket whose peer
+// has closed counts as established, because its own side may go on for as long as it likes.
+var tcpStates = map[uint8]string{
+	netlink.TCP_ESTABLISHED: stateEstablished,
+	netlink.TCP_SYN_SENT:    "tcp-syn-sent",
+	netlink.TCP_SYN_RECV:    "tcp-syn-recv",
+	netlink.TCP_FIN_WAIT1:   "tcp-fin-wait",
+	netlink.TCP_FIN_WAIT2:   "tcp-fin-wait",
+	netlink.TCP_TIME_WAIT:   "tcp-time-wait",
+	netlink.TCP_CLOSE_WAIT:  stateEstablished,
+	netlink.TCP_LAST_ACK:    "tcp-last-ack",
+	netlink.TCP_CLOSING:     "tcp-time-wait",
+	netlink.TCP_NEW_SYN_REC: "tcp-syn-recv",
+}
+
+// seeder enters connections that were alive before the filter as flows.
+type seeder struct {
+	set    *maps.Set
+	policy *policy.Policy
+	hz     uint32
+	now    uint64 // jiffies
+	states map[string]maps.FlowState
+}
+
+func newSeeder(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (*seeder, error) {
+	now, err := jiffies(clock)
+	if err != nil {
+		return nil, err
+	}
+	s := &seeder{set, p, hz, now, make(map[string]maps.FlowState)}
+	for _, state := range maps.FlowStates() {
+		s.states[state.String()] = state
+	}
+	return s, nil
+}
+
+// flow makes the flow of a connection. An unanswered one goes where it may be evicted.
+func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string) maps.Flow {
+	return maps.Flow{
+		Protocol: protocol,
+		Local:    local,
+		Remote:   remote,
+		State:    s.states[state],
+		Answered: state != "tcp-syn-sent",
+		Created:  s.now,
+		Expires:  s.now + uint64(maps.Jiffies(s.policy.Timeout(state), s.hz)),
+	}
+}
+
+// seed enters every live connection of this network namespace as a flow and returns how many there were.
+func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int, error) {
+	s, err := newSeeder(set, clock, p, hz)
+	if err != nil {
+		return 0, err
+	}
+	flows, err := s.sockets()
+	if err != nil {
+		return 0, err
+	}
+	tracked, err := s.conntrack()
+	if err != nil {
+		return 0, err
+	}
+	return set.SeedFlows(append(flows, tracked...), s.now)
+}
+
+// sockets returns the flows of TCP connections and connected UDP sockets.
+func (s *seeder) sockets() ([]maps.Flow, error) {
+	var out []maps.Flow
+	err := eachSocket(unix.IPPROTO_TCP, func(k *socket) {
+		if state := tcpStates[k.state]; state != "" {
+			out = append(out, s.flow(unix.IPPROTO_TCP, k.local, k.remote, state))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = eachSocket(unix.IPPROTO_UDP, func(k *socket) {
+		out = append(out, s.flow(unix.IPPROTO_UDP, k.local, k.remote, stateUDPStream))
+	})
+	return out, err
+}
+
+// conntrack returns the flows of the connections that netfilter tracks, if it does. They are wanted as they look on
+// the wire, so behind NAT both ends of an entry may be ours.
+func (s *seeder) conntrack() ([]maps.Flow, error) {
+	local, err := localPrefixes()
+	if err != nil {
+		return nil, err
+	}
+	isLocal := func(addr netip.Addr) bool {
+		for _, p := range local {
+			if p.Contains(addr) {
+				return true
+			}
+		}
+		return false
+	}
+	var out []maps.Flow
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue // no conntrack in this kernel, or none loaded
+		}
+		for _, e := range entries {
+			state := s.conntrackState(e)
+			if state == "" {
+				continue
+			}
+			for _, side := range []struct{ local, remote netip.AddrPort }{
+				{addrPort(e.Reverse.DstIP, e.Reverse.DstPort), addrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
+				{addrPort(e.Forward.DstIP, e.Forward.DstPort), addrPort(e.Forward.SrcIP, e.Forward.SrcPort)},
+			} {
+				if isLocal(side.local.Addr()) && isOutside(side.local, side.remote) && !isLocal(side.remote.Addr()) {
+					out = append(out, s.flow(e.Forward.Protocol, side.local, side.remote, state))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// conntrackState returns the state for an entry, or "" for one that is not taken over. The list does not say whether
+// an entry was answered; what an outsider began and nobody answered must not get in by it, so of UDP only streams
+// count, which takes an answer.
+func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
+	switch e.Forward.Protocol {
+	case unix.IPPROTO_TCP:
+		tcp, ok := e.ProtoInfo.(*netlink.ProtoInfoTCP)
+		if !ok || tcp.State < 2 || tcp.State > 8 {
+			return ""
+		}
+		// enum tcp_conntrack has the order of our states.
+		return maps.FlowState(tcp.State).String()
+	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
+		if int64(e.TimeOut) > int64(s.policy.Timeout(stateUDP).Seconds()) {
+			return stateUDPStream
+		}
+	}
+	return ""
+}
+
+// liveFlows returns the connections of this network namespace that are concerned.
+func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error) {
+	s, err := newSeeder(f.set, f.tools.clock, f.running.Policy, f.running.HZ)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := s.sockets()
+	if err != nil {
+		return nil, err
+	}
+	tracked, err := s.conntrack()
+	if err != nil {
+		return nil, err
+	}
+	var out []maps.Flow
+	for _, flow := range append(flows, tracked...) {
+		if concerned(&flow) {
+			out = append(out, flow)
+		}
+	}
+	return out, nil
+}
+
+// enter writes flows into the table, where no live one stands, and returns how many connections there are.
+func (f *Filter) enter(flows []maps.Flow) (int, error) {
+	now, err := jiffies(f.tools.clock)
+	if err != nil {
+		return 0, err
+	}
+	return f.set.SeedFlows(flows, now)
+}
+
+// kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new
+// connection, and their sockets are closed where the kernel can.
+func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
+	flows, err := f.liveFlows(concerned)
+	if err != nil {
+		return 0, err
+	}
+	err = f.set.Flows(func(flow *maps.Flow) bool {
+		if concerned(flow) {
+			flows = append(flows, *flow)
+		}
+		return true
+	})
+	if err != nil {
+		return 0, err
+	}
+	now, err := jiffies(f.tools.clock)
+	if err != nil {
+		return 0, err
+	}
+	cut := make(map[maps.FlowID]bool)
+	for i := range flows {
+		flow := &flows[i]
+		if flow.Expires <= now || flow.State == maps.FlowKilled {
+			continue
+		}
+		cut[flow.ID()] = true
+		flow.State = maps.FlowKilled
+		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(stateEstablished), f.running.HZ))
+		if err := f.set.PutFlow(flow); err != nil {
+			return len(cut), err
+		}
+		_ = destroySocket(flow) // without the kernel's help the peer finds out by itself
+	}
+	return len(cut), nil
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// ErrNoRoom is returned when a rule or source has no room in the running maps; applying the policy anew makes room.
+var ErrNoRoom = errors.New("no room left in the running filter")
+
+// Rule is a rule in force, with the number under which it counts.
+type Rule struct {
+	policy.NumberedRule
+	Runtime bool // opened for the time being: not in the file
+}
+
+// Rules returns the rules in force, in the order of their numbers.
+func (s *Set) Rules() ([]Rule, error) {
+	m := s.byName[bpf.FirewallMapRules]
+	n := m.MaxEntries()
+	keys, values := make([]uint32, n), make([]bpf.FirewallRule, n)
+	var cursor ebpf.MapBatchCursor
+	if got, err := m.BatchLookup(&cursor, keys, values, nil); uint32(got) != n {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	var out []Rule
+	for i, key := range keys {
+		text, _, _ := bytes.Cut(values[i].Text[:], []byte{0})
+		if len(text) == 0 {
+			continue
+		}
+		r, err := policy.ParseRule(string(text))
+		if err != nil {
+			return nil, fmt.Errorf("rule %d in force: %w", key, err)
+		}
+		out = append(out, Rule{policy.NumberedRule{ID: uint16(key), Rule: r}, values[i].Runtime != 0})
+	}
+	return out, nil
+}
+
+// Number gives each rule of open the number of its equal in old, so that it goes on counting, or a free one.
+func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
+	taken := make(map[uint16]bool)
+	out := make([]policy.NumberedRule, len(open))
+	for i, r := range open {
+		out[i].Rule = r
+		for _, o := range old {
+			if o.Rule.Equal(r) && !taken[o.ID] {
+				out[i].ID = o.ID
+				taken[o.ID] = true
+				break
+			}
+		}
+	}
+	// Numbers in use by the old policy stay theirs: the programs that still run count under them.
+	for _, o := range old {
+		taken[o.ID] = true
+	}
+	next := uint32(1)
+	for i := range out {
+		if out[i].ID != 0 {
+			continue
+		}
+		for taken[uint16(next)] && next < capacity {
+			next++
+		}
+		if next >= capacity {
+			return nil, fmt.Errorf("%w: %d rules are too many for %d places", ErrNoRoom, len(open), capacity-1)
+		}
+		out[i].ID = uint16(next)
+		taken[uint16(next)] = true
+	}
+	return out, nil
+}
+
+// Capacity returns the number that rule numbers stay below.
+func (s *Set) Capacity() uint32 { return s.byName[bpf.FirewallMapRules].MaxEntries() }
+
+// PutRules makes rules the rules in force. The counters of those that are not among counted begin at 0. Each port changes in one step, from what it was to what it will be:
+// new sources are there before a port asks for them, and old ones go when none does any more.
+func (s *Set) PutRules(rules, counted []Rule) error {
+	old, err := s.Rules()
+	if err != nil {
+		return err
+	}
+	sources, err := s.sources()
+	if err != nil {
+		return err
+	}
+	numbered := make([]policy.NumberedRule, len(rules))
+	for i, r := range rules {
+		numbered[i] = r.NumberedRule
+	}
+	compiled, err := policy.Compile(numbered, (&policy.Compiled{Sources: sources}).Sets())
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if !slices.ContainsFunc(counted, func(o Rule) bool { return o.ID == r.ID }) {
+			if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+				return err
+			}
+		}
+		if err := s.putRule(r); err != nil {
+			return err
+		}
+	}
+	if err := s.addSources(compiled.Sources); err != nil {
+		return err
+	}
+	if err := s.putPorts(compiled); err != nil {
+		return err
+	}
+	if err := s.dropSources(sources, compiled.Sources); err != nil {
+		return err
+	}
+	for _, o := range old {
+		if !slices.ContainsFunc(rules, func(r Rule) bool { return o.ID == r.ID }) {
+			if err := s.byName[bpf.FirewallMapRules].Put(uint32(o.ID), bpf.FirewallRule{}); err != nil {
+				return fmt.Errorf("remove rule %s: %w", o.Rule, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Set) putRule(r Rule) error {
+	var wire bpf.FirewallRule
+	text := r.Rule.String()
+	if len(text) >= len(wire.Text) {
+		return fmt.Errorf("rule %q is longer than %d bytes: write its sources as several rules", text, len(wire.Text)-1)
+	}
+	copy(wire.Text[:], text)
+	if r.Runtime {
+		wire.Runtime = 1
+	}
+	if err := s.byName[bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
+		return fmt.Errorf("write rule %q: %w", text, err)
+	}
+	return nil
+}
+
+// putPorts writes the entries that differ, each as one word.
+func (s *Set) putPorts(c *policy.Compiled) error {
+	return mapped(s.byName[".bss"], func(memory []byte) error {
+		ports := words(memory)
+		for i, entry := range c.Ports {
+			wire := bpf.FirewallPort{Rule: entry.Rule, Set: entry.Set}
+			word := *(*uint32)(unsafe.Pointer(&wire))
+			if atomic.LoadUint32(&ports[i]) != word {
+				atomic.StoreUint32(&ports[i], word)
+			}
+		}
+		return nil
+	})
+}
+
+// Ports returns what each port means to the datapath at this moment.
+func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
+	err = mapped(s.byName[".bss"], func(memory []byte) error {
+		for i := range entries {
+			word := atomic.LoadUint32(&words(memory)[i])
+			wire := *(*bpf.FirewallPort)(unsafe.Pointer(&word))
+			entries[i] = policy.PortEntry{Rule: wire.Rule, Set: wire.Set}
+		}
+		return nil
+	})
+	return entries, err
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Group tells how long a map lives.
+type Group int
+
+const (
+	// State outlives a change of policy: flows, counters, local addresses.
+	State Group = iota
+	// Policy is made anew with each policy that is applied.
+	Policy
+)
+
+// kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
+var kinds = []struct {
+	name, pin string
+	group     Group
+}{
+	{bpf.FirewallMapFlows4, "flows4", State},
+	{bpf.FirewallMapFlows6, "flows6", State},
+	{bpf.FirewallMapPending4, "pending4", State},
+	{bpf.FirewallMapPending6, "pending6", State},
+	{bpf.FirewallMapLocal4, "local4", State},
+	{bpf.FirewallMapLocal6, "local6", State},
+	{bpf.FirewallMapCounters, "counters", State},
+	{".data.used", "used", State},
+	{".data.state", "state", State},
+	{".bss", "ports", Policy},
+	{bpf.FirewallMapSources4, "sources4", Policy},
+	{bpf.FirewallMapSources6, "sources6", Policy},
+	{bpf.FirewallMapRules, "rules", Policy},
+	{bpf.FirewallMapRunning, "running", Policy},
+}
+
+// Set holds the maps of one datapath.
+type Set struct {
+	byName map[string]*ebpf.Map
+}
+
+// NewSet creates the maps that spec describes, taking those of group State from old when it is not nil. Maps of old
+// whose size no longer fits are made anew; the counters then keep their values.
+func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
+	s := &Set{byName: make(map[string]*ebpf.Map)}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, k := range kinds {
+		mapSpec := spec.Maps[k.name]
+		if mapSpec == nil {
+			return nil, fmt.Errorf("the object has no map %s", k.name)
+		}
+		if k.group == State && old != nil {
+			have := old.byName[k.name]
+			if have.MaxEntries() == mapSpec.MaxEntries || k.name == bpf.FirewallMapFlows4 || k.name == bpf.FirewallMapFlows6 {
+				mapSpec.MaxEntries = have.MaxEntries()
+				if s.byName[k.name], err = have.Clone(); err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		if s.byName[k.name], err = ebpf.NewMap(mapSpec); err != nil {
+			return nil, fmt.Errorf("create map %s: %w", k.name, err)
+		}
+		if k.name == bpf.FirewallMapCounters && old != nil {
+			if err := copyCounters(old, s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+// Resize sets in spec the sizes that a policy asks for. Rules get room to grow, so that opening one needs no reload.
+func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
+	capacity := uint32(1024)
+	if n := uint32(2 * len(p.Open)); n > capacity {
+		capacity = min(uint32(1)<<bits.Len32(n-1), 1<<16)
+	}
+	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
+	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(reasonCount) + capacity
+	if p.MaxFlows > 0 {
+		spec.Maps[bpf.FirewallMapFlows4].MaxEntries = uint32(p.MaxFlows)
+		spec.Maps[bpf.FirewallMapFlows6].MaxEntries = uint32(p.MaxFlows)
+	}
+}
+
+// Replacements gives the maps in the form that a program load takes.
+func (s *Set) Replacements() map[string]*ebpf.Map {
+	return s.byName
+}
+
+// Map returns one map by its name in the object.
+func (s *Set) Map(name string) *ebpf.Map {
+	return s.byName[name]
+}
+
+// Pin pins the maps of a group below dir. Pins of the same name are replaced.
+func (s *Set) Pin(dir string, group Group) error {
+	for _, k := range kinds {
+		if k.group != group {
+			continue
+		}
+		// Pin into a name beside and rename: a map is never without its pin.
+		path, next := filepath.Join(dir, k.pin), filepath.Join(dir, k.pin+"_next")
+		clone, err := s.byName[k.name].Clone() // a Map remembers one pin only
+		if err != nil {
+			return err
+		}
+		_ = os.Remove(next)
+		err = clone.Pin(next)
+		clone.Close()
+		if err != nil {
+			return fmt.Errorf("pin map %s: %w", k.pin, err)
+		}
+		if err := os.Rename(next, path); err != nil {
+			return fmt.Errorf("pin map %s: %w", k.pin, err)
+		}
+	}
+	return nil
+}
+
+// OpenSet opens the pinned maps of a datapath.
+func OpenSet(stateDir, policyDir string) (*Set, error) {
+	s := &Set{byName: make(map[string]*ebpf.Map)}
+	for _, k := range kinds {
+		dir := stateDir
+		if k.group == Policy {
+			dir = policyDir
+		}
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, k.pin), nil)
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("open pinned map %s: %w", k.pin, err)
+		}
+		s.byName[k.name] = m
+	}
+	return s, nil
+}
+
+// Close closes the maps; what is pinned or used by a program stays.
+func (s *Set) Close() error {
+	var errs []error
+	for _, m := range s.byName {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}

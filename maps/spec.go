@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// udpStreamAge is when an answered UDP flow counts as a stream (net/netfilter/nf_conntrack_proto_udp.c).
+const udpStreamAge = 2 * time.Second
+
+// Constants are the load-time constants of one interface's programs.
+type Constants struct {
+	Policy      *policy.Policy
+	HZ          uint32
+	Ethernet    bool
+	MAC         [6]byte
+	Forwarding  bool
+	MultiBuffer bool
+	TestClock   bool
+}
+
+// Set writes the constants into spec.
+func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
+	forward := map[policy.ForwardPolicy]bpf.FirewallPolicy{
+		policy.ForwardDrop:        bpf.FirewallPolicyPOLICY_DROP,
+		policy.ForwardEstablished: bpf.FirewallPolicyPOLICY_ESTABLISHED,
+		policy.ForwardAccept:      bpf.FirewallPolicyPOLICY_ACCEPT,
+	}
+	invalid := map[policy.InvalidPolicy]bpf.FirewallPolicy{
+		policy.InvalidLog:    bpf.FirewallPolicyPOLICY_LOG,
+		policy.InvalidDrop:   bpf.FirewallPolicyPOLICY_DROP,
+		policy.InvalidAccept: bpf.FirewallPolicyPOLICY_ACCEPT,
+	}
+	input := bpf.FirewallPolicyPOLICY_DROP
+	if c.Policy.Input == policy.Accept {
+		input = bpf.FirewallPolicyPOLICY_ACCEPT
+	}
+	var timeouts [bpf.FirewallFlowStateFLOW_STATES]uint32
+	for _, state := range FlowStates() {
+		timeouts[state] = Jiffies(c.Policy.Timeout(state.String()), c.HZ)
+	}
+	for name, value := range map[string]any{
+		bpf.FirewallVarEthernet:      c.Ethernet,
+		bpf.FirewallVarOwnMac:        c.MAC,
+		bpf.FirewallVarMultiBuffer:   c.MultiBuffer,
+		bpf.FirewallVarForwarding:    c.Forwarding,
+		bpf.FirewallVarInputPolicy:   uint32(input),
+		bpf.FirewallVarForwardPolicy: uint32(forward[c.Policy.Forward]),
+		bpf.FirewallVarInvalidPolicy: uint32(invalid[c.Policy.Invalid]),
+		bpf.FirewallVarIcmp4Types:    c.Policy.ICMP.Types4(),
+		bpf.FirewallVarIcmp6Types:    c.Policy.ICMP.Types6(),
+		bpf.FirewallVarTimeouts:      timeouts,
+		bpf.FirewallVarUdpStreamAge:  Jiffies(udpStreamAge, c.HZ),
+		bpf.FirewallVarTestClock:     c.TestClock,
+	} {
+		v := spec.Variables[name]
+		if v == nil {
+			return fmt.Errorf("the object has no constant %s", name)
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Jiffies turns a duration into the kernel's ticks.
+func Jiffies(d time.Duration, hz uint32) uint32 {
+	return uint32(d.Seconds() * float64(hz))
+}
+
+// Duration turns ticks into a duration.
+func Duration(jiffies int64, hz uint32) time.Duration {
+	return time.Duration(float64(jiffies) / float64(hz) * float64(time.Second))
+}

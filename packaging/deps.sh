@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
+# usage: packaging/deps.sh build|generate|demo|test
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=$PATH:/usr/sbin:/sbin
+
+say() { echo "deps: $*" >&2; }
+die() {
+	say "$*"
+	exit 1
+}
+
+# One line each: what must be there (a command, or a file), and the package that brings it.
+needs() {
+	case $1 in
+	build)
+		echo /etc/ssl/certs/ca-certificates.crt ca-certificates
+		;;
+	generate)
+		needs build
+		echo clang-19 clang-19
+		echo llvm-strip-19 llvm-19
+		echo /usr/include/linux/bpf.h linux-libc-dev
+		echo /usr/include/bpf/bpf_helpers.h libbpf-dev
+		;;
+	demo)
+		needs build
+		echo ip iproute2
+		echo ping iputils-ping
+		echo curl curl
+		echo nc.openbsd netcat-openbsd
+		echo dnsmasq dnsmasq-base
+		echo dig bind9-dnsutils
+		echo busybox busybox
+		echo ethtool ethtool
+		echo sysctl procps
+		;;
+	test)
+		needs demo
+		needs generate
+		echo clang-format-19 clang-format-19
+		echo shellcheck shellcheck
+		echo iptables iptables
+		echo nft nftables
+		echo conntrack conntrack
+		echo tcpdump tcpdump
+		;;
+	*)
+		die "no set named '$1': build, generate, demo or test"
+		;;
+	esac
+}
+
+[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test"
+table=$(needs "$1")
+
+missing=$(echo "$table" | while read -r what package; do
+	case $what in
+	/*) [ -e "$what" ] ;;
+	*) command -v "$what" >/dev/null ;;
+	esac || printf '%s ' "$package"
+done)
+go=$("$here/go.sh" 2>&1) || case $go in
+*"no go command"*) missing="${missing}golang-go " ;;
+esac
+
+if [ -n "$missing" ]; then
+	command -v apt-get >/dev/null || die "missing: ${missing}- this is not Debian or Ubuntu: install what brings them here"
+	[ "$(id -u)" -eq 0 ] || die "missing: ${missing}- run this as root to install them, or: apt-get install $missing"
+
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+	apt-get -qq update || say "apt-get update failed: going on with the package lists that are here"
+
+	# The compiler serves only those who change the C: the objects are committed. Do not let its absence stop a test.
+	install=
+	for package in $missing; do
+		if apt-cache policy "$package" | grep -q 'Candidate: [^(]'; then
+			install="$install $package"
+			continue
+		fi
+		case $1:$package in
+		test:clang-* | test:llvm-*) say "this distribution has no $package: what needs it is skipped" ;;
+		*:clang-* | *:llvm-*) die "this distribution has no package $package; Debian 12 and Ubuntu 24.04, and newer, do" ;;
+		*) die "this distribution has no package $package" ;;
+		esac
+	done
+
+	if [ -n "$install" ]; then
+		say "installing$install"
+		# shellcheck disable=SC2086 # a list of words
+		apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 install $install >/dev/null
+	fi
+fi
+
+"$here/go.sh" fetch >/dev/null

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// An edit must leave every byte that it is not about as it was: the file
+// belongs to the person who wrote it. Hence no tree is printed anew; pieces of
+// text are put in and taken out at the places of nodes, and the result is read
+// again and compared with what was meant before anyone gets to write it.
+
+// InsertRule returns the text of a policy file with r added as the last entry
+// of open, in the style that the list has. Nothing else changes. If an equal
+// rule is there already, it returns data itself.
+func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
+	d, before, err := parseDocument(filename, data)
+	if err != nil {
+		return nil, err
+	}
+	want, added := before.WithRule(r)
+	if !added {
+		return data, nil
+	}
+	out, err := d.apply(want, d.insertion(r.String()))
+	if err != nil {
+		return nil, fmt.Errorf("%s: insert rule %q: %w", filename, r, err)
+	}
+	return out, nil
+}
+
+// RemoveRule returns the text of a policy file without the rule that equals r.
+// In a list of one entry a line, the line goes, with a comment behind the
+// entry; comments on lines of their own stay, because only a person can tell
+// whether they speak of one entry or of those that follow. An emptied list
+// becomes []. Errors are those of [Policy.WithoutRule].
+func RemoveRule(filename string, data []byte, r Rule) ([]byte, error) {
+	d, before, err := parseDocument(filename, data)
+	if err != nil {
+		return nil, err
+	}
+	want, removed, err := before.WithoutRule(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filename, err)
+	}
+	pieces, err := d.removal(removed)
+	if err == nil {
+		data, err = d.apply(want, pieces)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: remove rule %q: %w", filename, removed, err)
+	}
+	return data, nil
+}
+
+// piece replaces data[start:end] by text.
+type piece struct {
+	start, end int
+	text       string
+}
+
+func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
+	slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.start, b.start) })
+	var out []byte
+	at := 0
+	for _, p := range pieces {
+		out = append(out, d.data[at:p.start]...)
+		out = append(out, p.text...)
+		at = p.end
+	}
+	out = append(out, d.data[at:]...)
+	got, err := Parse(d.file, out)
+	if err != nil {
+		return nil, fmt.Errorf("the way this file is written does not allow it, edit it by hand: %w", err)
+	}
+	if !got.Equal(want) {
+		return nil, fmt.Errorf("the file would not mean what it should, edit it by hand")
+	}
+	return out, nil
+}
+
+func (d *document) insertion(rule string) []piece {
+	eol := d.eol()
+	if d.root == nil {
+		return []piece{d.appendLines("open:" + eol + "  - " + quoteRule(rule, false))}
+	}
+	inFlow := d.root.Style&yaml.FlowStyle != 0
+	indent := strings.Repeat(" ", d.root.Column-1)
+	key, list := d.find("open")
+	switch {
+	case key == nil && inFlow:
+		text := "open: [" + quoteRule(rule, true) + "]"
+		n := len(d.root.Content)
+		if n == 0 {
+			return d.put(d.offset(d.root.Line, d.root.Column)+1, text)
+		}
+		return d.put(d.end(d.root.Content[n-2], d.root.Content[n-1]), ", "+text)
+	case key == nil:
+		return []piece{d.appendLines(indent + "open:" + eol + indent + "  - " + quoteRule(rule, false))}
+	case isNull(list):
+		if list.Value != "" {
+			start, end, _ := d.span(list)
+			return []piece{{start, end, "[" + quoteRule(rule, true) + "]"}}
+		}
+		colon, _ := d.colon(key)
+		if inFlow {
+			return d.put(colon, " ["+quoteRule(rule, true)+"]")
+		}
+		return d.put(d.lineEnd(colon), eol+indent+"  - "+quoteRule(rule, false))
+	case list.Style&yaml.FlowStyle == 0:
+		last := list.Content[len(list.Content)-1]
+		_, end, _ := d.span(last)
+		return d.put(d.lineEnd(end), eol+strings.Repeat(" ", list.Column-1)+"- "+quoteRule(rule, false))
+	case len(list.Content) == 0:
+		return d.put(d.offset(list.Line, list.Column)+1, quoteRule(rule, true))
+	}
+	_, end, _ := d.span(list.Content[len(list.Content)-1])
+	return d.put(end, ", "+quoteRule(rule, true))
+}
+
+func (d *document) put(at int, text string) []piece { return []piece{{at, at, text}} }
+
+// appendLines adds lines at the end of the document.
+func (d *document) appendLines(text string) piece {
+	at := len(d.data)
+	// Behind the mark of its end a document has no more content.
+	for i := len(d.lines) - 1; i >= 0; i-- {
+		if line := d.data[d.lines[i]:]; bytes.HasPrefix(line, []byte("...")) {
+			at = d.lines[i]
+		}
+	}
+	if at > 0 && d.data[at-1] != '\n' {
+		text = d.eol() + text
+	}
+	return piece{at, at, text + d.eol()}
+}
+
+func (d *document) removal(r Rule) ([]piece, error) {
+	key, list := d.find("open")
+	for i, item := range list.Content {
+		if have, err := ParseRule(item.Value); err != nil || !have.Equal(r) {
+			continue
+		}
+		if list.Style&yaml.FlowStyle != 0 {
+			return d.flowRemoval(list, i), nil
+		}
+		start, end, _ := d.span(item)
+		line := d.lines[item.Line-1]
+		if strings.TrimSpace(string(d.data[line:start])) != "-" {
+			return nil, fmt.Errorf("the dash of the entry on line %d is on another line: put them on one", item.Line)
+		}
+		cut := piece{line, d.nextLine(end), ""}
+		if cut.end == len(d.data) && d.data[cut.end-1] != '\n' {
+			// The file ended without a newline, and still should.
+			cut.start, cut.end = d.lineEnd(line-1), d.lineEnd(end)
+		}
+		pieces := []piece{cut}
+		if len(list.Content) == 1 {
+			colon, _ := d.colon(key)
+			pieces = append(d.put(colon, " []"), cut)
+		}
+		return pieces, nil
+	}
+	return nil, ErrNotOpen
+}
+
+// flowRemoval takes entry i out of a list in brackets, and one comma with it.
+func (d *document) flowRemoval(list *yaml.Node, i int) []piece {
+	start, end, _ := d.span(list.Content[i])
+	next := d.skip(end)
+	comma := d.data[next] == ','
+	if len(list.Content) == 1 {
+		open, closing := d.offset(list.Line, list.Column)+1, next
+		if comma {
+			closing = d.skip(next + 1)
+		}
+		if !bytes.ContainsAny(d.data[open:closing], "#\n") {
+			return []piece{{open, closing, ""}}
+		}
+	}
+	if !comma {
+		if i > 0 && list.Content[i-1].Line == list.Content[i].Line {
+			_, start, _ = d.span(list.Content[i-1])
+			return []piece{{start, end, ""}}
+		}
+		// The comma before the entry stays, which YAML allows at the end.
+		return []piece{d.wholeLine(piece{start, end, ""})}
+	}
+	if bytes.ContainsAny(d.data[end:next], "#\n") {
+		return []piece{{start, end, ""}, {next, next + 1, ""}}
+	}
+	cut := d.wholeLine(piece{start, next + 1, ""})
+	if after := d.skip(cut.end); cut.start == start && !bytes.ContainsAny(d.data[cut.end:after], "#\n") {
+		cut.end = after
+	}
+	return []piece{cut}
+}
+
+// wholeLine widens a cut to the line it is on, if nothing but a comment would
+// be left of that.
+func (d *document) wholeLine(p piece) piece {
+	line := bytes.LastIndexByte(d.data[:p.start], '\n') + 1
+	rest := strings.TrimSpace(string(d.data[p.end:d.lineEnd(p.end)]))
+	if len(bytes.TrimSpace(d.data[line:p.start])) > 0 || rest != "" && rest[0] != '#' {
+		return p
+	}
+	return piece{line, d.nextLine(p.end), ""}
+}
+
+func (d *document) find(name string) (key, value *yaml.Node) {
+	if d.root == nil {
+		return nil, nil
+	}
+	for i := 0; i+1 < len(d.root.Content); i += 2 {
+		if d.root.Content[i].Value == name {
+			return d.root.Content[i], d.root.Content[i+1]
+		}
+	}
+	return nil, nil
+}
+
+// end returns the offset behind the value of a key.
+func (d *document) end(key, n *yaml.Node) int {
+	if n.Kind == yaml.ScalarNode {
+		if isNull(n) && n.Value == "" {
+			colon, _ := d.colon(key)
+			return colon
+		}
+		_, end, _ := d.span(n)
+		return end
+	}
+	at := d.offset(n.Line, n.Column) + 1
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			continue
+		}
+		before := key
+		if n.Kind == yaml.MappingNode {
+			before = n.Content[i-1]
+		}
+		at = d.end(before, c)
+	}
+	if at = d.skip(at); at < len(d.data) && d.data[at] == ',' {
+		at = d.skip(at + 1)
+	}
+	return at + 1
+}
+
+// skip goes over blanks, line ends and comments.
+func (d *document) skip(at int) int {
+	for at < len(d.data) {
+		switch c := d.data[at]; {
+		case c == '#':
+			at = d.lineEnd(at)
+		case strings.IndexByte(blanks, c) >= 0:
+			at++
+		default:
+			return at
+		}
+	}
+	return at
+}
+
+func (d *document) eol() string {
+	if i := bytes.IndexByte(d.data, '\n'); i > 0 && d.data[i-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// lineEnd returns the offset of the line break at or behind at.
+func (d *document) lineEnd(at int) int {
+	i := bytes.IndexByte(d.data[at:], '\n')
+	switch {
+	case i < 0:
+		return len(d.data)
+	case at+i > 0 && d.data[at+i-1] == '\r':
+		return at + i - 1
+	}
+	return at + i
+}
+
+func (d *document) nextLine(at int) int {
+	if i := bytes.IndexByte(d.data[at:], '\n'); i >= 0 {
+		return at + i + 1
+	}
+	return len(d.data)
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func FuzzParseRule(f *testing.F) {
+	for _, text := range []string{
+		"http", "80/tcp", "60000-61000/udp", "22/tcp from 203.0.113.0/24", "ssh from 192.0.2.1, 2001:db8::/32",
+		"domain/udp", "80", "1-2-3/tcp", "tcp/80", "http from ::ffff:1.2.3.4", "http from fe80::1%eth0", "10.0.0.0/255.0.0.0",
+		"a,b", " HTTP\tFROM 10.0.0.0/8", "http from 0.0.0.0/0,::/0",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := ParseRule(text)
+		if err != nil {
+			bad, ok := err.(*RuleError)
+			if !ok || bad.Offset < 0 || bad.Offset > len(text) || !strings.HasPrefix(text[bad.Offset:], bad.Token) {
+				t.Fatalf("ParseRule(%q): %#v", text, err)
+			}
+			return
+		}
+		again, err := ParseRule(r.String())
+		if err != nil || !reflect.DeepEqual(again, r) || !again.Equal(r) {
+			t.Fatalf("ParseRule(%q) = %#v, but %q reads as %#v, %v", text, r, r.String(), again, err)
+		}
+		for _, p := range r.Ports {
+			if p.First == 0 || p.First > p.Last || !r.Covers(p.Protocol, p.Last) {
+				t.Fatalf("ParseRule(%q) opens %v", text, p)
+			}
+		}
+		for _, p := range r.From {
+			if !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, p.Addr()) {
+				t.Fatalf("ParseRule(%q) does not allow %v", text, p)
+			}
+		}
+	})
+}
+
+var fuzzFiles = []string{
+	exampleFile, "", "# c", "open:", "open: []", "{}", "{open: , input: drop}", "open: [http, 'ssh' , ]\n", "open:\r\n- http\r\n",
+	"open: [\n  http, # a\n  # b\n  ssh # c\n]\ninput: drop\n...\n", "---\nopen: ~ # c\n", "  open:\n  - \"22/tcp from 2001:db8::\"\n",
+	"interfaces: [a, \"\\x01\", é]\nicmp: [echo-request, ipv4/3]\nflows: {max: 2048}\ntimeouts:\n  udp: 1d1h1m1s\n",
+	"? open\n: []\n", "open: &a [*a]", "<<: {}", "open: !!seq []", "open: [http\n from]", "{\"open\":[\"http\"]}", "a: b\n---\nc: d",
+}
+
+func FuzzParse(f *testing.F) {
+	for _, text := range fuzzFiles {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Parse("f", data)
+		if err != nil {
+			for _, line := range strings.Split(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "f:") {
+					t.Fatalf("%q: error %q has no position", data, err)
+				}
+			}
+			return
+		}
+		again, err := Parse("g", p.YAML())
+		if err != nil || !again.Equal(p) {
+			t.Fatalf("%q reads as %+v, written as\n%s\nreads as %+v, %v", data, p, p.YAML(), again, err)
+		}
+		if !bytes.Equal(again.YAML(), p.YAML()) {
+			t.Fatalf("%q: written as\n%s\nthen as\n%s", data, p.YAML(), again.YAML())
+		}
+	})
+}
+
+func FuzzInsertRemove(f *testing.F) {
+	for _, text := range fuzzFiles {
+		f.Add([]byte(text), "25/tcp from 192.0.2.1,2001:db8::")
+		f.Add([]byte(text), "ssh")
+	}
+	f.Fuzz(func(t *testing.T, data []byte, text string) {
+		before, err := Parse("f", data)
+		if err != nil {
+			return
+		}
+		r, err := ParseRule(text)
+		if err != nil {
+			return
+		}
+		if have, there := before.Find(r); there {
+			out, err := RemoveRule("f", data, r)
+			if err != nil {
+				// The one form that cannot be edited has no dash on the line.
+				if strings.Contains(err.Error(), "the dash of the entry") {
+					return
+				}
+				t.Fatalf("%q without %q: %v", data, have, err)
+			}
+			if !isSubsequence(bytes.ReplaceAll(out, []byte("[]"), nil), data) {
+				t.Fatalf("%q without %q is %q", data, have, out)
+			}
+			return
+		}
+		with, err := InsertRule("f", data, r)
+		if err != nil {
+			t.Fatalf("%q with %q: %v", data, r, err)
+		}
+		if written := bytes.Contains(data, []byte("~")) || bytes.Contains(bytes.ToLower(data), []byte("null")); !written && !isSubsequence(data, with) {
+			t.Fatalf("%q with %q is %q", data, r, with)
+		}
+		out, err := RemoveRule("f", with, r)
+		if err != nil {
+			t.Fatalf("%q with %q is %q, which cannot go back: %v", data, r, with, err)
+		}
+		after, err := Parse("f", out)
+		if err != nil || !after.Equal(before) {
+			t.Fatalf("%q with %q is %q, without is %q", data, r, with, out)
+		}
+		for _, line := range strings.Split(string(data), "\n") {
+			if i := strings.Index(line, "#"); i >= 0 && !strings.Contains(string(out), strings.TrimSuffix(line[i:], "\r")) {
+				t.Fatalf("%q with and without %q lost %q: %q", data, r, line[i:], out)
+			}
+		}
+	})
+}
+
+// isSubsequence reports whether all of a is in b, in order.
+func isSubsequence(a, b []byte) bool {
+	for _, c := range b {
+		if len(a) > 0 && a[0] == c {
+			a = a[1:]
+		}
+	}
+	return len(a) == 0
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The bounds of [Policy.MaxFlows]. The default is what netfilter's conntrack
+// uses on a host of the same size.
+const (
+	DefaultMaxFlows = 262144
+	MinMaxFlows     = 1024
+	MaxMaxFlows     = 16777216
+)
+
+// Policy is everything a policy file says. Treat it as immutable: take a copy
+// from [Policy.WithRule] or [Policy.WithoutRule] instead of changing one that
+// somebody else may hold.
+type Policy struct {
+	Interfaces []string
+	Input      Verdict
+	Forward    ForwardPolicy
+	ICMP       ICMP
+	Open       []Rule
+	Invalid    InvalidPolicy
+	MaxFlows   int                      // 0 means DefaultMaxFlows
+	Timeouts   map[string]time.Duration // those that a file sets; read with Timeout
+}
+
+// Default returns the policy of an empty file: nothing open, replies and ICMP
+// accepted.
+func Default() *Policy { return &Policy{MaxFlows: DefaultMaxFlows} }
+
+// Timeout returns the timeout of that name, as set or by default. It is 0 for
+// a name that is not in [Timeouts].
+func (p *Policy) Timeout(name string) time.Duration {
+	if d, ok := p.Timeouts[name]; ok {
+		return d
+	}
+	d, _ := defaultTimeout(name)
+	return d
+}
+
+func (p *Policy) maxFlows() int {
+	if p.MaxFlows == 0 {
+		return DefaultMaxFlows
+	}
+	return p.MaxFlows
+}
+
+// Clone returns a copy that shares nothing with p but the immutable rules.
+func (p *Policy) Clone() *Policy {
+	c := *p
+	c.Interfaces = slices.Clone(p.Interfaces)
+	c.ICMP = p.ICMP.clone()
+	c.Open = slices.Clone(p.Open)
+	c.Timeouts = maps.Clone(p.Timeouts)
+	return &c
+}
+
+// Equal reports whether both policies decide the same on every packet. The
+// order of rules and interfaces does not count, nor how they are written.
+func (p *Policy) Equal(o *Policy) bool { return len(Diff(p, o)) == 0 }
+
+// Find returns the rule that equals r, as it is written in the policy.
+func (p *Policy) Find(r Rule) (Rule, bool) {
+	key := r.key()
+	for _, have := range p.Open {
+		if have.key() == key {
+			return have, true
+		}
+	}
+	return Rule{}, false
+}
+
+// Overlapping returns the rules that open some of what r opens, r's equal
+// among them.
+func (p *Policy) Overlapping(r Rule) []Rule {
+	var out []Rule
+	for _, have := range p.Open {
+		if have.Overlaps(r) {
+			out = append(out, have)
+		}
+	}
+	return out
+}
+
+// WithRule returns a copy with r added at the end. If an equal rule is there
+// already, it returns p itself and false.
+func (p *Policy) WithRule(r Rule) (with *Policy, added bool) {
+	if _, ok := p.Find(r); ok {
+		return p, false
+	}
+	c := p.Clone()
+	c.Open = append(c.Open, r)
+	return c, true
+}
+
+// WithoutRule returns a copy without the rule that equals r, and that rule as
+// it was written. Other rules may keep some of its ports open: ask Overlapping
+// of the copy. If no rule equals r, the error is [ErrNotOpen], or a
+// [*CoveredError] if other rules open some of what r would.
+func (p *Policy) WithoutRule(r Rule) (without *Policy, removed Rule, err error) {
+	removed, ok := p.Find(r)
+	if !ok {
+		if by := p.Overlapping(r); len(by) > 0 {
+			return nil, Rule{}, &CoveredError{Rule: r, By: by, hint: closeHint(r, by)}
+		}
+		return nil, Rule{}, fmt.Errorf("close %q: %w", r, ErrNotOpen)
+	}
+	c := p.Clone()
+	c.Open = slices.DeleteFunc(c.Open, r.Equal)
+	return c, removed, nil
+}
+
+// closeHint says how to get from the rules in by to what the removal of r
+// meant: which to close, and which ports of theirs to open again.
+func closeHint(r Rule, by []Rule) string {
+	var closing, opening []string
+	moreSources := false
+	for _, b := range by {
+		closing = append(closing, strconv.Quote(b.String()))
+		for _, left := range subtractPorts(b.Ports, r.Ports) {
+			keep := Rule{Ports: []PortRange{left}, From: b.From}
+			opening = append(opening, strconv.Quote(keep.String()))
+		}
+		moreSources = moreSources || !sourcesWithin(b, r)
+	}
+	hint := "close " + joinWords(closing, "and")
+	if len(opening) > 0 {
+		hint += ", then open " + joinWords(opening, "and")
+	}
+	if moreSources {
+		hint += ", then open it again to those that should keep it"
+	}
+	return hint
+}
+
+// sourcesWithin reports whether every source of inner is a source of outer.
+func sourcesWithin(inner, outer Rule) bool {
+	if outer.Anyone() {
+		return true
+	}
+	if inner.Anyone() {
+		return false
+	}
+	both := canonicalSources(append(slices.Clone(inner.From), outer.From...))
+	return slices.Equal(both, canonicalSources(outer.From))
+}
+
+// checkInterface applies the rules that Linux has for the name of a device.
+func checkInterface(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("empty interface name: write a name such as eth0")
+	case len(name) > 15:
+		return fmt.Errorf("interface name %s is %d bytes long: write at most 15", quote(name), len(name))
+	case name == "." || name == "..":
+		return fmt.Errorf("interface name %s is not possible: write a name such as eth0", quote(name))
+	}
+	for _, c := range []byte(name) {
+		// 0xa0 is a space to the kernel, which reads names as Latin-1.
+		if strings.IndexByte("/: \t\n\v\f\r\xa0", c) >= 0 {
+			return fmt.Errorf("interface name %s has %q in it: write a name such as eth0", quote(name), rune(c))
+		}
+	}
+	return nil
+}

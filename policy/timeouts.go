@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Timeout is a time after which an idle flow is forgotten.
+type Timeout struct {
+	Name    string
+	Default time.Duration
+}
+
+// Timeouts lists every timeout there is. The defaults are netfilter's, so that
+// a host that changes over keeps its habits; tcp-loose is for connections that
+// were picked up in the middle.
+var Timeouts = []Timeout{
+	{"tcp-syn-sent", 120 * time.Second},
+	{"tcp-syn-recv", 60 * time.Second},
+	{"tcp-established", 5 * day},
+	{"tcp-fin-wait", 120 * time.Second},
+	{"tcp-close-wait", 60 * time.Second},
+	{"tcp-last-ack", 30 * time.Second},
+	{"tcp-time-wait", 120 * time.Second},
+	{"tcp-close", 10 * time.Second},
+	{"tcp-loose", 300 * time.Second},
+	{"udp", 30 * time.Second},
+	{"udp-stream", 120 * time.Second},
+	{"icmp", 30 * time.Second},
+	{"gre", 30 * time.Second},
+	{"gre-stream", 180 * time.Second},
+	{"sctp-new", 3 * time.Second},
+	{"sctp-established", 210 * time.Second},
+	{"sctp-closed", 10 * time.Second},
+	{"other", 600 * time.Second},
+}
+
+const (
+	day        = 24 * time.Hour
+	minTimeout = time.Second
+	maxTimeout = 30 * day
+)
+
+func defaultTimeout(name string) (time.Duration, bool) {
+	for _, t := range Timeouts {
+		if t.Name == name {
+			return t.Default, true
+		}
+	}
+	return 0, false
+}
+
+// parseTimeout reads a duration as Go does, with d for days in front.
+func parseTimeout(text string) (time.Duration, error) {
+	if text != "" && strings.Trim(text, "0123456789.") == "" {
+		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
+	}
+	bad := fmt.Errorf("bad duration %s: write it as 30s, 2m, 12h or 5d", quote(text))
+	rest, total := text, time.Duration(0)
+	if head, tail, found := strings.Cut(text, "d"); found {
+		days, err := strconv.ParseUint(head, 10, 16)
+		if err != nil {
+			return 0, bad
+		}
+		rest, total = tail, time.Duration(days)*day
+	}
+	if rest != "" || rest == text {
+		d, err := time.ParseDuration(rest)
+		if err != nil || (rest != text && d < 0) {
+			return 0, bad
+		}
+		// Days fit in 16 bits, so a sum that overflows is negative.
+		total += d
+	}
+	if total < minTimeout || total > maxTimeout {
+		return 0, fmt.Errorf("duration %s is out of range: write 1s to 30d", quote(text))
+	}
+	return total, nil
+}
+
+// formatTimeout is the shortest text that parseTimeout reads back.
+func formatTimeout(d time.Duration) string {
+	var b strings.Builder
+	for _, unit := range []struct {
+		size time.Duration
+		name string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if n := d / unit.size; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, unit.name)
+			d %= unit.size
+		}
+	}
+	if d > 0 || b.Len() == 0 {
+		b.WriteString(d.String())
+	}
+	return b.String()
+}
