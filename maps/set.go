@@ -8,8 +8,10 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -74,6 +76,9 @@ func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
 				}
 				continue
 			}
+		}
+		if strings.HasPrefix(k.name, ".") {
+			mapSpec.Flags |= unix.BPF_F_MMAPABLE // as the library does it for the sections of global variables
 		}
 		if s.byName[k.name], err = ebpf.NewMap(mapSpec); err != nil {
 			return nil, fmt.Errorf("create map %s: %w", k.name, err)

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lab makes hosts for tests: network namespaces joined by a veth pair,
+// with addresses from the documentation prefixes.
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses of the two hosts.
+var (
+	ServerV4 = netip.MustParseAddr("192.0.2.1")
+	ClientV4 = netip.MustParseAddr("192.0.2.2")
+	ServerV6 = netip.MustParseAddr("2001:db8::1")
+	ClientV6 = netip.MustParseAddr("2001:db8::2")
+)
+
+// Lab is a server that is to be protected and a client outside, each with an interface eth0.
+type Lab struct {
+	Server, Client *Host
+	PinPath        string // of this lab alone
+}
+
+// Host is one network namespace.
+type Host struct {
+	Name string // of the namespace, below /run/netns
+}
+
+var count atomic.Int32
+
+// RequireRoot skips the test without root.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make network namespaces and load programs")
+	}
+}
+
+// New makes a lab that lasts as long as the test.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	RequireRoot(t)
+	id := fmt.Sprintf("pc%d-%d", os.Getpid(), count.Add(1))
+	l := &Lab{
+		Server:  &Host{id + "-server"},
+		Client:  &Host{id + "-client"},
+		PinPath: "/sys/fs/bpf/" + id,
+	}
+	t.Cleanup(func() { os.RemoveAll(l.PinPath) })
+	for _, h := range []*Host{l.Server, l.Client} {
+		run(t, "ip", "netns", "add", h.Name)
+		t.Cleanup(func() { exec.Command("ip", "netns", "del", h.Name).Run() })
+	}
+	run(t, "ip", "link", "add", "name", "eth0", "netns", l.Server.Name, "type", "veth",
+		"peer", "name", "eth0", "netns", l.Client.Name)
+	l.Server.setUp(t, ServerV4, ServerV6)
+	l.Client.setUp(t, ClientV4, ClientV6)
+	return l
+}
+
+func (h *Host) setUp(t testing.TB, v4, v6 netip.Addr) {
+	t.Helper()
+	h.IP(t, "link", "set", "lo", "up")
+	h.IP(t, "link", "set", "eth0", "up")
+	h.IP(t, "addr", "add", v4.String()+"/24", "dev", "eth0")
+	h.IP(t, "addr", "add", v6.String()+"/64", "dev", "eth0", "nodad")
+}
+
+// IP runs ip in the host.
+func (h *Host) IP(t testing.TB, args ...string) string {
+	t.Helper()
+	return run(t, "ip", append([]string{"-n", h.Name}, args...)...)
+}
+
+// Command prepares a command in the host. The mount namespace stays, and with it the bpf filesystem.
+func (h *Host) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=" + h.path(), name}, args...)...)
+}
+
+// Run runs a command in the host and returns what it printed. A command that fails ends the test.
+func (h *Host) Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := h.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func (h *Host) path() string { return filepath.Join("/run/netns", h.Name) }
+
+// Do runs work inside the host. Sockets that it makes stay there. The thread is not used again.
+func (h *Host) Do(t testing.TB, work func() error) {
+	t.Helper()
+	if err := h.Try(work); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Try is Do that returns the error.
+func (h *Host) Try(work func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+		fd, err := unix.Open(h.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- work()
+	}()
+	return <-done
+}
+
+// Sysctl sets a value below /proc/sys/net in the host.
+func (h *Host) Sysctl(t testing.TB, key, value string) {
+	t.Helper()
+	h.Do(t, func() error {
+		return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
+	})
+}
+
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
