@@ -32,6 +32,33 @@ type Lab struct {
 	PinPath        string // of this lab alone
 }
 
+// Addresses behind the server, on its interface eth1 and of the inside host.
+var (
+	RouterV4 = netip.MustParseAddr("198.51.100.1")
+	InsideV4 = netip.MustParseAddr("198.51.100.2")
+	RouterV6 = netip.MustParseAddr("2001:db8:1::1")
+	InsideV6 = netip.MustParseAddr("2001:db8:1::2")
+)
+
+// AddInside makes the server a router for a third host, which stands behind its interface eth1.
+func (l *Lab) AddInside(t testing.TB) *Host {
+	t.Helper()
+	inside := &Host{strings.TrimSuffix(l.Server.Name, "server") + "inside"}
+	run(t, "ip", "netns", "add", inside.Name)
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", inside.Name).Run() })
+	run(t, "ip", "link", "add", "name", "eth1", "netns", l.Server.Name, "type", "veth",
+		"peer", "name", "eth0", "netns", inside.Name)
+	l.Server.setUp(t, "eth1", RouterV4, RouterV6)
+	inside.setUp(t, "eth0", InsideV4, InsideV6)
+	inside.IP(t, "route", "add", "default", "via", RouterV4.String())
+	inside.IP(t, "route", "add", "default", "via", RouterV6.String())
+	l.Client.IP(t, "route", "add", "198.51.100.0/24", "via", ServerV4.String())
+	l.Client.IP(t, "route", "add", "2001:db8:1::/64", "via", ServerV6.String())
+	l.Server.Sysctl(t, "ipv4/conf/all/forwarding", "1")
+	l.Server.Sysctl(t, "ipv6/conf/all/forwarding", "1")
+	return inside
+}
+
 // Host is one network namespace.
 type Host struct {
 	Name string // of the namespace, below /run/netns
@@ -64,17 +91,17 @@ func New(t testing.TB) *Lab {
 	}
 	run(t, "ip", "link", "add", "name", "eth0", "netns", l.Server.Name, "type", "veth",
 		"peer", "name", "eth0", "netns", l.Client.Name)
-	l.Server.setUp(t, ServerV4, ServerV6)
-	l.Client.setUp(t, ClientV4, ClientV6)
+	l.Server.setUp(t, "eth0", ServerV4, ServerV6)
+	l.Client.setUp(t, "eth0", ClientV4, ClientV6)
 	return l
 }
 
-func (h *Host) setUp(t testing.TB, v4, v6 netip.Addr) {
+func (h *Host) setUp(t testing.TB, dev string, v4, v6 netip.Addr) {
 	t.Helper()
 	h.IP(t, "link", "set", "lo", "up")
-	h.IP(t, "link", "set", "eth0", "up")
-	h.IP(t, "addr", "add", v4.String()+"/24", "dev", "eth0")
-	h.IP(t, "addr", "add", v6.String()+"/64", "dev", "eth0", "nodad")
+	h.IP(t, "link", "set", dev, "up")
+	h.IP(t, "addr", "add", v4.String()+"/24", "dev", dev)
+	h.IP(t, "addr", "add", v6.String()+"/64", "dev", dev, "nodad")
 }
 
 // IP runs ip in the host.

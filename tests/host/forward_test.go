@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// forwarding is a policy whose forward policy is f, with a port open that must not open the hosts behind.
+func forwarding(t *testing.T, f policy.ForwardPolicy) *policy.Policy {
+	p := policyOf(t, "7/tcp")
+	p.Forward = f
+	return p
+}
+
+func TestForwardPolicies(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		inside := l.AddInside(t)
+		for _, h := range []*lab.Host{l.Server, l.Client, inside} {
+			echo(t, h, 7)
+		}
+		for _, f := range families {
+			insideAddr := lab.InsideV4
+			if f.server.Is6() {
+				insideAddr = lab.InsideV6
+			}
+			mustTalk(t, mustDial(t, l.Client, "tcp", insideAddr, 7), "routed without a filter")
+
+			up(t, l, mode, forwarding(t, policy.ForwardDrop))
+			mustNotDial(t, l.Client, insideAddr, 7)
+			mustNotDial(t, inside, f.client, 7)
+			if ping(l.Client, insideAddr) == nil {
+				t.Errorf("%s: forward drop lets a ping through", f.name)
+			}
+			mustTalk(t, mustDial(t, l.Client, "tcp", f.server, 7), "the host itself")
+			mustTalk(t, mustDial(t, l.Server, "tcp", f.client, 7), "the host itself reaches out")
+
+			up(t, l, mode, forwarding(t, policy.ForwardEstablished))
+			mustNotDial(t, l.Client, insideAddr, 7)
+			mustTalk(t, mustDial(t, inside, "tcp", f.client, 7), "from behind")
+			if err := ping(inside, f.client); err != nil {
+				t.Error(err)
+			}
+
+			up(t, l, mode, forwarding(t, policy.ForwardAccept))
+			mustTalk(t, mustDial(t, l.Client, "tcp", insideAddr, 7), "into the network behind")
+			mustTalk(t, mustDial(t, inside, "tcp", f.client, 7), "and out of it")
+		}
+	})
+}
+
+// An address that came after up is still ours: the routing table is asked.
+func TestAddressAddedUnderForwarding(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		l.AddInside(t)
+		echo(t, l.Server, 7)
+		up(t, l, mode, forwarding(t, policy.ForwardDrop))
+		l.Server.IP(t, "addr", "add", "192.0.2.33/24", "dev", "eth0")
+		c, err := dial(l.Client, "tcp", lab.ServerV4.Next().Next(), 7, refusal) // nobody's address
+		if err == nil {
+			c.Close()
+			t.Fatal("an address of nobody answers")
+		}
+		mustTalk(t, mustDial(t, l.Client, "tcp", netip.MustParseAddr("192.0.2.33"), 7), "the new address")
+	})
+}
+
+// Behind masquerading the reply to an inside host comes to an address of ours, and is a flow of ours.
+func TestMasquerade(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		inside := l.AddInside(t)
+		echo(t, l.Client, 7)
+		l.Client.IP(t, "route", "del", "198.51.100.0/24", "via", lab.ServerV4.String())
+		l.Server.Run(t, "nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; add rule ip nat post oifname eth0 masquerade")
+		up(t, l, mode, forwarding(t, policy.ForwardEstablished))
+		mustTalk(t, mustDial(t, inside, "tcp", lab.ClientV4, 7), "from behind the NAT")
+		if err := ping(inside, lab.ClientV4); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestForwardingTurnedOnLaterIsSaid(t *testing.T) {
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policy.Default())
+	if w := status(t, l).Warnings; len(w) != 0 {
+		t.Errorf("warnings without a reason: %q", w)
+	}
+	l.Server.Sysctl(t, "ipv4/conf/all/forwarding", "1")
+	if w := status(t, l).Warnings; len(w) != 1 {
+		t.Errorf("warnings: %q", w)
+	}
+}
