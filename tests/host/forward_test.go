@@ -3,8 +3,11 @@
 package host
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -37,6 +40,7 @@ func TestForwardPolicies(t *testing.T) {
 			if ping(l.Client, insideAddr) == nil {
 				t.Errorf("%s: forward drop lets a ping through", f.name)
 			}
+			mustNotReach(t, inside, l.Client, f.client)
 			mustTalk(t, mustDial(t, l.Client, "tcp", f.server, 7), "the host itself")
 			mustTalk(t, mustDial(t, l.Server, "tcp", f.client, 7), "the host itself reaches out")
 
@@ -94,5 +98,23 @@ func TestForwardingTurnedOnLaterIsSaid(t *testing.T) {
 	l.Server.Sysctl(t, "ipv4/conf/all/forwarding", "1")
 	if w := status(t, l).Warnings; len(w) != 1 {
 		t.Errorf("warnings: %q", w)
+	}
+}
+
+// mustNotReach fails when a datagram gets from one host to the other, answer or none.
+func mustNotReach(t *testing.T, from, to *lab.Host, addr netip.Addr) {
+	t.Helper()
+	var c net.PacketConn
+	to.Do(t, func() (err error) {
+		c, err = net.ListenPacket("udp", netip.AddrPortFrom(addr, 4444).String())
+		return err
+	})
+	defer c.Close()
+	if _, err := fmt.Fprint(mustDial(t, from, "udp", addr, 4444), "one way"); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(refusal))
+	if n, _, err := c.ReadFrom(make([]byte, 64)); err == nil {
+		t.Errorf("%d bytes were routed to %s", n, addr)
 	}
 }
