@@ -35,14 +35,24 @@ func (p pins) recover() error {
 	forward := false
 	var behind []func() error
 	for _, name := range names {
+		in, out := p.pinned(name, ingressKinds), p.pinned(name, egressKinds)
+		if in == nil || out == nil {
+			// Its attachment was under way, and half a filter is none.
+			for _, a := range []*attachment{in, out} {
+				if a != nil {
+					if err := a.detach(); err != nil {
+						return err
+					}
+				}
+			}
+			_ = os.Remove(p.link(name, ""))
+			continue
+		}
 		for _, side := range []struct {
 			direction string
 			kinds     []string
 		}{{"out", egressKinds}, {"in", ingressKinds}} {
 			a := p.pinned(name, side.kinds)
-			if a == nil {
-				continue
-			}
 			next, err := ebpf.LoadPinnedProgram(program(p.next(), name, side.direction), nil)
 			if err != nil {
 				continue // not reached yet

@@ -148,6 +148,12 @@ func (c *change) build() error {
 	if err := c.set.Pin(c.pins.next(), maps.Policy); err != nil {
 		return err
 	}
+	if c.old == nil {
+		// Before anything runs on them: should this command die, the next one finds what its programs use.
+		if err := c.set.Pin(c.pins.maps(), maps.State); err != nil {
+			return err
+		}
+	}
 	return c.tools.pin(c.pins.next())
 }
 

@@ -56,23 +56,16 @@ func mustBeClean(t testing.TB, l *lab.Lab) {
 
 func TestUpAndDownLeaveNothing(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		for _, noTCX := range []bool{false, true} {
-			echo(t, l.Server, 7)
-			upWith(t, l, loader.Options{Interfaces: []string{"eth0"}, Mode: mode, Policy: policy.Default(), NoTCX: noTCX})
-			want := loader.Interface{Name: "eth0", Mode: mode, Egress: "tcx", Present: true}
-			if noTCX {
-				want.Egress = "clsact"
-			}
-			if got := status(t, l).Interfaces; len(got) != 1 || got[0] != want {
-				t.Errorf("status says %+v, want %+v", got, want)
-			}
-			mustNotDial(t, l.Client, lab.ServerV4, 7)
-			down(t, l)
-			mustBeClean(t, l)
-			c := mustDial(t, l.Client, "tcp", lab.ServerV4, 7)
-			mustTalk(t, c, "open again")
-			break
+		echo(t, l.Server, 7)
+		up(t, l, mode, policy.Default())
+		want := loader.Interface{Name: "eth0", Mode: mode, Egress: "tcx", Present: true}
+		if got := status(t, l).Interfaces; len(got) != 1 || got[0] != want {
+			t.Errorf("status says %+v, want %+v", got, want)
 		}
+		mustNotDial(t, l.Client, lab.ServerV4, 7)
+		down(t, l)
+		mustBeClean(t, l)
+		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "open again")
 	})
 }
 
