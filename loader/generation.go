@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -48,14 +49,13 @@ func (p pins) recover() error {
 			_ = os.Remove(p.link(name, ""))
 			continue
 		}
-		for _, side := range []struct {
-			direction string
-			kinds     []string
-		}{{"out", egressKinds}, {"in", ingressKinds}} {
-			a := p.pinned(name, side.kinds)
-			next, err := ebpf.LoadPinnedProgram(program(p.next(), name, side.direction), nil)
+		for _, a := range []*attachment{out, in} {
+			next, err := p.nextProgram(a)
 			if err != nil {
-				continue // not reached yet
+				return err
+			}
+			if next == nil {
+				continue // killed before it was loaded, so before anything changed
 			}
 			defer next.Close()
 			running, err := a.programID()
@@ -78,6 +78,21 @@ func (p pins) recover() error {
 		}
 	}
 	return p.promote()
+}
+
+// nextProgram opens the program that next/ has for an attachment, or returns nil.
+func (p pins) nextProgram(a *attachment) (*ebpf.Program, error) {
+	directions := []string{directionIn, directionInFrags}
+	if slices.Contains(egressKinds, a.kind) {
+		directions = []string{directionOut}
+	}
+	for _, direction := range directions {
+		prog, err := ebpf.LoadPinnedProgram(program(p.next(), a.iface, direction), nil)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return prog, err
+		}
+	}
+	return nil, nil
 }
 
 // pinned returns the attachment whose pin is there, without asking whether its interface is.

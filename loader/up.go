@@ -8,11 +8,8 @@ import (
 	"os"
 	"slices"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -28,6 +25,7 @@ type change struct {
 	tools     *tools
 	constants maps.Constants // of no interface yet
 	report    UpReport
+	targets   []*target
 	undo      []func() error
 }
 
@@ -157,238 +155,6 @@ func (c *change) build() error {
 	return c.tools.pin(c.pins.next())
 }
 
-// attach brings every interface to the new programs. Egress first, so that no connection that begins meanwhile is
-// missed; then the flows of those that live already; then ingress, which drops.
-func (c *change) attach() error {
-	names, err := c.pins.interfaces()
-	if err != nil {
-		return err
-	}
-	var devices []netlink.Link
-	for _, name := range c.options.Interfaces {
-		l, err := device(name)
-		if err != nil {
-			return err
-		}
-		devices = append(devices, l)
-	}
-	for _, name := range names {
-		if slices.Contains(c.options.Interfaces, name) {
-			continue
-		}
-		l, err := device(name)
-		if err != nil {
-			c.warn("%s is gone, and is no longer filtered", name)
-			if err := os.RemoveAll(c.pins.link(name, "")); err != nil {
-				return err
-			}
-			continue
-		}
-		devices = append(devices, l)
-	}
-	if len(devices) == 0 {
-		return errors.New("no interface is named to be filtered")
-	}
-	for _, l := range devices {
-		if err := c.egress(l); err != nil {
-			return err
-		}
-	}
-	if c.report.Seeded, err = seed(c.set, c.tools.clock, c.constants.Policy, c.constants.HZ); err != nil {
-		return err
-	}
-	for _, l := range devices {
-		if err := c.ingress(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *change) constantsOf(l netlink.Link) *maps.Constants {
-	constants := c.constants
-	constants.Ethernet = hasEthernet(l)
-	copy(constants.MAC[:], l.Attrs().HardwareAddr)
-	return &constants
-}
-
-func (c *change) egress(l netlink.Link) error {
-	name, index := l.Attrs().Name, l.Attrs().Index
-	prog, err := c.factory.load(bpf.FirewallProgPortcullisOut, c.constantsOf(l))
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	defer prog.Close()
-	current, err := find(c.pins, name, index, egressKinds)
-	if err != nil {
-		return err
-	}
-	if current != nil {
-		return c.swap(current, prog, "out")
-	}
-	for _, kind := range egressKinds {
-		if kind == kindTCXOut && c.options.NoTCX {
-			continue
-		}
-		err = c.add(&attachment{c.pins, name, index, kind}, prog, 0, "out")
-		if !errors.Is(err, link.ErrNotSupported) {
-			break
-		}
-	}
-	return err
-}
-
-func (c *change) ingress(l netlink.Link) error {
-	name, index := l.Attrs().Name, l.Attrs().Index
-	current, err := find(c.pins, name, index, ingressKinds)
-	if err != nil {
-		return err
-	}
-	mode := c.options.Mode
-	if current != nil && (mode == ModeAuto || mode == currentMode(current, l)) {
-		return c.swapIngress(current, l)
-	}
-	if current == nil || current.kind != kindXDP {
-		if mode != ModeTC {
-			if err := checkForeign(l); err != nil {
-				return err
-			}
-		}
-	} else if mode != ModeTC {
-		return fmt.Errorf("%s: is filtered in %s mode; the kernel changes between XDP modes only by way of none: run \"portcullis down %s\" first", name, currentMode(current, l), name)
-	}
-
-	switch mode {
-	case ModeNative:
-		err = c.addXDP(l, link.XDPDriverMode)
-		if err != nil && !errors.Is(err, ErrForeignProgram) {
-			err = fmt.Errorf("%w; the driver may refuse native XDP: --mode tc works everywhere", err)
-		}
-	case ModeGeneric:
-		err = c.addXDP(l, link.XDPGenericMode)
-	case ModeTC:
-		err = c.addTC(l)
-	default:
-		refused := c.addXDP(l, link.XDPDriverMode)
-		if refused == nil {
-			break
-		}
-		if err = c.addTC(l); err == nil {
-			c.warn("%s: native XDP is refused, so TC ingress filters: %v", name, refused)
-		}
-	}
-	if err != nil || current == nil {
-		return err
-	}
-	// The other kind runs already: for a moment both filter, and never none.
-	return current.detach()
-}
-
-func currentMode(a *attachment, l netlink.Link) Mode {
-	if a.kind != kindXDP {
-		return ModeTC
-	}
-	return xdpMode(l)
-}
-
-// addXDP attaches without and then with multi-buffer support: drivers want it for a large MTU, some lose speed by it.
-func (c *change) addXDP(l netlink.Link, flags link.XDPAttachFlags) error {
-	a := &attachment{c.pins, l.Attrs().Name, l.Attrs().Index, kindXDP}
-	constants := c.constantsOf(l)
-	var first error
-	for _, constants.MultiBuffer = range []bool{false, true} {
-		prog, err := c.factory.load(bpf.FirewallProgPortcullisXdp, constants)
-		if err == nil {
-			err = c.add(a, prog, flags, "in")
-			prog.Close()
-		}
-		if err == nil || errors.Is(err, link.ErrNotSupported) {
-			return err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return first
-}
-
-func (c *change) addTC(l netlink.Link) (err error) {
-	prog, err := c.factory.load(bpf.FirewallProgPortcullisIn, c.constantsOf(l))
-	if err != nil {
-		return err
-	}
-	defer prog.Close()
-	for _, kind := range []string{kindTCXIn, kindClsactIn} {
-		if kind == kindTCXIn && c.options.NoTCX {
-			continue
-		}
-		err = c.add(&attachment{c.pins, l.Attrs().Name, l.Attrs().Index, kind}, prog, 0, "in")
-		if !errors.Is(err, link.ErrNotSupported) {
-			break
-		}
-	}
-	return err
-}
-
-func (c *change) swapIngress(current *attachment, l netlink.Link) error {
-	if current.kind != kindXDP {
-		prog, err := c.factory.load(bpf.FirewallProgPortcullisIn, c.constantsOf(l))
-		if err != nil {
-			return err
-		}
-		defer prog.Close()
-		return c.swap(current, prog, "in")
-	}
-	constants := c.constantsOf(l)
-	var err error
-	// A link takes only a program with the multi-buffer support that the device needs.
-	for _, constants.MultiBuffer = range []bool{false, true} {
-		var prog *ebpf.Program
-		if prog, err = c.factory.load(bpf.FirewallProgPortcullisXdp, constants); err != nil {
-			return err
-		}
-		err = c.swap(current, prog, "in")
-		prog.Close()
-		if err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-// add attaches a program where none of ours runs.
-func (c *change) add(a *attachment, prog *ebpf.Program, flags link.XDPAttachFlags, direction string) error {
-	if err := replacePin(program(c.pins.next(), a.iface, direction), prog.Pin); err != nil {
-		return err
-	}
-	if err := a.attach(prog, flags); err != nil {
-		return err
-	}
-	c.onUndo(a.detach)
-	return nil
-}
-
-// swap puts a program in the place of ours that runs.
-func (c *change) swap(a *attachment, prog *ebpf.Program, direction string) error {
-	before, err := ebpf.LoadPinnedProgram(program(c.pins.policy(), a.iface, direction), nil)
-	if err != nil {
-		return fmt.Errorf("%s: open pinned program: %w", a.iface, err)
-	}
-	if err := replacePin(program(c.pins.next(), a.iface, direction), prog.Pin); err != nil {
-		before.Close()
-		return err
-	}
-	if err := a.update(prog); err != nil {
-		before.Close()
-		return err
-	}
-	c.onUndo(func() error {
-		defer before.Close()
-		return a.update(before)
-	})
-	return nil
-}
-
 // commit makes the new policy the one that later commands find.
 func (c *change) commit() error {
 	c.undo = nil // from here on the new policy stands; a later command finishes what is cut off
@@ -425,6 +191,9 @@ func (c *change) warn(format string, args ...any) {
 }
 
 func (c *change) close() {
+	for _, t := range c.targets {
+		t.close()
+	}
 	if c.set != nil {
 		c.set.Close()
 	}
