@@ -46,17 +46,25 @@ func TestConntrackEntriesAreSeeded(t *testing.T) {
 		"-r", "10.1.1.1", "-q", "192.0.2.2", "--reply-port-src", "80", "--reply-port-dst", "4000")
 	l.Server.Run(t, "conntrack", "-I", "-p", "udp", "-s", "192.0.2.2", "-d", "192.0.2.1",
 		"--sport", "4001", "--dport", "5001", "-t", "20")
+	l.Server.Run(t, "conntrack", "-I", "-p", "tcp", "-s", "2001:db8::2", "-d", "2001:db8::1",
+		"--sport", "4000", "--dport", "5000", "--state", "ESTABLISHED", "-t", "100", "-u", "SEEN_REPLY,ASSURED")
 	up(t, l, loader.ModeNative, policy.Default())
-	var tcp, udp bool
+	var tcp, tcp6, udp bool
 	with(t, l, func(f *loader.Filter) error {
 		return f.Flows(func(flow loader.Flow) bool {
 			if flow.Local.String() == "192.0.2.1:5000" && flow.Remote.String() == "192.0.2.2:4000" && flow.State == "tcp-established" {
 				tcp = true
 			}
+			if flow.Local.String() == "[2001:db8::1]:5000" && flow.Remote.String() == "[2001:db8::2]:4000" {
+				tcp6 = true
+			}
 			udp = udp || flow.Local.Port() == 5001
 			return true
 		})
 	})
+	if !tcp6 {
+		t.Error("the IPv6 connection has no flow")
+	}
 	if !tcp {
 		t.Error("the connection that is forwarded inwards has no flow")
 	}
