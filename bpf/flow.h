@@ -41,9 +41,9 @@ static __always_inline enum port_class class_of(__u8 protocol)
 	return CLASS_NONE;
 }
 
-static __always_inline __u32 port_slot(enum port_class class, __u16 port)
+static __always_inline __u64 port_slot(enum port_class class, __u16 port)
 {
-	return (class & (CLASS_COUNT - 1)) * PORTS_PER_CLASS + port;
+	return BOUNDED((__u64) class * PORTS_PER_CLASS + port, PORT_SLOTS - 1);
 }
 
 static __always_inline void tuple_of_ingress(const struct packet *packet, struct tuple *tuple)
@@ -153,7 +153,7 @@ static __always_inline void flow_begin(const struct tuple *tuple, const struct f
 
 static __always_inline __u32 timeout_of(__u8 flow_state)
 {
-	return flow_state < FLOW_STATES ? timeouts[flow_state] : 0;
+	return timeouts[BOUNDED(flow_state, TIMEOUT_SLOTS - 1)];
 }
 
 static __always_inline void flow_enter(struct flow *flow, __u8 flow_state, __u64 time)

@@ -128,15 +128,11 @@ static __always_inline int cut_off(const struct frame *frame, int reason)
 /* Headers end before this offset; parse_extensions sees to it. */
 #define MAX_OFFSET 0x7fff
 
-/* The bytes at `offset`, or NULL. The mask tells the verifier what the callers know; in assembler, because the
- * compiler knows it too and would leave it out. */
-#define HEADER(frame, offset, type)                                         \
-	({                                                                  \
-		__u64 offset_ = (offset);                                   \
-		type *header_;                                              \
-		asm volatile("%0 &= %1" : "+r"(offset_) : "i"(MAX_OFFSET)); \
-		header_ = (frame)->begin + offset_;                         \
-		(void *)(header_ + 1) > (frame)->end ? NULL : header_;      \
+/* The bytes at `offset`, or NULL. */
+#define HEADER(frame, offset, type)                                           \
+	({                                                                    \
+		type *header_ = (frame)->begin + BOUNDED(offset, MAX_OFFSET); \
+		(void *)(header_ + 1) > (frame)->end ? NULL : header_;        \
 	})
 
 /* The same number without the bounds that the verifier has found for it. Without this it walks every sequence of

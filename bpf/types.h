@@ -7,6 +7,14 @@
 #include <linux/types.h>
 #include <stdbool.h>
 
+/* number & mask, in assembler: the verifier has to see a bound that the compiler knows and would leave out. */
+#define BOUNDED(number, mask)                                         \
+	({                                                            \
+		__u64 number_ = (number);                             \
+		asm volatile("%0 &= %1" : "+r"(number_) : "i"(mask)); \
+		number_;                                              \
+	})
+
 /* IANA protocol numbers. */
 enum protocol {
 	PROTO_HOP_BY_HOP = 0,

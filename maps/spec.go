@@ -42,7 +42,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 	if c.Policy.Input == policy.Accept {
 		input = bpf.FirewallPolicyPOLICY_ACCEPT
 	}
-	var timeouts [bpf.FirewallFlowStateFLOW_STATES]uint32
+	timeouts := make([]uint32, spec.Variables[bpf.FirewallVarTimeouts].Size()/4)
 	for _, state := range FlowStates() {
 		timeouts[state] = Jiffies(c.Policy.Timeout(state.String()), c.HZ)
 	}
