@@ -64,42 +64,47 @@ static __always_inline bool admits(const struct packet *packet, __u64 time)
 	return admitted;
 }
 
-static __always_inline int icmp(const struct input *input, const struct packet *packet)
+/* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
+ * none, or PARSE_MORE. */
+static __always_inline int answers(const struct input *input, const struct packet *packet)
 {
 	int related;
 
-	if (icmp_query_of_reply(packet->protocol, packet->type)) {
-		if (admits(packet, input->time))
-			return PASS_ESTABLISHED;
-	} else if (icmp_is_error(packet->protocol, packet->type)) {
+	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
 		related = is_related(&input->frame, packet, input->time);
-		if (related == PARSE_MORE)
-			return PARSE_MORE;
-		if (related)
-			return PASS_RELATED;
-	} else if (is_neighbor_discovery(packet)) {
-		return PASS_NEIGHBOR_DISCOVERY;
+		return related == true ? PASS_RELATED : related == PARSE_MORE ? PARSE_MORE : PARSED;
 	}
+	if (is_icmp(packet) && !icmp_query_of_reply(packet->protocol, packet->type))
+		return PARSED;
+	return admits(packet, input->time) ? PASS_ESTABLISHED : PARSED;
+}
+
+static __always_inline int icmp(const struct input *input, const struct packet *packet)
+{
+	int answer = answers(input, packet);
+
+	if (answer != PARSED)
+		return answer;
+	if (is_neighbor_discovery(packet))
+		return PASS_NEIGHBOR_DISCOVERY;
 	if (icmp_accepted(packet))
 		return PASS_ICMP;
 	return input_policy == POLICY_ACCEPT ? PASS_INPUT : DROP_ICMP;
 }
 
 /* For somebody else: the forward policy decides alone. */
-static __always_inline __u32 forward(const struct input *input, const struct packet *packet)
+static __always_inline int forward(const struct input *input, const struct packet *packet)
 {
+	int answer;
+
 	if (forward_policy == POLICY_ACCEPT)
 		return PASS_FORWARD;
 	if (forward_policy == POLICY_ESTABLISHED) {
 		if (packet->fragment == FRAGMENT_LATER)
 			return PASS_FRAGMENT;
-		if ((packet->protocol == PROTO_ICMP || packet->protocol == PROTO_ICMPV6) &&
-		    icmp_is_error(packet->protocol, packet->type)) {
-			if (is_related(&input->frame, packet, input->time) == true)
-				return PASS_RELATED;
-		} else if (admits(packet, input->time)) {
-			return PASS_ESTABLISHED;
-		}
+		answer = answers(input, packet);
+		if (answer != PARSED)
+			return answer;
 	}
 	return DROP_FORWARD;
 }
@@ -139,7 +144,7 @@ static __always_inline int ingress(const struct input *input)
 		}
 		if (is_dhcp_answer(&packet))
 			return PASS_DHCP;
-	} else if (packet.protocol == (packet.family == 4 ? PROTO_ICMP : PROTO_ICMPV6)) {
+	} else if (is_icmp(&packet)) {
 		return icmp(input, &packet);
 	} else if (admits(&packet, input->time)) {
 		return PASS_ESTABLISHED;

@@ -153,6 +153,12 @@ static __always_inline bool tcp_flags_valid(__u8 flags)
 	return valid >> (flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1;
 }
 
+/* IPv4's ICMP does not run over IPv6, nor the other way round: there it is one more unknown protocol. */
+static __always_inline bool is_icmp(const struct packet *packet)
+{
+	return packet->protocol == (packet->family == 4 ? PROTO_ICMP : PROTO_ICMPV6);
+}
+
 /* Type of the query that an ICMP reply answers; 0 for what is no reply. */
 static __always_inline __u8 icmp_query_of_reply(__u8 protocol, __u8 type)
 {
@@ -288,11 +294,8 @@ static __always_inline int parse_transport(const struct frame *frame, struct pac
 	case PROTO_SCTP:
 		return parse_ports(frame, packet, length);
 	case PROTO_ICMP:
-		/* Elsewhere this number is only an unknown protocol: IPv4's ICMP does not run over IPv6, nor the
-		 * other way round. */
-		return packet->family == 4 ? parse_icmp(frame, packet, length) : PARSED;
 	case PROTO_ICMPV6:
-		return packet->family == 6 ? parse_icmp(frame, packet, length) : PARSED;
+		return is_icmp(packet) ? parse_icmp(frame, packet, length) : PARSED;
 	}
 	return PARSED;
 }

@@ -37,7 +37,7 @@ static __always_inline __u32 source_rule(__u32 set, __u8 family, const __u32 *ad
 /* NDP and MLD (RFC 4890, 4.4.1): a host that loses them loses IPv6. */
 static __always_inline bool is_neighbor_discovery(const struct packet *packet)
 {
-	return packet->family == 6 && packet->protocol == PROTO_ICMPV6 &&
+	return packet->protocol == PROTO_ICMPV6 &&
 	       ((packet->type >= 130 && packet->type <= 137) || packet->type == 143);
 }
 

@@ -16,16 +16,10 @@ static __always_inline bool same_address(const __u32 *a, const __u32 *b, __u8 fa
 	return family == 4 || (a[1] == b[1] && a[2] == b[2] && a[3] == b[3]);
 }
 
-/* Reads the quoted packet. A subprogram, because it parses a second time and few packets need it. */
-static __noinline int parse_quoted(const struct frame *frame, const struct packet *error, struct packet *quoted)
+/* Reads the packet that is quoted at `offset`. A subprogram, because it parses a second time and few packets need it. */
+static __noinline int parse_quoted(const struct frame *frame, __u32 offset, __u8 family, struct packet *quoted)
 {
-	__u32 offset;
-
-	/* The verifier knows nothing of subprogram arguments but their types. */
-	if (!frame || !error || !quoted)
-		return DROP_ICMP;
-	offset = error->transport + sizeof(struct icmp_header);
-	if (error->family == 4)
+	if (family == 4)
 		return parse_ipv4(frame, quoted, offset, true);
 	return parse_ipv6(frame, quoted, offset, true);
 }
@@ -34,6 +28,8 @@ static __noinline int parse_quoted(const struct frame *frame, const struct packe
  * path may report), and it belongs to a live flow, or comes from a port that is open, which keeps no flows. */
 static __always_inline int is_related(const struct frame *frame, const struct packet *error, __u64 time)
 {
+	/* A copy, so that the caller's may stay in registers. */
+	struct frame quoting = *frame;
 	struct packet quoted = {};
 	struct tuple tuple = {};
 	enum port_class class;
@@ -42,7 +38,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 	bool pending;
 	int result;
 
-	result = parse_quoted(frame, error, &quoted);
+	result = parse_quoted(&quoting, error->transport + sizeof(struct icmp_header), error->family, &quoted);
 	if (result == PARSE_MORE)
 		return PARSE_MORE;
 	if (result != PARSED || quoted.fragment == FRAGMENT_LATER)
@@ -58,7 +54,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 			return true;
 		if (port.set && source_rule(port.set, quoted.family, quoted.dst))
 			return true;
-	} else if (quoted.protocol == PROTO_ICMP || quoted.protocol == PROTO_ICMPV6) {
+	} else if (is_icmp(&quoted)) {
 		if (!icmp_is_query(quoted.protocol, quoted.type))
 			return false;
 	}
