@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -229,7 +230,7 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 	}
 	for _, name := range interfaces {
 		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%s: %w: it is not filtered", name, ErrNotRunning)
+			return nil, fmt.Errorf("%s: %w: filtered are %s", name, ErrNotFiltered, strings.Join(names, ", "))
 		}
 	}
 	report := &DownReport{Interfaces: interfaces, Remaining: []string{}}

@@ -26,6 +26,8 @@ const (
 var (
 	// ErrNotRunning: nothing is attached under this pin path.
 	ErrNotRunning = errors.New("portcullis is not running")
+	// ErrNotFiltered: the filter runs, but not on this interface.
+	ErrNotFiltered = errors.New("this interface is not filtered")
 	// ErrOtherNamespace: what runs under this pin path filters another network namespace.
 	ErrOtherNamespace = errors.New("the filter belongs to another network namespace")
 	// ErrForeignProgram: another XDP program holds the interface.
@@ -68,7 +70,8 @@ type Options struct {
 	Interfaces []string // what already is attached stays attached
 	Mode       Mode     // ModeAuto leaves an attached interface in its mode
 	Policy     *policy.Policy
-	Config     string // the file that the policy comes from; later commands save to it
+	Runtime    []policy.Rule // those of the policy's rules that are not in the file
+	Config     string        // the file that the policy comes from; later commands save to it
 
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool

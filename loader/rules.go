@@ -98,8 +98,9 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 	if err != nil {
 		return nil, err
 	}
-	if report.Kept, err = f.enter(live); err != nil {
+	if err := f.enter(live); err != nil {
 		return nil, err
 	}
+	report.Kept = countEstablished(live)
 	return report, f.set.PutRules(next, current)
 }

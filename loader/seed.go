@@ -21,7 +21,6 @@ const (
 	stateEstablished = "tcp-established"
 	stateUDP         = "udp"
 	stateUDPStream   = "udp-stream"
-	stateOther       = "other"
 )
 
 // tcpStates maps the kernel's socket states (include/net/tcp_states.h) to the state of a flow. A socket whose peer
@@ -73,7 +72,7 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 	}
 }
 
-// seed enters every live connection of this network namespace as a flow and returns how many there were.
+// seed enters every live connection of this network namespace as a flow, and returns how many are established.
 func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int, error) {
 	s, err := newSeeder(set, clock, p, hz)
 	if err != nil {
@@ -87,7 +86,8 @@ func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int,
 	if err != nil {
 		return 0, err
 	}
-	return set.SeedFlows(append(flows, tracked...), s.now)
+	flows = append(flows, tracked...)
+	return countEstablished(flows), set.SeedFlows(flows, s.now)
 }
 
 // sockets returns the flows of TCP connections and connected UDP sockets.
@@ -191,13 +191,25 @@ func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error)
 	return out, nil
 }
 
-// enter writes flows into the table, where no live one stands, and returns how many connections there are.
-func (f *Filter) enter(flows []maps.Flow) (int, error) {
+// enter writes flows into the table, where no live one stands.
+func (f *Filter) enter(flows []maps.Flow) error {
 	now, err := jiffies(f.tools.clock)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	return f.set.SeedFlows(flows, now)
+}
+
+// countEstablished counts the connections that can still be of use to anybody: not those that are winding down.
+func countEstablished(flows []maps.Flow) int {
+	seen := make(map[maps.FlowID]bool)
+	for i := range flows {
+		switch flows[i].State.String() {
+		case stateEstablished, stateUDPStream:
+			seen[flows[i].ID()] = true
+		}
+	}
+	return len(seen)
 }
 
 // kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new

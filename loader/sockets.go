@@ -5,7 +5,6 @@ package loader
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -40,19 +39,21 @@ func eachSocket(protocol int, each func(*socket)) error {
 	if protocol == unix.IPPROTO_UDP {
 		list = netlink.SocketDiagUDP
 	}
+	outside := func(k *socket) {
+		if isOutside(k.local, k.remote) {
+			each(k)
+		}
+	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := list(family)
-		if errors.Is(err, unix.ENOENT) {
-			continue // the kernel has no such sockets, or no diag module for them
-		}
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return fmt.Errorf("list sockets: %w", err)
+			if err := eachProcSocket(protocol, family, outside); err != nil {
+				return err
+			}
+			continue
 		}
 		for _, s := range sockets {
-			k := socket{addrPort(s.ID.Source, s.ID.SourcePort), addrPort(s.ID.Destination, s.ID.DestinationPort), s.State}
-			if isOutside(k.local, k.remote) {
-				each(&k)
-			}
+			outside(&socket{addrPort(s.ID.Source, s.ID.SourcePort), addrPort(s.ID.Destination, s.ID.DestinationPort), s.State})
 		}
 	}
 	return nil

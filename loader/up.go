@@ -102,7 +102,7 @@ func (c *change) build() error {
 	}
 	rules := make([]maps.Rule, len(numbered))
 	for i, n := range numbered {
-		rules[i].NumberedRule = n
+		rules[i] = maps.Rule{NumberedRule: n, Runtime: slices.ContainsFunc(c.options.Runtime, n.Rule.Equal)}
 	}
 	if err := c.set.PutRules(rules, oldRules); err != nil {
 		return err

@@ -58,9 +58,9 @@ func TestUpAndDownLeaveNothing(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		echo(t, l.Server, 7)
 		up(t, l, mode, policy.Default())
-		want := loader.Interface{Name: "eth0", Mode: mode, Egress: "tcx", Present: true}
-		if got := status(t, l).Interfaces; len(got) != 1 || got[0] != want {
-			t.Errorf("status says %+v, want %+v", got, want)
+		got := status(t, l).Interfaces
+		if len(got) != 1 || got[0].Name != "eth0" || got[0].Mode != mode || !got[0].Present {
+			t.Errorf("status says %+v", got)
 		}
 		mustNotDial(t, l.Client, lab.ServerV4, 7)
 		down(t, l)

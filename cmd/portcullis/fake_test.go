@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// fake is a firewall without a kernel.
+type fake struct {
+	running  *policy.Policy // nil: nothing runs
+	runtime  []string       // rules that are not in the file
+	config   string
+	sshd     []uint16
+	route    string
+	rooms    int // rules that have room; 0: any number
+	live     int // connections that a close meets
+	flows    []loader.Flow
+	counters []loader.CounterStatus
+	fail     error // of what changes something
+	ups      []loader.Options
+	downs    [][]string
+}
+
+func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	f.ups = append(f.ups, o)
+	report := &loader.UpReport{Updated: f.running != nil, Warnings: []string{"something to know"}}
+	interfaces := o.Interfaces
+	if f.running != nil && len(interfaces) == 0 {
+		interfaces = f.running.Interfaces
+	}
+	f.running, f.config, f.runtime, f.rooms = o.Policy.Clone(), o.Config, nil, 0
+	f.running.Interfaces = interfaces
+	report.Interfaces = f.interfaces()
+	return report, nil
+}
+
+func (f *fake) interfaces() (out []loader.Interface) {
+	for _, name := range f.running.Interfaces {
+		out = append(out, loader.Interface{Name: name, Mode: loader.ModeNative, Egress: "tcx", Present: true})
+	}
+	return out
+}
+
+func (f *fake) Down(_ string, interfaces []string) (*loader.DownReport, error) {
+	if f.running == nil {
+		return nil, loader.ErrNotRunning
+	}
+	f.downs = append(f.downs, interfaces)
+	report := &loader.DownReport{}
+	for _, name := range f.running.Interfaces {
+		if len(interfaces) == 0 || slices.Contains(interfaces, name) {
+			report.Interfaces = append(report.Interfaces, name)
+		} else {
+			report.Remaining = append(report.Remaining, name)
+		}
+	}
+	return report, nil
+}
+
+func (f *fake) Open(string) (filter, error) {
+	if f.running == nil {
+		return nil, fmt.Errorf("%w (nothing is pinned)", loader.ErrNotRunning)
+	}
+	return f, nil
+}
+
+func (f *fake) DefaultInterface() (string, error) {
+	if f.route == "" {
+		return "", errors.New("there is no default route")
+	}
+	return f.route, nil
+}
+
+func (f *fake) SSHPorts() ([]uint16, error) { return f.sshd, nil }
+func (f *fake) Close() error                { return nil }
+func (f *fake) Policy() *policy.Policy      { return f.running.Clone() }
+func (f *fake) Config() string              { return f.config }
+
+func (f *fake) Status() (*loader.Status, error) {
+	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
+		Flows: loader.FlowsStatus{Answered: len(f.flows), Max: 1024}}
+	for _, r := range f.running.Open {
+		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.runtime, r.String())})
+	}
+	return s, nil
+}
+
+func (f *fake) OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	if f.rooms > 0 && len(f.running.Open)+len(rules) > f.rooms {
+		return nil, fmt.Errorf("rule %d: %w", f.rooms+1, loader.ErrNoRoom)
+	}
+	report := &loader.OpenReport{}
+	for _, r := range rules {
+		next, added := f.running.WithRule(r)
+		if !added {
+			report.Already = append(report.Already, r)
+			continue
+		}
+		f.running = next
+		report.Opened = append(report.Opened, r)
+		if runtime {
+			f.runtime = append(f.runtime, r.String())
+		}
+	}
+	return report, nil
+}
+
+func (f *fake) CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	report := &loader.CloseReport{}
+	after := f.running
+	for _, r := range rules {
+		without, removed, err := after.WithoutRule(r)
+		switch {
+		case errors.Is(err, policy.ErrNotOpen):
+			report.NotOpen = append(report.NotOpen, r)
+		case err != nil:
+			return nil, err
+		default:
+			after = without
+			report.Closed = append(report.Closed, removed)
+		}
+	}
+	f.running = after
+	if kill {
+		report.Killed = f.live
+	} else {
+		report.Kept = f.live
+	}
+	return report, nil
+}
+
+func (f *fake) Flows(each func(loader.Flow) bool) error {
+	for _, flow := range f.flows {
+		if !each(flow) {
+			break
+		}
+	}
+	return nil
+}
+
+func (f *fake) Flush() (int, error)      { return len(f.flows), f.fail }
+func (f *fake) Sweep() (int, int, error) { return len(f.flows), 3, f.fail }
+
+// host is a fake firewall and the user at it.
+type host struct {
+	*fake
+	t              *testing.T
+	session        string
+	privileges     error
+	stdout, stderr string
+}
+
+func newHost(t *testing.T) *host { return &host{fake: &fake{route: "eth0"}, t: t} }
+
+// runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
+func (h *host) runs(text string) string {
+	h.t.Helper()
+	path := h.file(text)
+	p, err := policy.Load(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	p.Interfaces = []string{"eth0"}
+	h.running, h.config = p, path
+	return path
+}
+
+func (h *host) file(text string) string {
+	h.t.Helper()
+	path := filepath.Join(h.t.TempDir(), "portcullis.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// types runs a command line and checks how it exits.
+func (h *host) types(code int, args ...string) {
+	h.t.Helper()
+	var stdout, stderr bytes.Buffer
+	e := env{&stdout, &stderr, func(string) string { return "" }, h.fake, func() error { return h.privileges }, func() string { return h.session }}
+	got := run(e, args)
+	h.stdout, h.stderr = stdout.String(), stderr.String()
+	if got != code {
+		h.t.Fatalf("%q exits with %d, want %d\nstdout: %s\nstderr: %s", args, got, code, h.stdout, h.stderr)
+	}
+	for line := range strings.Lines(h.stderr) {
+		if !strings.HasPrefix(line, "portcullis: ") {
+			h.t.Errorf("%q prints %q on stderr, want the prefix of the program", args, line)
+		}
+	}
+	if code == 0 && slices.Contains(args, "json") {
+		h.json(new(any))
+	}
+}
+
+// json reads what the last command printed; it must hold no null.
+func (h *host) json(into any) {
+	h.t.Helper()
+	if err := json.Unmarshal([]byte(h.stdout), into); err != nil {
+		h.t.Fatalf("stdout is not JSON: %v\n%s", err, h.stdout)
+	}
+	if strings.Contains(h.stdout, "null") {
+		h.t.Errorf("there is a null in the JSON:\n%s", h.stdout)
+	}
+}
+
+func (h *host) says(stdout ...string) {
+	h.t.Helper()
+	for _, want := range stdout {
+		if !strings.Contains(h.stdout, want) {
+			h.t.Errorf("stdout does not hold %q:\n%s", want, h.stdout)
+		}
+	}
+}
+
+func (h *host) complains(stderr ...string) {
+	h.t.Helper()
+	for _, want := range stderr {
+		if !strings.Contains(h.stderr, want) {
+			h.t.Errorf("stderr does not hold %q:\n%s", want, h.stderr)
+		}
+	}
+}
+
+func (h *host) holds(path, text string) {
+	h.t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if string(got) != text {
+		h.t.Errorf("%s holds\n%s\nwant\n%s", path, got, text)
+	}
+}
+
+func (h *host) opens(rules ...string) {
+	h.t.Helper()
+	if got := texts(h.running.Open); !slices.Equal(got, rules) {
+		h.t.Errorf("open are %q, want %q", got, rules)
+	}
+}
+
+func flow(protocol, local, remote string, answered bool) loader.Flow {
+	return loader.Flow{
+		Protocol: protocol,
+		Local:    netip.MustParseAddrPort(local),
+		Remote:   netip.MustParseAddrPort(remote),
+		State:    protocol,
+		Answered: answered,
+		Age:      90 * time.Second,
+		Expires:  5 * 24 * time.Hour,
+	}
+}

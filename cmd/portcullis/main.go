@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command portcullis is the command line of the firewall.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// Exit codes; 0 also stands for what was so already.
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+)
+
+// env is all that a command knows of the world around it.
+type env struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	firewall       firewall
+	privileged     func() error  // why this process may not change the kernel's filters
+	session        func() string // $SSH_CONNECTION of the session that this command came by
+}
+
+func main() {
+	e := env{os.Stdout, os.Stderr, os.Getenv, kernel{}, privileged, sshConnection}
+	if code := run(e, os.Args[1:]); code != 0 {
+		os.Exit(code)
+	}
+}
+
+// run runs one command line and returns its exit code.
+func run(e env, args []string) int {
+	a := &app{env: e, out: bufio.NewWriter(e.stdout)}
+	a.stdout = a.out
+	root := a.root()
+	root.SetArgs(args)
+	err := root.Execute()
+	if flushed := a.out.Flush(); err == nil && flushed != nil {
+		err = fmt.Errorf("write the output: %w", flushed)
+	}
+	if err == nil {
+		return 0
+	}
+	a.complain(err)
+	switch {
+	case errors.As(err, new(usageError)):
+		return exitUsage
+	case errors.Is(err, loader.ErrNotRunning), errors.Is(err, loader.ErrNotFiltered):
+		return exitNotRunning
+	}
+	return exitFailed
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// complain prints an error, one line each where it holds several.
+func (a *app) complain(err error) {
+	text := err.Error()
+	if errors.Is(err, unix.EPERM) && !errors.Is(err, errPrivileges) {
+		text += "\n" + errPrivileges.Error()
+	}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			fmt.Fprintf(a.stderr, "portcullis: %s\n", strings.TrimPrefix(line, "portcullis is "))
+		}
+	}
+}
+
+// warn prints what a command that succeeds has to say beside its result.
+func (a *app) warn(sentences ...string) {
+	_ = a.out.Flush() // run asks again
+	for _, s := range sentences {
+		fmt.Fprintf(a.stderr, "portcullis: warning: %s\n", s)
+	}
+}
+
+var errPrivileges = errors.New("this needs root, or CAP_BPF, CAP_NET_ADMIN and a pin path of one's own: try sudo")
+
+// privileged fails early and in one line, where the kernel would fail late and in its own words.
+func privileged() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return errPrivileges
+	}
+	for _, c := range []int{unix.CAP_BPF, unix.CAP_NET_ADMIN} {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			return errPrivileges
+		}
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+func TestUsage(t *testing.T) {
+	h := newHost(t)
+	h.runs("")
+	for _, c := range []struct{ args, hint string }{
+		{"", "--help"},
+		{"bogus", `unknown command "bogus"`},
+		{"statsu", "did you mean status?"},
+		{"status now", `unexpected argument "now"`},
+		{"flows bogus", `unexpected argument "bogus"`},
+		{"up --bogus", "portcullis up --help"},
+		{"up --mode fast", "auto, native, generic or tc"},
+		{"status -o xml", "table or json"},
+		{"flows --limit many", "--limit"},
+		{"flows --limit -1", "--limit"},
+		{"help bogus", `no help on "bogus"`},
+		{"man", "portcullis man DIR"},
+	} {
+		h.types(2, strings.Fields(c.args)...)
+		h.complains(c.hint)
+		if h.stdout != "" || strings.Count(h.stderr, "\n") != 1 {
+			t.Errorf("%q prints more than a line: %s%s", c.args, h.stdout, h.stderr)
+		}
+	}
+}
+
+func TestNotRunning(t *testing.T) {
+	h := newHost(t)
+	for _, args := range []string{"status", "down", "flows", "flows flush", "flows sweep", "open http", "close http"} {
+		h.types(3, strings.Fields(args)...)
+		h.complains("portcullis: not running")
+		if h.stdout != "" {
+			t.Errorf("%q prints %q", args, h.stdout)
+		}
+	}
+	h.types(3, "open", "http")
+	h.complains(`nothing was changed; run "portcullis up" first`)
+	h.types(3, "status", "-o", "json")
+	var v map[string]bool
+	h.json(&v)
+	if running, ok := v["running"]; running || !ok || len(v) != 1 {
+		t.Errorf("JSON: %v", v)
+	}
+}
+
+func TestWithoutRoot(t *testing.T) {
+	h := newHost(t)
+	h.runs("")
+	h.privileges = errPrivileges
+	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep"} {
+		h.types(1, strings.Fields(args)...)
+		if h.stderr != "portcullis: "+errPrivileges.Error()+"\n" {
+			t.Errorf("%q says %q", args, h.stderr)
+		}
+	}
+	for _, args := range []string{"version", "version -o json", "help", "help up", "--help", "up --help", "--version", "completion bash"} {
+		h.types(0, strings.Fields(args)...)
+		if h.stdout == "" {
+			t.Errorf("%q prints nothing", args)
+		}
+	}
+}
+
+func TestRefusalByTheKernelSaysWhatIsNeeded(t *testing.T) {
+	h := newHost(t)
+	h.fail = fmt.Errorf("eth0: attach: %w", unix.EPERM)
+	h.types(1, "up", "--config", h.file(""))
+	h.complains("portcullis: eth0: attach: operation not permitted\n", "portcullis: "+errPrivileges.Error())
+}
+
+func TestStatus(t *testing.T) {
+	h := newHost(t)
+	path := h.runs("icmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
+	h.counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"}}
+	h.types(0, "open", "http", "--runtime")
+	h.types(0, "status")
+	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log\n", "eth0       native XDP  TCX\n",
+		"ssh                       7\n", "22/tcp from 192.0.2.0/24  7\n", "http                      7        runtime\n",
+		"drop     closed port  12\n", "flows: 0 answered, of 1024")
+	if strings.Contains(h.stdout, "established") {
+		t.Error("a counter of 0 is in the table")
+	}
+	if h.stderr != "" {
+		t.Errorf("warns of %q", h.stderr)
+	}
+	var v statusView
+	h.types(0, "-o", "json", "status")
+	h.json(&v)
+	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 2 || v.Policy.Input != "drop" {
+		t.Errorf("JSON: %+v", v)
+	}
+	h.counters, h.running.Open = nil, nil
+	h.types(0, "status", "-o", "json")
+}
+
+func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
+	h := newHost(t)
+	path := h.runs("open: [ssh]\n")
+	os.WriteFile(path, []byte("open: [ssh, http]\nicmp: drop\n"), 0o644)
+	h.types(0, "status")
+	h.complains(path+" is not what is in force", "and 1 more", `"portcullis up" applies it`)
+	os.WriteFile(path, []byte("open: [htttp]\n"), 0o644)
+	h.types(0, "status")
+	h.complains("no longer good", path+":1:8")
+	os.Remove(path)
+	h.types(0, "status")
+	h.says("policy: built in, as there is no " + path)
+}
+
+func TestFlows(t *testing.T) {
+	h := newHost(t)
+	h.runs("")
+	h.types(0, "flows")
+	h.says("no flows\n")
+	h.types(0, "flows", "-o", "json")
+	h.says("[]")
+	h.flows = []loader.Flow{
+		flow("udp", "192.0.2.1:5000", "192.0.2.2:53", false),
+		flow("tcp", "[2001:db8::1]:40000", "[2001:db8::2]:443", true),
+		flow("tcp", "192.0.2.1:40000", "192.0.2.2:443", true),
+		flow("tcp", "192.0.2.1:40000", "192.0.2.2:443", true),
+		flow("icmp", "192.0.2.1:77", "192.0.2.2:8", true),
+		flow("gre", "192.0.2.1:0", "192.0.2.2:0", true),
+	}
+	h.types(0, "flows")
+	const want = `PROTOCOL  LOCAL                REMOTE             STATE             AGE    EXPIRES
+gre       192.0.2.1            192.0.2.2          gre               1m30s  5d
+icmp      192.0.2.1:77         192.0.2.2          icmp              1m30s  5d
+tcp       192.0.2.1:40000      192.0.2.2:443      tcp               1m30s  5d
+tcp       [2001:db8::1]:40000  [2001:db8::2]:443  tcp               1m30s  5d
+udp       192.0.2.1:5000       192.0.2.2:53       udp (unanswered)  1m30s  5d
+`
+	if h.stdout != want {
+		t.Errorf("got\n%swant\n%s", h.stdout, want)
+	}
+	h.types(0, "flows", "--limit", "2")
+	h.says("and 3 more\n")
+	var v []flowView
+	h.types(0, "flows", "-o", "json", "--limit", "3")
+	h.json(&v)
+	if len(v) != 3 || v[2].Protocol != "tcp" || v[2].LocalPort != 40000 || v[2].Age != 90 || !v[2].Answered {
+		t.Errorf("JSON: %+v", v)
+	}
+	h.types(0, "flows", "flush")
+	h.says("removed 6 flows\n")
+	h.types(0, "flows", "flush", "-o", "json")
+	h.types(0, "flows", "sweep")
+	h.says("removed 3 dead flows; 6 live\n")
+	h.types(0, "flows", "sweep", "-o", "json")
+	h.fail = errors.New("no")
+	h.types(1, "flows", "flush")
+	h.types(1, "flows", "sweep")
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                                 "0s",
+		400 * time.Millisecond:            "0s",
+		59600 * time.Millisecond:          "1m",
+		90 * time.Second:                  "1m30s",
+		time.Hour + time.Second:           "1h",
+		5*24*time.Hour - time.Second:      "4d23h",
+		30*24*time.Hour + 2*time.Hour + 1: "30d2h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	h := newHost(t)
+	complete := func(want string, args ...string) {
+		t.Helper()
+		var stdout strings.Builder
+		e := env{&stdout, new(strings.Builder), func(string) string { return "" }, h.fake, func() error { return nil }, func() string { return "" }}
+		if code := run(e, append([]string{"__completeNoDesc"}, args...)); code != 0 {
+			t.Fatalf("completion exits with %d", code)
+		}
+		if got, _, _ := strings.Cut(stdout.String(), ":"); got != want {
+			t.Errorf("%q completes to %q, want %q", args, got, want)
+		}
+	}
+	complete("", "close", "")
+	h.runs("open: [ssh, http]")
+	complete("ssh\nhttp\n", "close", "")
+	complete("http\n", "close", "ssh", "")
+	complete("eth0\n", "down", "")
+	complete("table\njson\n", "status", "-o", "")
+	complete("auto\nnative\ngeneric\ntc\n", "up", "--mode", "")
+	complete("up\n", "u")
+}
+
+func TestManualPages(t *testing.T) {
+	h := newHost(t)
+	dir := t.TempDir()
+	h.types(0, "man", dir)
+	for _, page := range []string{"portcullis.8", "portcullis-open.8", "portcullis-flows-sweep.8"} {
+		if _, err := os.Stat(filepath.Join(dir, page)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
+func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
+	var stderr strings.Builder
+	e := env{full{}, &stderr, func(string) string { return "" }, &fake{}, func() error { return nil }, func() string { return "" }}
+	if code := run(e, []string{"version"}); code != 1 || !strings.Contains(stderr.String(), "write the output") {
+		t.Errorf("exits with %d: %s", code, stderr.String())
+	}
+}
+
+func TestPinPathComesFromTheEnvironmentOrAFlag(t *testing.T) {
+	f := &fake{route: "eth0"}
+	e := env{new(strings.Builder), new(strings.Builder), func(name string) string {
+		if name == loader.PinPathVariable {
+			return "/sys/fs/bpf/from-env"
+		}
+		return ""
+	}, f, func() error { return nil }, func() string { return "" }}
+	path := newHost(t).file("")
+	for _, args := range [][]string{{"up", "--config", path}, {"up", "--config", path, "--pin-path", "/sys/fs/bpf/flag"}} {
+		if code := run(e, args); code != 0 {
+			t.Fatalf("%q exits with %d", args, code)
+		}
+	}
+	if f.ups[0].PinPath != "/sys/fs/bpf/from-env" || f.ups[1].PinPath != "/sys/fs/bpf/flag" {
+		t.Errorf("pin paths %q and %q", f.ups[0].PinPath, f.ups[1].PinPath)
+	}
+}

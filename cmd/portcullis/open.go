@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+func (a *app) openCommand() *cobra.Command {
+	runtime := false
+	cmd := &cobra.Command{
+		Use:   "open RULE...",
+		Short: "Let in what a rule names, now and for good",
+		Long: `Open ports in the running filter, at once, and save the rules to the policy file with
+its comments kept. What is open already stays so.`,
+		Example: `  portcullis open http https
+  portcullis open 22/tcp from 203.0.113.0/24,2001:db8::/32
+  portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"`,
+		Args:              someRule,
+		ValidArgsFunction: completeServices,
+		RunE: func(_ *cobra.Command, args []string) error {
+			rules, err := parseRules(args)
+			if err != nil {
+				return err
+			}
+			return a.open(rules, runtime)
+		},
+	}
+	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save; the next \"up\" closes it again")
+	return cmd
+}
+
+func someRule(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef("no rule named: see %q", cmd.CommandPath()+" --help")
+	}
+	return nil
+}
+
+// parseRules reads the rules of a command line, where each may be one argument or several words. Equal ones are one.
+func parseRules(args []string) ([]policy.Rule, error) {
+	var lines []string
+	for _, arg := range args {
+		n := len(lines)
+		if n > 0 && (strings.EqualFold(arg, "from") || strings.HasPrefix(arg, ",") || unfinished(lines[n-1])) {
+			lines[n-1] += " " + arg
+			continue
+		}
+		lines = append(lines, arg)
+	}
+	var rules []policy.Rule
+	var errs []error
+	for _, text := range lines {
+		r, err := policy.ParseRule(text)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !slices.ContainsFunc(rules, r.Equal) {
+			rules = append(rules, r)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, usageError{errors.Join(errs...)}
+	}
+	return rules, nil
+}
+
+// unfinished tells that a rule needs the next word.
+func unfinished(text string) bool {
+	words := strings.Fields(text)
+	if len(words) == 0 {
+		return false
+	}
+	last := words[len(words)-1]
+	return strings.EqualFold(last, "from") || strings.HasSuffix(last, ",")
+}
+
+type openView struct {
+	Opened  []string `json:"opened"`
+	Already []string `json:"already"`
+	Config  string   `json:"config"`
+	Saved   []string `json:"saved"` // rules that came new into the file
+	Created bool     `json:"created"`
+}
+
+func (a *app) open(rules []policy.Rule, runtime bool) error {
+	f, err := a.connectToChange()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	view := openView{Config: f.Config(), Saved: []string{}}
+	undo := func() error { return nil }
+	if !runtime {
+		file, err := a.ruleFile(f)
+		if err != nil {
+			return err
+		}
+		defer file.released()
+		for _, r := range rules {
+			added, err := file.insert(r)
+			if err != nil {
+				return err
+			}
+			if added || !file.exists {
+				view.Saved = append(view.Saved, r.String())
+			}
+		}
+		view.Config, view.Created = file.path, !file.exists
+		if file.changed() || !file.exists {
+			if err := file.save(); err != nil {
+				return err
+			}
+			undo = file.restore
+		}
+	}
+	report, err := a.openRules(f, rules, runtime)
+	if err != nil {
+		return errors.Join(err, undo())
+	}
+	view.Opened, view.Already = texts(report.Opened), texts(report.Already)
+	return a.print(view, func() { printOpen(a, &view, runtime) })
+}
+
+// openRules opens rules in the running filter, which is made anew where its maps have no room for them.
+func (a *app) openRules(f filter, rules []policy.Rule, runtime bool) (*loader.OpenReport, error) {
+	report, err := f.OpenRules(rules, runtime)
+	if !errors.Is(err, loader.ErrNoRoom) {
+		return report, err
+	}
+	report = &loader.OpenReport{}
+	p := f.Policy()
+	notSaved, err := runtimeRules(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if have, ok := p.Find(r); ok {
+			report.Already = append(report.Already, have)
+			continue
+		}
+		p, _ = p.WithRule(r)
+		report.Opened = append(report.Opened, r)
+		if runtime {
+			notSaved = append(notSaved, r)
+		}
+	}
+	// The interfaces that are filtered already stay so, each in its mode; none needs to be named.
+	up, err := a.firewall.Up(loader.Options{PinPath: a.pinPath, Mode: loader.ModeAuto, Policy: p, Runtime: notSaved, Config: f.Config()})
+	if err != nil {
+		return nil, fmt.Errorf("make room for the rules: %w", err)
+	}
+	a.warn(up.Warnings...)
+	return report, nil
+}
+
+// runtimeRules returns the rules in force that are not in the file.
+func runtimeRules(f filter) ([]policy.Rule, error) {
+	status, err := f.Status()
+	if err != nil {
+		return nil, err
+	}
+	var rules []policy.Rule
+	for _, s := range status.Rules {
+		if !s.Runtime {
+			continue
+		}
+		r, err := policy.ParseRule(s.Rule)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+func printOpen(a *app, v *openView, runtime bool) {
+	for _, r := range v.Opened {
+		a.printf("opened %s\n", r)
+	}
+	for _, r := range v.Already {
+		a.printf("already open: %s\n", r)
+	}
+	switch {
+	case v.Created:
+		a.printf("%s", createdText(v.Config))
+	case len(v.Saved) > 0:
+		a.printf("saved to %s\n", v.Config)
+	case runtime && len(v.Opened) > 0:
+		a.printf("not saved: the next \"portcullis up\" ends it\n")
+	}
+}
+
+// createdText tells of a file that was not there before.
+func createdText(path string) string {
+	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"\n", path)
+}

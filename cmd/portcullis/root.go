@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+const defaultConfig = "/etc/portcullis/portcullis.yaml"
+
+// app is one run of the program: its environment and the flags of every command.
+type app struct {
+	env
+	out         *bufio.Writer // what stdout is, in the end
+	config      string
+	configGiven bool
+	pinPath     string
+	output      format
+}
+
+const about = `Portcullis is a stateful firewall for this host. It decides in XDP, before the kernel
+spends anything on a packet: replies to what this host sends come in, and so does
+what a rule opens. Everything else is dropped.
+
+A rule reads the same in the policy file, on the command line and in the status:
+  http                          a service, over the protocols it is listed for
+  8080/tcp, 60000-61000/udp     a port or a range; tcp, udp, sctp or udplite
+  22/tcp from 203.0.113.0/24    for some sources only, IPv4 and IPv6`
+
+// The order of commands is that in which they are needed.
+func init() { cobra.EnableCommandSorting = false }
+
+// usageTemplate is what follows the text of a command's help.
+const usageTemplate = `Usage:
+  {{if .HasParent}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND [flags]{{end}}
+{{- if and .HasParent .HasAvailableSubCommands}}
+  {{.CommandPath}} COMMAND{{end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}
+{{- if .HasAvailableSubCommands}}{{$all := .Commands}}{{range .Groups}}
+
+{{.Title}}{{$group := .ID}}{{range $all}}{{if and (eq .GroupID $group) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}
+{{- if not .Groups}}
+
+Commands:{{range $all}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}{{end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+{{- if .HasAvailableInheritedFlags}}
+
+Flags of every command:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "portcullis",
+		Short: "A stateful host firewall in XDP",
+		Long:  about,
+		Example: `  portcullis up eth0          filter eth0; ssh stays open
+  portcullis open http        open a service, now and for good
+  portcullis status           what is open, and what was dropped`,
+		Args:              a.noSuchCommand,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.prepare,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("no command: see \"portcullis --help\"")
+		},
+		Version:           version,
+		DisableAutoGenTag: true,
+	}
+	root.SetVersionTemplate("portcullis {{.Version}}\n")
+	root.SetUsageTemplate(usageTemplate)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see %q", err, cmd.CommandPath()+" --help")
+	})
+	flags := root.PersistentFlags()
+	flags.SortFlags = false
+	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
+	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
+		"`DIR` in a bpf filesystem that keeps the filter")
+	flags.VarP(&a.output, "output", "o", "table or json")
+	_ = root.RegisterFlagCompletionFunc("output", words("table", "json"))
+	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
+	_ = root.MarkPersistentFlagDirname("pin-path")
+
+	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
+	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(), a.flowsCommand()} {
+		c.GroupID = "main"
+		root.AddCommand(c)
+	}
+	root.AddCommand(a.versionCommand(), a.manCommand())
+	root.SetHelpCommand(helpCommand())
+	root.SetHelpCommandGroupID("more")
+	root.SetCompletionCommandGroupID("more")
+	return root
+}
+
+// prepare runs before every command.
+func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
+	a.configGiven = cmd.Flags().Changed("config")
+	// Later commands, from other directories, will have to find the same places.
+	if a.config, err = filepath.Abs(a.config); err != nil {
+		return err
+	}
+	a.pinPath, err = filepath.Abs(a.pinPath)
+	return err
+}
+
+func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	hint := fmt.Sprintf("see %q", cmd.CommandPath()+" --help")
+	if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
+		hint = fmt.Sprintf("did you mean %s?", strings.Join(close, " or "))
+	}
+	return usagef("unknown command %q: %s", args[0], hint)
+}
+
+// noArguments is the Args of a command that takes none.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unexpected argument %q: see %q", args[0], cmd.CommandPath()+" --help")
+	}
+	return nil
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 {
+				return usagef("no help on %q: see \"portcullis --help\"", strings.Join(args, " "))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+	}
+}
+
+func isNotRunning(err error) bool { return errors.Is(err, loader.ErrNotRunning) }

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what is filtered, open and counted",
+		Long: `Show the interfaces and the policy, each rule with the packets that it let in, what
+became of all others and why, and how full the flow table is. Each rule is printed
+as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.`,
+		Example: `  portcullis status
+  portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error { return a.status() },
+	}
+}
+
+type statusView struct {
+	Running    bool                   `json:"running"`
+	PinPath    string                 `json:"pin_path"`
+	Config     string                 `json:"config"`
+	BuiltIn    bool                   `json:"built_in"` // there is no file yet
+	Interfaces []loader.Interface     `json:"interfaces"`
+	Policy     policyView             `json:"policy"`
+	Rules      []loader.RuleStatus    `json:"rules"`
+	Counters   []loader.CounterStatus `json:"counters"`
+	Flows      loader.FlowsStatus     `json:"flows"`
+	Warnings   []string               `json:"warnings"`
+}
+
+type policyView struct {
+	Input   string `json:"input"`
+	Forward string `json:"forward"`
+	ICMP    any    `json:"icmp"` // a word, or a list of types, as in the file
+	Invalid string `json:"invalid"`
+}
+
+type notRunningView struct {
+	Running bool `json:"running"`
+}
+
+func viewPolicy(p *policy.Policy) policyView {
+	v := policyView{Input: p.Input.String(), Forward: p.Forward.String(), ICMP: p.ICMP.String(), Invalid: p.Invalid.String()}
+	if p.ICMP.Mode == policy.ICMPList {
+		types := make([]string, len(p.ICMP.Types))
+		for i, t := range p.ICMP.Types {
+			types[i] = t.String()
+		}
+		v.ICMP = types
+	}
+	return v
+}
+
+func (a *app) status() error {
+	f, err := a.connect()
+	if err != nil {
+		if isNotRunning(err) && a.output == asJSON {
+			return errors.Join(a.print(notRunningView{}, nil), err)
+		}
+		return err
+	}
+	defer f.Close()
+	s, err := f.Status()
+	if err != nil {
+		return err
+	}
+	builtIn, drift := compare(s)
+	if drift != "" {
+		s.Warnings = append(s.Warnings, drift)
+	}
+	view := statusView{
+		Running:    true,
+		PinPath:    s.PinPath,
+		Config:     s.Config,
+		BuiltIn:    builtIn,
+		Interfaces: list(s.Interfaces),
+		Policy:     viewPolicy(s.Policy),
+		Rules:      list(s.Rules),
+		Counters:   list(s.Counters),
+		Flows:      s.Flows,
+		Warnings:   list(s.Warnings),
+	}
+	return a.print(view, func() { a.printStatus(&view, s.Policy) })
+}
+
+// compare tells whether the policy has a file, and where the two differ.
+func compare(s *loader.Status) (builtIn bool, drift string) {
+	file, err := policy.Load(s.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, ""
+	}
+	if err != nil {
+		return false, fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)
+	}
+	saved := savedPolicy(s)
+	file.Interfaces = saved.Interfaces // which may have been named on the command line
+	changes := policy.Diff(saved, file)
+	if len(changes) == 0 {
+		return false, ""
+	}
+	more := ""
+	if len(changes) > 1 {
+		more = fmt.Sprintf(" and %d more", len(changes)-1)
+	}
+	return false, fmt.Sprintf("%s is not what is in force (%s%s): \"portcullis up\" applies it", s.Config, changes[0], more)
+}
+
+// savedPolicy returns the policy in force without the rules that were opened for the time being.
+func savedPolicy(s *loader.Status) *policy.Policy {
+	p := s.Policy
+	for _, r := range s.Rules {
+		rule, err := policy.ParseRule(r.Rule)
+		if !r.Runtime || err != nil {
+			continue
+		}
+		if without, _, err := p.WithoutRule(rule); err == nil {
+			p = without
+		}
+	}
+	return p.Clone()
+}
+
+func (a *app) printStatus(v *statusView, p *policy.Policy) {
+	source := v.Config
+	if v.BuiltIn {
+		source = "built in, as there is no " + v.Config
+	}
+	a.printf("policy: %s\n", source)
+	a.printf("  input %s, forward %s, icmp %s, invalid %s\n\n", p.Input, p.Forward, p.ICMP, p.Invalid)
+
+	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", ""}}
+	for _, i := range v.Interfaces {
+		state := ""
+		if !i.Present {
+			state = "gone"
+		}
+		rows = append(rows, []string{i.Name, modeText(i.Mode), egressText(i.Egress), state})
+	}
+	a.table(rows)
+
+	if len(v.Rules) == 0 {
+		a.printf("\nno port is open\n")
+	} else {
+		rows = [][]string{{"OPEN", "PACKETS", ""}}
+		for _, r := range v.Rules {
+			note := ""
+			if r.Runtime {
+				note = "runtime"
+			}
+			rows = append(rows, []string{r.Rule, strconv.FormatUint(r.Packets, 10), note})
+		}
+		a.printf("\n")
+		a.table(rows)
+	}
+
+	rows = [][]string{{"VERDICT", "REASON", "PACKETS"}}
+	for _, c := range v.Counters {
+		if c.Packets > 0 {
+			rows = append(rows, []string{c.Verdict, c.Reason, strconv.FormatUint(c.Packets, 10)})
+		}
+	}
+	if len(rows) > 1 {
+		a.printf("\n")
+		a.table(rows)
+	}
+	a.printf("\nflows: %d answered, of %d in each of IPv4 and IPv6; %d pending\n", v.Flows.Answered, v.Flows.Max, v.Flows.Pending)
+	a.warn(v.Warnings...)
+}

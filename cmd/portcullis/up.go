@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+type modeFlag struct{ loader.Mode }
+
+func (m *modeFlag) String() string { return string(m.Mode) }
+func (m *modeFlag) Type() string   { return "MODE" }
+func (m *modeFlag) Set(text string) (err error) {
+	m.Mode, err = loader.ParseMode(text)
+	return err
+}
+
+func (a *app) upCommand() *cobra.Command {
+	mode := modeFlag{loader.ModeAuto}
+	force := false
+	cmd := &cobra.Command{
+		Use:   "up [IFACE...]",
+		Short: "Put the policy in force",
+		Long: `Put the policy in force on the interfaces named, or on those that the policy file
+names, or on the one of the default route. Connections that live go on.
+
+On a filter that runs it applies its file anew, or the one named, in one step: no packet
+meets half a policy. What is filtered stays so, and rules opened with --runtime end.
+
+Without a file, replies, ICMP and the ports on which an sshd listens are let in.`,
+		Example: `  portcullis up
+  portcullis up eth0 --config web.yaml
+  portcullis up eth0 --mode tc        behind another XDP program`,
+		ValidArgsFunction: a.completeInterfaces,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.up(args, mode.Mode, force)
+		},
+	}
+	cmd.Flags().Var(&mode, "mode", "where to filter: auto, native, generic or tc")
+	cmd.Flags().BoolVar(&force, "force", false, "also when it locks out the ssh session of this command")
+	_ = cmd.RegisterFlagCompletionFunc("mode", words("auto", "native", "generic", "tc"))
+	return cmd
+}
+
+// upView is what up did, in JSON.
+type upView struct {
+	Interfaces []loader.Interface `json:"interfaces"`
+	Updated    bool               `json:"updated"`
+	Seeded     int                `json:"seeded"`
+	Config     string             `json:"config"`
+	BuiltIn    bool               `json:"built_in"`
+	Rules      []string           `json:"rules"`
+	Warnings   []string           `json:"warnings"`
+}
+
+func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	filtered := a.recall()
+	p, builtIn, err := a.wanted()
+	if err != nil {
+		return err
+	}
+	if p.Interfaces, err = a.interfaces(interfaces, p.Interfaces, filtered); err != nil {
+		return err
+	}
+	if !force {
+		err := a.guard(p, func(rule string) string { return fmt.Sprintf("add %q to %s", rule, a.config) })
+		if err != nil {
+			return err
+		}
+	}
+	report, err := a.firewall.Up(loader.Options{
+		PinPath:    a.pinPath,
+		Interfaces: p.Interfaces,
+		Mode:       mode,
+		Policy:     p,
+		Config:     a.config,
+	})
+	if err != nil {
+		return err
+	}
+	a.warn(report.Warnings...)
+	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}
+	return a.print(view, func() { a.printUp(report, p, builtIn) })
+}
+
+// recall asks a filter that runs for its interfaces, and for its file if none is named: up applies that anew.
+func (a *app) recall() (interfaces []string) {
+	f, err := a.firewall.Open(a.pinPath)
+	if err != nil {
+		return nil // up tells of what is wrong
+	}
+	defer f.Close()
+	if !a.configGiven {
+		a.config = cmp.Or(f.Config(), a.config)
+	}
+	return f.Policy().Interfaces
+}
+
+// wanted returns the policy of the file, or the built-in one where there is none and none is asked for.
+func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
+	p, err = policy.Load(a.config)
+	if a.configGiven || a.config != defaultConfig || !errors.Is(err, fs.ErrNotExist) {
+		return p, false, err
+	}
+	p = policy.Default()
+	ports, err := a.firewall.SSHPorts()
+	if err != nil {
+		return nil, true, fmt.Errorf("there is no %s, and the port of sshd cannot be found: %w", a.config, err)
+	}
+	for _, port := range ports {
+		text := fmt.Sprintf("%d/tcp", port)
+		if port == 22 {
+			text = "ssh"
+		}
+		r, err := policy.ParseRule(text)
+		if err != nil {
+			return nil, true, err
+		}
+		p.Open = append(p.Open, r)
+	}
+	return p, true, nil
+}
+
+// interfaces returns those that are to be filtered: the ones named, else the policy's, else those of a filter that
+// runs, else that of the default route.
+func (a *app) interfaces(named, configured, filtered []string) ([]string, error) {
+	for _, names := range [][]string{named, configured, filtered} {
+		if len(names) > 0 {
+			names = slices.Clone(names)
+			slices.Sort(names)
+			return slices.Compact(names), nil
+		}
+	}
+	name, err := a.firewall.DefaultInterface()
+	if err != nil {
+		return nil, err
+	}
+	return []string{name}, nil
+}
+
+func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {
+	for _, i := range report.Interfaces {
+		state := "filtering"
+		if !i.Present {
+			state = "gone, and not filtered"
+		}
+		a.printf("%s: %s (%s, egress %s)\n", i.Name, state, modeText(i.Mode), egressText(i.Egress))
+	}
+	if report.Updated {
+		a.printf("it was running: the policy was replaced in place\n")
+	}
+	if report.Seeded > 0 {
+		a.printf("%s\n", count(report.Seeded, "live connection goes on", "live connections go on"))
+	}
+	if !builtIn {
+		a.printf("policy: %s: %s\n", a.config, openText(p))
+		return
+	}
+	a.printf("policy: built in, as there is no %s\n", a.config)
+	a.printf("  replies to what this host sends and ICMP come in; nothing is forwarded\n")
+	for _, r := range p.Open {
+		a.printf("  open: %s, because an sshd listens on port %d\n", r, r.Ports[0].First)
+	}
+	if len(p.Open) == 0 {
+		a.printf("  no port is open: no sshd listens here\n")
+	}
+	a.printf("next: \"portcullis open http\", or what else this host serves; that also writes the file\n")
+}
+
+// openText tells the rules of a policy in one line, however many there are.
+func openText(p *policy.Policy) string {
+	const most = 6
+	if p.Input == policy.Accept {
+		return "input is accepted"
+	}
+	if len(p.Open) == 0 {
+		return "no port is open"
+	}
+	rules, more := texts(p.Open), ""
+	if len(rules) > most {
+		more = fmt.Sprintf("; and %d more", len(rules)-most)
+		rules = rules[:most]
+	}
+	return "open: " + strings.Join(rules, "; ") + more
+}
+
+func modeText(m loader.Mode) string {
+	switch m {
+	case loader.ModeNative, loader.ModeGeneric:
+		return string(m) + " XDP"
+	case loader.ModeTC:
+		return "TC"
+	}
+	return string(m)
+}
+
+func egressText(egress string) string {
+	if egress == "tcx" {
+		return "TCX"
+	}
+	return egress
+}
