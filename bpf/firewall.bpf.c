@@ -37,12 +37,25 @@ static __always_inline void count(__u32 reason)
 		*counter += 1;
 }
 
+/* What netfilter calls INVALID for the packet alone, or for a TCP packet that belongs to no flow and can begin none.
+ * Where all input is accepted, connections that came in have no flow, and their FIN and RST are none the worse for it. */
+static __always_inline bool is_invalid(const struct packet *packet)
+{
+	if (packet->invalid)
+		return true;
+	if (packet->protocol != PROTO_TCP || input_policy == POLICY_ACCEPT)
+		return false;
+	return !is_tcp_syn(packet) && (packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK;
+}
+
 /* Nothing open, no flow, no exception: the name says what it was. */
 static __always_inline __u32 refuse(const struct packet *packet, bool restricted)
 {
-	if (packet->invalid || (packet->protocol == PROTO_TCP && !is_tcp_syn(packet) &&
-				(packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK))
-		return invalid_policy == POLICY_ACCEPT ? PASS_INVALID : DROP_INVALID;
+	if (is_invalid(packet)) {
+		if (invalid_policy == POLICY_ACCEPT || (input_policy == POLICY_ACCEPT && invalid_policy == POLICY_LOG))
+			return PASS_INVALID;
+		return DROP_INVALID;
+	}
 	if (input_policy == POLICY_ACCEPT)
 		return PASS_INPUT;
 	if (restricted)

@@ -240,7 +240,11 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 		}
 		cut[flow.ID()] = true
 		flow.State = maps.FlowKilled
-		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(stateEstablished), f.running.HZ))
+		timeout := stateEstablished
+		if flow.Protocol != unix.IPPROTO_TCP {
+			timeout = stateUDPStream // here no SYN can tell a new conversation from the one that was cut
+		}
+		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(timeout), f.running.HZ))
 		if err := f.set.PutFlow(flow); err != nil {
 			return len(cut), err
 		}

@@ -143,8 +143,8 @@ type FlowID struct {
 // ID returns the flow's identity.
 func (f *Flow) ID() FlowID { return FlowID{f.Protocol, f.Local, f.Remote} }
 
-// SeedFlows writes the flows that are not in a table alive already, and returns how many different ones it was given.
-func (s *Set) SeedFlows(flows []Flow, now uint64) (int, error) {
+// SeedFlows writes the flows that are not in a table alive already.
+func (s *Set) SeedFlows(flows []Flow, now uint64) error {
 	seen := make(map[FlowID]bool)
 	var missing []Flow
 	for i := range flows {
@@ -155,13 +155,13 @@ func (s *Set) SeedFlows(flows []Flow, now uint64) (int, error) {
 		seen[f.ID()] = true
 		have, err := s.lookup(f)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if have == nil || have.Expires <= now || have.State == FlowKilled {
 			missing = append(missing, *f)
 		}
 	}
-	return len(seen), s.PutFlows(missing)
+	return s.PutFlows(missing)
 }
 
 // lookup returns the flow of the same identity and table, or nil.

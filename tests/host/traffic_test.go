@@ -210,3 +210,21 @@ func TestSweepTakesOutOnlyTheDead(t *testing.T) {
 	}
 	mustTalk(t, c, "still here")
 }
+
+// Where all input is accepted nothing that comes in has a flow, and connections still begin, talk and end.
+func TestInputAccept(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		echo(t, l.Server, 7)
+		p := policy.Default()
+		p.Input = policy.Accept
+		up(t, l, mode, p)
+		for _, f := range families {
+			c := mustDial(t, l.Client, "tcp", f.server, 7)
+			c.Close() // before the server has said a word
+			mustTalk(t, mustDial(t, l.Client, "tcp", f.server, 7), "hello")
+		}
+		if got := counter(t, l, "invalid"); got != 0 {
+			t.Errorf("%d packets count as invalid", got)
+		}
+	})
+}
