@@ -21,22 +21,22 @@ struct xdp_buff {
 	struct xdp_rxq_info *rxq;
 } __attribute__((preserve_access_index));
 
-static __always_inline bool same_mac(const __u8 *a, const volatile __u8 *b)
+static __always_inline bool same_mac(const __u16 *a, const volatile __u16 *b)
 {
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
 /* Is a frame to `mac` for another host on the link? The MAC known at load answers almost always. One that differs is
  * compared with the device itself, since a MAC can change under a running filter and must not open it; when the
  * kernel does not let us look, the frame is taken for ours and filtered. */
-static __always_inline bool is_other_mac(struct xdp_md *ctx, const __u8 *mac)
+static __always_inline bool is_other_mac(struct xdp_md *ctx, const __u16 *mac)
 {
 	struct xdp_rxq_info *rxq = NULL;
 	struct net_device *dev = NULL;
 	unsigned char *address = NULL;
-	__u8 actual[6];
+	__u16 actual[3];
 
-	if (mac[0] & 1 || same_mac(mac, own_mac))
+	if (*(const __u8 *)mac & 1 || same_mac(mac, own_mac))
 		return false;
 	/* The program's context is the kernel's struct xdp_buff. */
 	if (bpf_core_read(&rxq, sizeof(rxq), &((struct xdp_buff *)ctx)->rxq) ||

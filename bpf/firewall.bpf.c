@@ -67,11 +67,9 @@ static __always_inline __u32 refuse(const struct packet *packet, bool restricted
 
 static __always_inline bool admits(const struct packet *packet, __u64 time)
 {
-	struct tuple tuple = {};
-	bool full = false, admitted;
+	bool full = false;
+	bool admitted = flow_admits(packet, time, &full);
 
-	tuple_of_ingress(packet, &tuple);
-	admitted = flow_admits(&tuple, packet, time, &full);
 	if (full)
 		count(SEEN_FLOWS_FULL);
 	return admitted;
@@ -170,7 +168,6 @@ static __always_inline int ingress(const struct input *input)
 static __always_inline int egress(const struct input *input, bool routed)
 {
 	struct packet packet = {};
-	struct tuple tuple = {};
 	enum port_class class;
 	int result;
 
@@ -189,8 +186,7 @@ static __always_inline int egress(const struct input *input, bool routed)
 		if (ports[port_slot(class, packet.src_port)].rule)
 			return PARSED;
 	}
-	tuple_of_egress(&packet, &tuple);
-	flow_track(&tuple, &packet, input->time);
+	flow_track(&packet, input->time);
 	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
 		used[port_slot(class, packet.src_port)] = state.sweep;
 	return PARSED;

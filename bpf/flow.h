@@ -46,58 +46,42 @@ static __always_inline __u64 port_slot(enum port_class class, __u16 port)
 	return BOUNDED((__u64) class * PORTS_PER_CLASS + port, PORT_SLOTS - 1);
 }
 
-static __always_inline void tuple_of_ingress(const struct packet *packet, struct tuple *tuple)
+/* The key of the flow that a packet belongs to. */
+static __always_inline struct flow_key4 key4(const struct packet *packet, enum direction direction)
 {
-	__builtin_memcpy(tuple->local, packet->dst, sizeof(tuple->local));
-	__builtin_memcpy(tuple->remote, packet->src, sizeof(tuple->remote));
-	tuple->local_port = packet->dst_port;
-	tuple->remote_port = packet->src_port;
-	tuple->protocol = packet->protocol;
-	tuple->family = packet->family;
-}
+	bool out = direction == OUTBOUND;
 
-static __always_inline void tuple_of_egress(const struct packet *packet, struct tuple *tuple)
-{
-	__builtin_memcpy(tuple->local, packet->src, sizeof(tuple->local));
-	__builtin_memcpy(tuple->remote, packet->dst, sizeof(tuple->remote));
-	tuple->local_port = packet->src_port;
-	tuple->remote_port = packet->dst_port;
-	tuple->protocol = packet->protocol;
-	tuple->family = packet->family;
-}
-
-static __always_inline struct flow_key4 key4(const struct tuple *tuple)
-{
 	return (struct flow_key4){
-		.local = tuple->local[0],
-		.remote = tuple->remote[0],
-		.local_port = tuple->local_port,
-		.remote_port = tuple->remote_port,
-		.protocol = tuple->protocol,
+		.local = out ? packet->src[0] : packet->dst[0],
+		.remote = out ? packet->dst[0] : packet->src[0],
+		.local_port = out ? packet->src_port : packet->dst_port,
+		.remote_port = out ? packet->dst_port : packet->src_port,
+		.protocol = packet->protocol,
 	};
 }
 
-static __always_inline struct flow_key6 key6(const struct tuple *tuple)
+static __always_inline struct flow_key6 key6(const struct packet *packet, enum direction direction)
 {
+	bool out = direction == OUTBOUND;
 	struct flow_key6 key = {
-		.local_port = tuple->local_port,
-		.remote_port = tuple->remote_port,
-		.protocol = tuple->protocol,
+		.local_port = out ? packet->src_port : packet->dst_port,
+		.remote_port = out ? packet->dst_port : packet->src_port,
+		.protocol = packet->protocol,
 	};
 
-	__builtin_memcpy(key.local, tuple->local, sizeof(key.local));
-	__builtin_memcpy(key.remote, tuple->remote, sizeof(key.remote));
+	__builtin_memcpy(key.local, out ? packet->src : packet->dst, sizeof(key.local));
+	__builtin_memcpy(key.remote, out ? packet->dst : packet->src, sizeof(key.remote));
 	return key;
 }
 
-/* The flow of a tuple, alive or not; `pending` tells that it waits for its first answer. */
-static __always_inline struct flow *flow_find(const struct tuple *tuple, bool *pending)
+/* The flow of a packet, alive or not; `pending` tells that it waits for its first answer. */
+static __always_inline struct flow *flow_find(const struct packet *packet, enum direction direction, bool *pending)
 {
 	struct flow *flow;
 
 	*pending = false;
-	if (tuple->family == 4) {
-		struct flow_key4 key = key4(tuple);
+	if (packet->family == 4) {
+		struct flow_key4 key = key4(packet, direction);
 
 		flow = bpf_map_lookup_elem(&flows4, &key);
 		if (flow)
@@ -106,7 +90,7 @@ static __always_inline struct flow *flow_find(const struct tuple *tuple, bool *p
 		return bpf_map_lookup_elem(&pending4, &key);
 	}
 
-	struct flow_key6 key = key6(tuple);
+	struct flow_key6 key = key6(packet, direction);
 
 	flow = bpf_map_lookup_elem(&flows6, &key);
 	if (flow)
@@ -116,12 +100,12 @@ static __always_inline struct flow *flow_find(const struct tuple *tuple, bool *p
 }
 
 /* A flow that was answered moves to the table that nothing evicts. When that is full it stays where it is. */
-static __always_inline bool flow_confirm(const struct tuple *tuple, const struct flow *flow)
+static __always_inline bool flow_confirm(const struct packet *packet, const struct flow *flow)
 {
 	struct flow value = *flow;
 
-	if (tuple->family == 4) {
-		struct flow_key4 key = key4(tuple);
+	if (packet->family == 4) {
+		struct flow_key4 key = key4(packet, INBOUND);
 
 		if (bpf_map_update_elem(&flows4, &key, &value, BPF_ANY))
 			return false;
@@ -129,7 +113,7 @@ static __always_inline bool flow_confirm(const struct tuple *tuple, const struct
 		return true;
 	}
 
-	struct flow_key6 key = key6(tuple);
+	struct flow_key6 key = key6(packet, INBOUND);
 
 	if (bpf_map_update_elem(&flows6, &key, &value, BPF_ANY))
 		return false;
@@ -137,16 +121,16 @@ static __always_inline bool flow_confirm(const struct tuple *tuple, const struct
 	return true;
 }
 
-static __always_inline void flow_begin(const struct tuple *tuple, const struct flow *flow)
+static __always_inline void flow_begin(const struct packet *packet, const struct flow *flow)
 {
-	if (tuple->family == 4) {
-		struct flow_key4 key = key4(tuple);
+	if (packet->family == 4) {
+		struct flow_key4 key = key4(packet, OUTBOUND);
 
 		bpf_map_update_elem(&pending4, &key, flow, BPF_ANY);
 		return;
 	}
 
-	struct flow_key6 key = key6(tuple);
+	struct flow_key6 key = key6(packet, OUTBOUND);
 
 	bpf_map_update_elem(&pending6, &key, flow, BPF_ANY);
 }
@@ -353,24 +337,24 @@ static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
 }
 
 /* An inbound packet: does it belong to a flow of ours? `full` tells that an answered flow found no room. */
-static __always_inline bool flow_admits(const struct tuple *tuple, const struct packet *packet, __u64 time, bool *full)
+static __always_inline bool flow_admits(const struct packet *packet, __u64 time, bool *full)
 {
 	bool pending;
-	struct flow *flow = flow_find(tuple, &pending);
+	struct flow *flow = flow_find(packet, INBOUND, &pending);
 
 	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
 		return false;
 	if (pending && is_answer(flow))
-		*full = !flow_confirm(tuple, flow);
+		*full = !flow_confirm(packet, flow);
 	return true;
 }
 
 /* An outbound packet: begins, moves or ends its flow. */
-static __always_inline void flow_track(const struct tuple *tuple, const struct packet *packet, __u64 time)
+static __always_inline void flow_track(const struct packet *packet, __u64 time)
 {
 	enum flow_state first = flow_first_state(packet);
 	bool pending;
-	struct flow *flow = flow_find(tuple, &pending);
+	struct flow *flow = flow_find(packet, OUTBOUND, &pending);
 
 	if (flow && flow_alive(flow, time)) {
 		bool closed = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
@@ -394,7 +378,7 @@ static __always_inline void flow_track(const struct tuple *tuple, const struct p
 	if (flow)
 		*flow = begun;
 	else
-		flow_begin(tuple, &begun);
+		flow_begin(packet, &begun);
 }
 
 #endif

@@ -31,7 +31,6 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 	/* A copy, so that the caller's may stay in registers. */
 	struct frame quoting = *frame;
 	struct packet quoted = {};
-	struct tuple tuple = {};
 	enum port_class class;
 	struct flow *flow;
 	struct port port;
@@ -46,7 +45,6 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 	if (!same_address(quoted.src, error->dst, error->family))
 		return false;
 
-	tuple_of_egress(&quoted, &tuple);
 	class = class_of(quoted.protocol);
 	if (class != CLASS_NONE) {
 		port = ports[port_slot(class, quoted.src_port)];
@@ -58,7 +56,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		if (!icmp_is_query(quoted.protocol, quoted.type))
 			return false;
 	}
-	flow = flow_find(&tuple, &pending);
+	flow = flow_find(&quoted, OUTBOUND, &pending);
 	return flow && flow_alive(flow, time);
 }
 

@@ -104,14 +104,9 @@ struct flow_key6 {
 	__u8 pad[3];
 };
 
-/* The key of a flow before its family chooses the table. */
-struct tuple {
-	__u32 local[4];
-	__u32 remote[4];
-	__u16 local_port;
-	__u16 remote_port;
-	__u8 protocol;
-	__u8 family;
+enum direction {
+	INBOUND,
+	OUTBOUND,
 };
 
 /* The order is that of config.h's timeouts; names and defaults are netfilter's where it has the state. */

@@ -3,6 +3,7 @@
 package maps
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -48,7 +49,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 	}
 	for name, value := range map[string]any{
 		bpf.FirewallVarEthernet:      c.Ethernet,
-		bpf.FirewallVarOwnMac:        c.MAC,
+		bpf.FirewallVarOwnMac:        macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:   c.MultiBuffer,
 		bpf.FirewallVarForwarding:    c.Forwarding,
 		bpf.FirewallVarInputPolicy:   uint32(input),
@@ -69,6 +70,14 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
+}
+
+// macPairs views an address as the datapath compares it.
+func macPairs(mac [6]byte) (pairs [3]uint16) {
+	for i := range pairs {
+		pairs[i] = binary.NativeEndian.Uint16(mac[i*2:])
+	}
+	return pairs
 }
 
 // Jiffies turns a duration into the kernel's ticks.
