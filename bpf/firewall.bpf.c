@@ -77,12 +77,12 @@ static __always_inline bool admits(const struct packet *packet, __u64 time)
 
 /* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
  * none, or PARSE_MORE. */
-static __always_inline int answers(const struct input *input, const struct packet *packet)
+static __always_inline int answers(const struct input *input, const struct packet *packet, bool local)
 {
 	int related;
 
 	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
-		related = is_related(&input->frame, packet, input->time);
+		related = is_related(&input->frame, packet, local, input->time);
 		return related == true ? PASS_RELATED : related == PARSE_MORE ? PARSE_MORE : PARSED;
 	}
 	if (is_icmp(packet) && !icmp_query_of_reply(packet->protocol, packet->type))
@@ -92,7 +92,7 @@ static __always_inline int answers(const struct input *input, const struct packe
 
 static __always_inline int icmp(const struct input *input, const struct packet *packet)
 {
-	int answer = answers(input, packet);
+	int answer = answers(input, packet, true);
 
 	if (answer != PARSED)
 		return answer;
@@ -113,7 +113,7 @@ static __always_inline int forward(const struct input *input, const struct packe
 	if (forward_policy == POLICY_ESTABLISHED) {
 		if (packet->fragment == FRAGMENT_LATER)
 			return PASS_FRAGMENT;
-		answer = answers(input, packet);
+		answer = answers(input, packet, false);
 		if (answer != PARSED)
 			return answer;
 	}
@@ -180,12 +180,9 @@ static __always_inline int egress(const struct input *input, bool routed)
 		return PARSED;
 
 	class = class_of(packet.protocol);
-	if (class != CLASS_NONE) {
-		/* Whoever answers comes in through the open port. Were this a flow, the outside could make us
-		 * allocate. */
-		if (ports[port_slot(class, packet.src_port)].rule)
-			return PARSED;
-	}
+	/* Whoever answers comes in through the open port. Were this a flow, the outside could make us allocate. */
+	if (class != CLASS_NONE && !routed && ports[port_slot(class, packet.src_port)].rule)
+		return PARSED;
 	flow_track(&packet, input->time);
 	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
 		used[port_slot(class, packet.src_port)] = state.sweep;

@@ -189,7 +189,7 @@ static __always_inline bool icmp_is_error(__u8 protocol, __u8 type)
 	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
 }
 
-static __always_inline int parse_tcp(const struct frame *frame, struct packet *packet, __u32 length)
+static __always_inline int parse_tcp(const struct frame *frame, struct packet *packet, __u32 length, bool quoted)
 {
 	struct tcp_header *tcp = HEADER(frame, packet->transport, struct tcp_header);
 	struct port_header *ports;
@@ -208,7 +208,7 @@ static __always_inline int parse_tcp(const struct frame *frame, struct packet *p
 			packet->invalid = INVALID_HEADER;
 		return PARSED;
 	}
-	if (packet->fragment == FRAGMENT_FIRST)
+	if (packet->fragment == FRAGMENT_FIRST && !quoted)
 		return cut_off(frame, DROP_TINY_FRAGMENT);
 	/* netfilter's port match needs no more than the ports. */
 	ports = HEADER(frame, packet->transport, struct port_header);
@@ -280,7 +280,7 @@ static __always_inline int parse_icmp(const struct frame *frame, struct packet *
 	return PARSED;
 }
 
-static __always_inline int parse_transport(const struct frame *frame, struct packet *packet)
+static __always_inline int parse_transport(const struct frame *frame, struct packet *packet, bool quoted)
 {
 	__u32 length = packet->end - packet->transport;
 
@@ -288,7 +288,7 @@ static __always_inline int parse_transport(const struct frame *frame, struct pac
 		return PARSED;
 	switch (packet->protocol) {
 	case PROTO_TCP:
-		return parse_tcp(frame, packet, length);
+		return parse_tcp(frame, packet, length, quoted);
 	case PROTO_UDP:
 	case PROTO_UDPLITE:
 	case PROTO_SCTP:
@@ -300,11 +300,12 @@ static __always_inline int parse_transport(const struct frame *frame, struct pac
 	return PARSED;
 }
 
-/* `quoted`: the packet inside an ICMP error, which is cut short and says its old length. */
-static __always_inline int parse_ipv4(const struct frame *frame, struct packet *packet, __u32 offset, bool quoted)
+/* The packet ends before `limit`. `quoted`: it stands in an ICMP error, is cut short and says its old length. */
+static __always_inline int parse_ipv4(const struct frame *frame, struct packet *packet, __u32 offset, __u32 limit,
+				      bool quoted)
 {
 	struct ipv4_header *ip = HEADER(frame, offset, struct ipv4_header);
-	__u32 header, total, left = frame->length - offset;
+	__u32 header, total, left = limit - offset;
 	__u16 fragment;
 
 	if (!ip)
@@ -329,7 +330,7 @@ static __always_inline int parse_ipv4(const struct frame *frame, struct packet *
 		if ((fragment & IPV4_FRAGMENT_OFFSET) == 1 && ip->protocol == PROTO_TCP)
 			return DROP_TINY_FRAGMENT;
 	}
-	return parse_transport(frame, packet);
+	return parse_transport(frame, packet, quoted);
 }
 
 static __always_inline bool is_extension(__u8 protocol)
@@ -373,12 +374,15 @@ static __always_inline int parse_extensions(const struct frame *frame, struct pa
 	return PARSED;
 }
 
-static __always_inline int parse_ipv6(const struct frame *frame, struct packet *packet, __u32 offset, bool quoted)
+static __always_inline int parse_ipv6(const struct frame *frame, struct packet *packet, __u32 offset, __u32 limit,
+				      bool quoted)
 {
 	struct ipv6_header *ip = HEADER(frame, offset, struct ipv6_header);
-	__u32 payload, left = frame->length - offset - sizeof(*ip);
+	__u32 payload, left = limit - offset - sizeof(*ip);
 	int result;
 
+	if (offset + sizeof(*ip) > limit)
+		return DROP_BAD_IPV6;
 	if (!ip)
 		return cut_off(frame, DROP_BAD_IPV6);
 	payload = bpf_ntohs(ip->payload_length);
@@ -399,7 +403,7 @@ static __always_inline int parse_ipv6(const struct frame *frame, struct packet *
 		if (result != PARSED)
 			return result;
 	}
-	return parse_transport(frame, packet);
+	return parse_transport(frame, packet, quoted);
 }
 
 /* PARSED, PARSE_MORE, or the reason that decides the frame. */
@@ -436,9 +440,9 @@ static __always_inline int parse(const struct frame *frame, struct packet *packe
 		type = *version >> 4 == 6 ? bpf_htons(ETHERTYPE_IPV6) : bpf_htons(ETHERTYPE_IPV4);
 	}
 	if (type == bpf_htons(ETHERTYPE_IPV4))
-		return parse_ipv4(frame, packet, offset, false);
+		return parse_ipv4(frame, packet, offset, frame->length, false);
 	if (type == bpf_htons(ETHERTYPE_IPV6))
-		return parse_ipv6(frame, packet, offset, false);
+		return parse_ipv6(frame, packet, offset, frame->length, false);
 	return PASS_NOT_IP;
 }
 

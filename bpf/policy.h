@@ -97,6 +97,10 @@ static __always_inline bool is_for_other_host(void *ctx, __u32 ifindex, const st
 	}
 	fib.ifindex = ifindex;
 	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	/* An interface that does not forward IPv4 leaves the stack to drop what is not ours. For IPv6 the same answer
+	 * means nothing: the kernel forwards when the host does. */
+	if (packet->family == 4 && result == BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return false;
 	return result != BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 

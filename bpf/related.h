@@ -16,17 +16,20 @@ static __always_inline bool same_address(const __u32 *a, const __u32 *b, __u8 fa
 	return family == 4 || (a[1] == b[1] && a[2] == b[2] && a[3] == b[3]);
 }
 
-/* Reads the packet that is quoted at `offset`. A subprogram, because it parses a second time and few packets need it. */
-static __noinline int parse_quoted(const struct frame *frame, __u32 offset, __u8 family, struct packet *quoted)
+/* Reads the packet that is quoted between two offsets. A subprogram, because it parses a second time and few packets
+ * need it. */
+static __noinline int parse_quoted(const struct frame *frame, __u32 offset, __u32 limit, __u8 family,
+				   struct packet *quoted)
 {
 	if (family == 4)
-		return parse_ipv4(frame, quoted, offset, true);
-	return parse_ipv6(frame, quoted, offset, true);
+		return parse_ipv4(frame, quoted, offset, limit, true);
+	return parse_ipv6(frame, quoted, offset, limit, true);
 }
 
 /* Whether an ICMP error is about traffic of ours: the quoted packet went from the error's destination (anyone on the
- * path may report), and it belongs to a live flow, or comes from a port that is open, which keeps no flows. */
-static __always_inline int is_related(const struct frame *frame, const struct packet *error, __u64 time)
+ * path may report), and it belongs to a live flow, or comes from a port of this host that is open, which keeps no
+ * flows; `local`: the error is for this host, not for one behind it. */
+static __always_inline int is_related(const struct frame *frame, const struct packet *error, bool local, __u64 time)
 {
 	/* A copy, so that the caller's may stay in registers. */
 	struct frame quoting = *frame;
@@ -37,7 +40,8 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 	bool pending;
 	int result;
 
-	result = parse_quoted(&quoting, error->transport + sizeof(struct icmp_header), error->family, &quoted);
+	result = parse_quoted(&quoting, error->transport + sizeof(struct icmp_header), error->end, error->family,
+			      &quoted);
 	if (result == PARSE_MORE)
 		return PARSE_MORE;
 	if (result != PARSED || quoted.fragment == FRAGMENT_LATER)
@@ -46,7 +50,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		return false;
 
 	class = class_of(quoted.protocol);
-	if (class != CLASS_NONE) {
+	if (class != CLASS_NONE && local) {
 		port = ports[port_slot(class, quoted.src_port)];
 		if (port.rule)
 			return true;
