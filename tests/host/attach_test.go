@@ -43,15 +43,48 @@ func mustBeClean(t testing.TB, l *lab.Lab) {
 	if _, err := os.Stat(l.PinPath); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", l.PinPath, err)
 	}
-	for _, what := range []string{
-		l.Server.IP(t, "-d", "link", "show", "eth0"),
-		l.Server.Run(t, "tc", "qdisc", "show", "dev", "eth0"),
-		l.Server.Run(t, "bpftool", "net", "show", "dev", "eth0"),
-	} {
-		if strings.Contains(what, "portcullis") || strings.Contains(what, "prog/xdp") || strings.Contains(what, "clsact") {
-			t.Errorf("something is left on eth0: %s", what)
-		}
+	mustHaveNothing(t, l, "eth0")
+}
+
+// mustHaveNothing fails when a program of ours is on an interface of the server.
+func mustHaveNothing(t testing.TB, l *lab.Lab, dev string) {
+	t.Helper()
+	if qdiscs := l.Server.Run(t, "tc", "qdisc", "show", "dev", dev); strings.Contains(qdiscs, "clsact") {
+		t.Errorf("a qdisc is left on %s: %s", dev, qdiscs)
 	}
+	l.Server.Do(t, func() error {
+		device, err := netlink.LinkByName(dev)
+		if err != nil {
+			return err
+		}
+		var ids []ebpf.ProgramID
+		if xdp := device.Attrs().Xdp; xdp != nil && xdp.Attached {
+			ids = append(ids, ebpf.ProgramID(xdp.ProgId))
+		}
+		for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			result, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: hook})
+			if errors.Is(err, link.ErrNotSupported) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for _, p := range result.Programs {
+				ids = append(ids, p.ID)
+			}
+		}
+		for _, id := range ids {
+			prog, err := ebpf.NewProgramFromID(id)
+			if err != nil {
+				return err
+			}
+			defer prog.Close()
+			if info, err := prog.Info(); err != nil || strings.HasPrefix(info.Name, "portcullis") {
+				t.Errorf("program %d (%v) is left on %s: %v", id, info.Name, dev, err)
+			}
+		}
+		return nil
+	})
 }
 
 func TestUpAndDownLeaveNothing(t *testing.T) {
@@ -198,9 +231,7 @@ func TestForeignProgramIsNotReplaced(t *testing.T) {
 			if _, err := os.Stat(l.PinPath); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("pins are left: %v", err)
 			}
-			if out := l.Server.Run(t, "bpftool", "net", "show", "dev", "eth0"); strings.Contains(out, "portcullis") {
-				t.Errorf("something is left: %s", out)
-			}
+			mustHaveNothing(t, l, "eth0")
 			echo(t, l.Server, 7)
 			up(t, l, loader.ModeTC, policy.Default()) // beside it there is room
 			mustNotDial(t, l.Client, lab.ServerV4, 7)

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// Under ip netns exec there is no bpf filesystem, and one mounted there would go with the command.
+func TestHiddenBPFFilesystemIsSaid(t *testing.T) {
+	l := lab.New(t)
+	cmd := exec.Command("ip", "netns", "exec", l.Server.Name, os.Args[0])
+	cmd.Env = append(os.Environ(), victim+"=9/tcp", loader.PinPathVariable+"="+l.PinPath)
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "nsenter --net=") {
+		t.Errorf("got %v: %s", err, out)
+	}
+	mustHaveNothing(t, l, "eth0")
+}
+
+// Whoever may write where the filter is pinned could open the host.
+func TestPinsThatOthersMayWriteAreRefused(t *testing.T) {
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policy.Default())
+	for _, dir := range []string{l.PinPath, l.PinPath + "/v1"} {
+		info, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o700 {
+			t.Errorf("%s has mode %v", dir, info.Mode())
+		}
+	}
+	if err := os.Chmod(l.PinPath, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	err := l.Server.Try(func() error {
+		_, err := loader.Open(l.PinPath)
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "only its owner") {
+		t.Errorf("open: got %v", err)
+	}
+	if err := try(l, loader.Options{Interfaces: []string{"eth0"}, Policy: policy.Default()}); err == nil {
+		t.Error("up takes a directory that everybody may write")
+	}
+}
