@@ -3,11 +3,13 @@
 package loader
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -130,14 +132,34 @@ func mountBPFFS(path string) error {
 	return nil
 }
 
-// hiddenMounts tells that this process has mounts of its own, as under ip netns exec.
+// hiddenMounts tells that this process has mounts that one of its ancestors has not, as under ip netns exec.
 func hiddenMounts() bool {
 	own, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return false
 	}
-	init, err := os.Readlink("/proc/1/ns/mnt")
-	return err == nil && own != init
+	for pid := os.Getppid(); pid > 0; pid = parentOf(pid) {
+		other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+		if err == nil && other != own {
+			return true
+		}
+	}
+	return false
+}
+
+// parentOf returns the parent of a process, or 0.
+func parentOf(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name, in parentheses, may hold anything; then come the state and the parent.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
 }
 
 // lock waits until no other command changes what is pinned here, and returns the function that lets the next one.
