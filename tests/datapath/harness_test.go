@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package datapath runs frames through the programs as they are loaded into the kernel, and asserts for each what
+// became of it and under which reason it was counted.
+package datapath
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	dpmaps "github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
+)
+
+// want is what is to become of a frame.
+type want struct {
+	passes bool
+	reason bpf.FirewallReason
+	rule   string // of a frame that a rule lets in
+}
+
+var (
+	notIP       = want{passes: true, reason: bpf.FirewallReasonPASS_NOT_IP}
+	otherHost   = want{passes: true, reason: bpf.FirewallReasonPASS_OTHER_HOST}
+	established = want{passes: true, reason: bpf.FirewallReasonPASS_ESTABLISHED}
+	related     = want{passes: true, reason: bpf.FirewallReasonPASS_RELATED}
+	icmpOpen    = want{passes: true, reason: bpf.FirewallReasonPASS_ICMP}
+	discovery   = want{passes: true, reason: bpf.FirewallReasonPASS_NEIGHBOR_DISCOVERY}
+	dhcp        = want{passes: true, reason: bpf.FirewallReasonPASS_DHCP}
+	fragment    = want{passes: true, reason: bpf.FirewallReasonPASS_FRAGMENT}
+	forwarded   = want{passes: true, reason: bpf.FirewallReasonPASS_FORWARD}
+	inputOpen   = want{passes: true, reason: bpf.FirewallReasonPASS_INPUT}
+	invalidOpen = want{passes: true, reason: bpf.FirewallReasonPASS_INVALID}
+
+	closedPort   = want{reason: bpf.FirewallReasonDROP_CLOSED_PORT}
+	wrongSource  = want{reason: bpf.FirewallReasonDROP_SOURCE}
+	icmpClosed   = want{reason: bpf.FirewallReasonDROP_ICMP}
+	protocol     = want{reason: bpf.FirewallReasonDROP_PROTOCOL}
+	notForwarded = want{reason: bpf.FirewallReasonDROP_FORWARD}
+	invalid      = want{reason: bpf.FirewallReasonDROP_INVALID}
+	badVLAN      = want{reason: bpf.FirewallReasonDROP_BAD_VLAN}
+	badIPv4      = want{reason: bpf.FirewallReasonDROP_BAD_IPV4}
+	badIPv6      = want{reason: bpf.FirewallReasonDROP_BAD_IPV6}
+	badExtension = want{reason: bpf.FirewallReasonDROP_BAD_EXTENSION}
+	badTransport = want{reason: bpf.FirewallReasonDROP_BAD_TRANSPORT}
+	tinyFragment = want{reason: bpf.FirewallReasonDROP_TINY_FRAGMENT}
+)
+
+// rule is the want of a frame that the rule of that text lets in.
+func rule(text string) want { return want{passes: true, rule: text} }
+
+// step is something that happens before the frame that a case is about.
+type step func(testing.TB, *trial)
+
+// trial is one case on one way into the host.
+type trial struct {
+	*testdp.Datapath
+	path testdp.Path
+	from testdp.From
+}
+
+// sent is a frame that this host sends, and routed one that it sends on for somebody else.
+func sent(frame []byte) step   { return leaves(frame, testdp.From{}) }
+func routed(frame []byte) step { return leaves(frame, testdp.From{Routed: 1}) }
+
+func leaves(frame []byte, from testdp.From) step {
+	return func(t testing.TB, r *trial) {
+		t.Helper()
+		r.Counted(t)
+		if !r.Passes(t, testdp.Out, frame, from) {
+			t.Fatal("a frame on the way out was dropped")
+		}
+		if up := r.Counted(t); len(up) > 0 {
+			t.Fatalf("a frame on the way out was counted: %v", up)
+		}
+	}
+}
+
+// received is a frame that comes in, and refused is one that would.
+func received(frame []byte) step { return arrives(frame, true) }
+func refused(frame []byte) step  { return arrives(frame, false) }
+
+func arrives(frame []byte, passes bool) step {
+	return func(t testing.TB, r *trial) {
+		t.Helper()
+		if got := r.Passes(t, r.path, frame, r.from); got != passes {
+			t.Fatalf("on the way to the case, a frame passes: %v, want %v (%v)", got, passes, r.Counted(t))
+		}
+	}
+}
+
+// waited lets time go by.
+func waited(d time.Duration) step {
+	return func(t testing.TB, r *trial) {
+		t.Helper()
+		r.Advance(t, d)
+	}
+}
+
+// after goes on with a story. It leaves the story itself as it is, for others to go on with.
+func after(story []step, more ...step) []step { return append(slices.Clip(story), more...) }
+
+// arrival is a frame that comes in, and what is to become of it.
+type arrival struct {
+	name   string
+	before []step
+	frame  []byte
+	want   want
+	from   testdp.From
+}
+
+// arrive runs each case on XDP and on TC, beginning with an empty flow table.
+func arrive(t *testing.T, d *testdp.Datapath, cases []arrival) {
+	t.Helper()
+	arriveAt(t, nil, d, cases)
+}
+
+// arriveAt is arrive for frames that come in at a host, where devices and routes matter.
+func arriveAt(t *testing.T, host *lab.Host, d *testdp.Datapath, cases []arrival) {
+	t.Helper()
+	for _, path := range testdp.Ingress {
+		for _, c := range cases {
+			if !testdp.CanRun(path, c.frame) {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/%s", path, c.name), func(t *testing.T) {
+				if host != nil {
+					testdp.Enter(t, host.Name)
+				}
+				d.Forget(t)
+				r := &trial{d, path, c.from}
+				for _, s := range c.before {
+					s(t, r)
+				}
+				r.expect(t, c.frame, c.want)
+			})
+		}
+	}
+}
+
+// expect runs a frame and checks its verdict, and that it was counted once, under the wanted reason and no other.
+func (r *trial) expect(t testing.TB, frame []byte, w want) {
+	t.Helper()
+	if w.rule == "" {
+		expected[w.reason] = true
+	}
+	r.Counted(t)
+	passes := r.Passes(t, r.path, frame, r.from)
+	reason := dpmaps.Reason(w.reason)
+	if w.rule != "" {
+		if reason = r.Rule(w.rule); reason == 0 {
+			t.Fatalf("the policy has no rule %q", w.rule)
+		}
+	}
+	up := r.Counted(t)
+	if passes != w.passes || !maps.Equal(up, map[dpmaps.Reason]uint64{reason: 1}) {
+		t.Errorf("passes: %v, counted %v; want %v and %s once\n%x", passes, up, w.passes, reason, frame)
+	}
+}
+
+// loaded keeps the datapaths that several tests use: to verify one takes the kernel a second.
+var loaded = make(map[testdp.Options]*testdp.Datapath)
+
+// load returns a datapath with a policy, as new.
+func load(t testing.TB, o testdp.Options) *testdp.Datapath {
+	t.Helper()
+	d := loaded[o]
+	if d == nil {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root, to load programs")
+		}
+		var err error
+		if d, err = testdp.Open(o); err != nil {
+			t.Fatal(err)
+		}
+		loaded[o] = d
+	}
+	d.Forget(t)
+	return d
+}
+
+// expected lists the reasons that some case has asked for.
+var expected = map[bpf.FirewallReason]bool{bpf.FirewallReasonSEEN_FLOWS_FULL: true} // TestAFullTable
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, d := range loaded {
+		d.Close()
+	}
+	if code == 0 && wholeRun() {
+		for _, reason := range dpmaps.Reasons() {
+			if !expected[bpf.FirewallReason(reason)] {
+				fmt.Printf("no case ends with %s, %s\n", reason.Verdict(), reason)
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
+}
+
+// wholeRun reports whether every test of the package has run.
+func wholeRun() bool {
+	for _, name := range []string{"run", "skip", "list", "fuzz"} {
+		if flag.Lookup("test."+name).Value.String() != "" {
+			return false
+		}
+	}
+	return flag.Lookup("test.fuzzworker").Value.String() != "true" && os.Geteuid() == 0
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testdp loads the datapath with a policy and runs frames through it, one at a time and attached to nothing.
+// The kernel's BPF_PROG_TEST_RUN lets them come from lo, whose MAC is all zeroes, or from the device that a context
+// names.
+package testdp
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// HZ is how many jiffies the tests' clock has a second. The kernel's own are the same or longer, so a test that moves
+// the clock to a second before an end has at least that second to get there.
+const HZ = 1000
+
+// Options say what is loaded.
+type Options struct {
+	Policy      string // the text of a policy file
+	Forwarding  bool
+	L3          bool // a device without link headers
+	MAC         [6]byte
+	MultiBuffer bool
+	Rules       uint32 // room for this many; 0 is enough for the policy
+}
+
+// Datapath is a loaded datapath with maps of its own.
+type Datapath struct {
+	Set      *maps.Set
+	Policy   *policy.Policy
+	programs map[string]*ebpf.Program
+	rules    map[string]maps.Reason
+	seen     map[maps.Reason]uint64
+	close    func()
+}
+
+// Load loads the datapath. It ends with the test.
+func Load(tb testing.TB, o Options) *Datapath {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip("needs root, to load programs")
+	}
+	d, err := Open(o)
+	if err != nil {
+		var verifier *ebpf.VerifierError
+		if errors.As(err, &verifier) {
+			tb.Fatalf("%+v", verifier)
+		}
+		tb.Fatal(err)
+	}
+	tb.Cleanup(d.Close)
+	return d
+}
+
+// Open is Load for those who close it themselves.
+func Open(o Options) (_ *Datapath, err error) {
+	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
+	if err != nil {
+		return nil, err
+	}
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		return nil, err
+	}
+	maps.Resize(spec, p)
+	shrink(spec, p, o.Rules)
+	constants := maps.Constants{
+		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
+		Forwarding: o.Forwarding, MultiBuffer: o.MultiBuffer, TestClock: true,
+	}
+	if err := constants.Set(spec); err != nil {
+		return nil, err
+	}
+	if o.MultiBuffer {
+		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
+	}
+	set, err := maps.NewSet(spec, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			set.Close()
+		}
+	}()
+	numbered, err := maps.Number(p.Open, nil, set.Capacity())
+	if err != nil {
+		return nil, err
+	}
+	d := &Datapath{Set: set, Policy: p, rules: make(map[string]maps.Reason)}
+	rules := make([]maps.Rule, len(numbered))
+	for i, n := range numbered {
+		rules[i].NumberedRule = n
+		d.rules[n.Rule.String()] = maps.RuleReason(n.ID)
+	}
+	if err := set.PutRules(rules, nil); err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: set.Replacements()})
+	if err != nil {
+		return nil, err
+	}
+	d.programs = collection.Programs
+	d.close = func() { collection.Close(); set.Close() }
+	if d.seen, err = set.Counters(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// shrink makes the tables small, where the policy does not say how big they are to be: each case of a test begins with
+// empty ones and ends with counters that are read, and takes a hundred times as long with tables for a server.
+func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
+	const flows = 1024
+	if p.MaxFlows == policy.DefaultMaxFlows {
+		for _, name := range []string{bpf.FirewallMapFlows4, bpf.FirewallMapFlows6,
+			bpf.FirewallMapPending4, bpf.FirewallMapPending6} {
+			spec.Maps[name].MaxEntries = flows
+		}
+	}
+	if rules = max(rules, 64); len(p.Open) < int(rules) {
+		spec.Maps[bpf.FirewallMapRules].MaxEntries = rules
+		spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(bpf.FirewallReasonREASON_COUNT) + rules
+	}
+}
+
+// Close takes everything out of the kernel.
+func (d *Datapath) Close() { d.close() }
+
+// Rule returns the reason under which a rule of the policy counts, or 0 for one that the policy has not.
+func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
+
+// Forget removes all flows and marks, and sets the clock and the counters back.
+func (d *Datapath) Forget(tb testing.TB) {
+	tb.Helper()
+	d.Sweep(tb, true)
+	if err := d.Set.Map(".data.used").Put(uint32(0), make([]byte, d.Set.Map(".data.used").ValueSize())); err != nil {
+		tb.Fatal(err)
+	}
+	d.putState(tb, &bpf.FirewallState{Sweep: 1})
+	d.Counted(tb)
+}
+
+// Advance moves the clock.
+func (d *Datapath) Advance(tb testing.TB, by time.Duration) {
+	tb.Helper()
+	var state bpf.FirewallState
+	if err := d.Set.Map(".data.state").Lookup(uint32(0), &state); err != nil {
+		tb.Fatal(err)
+	}
+	state.ClockOffset += uint64(maps.Jiffies(by, HZ))
+	d.putState(tb, &state)
+}
+
+func (d *Datapath) putState(tb testing.TB, state *bpf.FirewallState) {
+	tb.Helper()
+	if err := d.Set.Map(".data.state").Put(uint32(0), state); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Counted returns by how much each counter went up since it was last asked.
+func (d *Datapath) Counted(tb testing.TB) map[maps.Reason]uint64 {
+	tb.Helper()
+	now, err := d.Set.Counters()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	up := make(map[maps.Reason]uint64)
+	for reason, n := range now {
+		if n != d.seen[reason] {
+			up[reason] = n - d.seen[reason]
+		}
+	}
+	d.seen = now
+	return up
+}
+
+// Flows returns the flow table, dead entries too.
+func (d *Datapath) Flows(tb testing.TB) []maps.Flow {
+	tb.Helper()
+	var flows []maps.Flow
+	if err := d.Set.Flows(func(f *maps.Flow) bool {
+		flows = append(flows, *f)
+		return true
+	}); err != nil {
+		tb.Fatal(err)
+	}
+	return flows
+}
+
+// Sweep runs the program that takes dead flows out, or with flush all of them.
+func (d *Datapath) Sweep(tb testing.TB, flush bool) bpf.FirewallSweep {
+	tb.Helper()
+	args := bpf.FirewallSweep{}
+	if flush {
+		args.Flush = 1
+	}
+	if _, err := d.programs[bpf.FirewallProgPortcullisSweep].Run(&ebpf.RunOptions{Context: &args, ContextOut: &args}); err != nil {
+		tb.Fatal(fmt.Errorf("run the sweep: %w", err))
+	}
+	return args
+}
+
+// Now returns the datapath's clock.
+func (d *Datapath) Now(tb testing.TB) uint64 {
+	tb.Helper()
+	var jiffies uint64
+	if _, err := d.programs[bpf.FirewallProgPortcullisClock].Run(&ebpf.RunOptions{Context: &jiffies, ContextOut: &jiffies}); err != nil {
+		tb.Fatal(fmt.Errorf("read the clock: %w", err))
+	}
+	return jiffies
+}
