@@ -189,6 +189,12 @@ static __always_inline int egress(const struct input *input, bool routed)
 	return PARSED;
 }
 
+/* The frame's Ethernet header, or NULL on a device that has none. */
+static __always_inline struct ethernet_header *ethernet_of(const struct frame *frame)
+{
+	return ethernet ? HEADER(frame, 0, struct ethernet_header) : NULL;
+}
+
 SEC("xdp")
 int portcullis_xdp(struct xdp_md *ctx)
 {
@@ -200,12 +206,13 @@ int portcullis_xdp(struct xdp_md *ctx)
 		.ifindex = ctx->ingress_ifindex,
 		.time = now(),
 	};
+	struct ethernet_header *eth = ethernet_of(&input.frame);
 	int reason;
 
 	if (multi_buffer)
 		input.frame.length = bpf_xdp_get_buff_len(ctx);
-	if (ethernet && input.frame.begin + sizeof(struct ethernet_header) <= input.frame.end &&
-	    is_other_mac(ctx, input.frame.begin)) {
+	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
+	    is_foreign(eth->dst.pairs, device_of_xdp(ctx))) {
 		count(PASS_OTHER_HOST);
 		return XDP_PASS;
 	}
@@ -249,8 +256,13 @@ __noinline int tc_ingress(struct __sk_buff *skb)
 __noinline int tc_egress(struct __sk_buff *skb)
 {
 	struct input input = input_of_skb(skb);
+	struct ethernet_header *eth = ethernet_of(&input.frame);
+	bool routed = skb->ingress_ifindex != 0;
 
-	return egress(&input, skb->ingress_ifindex != 0);
+	/* A bridge sends on what another host's MAC has sent: that is not routed. */
+	if (routed && eth && !same_mac(eth->src.pairs, own_mac) && is_foreign(eth->src.pairs, device_of_skb(skb)))
+		return PARSED;
+	return egress(&input, routed);
 }
 
 SEC("tc")

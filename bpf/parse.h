@@ -20,9 +20,14 @@
 /* More than any stack sends; a packet with more is dropped, never let through unread. */
 #define MAX_EXTENSIONS 10
 
+union mac {
+	__u8 bytes[6];
+	__u16 pairs[3];
+};
+
 struct ethernet_header {
-	__u8 dst[6];
-	__u8 src[6];
+	union mac dst;
+	union mac src;
 	__be16 type;
 };
 

@@ -112,6 +112,10 @@ func (c *change) chooseTargets() error {
 
 // prepare loads what can be loaded before anything changes.
 func (c *change) prepare(t *target) (err error) {
+	if master, err := netlink.LinkByIndex(t.device.Attrs().MasterIndex); err == nil && master.Type() == "bridge" {
+		c.warn("%s is a port of the bridge %s: what goes to the bridge's own addresses is filtered on %s",
+			t.name(), master.Attrs().Name, master.Attrs().Name)
+	}
 	constants := c.constants
 	constants.Ethernet = hasEthernet(t.device)
 	copy(constants.MAC[:], t.device.Attrs().HardwareAddr)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,4 +118,26 @@ func mustNotReach(t *testing.T, from, to *lab.Host, addr netip.Addr) {
 	if n, _, err := c.ReadFrom(make([]byte, 64)); err == nil {
 		t.Errorf("%d bytes were routed to %s", n, addr)
 	}
+}
+
+// A bridge is no router: what it passes on for other hosts is theirs, both ways.
+func TestBridgePortPassesOtherHostsTraffic(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		inside := l.AddInside(t) // makes the server forward
+		l.Server.IP(t, "link", "add", "br0", "type", "bridge")
+		l.Server.IP(t, "link", "set", "br0", "up")
+		for _, port := range []string{"eth0", "eth1"} {
+			l.Server.IP(t, "link", "set", port, "master", "br0")
+		}
+		inside.IP(t, "addr", "add", "192.0.2.9/24", "dev", "eth0")
+		behind := netip.MustParseAddr("192.0.2.9")
+		echo(t, inside, 7)
+		echo(t, l.Client, 8)
+		report := up(t, l, mode, policy.Default())
+		if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "br0") {
+			t.Errorf("warnings: %q", report.Warnings)
+		}
+		mustTalk(t, mustDial(t, l.Client, "tcp", behind, 7), "through the bridge")
+		mustTalk(t, mustDial(t, inside, "tcp", lab.ClientV4, 8), "and out of it")
+	})
 }
