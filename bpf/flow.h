@@ -365,7 +365,9 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 			return;
 		}
 	}
-	if (first == FLOW_NONE || (flow && flow->state == FLOW_KILLED && !is_tcp_syn(packet)))
+	if (first == FLOW_NONE)
+		return;
+	if (flow && flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet))
 		return;
 
 	struct flow begun = {

@@ -209,7 +209,8 @@ static __always_inline int parse_tcp(const struct frame *frame, struct packet *p
 		packet->tcp_flags = tcp->flags;
 		if (!tcp_flags_valid(tcp->flags))
 			packet->invalid = INVALID_FLAGS;
-		if (header < sizeof(*tcp) || header > length)
+		/* The rest of a fragmented header comes later. */
+		if (header < sizeof(*tcp) || (header > length && packet->fragment == FRAGMENT_NONE))
 			packet->invalid = INVALID_HEADER;
 		return PARSED;
 	}

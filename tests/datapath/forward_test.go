@@ -63,7 +63,6 @@ forward: `
 type routing struct {
 	world
 	inside netip.Addr
-	from   testdp.From
 }
 
 func (w routing) framed(src, dst netip.Addr, layers ...frame.Layer) []byte {
@@ -77,14 +76,14 @@ func (w routing) to(dst netip.Addr, layers ...frame.Layer) []byte {
 	return w.framed(w.peer, dst, layers...)
 }
 
-func (r router) worlds() []routing {
-	return []routing{{worlds[0], lab.InsideV4, r.outside}, {worlds[1], lab.InsideV6, r.outside}}
+func routings() []routing {
+	return []routing{{worlds[0], lab.InsideV4}, {worlds[1], lab.InsideV6}}
 }
 
 func (r router) inBoth(t *testing.T, policy string, cases func(routing) []arrival) {
 	t.Helper()
 	d := r.load(t, policy)
-	for _, w := range r.worlds() {
+	for _, w := range routings() {
 		t.Run(w.String(), func(t *testing.T) {
 			list := cases(w)
 			for i := range list {
@@ -145,16 +144,23 @@ func TestForwarding(t *testing.T) {
 					{name: "ESP through it", frame: w.through(frame.Text("")), want: p.first},
 					{name: "a SYN-ACK for nothing", frame: w.through(sa), want: p.first},
 					{name: "a SYN-ACK for a SYN that was routed", before: asked, frame: w.through(sa), want: p.reply},
-					{name: "an answer for UDP that was routed", before: asked, frame: w.through(frame.UDP{SrcPort: 53, DstPort: 40000}), want: p.reply},
+					{name: "an answer for UDP that was routed", before: asked,
+						frame: w.through(frame.UDP{SrcPort: 53, DstPort: 40000}), want: p.reply},
 					{name: "an answer for UDP that was routed, from a port that is open here", before: asked,
 						frame: w.through(frame.UDP{SrcPort: 53, DstPort: 60500}), want: p.reply},
-					{name: "a reply for a ping that was routed", before: asked, frame: w.through(w.reply(7, 1)), want: p.reply},
+					{name: "a reply for a ping that was routed", before: asked,
+						frame: w.through(w.reply(7, 1)), want: p.reply},
 					{name: "a reply for another ping", before: asked, frame: w.through(w.reply(8, 1)), want: p.first},
-					{name: "an error about what was routed", before: asked, frame: w.through(w.unreachable(), quote, frame.UDP{SrcPort: 40000, DstPort: 53}), want: p.relatedErr},
-					{name: "an error about something else", before: asked, frame: w.through(w.unreachable(), quote, frame.UDP{SrcPort: 40009, DstPort: 53}), want: p.first},
-					{name: "an error about a port that is open here", before: asked, frame: w.through(w.unreachable(), quote, frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}), want: p.first},
-					{name: "an error about a port that is restricted here", before: asked, frame: w.through(w.unreachable(), quote, frame.TCP{SrcPort: 22, DstPort: 9, Flags: frame.ACK}), want: p.first},
-					{name: "an error to this host, about its open port", frame: w.to(w.us, w.unreachable(), w.ip(w.us, w.peer), frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}), want: related},
+					{name: "an error about what was routed", before: asked,
+						frame: w.through(w.unreachable(), quote, frame.UDP{SrcPort: 40000, DstPort: 53}), want: p.relatedErr},
+					{name: "an error about something else", before: asked,
+						frame: w.through(w.unreachable(), quote, frame.UDP{SrcPort: 40009, DstPort: 53}), want: p.first},
+					{name: "an error about a port that is open here", before: asked,
+						frame: w.through(w.unreachable(), quote, frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}), want: p.first},
+					{name: "an error about a port that is restricted here", before: asked,
+						frame: w.through(w.unreachable(), quote, frame.TCP{SrcPort: 22, DstPort: 9, Flags: frame.ACK}), want: p.first},
+					{name: "an error to this host, about its open port",
+						frame: w.to(w.us, w.unreachable(), w.ip(w.us, w.peer), frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}), want: related},
 					{name: "a later fragment through it", frame: part, want: p.later},
 					{name: "something malformed through it", want: map[int]want{4: badIPv4, 6: badIPv6}[w.family],
 						frame: frame.With(w.through(syn(80)), frame.EthernetLen, 0)},

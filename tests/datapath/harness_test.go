@@ -5,6 +5,7 @@
 package datapath
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -12,6 +13,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	dpmaps "github.com/portcullis-firewall/portcullis/maps"
@@ -173,11 +176,13 @@ func load(t testing.TB, o testdp.Options) *testdp.Datapath {
 	t.Helper()
 	d := loaded[o]
 	if d == nil {
-		if os.Geteuid() != 0 {
-			t.Skip("needs root, to load programs")
-		}
+		lab.RequireRoot(t)
 		var err error
 		if d, err = testdp.Open(o); err != nil {
+			var verifier *ebpf.VerifierError
+			if errors.As(err, &verifier) {
+				t.Fatalf("%+v", verifier)
+			}
 			t.Fatal(err)
 		}
 		loaded[o] = d

@@ -69,15 +69,19 @@ func TestPings(t *testing.T) {
 			{name: "the reply", before: asked, frame: w.in(w.reply(7, 1)), want: established},
 			{name: "the reply to another sequence number", before: asked, frame: w.in(w.reply(7, 99)), want: established},
 			{name: "a reply of another identifier", before: asked, frame: w.in(w.reply(8, 1)), want: icmpClosed},
-			{name: "a reply from another address", before: asked, frame: w.from(w.stranger, w.reply(7, 1)), want: icmpClosed},
+			{name: "a reply from another address", before: asked,
+				frame: w.from(w.stranger, w.reply(7, 1)), want: icmpClosed},
 			{name: "a reply that nobody asked for", frame: w.in(w.reply(7, 1)), want: icmpClosed},
 			{name: "a reply of identifier 0 that nobody asked for", frame: w.in(w.reply(0, 0)), want: icmpClosed},
-			{name: "a reply that comes too late", before: after(asked, waited(31*time.Second)), frame: w.in(w.reply(7, 1)), want: icmpClosed},
+			{name: "a reply that comes too late", before: after(asked, waited(31*time.Second)),
+				frame: w.in(w.reply(7, 1)), want: icmpClosed},
 			{name: "a ping of theirs with our identifier", before: asked, frame: w.in(w.echo(7, 1)), want: icmpClosed},
-			{name: "a reply after their ping", before: []step{refused(w.in(w.echo(7, 1))), sent(w.out(w.reply(7, 1)))}, frame: w.in(w.reply(7, 1)), want: icmpClosed},
+			{name: "a reply after their ping", before: []step{refused(w.in(w.echo(7, 1))), sent(w.out(w.reply(7, 1)))},
+				frame: w.in(w.reply(7, 1)), want: icmpClosed},
 			{name: "the reply of one host to a ping of all", frame: w.in(w.reply(7, 1)), want: icmpClosed,
 				before: []step{sent(framed(w.ip(w.us, group), []frame.Layer{w.echo(7, 1)}))}},
-			{name: "a truncated message", frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), []frame.Layer{frame.Raw{8, 0, 0, 0}}), want: icmpClosed},
+			{name: "a truncated message",
+				frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), []frame.Layer{frame.Raw{8, 0, 0, 0}}), want: icmpClosed},
 			{name: "an empty message", frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), nil), want: icmpClosed},
 		}
 	})
@@ -91,7 +95,8 @@ func TestPingsToManyHosts(t *testing.T) {
 			group, everybody = addr("ff02::1"), addr("ff05::1")
 		}
 		return []arrival{
-			{name: "to all hosts of the link", frame: framed(w.ip(w.peer, group), []frame.Layer{w.echo(1, 1)}), want: icmpOpen},
+			{name: "to all hosts of the link",
+				frame: framed(w.ip(w.peer, group), []frame.Layer{w.echo(1, 1)}), want: icmpOpen},
 			{name: "to everybody", frame: framed(w.ip(w.peer, everybody), []frame.Layer{w.echo(1, 1)}), want: icmpOpen},
 		}
 	})
@@ -110,8 +115,10 @@ func TestOtherICMPQueries(t *testing.T) {
 	} {
 		ask := []step{sent(w.out(frame.ICMPv4{Type: q.query, ID: 7}))}
 		cases = append(cases,
-			arrival{name: q.name + " answered", before: ask, frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: established},
-			arrival{name: q.name + " answered as something else", before: ask, frame: w.in(frame.ICMPv4{Type: frame.EchoReply, ID: 7}), want: icmpClosed},
+			arrival{name: q.name + " answered", before: ask,
+				frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: established},
+			arrival{name: q.name + " answered as something else", before: ask,
+				frame: w.in(frame.ICMPv4{Type: frame.EchoReply, ID: 7}), want: icmpClosed},
 			arrival{name: q.name + " not asked for", frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: icmpClosed})
 	}
 	arrive(t, load(t, testdp.Options{Policy: "icmp: drop"}), cases)
@@ -127,14 +134,18 @@ func TestIPv6WorksWhateverThePolicySays(t *testing.T) {
 		{name: "a neighbour solicitation", want: discovery,
 			frame: frame.Build(frame.Ethernet{Dst: frame.MAC{0x33, 0x33, 0xff, 0, 0, 1}}, frame.IPv6{Src: w.peer, Dst: solicited, HopLimit: 255},
 				frame.ICMPv6{Type: frame.NeighborSolicitation}, target)},
-		{name: "a neighbour solicitation from afar, which the stack drops", frame: w.in(frame.ICMPv6{Type: frame.NeighborSolicitation}, target), want: discovery},
+		{name: "a neighbour solicitation from afar, which the stack drops",
+			frame: w.in(frame.ICMPv6{Type: frame.NeighborSolicitation}, target), want: discovery},
 		{name: "duplicate address detection", want: discovery,
 			frame: framed(frame.IPv6{Src: unspecified, Dst: solicited, HopLimit: 255}, []frame.Layer{frame.ICMPv6{Type: frame.NeighborSolicitation}, target})},
-		{name: "a neighbour advertisement", frame: w.in(frame.ICMPv6{Type: frame.NeighborAdvertisement}, target), want: discovery},
-		{name: "a router advertisement", frame: w.in(frame.ICMPv6{Type: frame.RouterAdvertisement}, target), want: discovery},
+		{name: "a neighbour advertisement",
+			frame: w.in(frame.ICMPv6{Type: frame.NeighborAdvertisement}, target), want: discovery},
+		{name: "a router advertisement",
+			frame: w.in(frame.ICMPv6{Type: frame.RouterAdvertisement}, target), want: discovery},
 		{name: "a multicast listener query behind hop-by-hop options", want: discovery,
 			frame: w.in(frame.Extension{Kind: frame.ProtoHopByHop}, frame.ICMPv6{Type: frame.ListenerQuery}, target)},
-		{name: "their numbers in IPv4", frame: worlds[0].in(frame.ICMPv4{Type: frame.NeighborSolicitation}, target), want: icmpClosed},
+		{name: "their numbers in IPv4",
+			frame: worlds[0].in(frame.ICMPv4{Type: frame.NeighborSolicitation}, target), want: icmpClosed},
 		{name: "ICMPv6 over IPv4", want: protocol,
 			frame: worlds[0].in(frame.ICMPv6{Type: frame.NeighborSolicitation}, target)},
 	})

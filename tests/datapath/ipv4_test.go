@@ -33,13 +33,18 @@ func TestIPv4Headers(t *testing.T) {
 	open := rule("80/tcp")
 	whole := frame.Build(frame.Ethernet{}, ip, syn(80))
 	arrive(t, load(t, testdp.Options{Policy: server}), []arrival{
-		{name: "one word of options", frame: build(func(ip *frame.IPv4) { ip.Options = []byte{1, 1, 1, 0} }, 80), want: open},
-		{name: "one word of options, closed port", frame: build(func(ip *frame.IPv4) { ip.Options = []byte{1, 1, 1, 0} }, 23), want: closedPort},
-		{name: "as many options as there can be", frame: build(func(ip *frame.IPv4) { ip.Options = record }, 80), want: open},
-		{name: "as many options as there can be, closed port", frame: build(func(ip *frame.IPv4) { ip.Options = record }, 23), want: closedPort},
+		{name: "one word of options",
+			frame: build(func(ip *frame.IPv4) { ip.Options = []byte{1, 1, 1, 0} }, 80), want: open},
+		{name: "one word of options, closed port",
+			frame: build(func(ip *frame.IPv4) { ip.Options = []byte{1, 1, 1, 0} }, 23), want: closedPort},
+		{name: "as many options as there can be",
+			frame: build(func(ip *frame.IPv4) { ip.Options = record }, 80), want: open},
+		{name: "as many options as there can be, closed port",
+			frame: build(func(ip *frame.IPv4) { ip.Options = record }, 23), want: closedPort},
 		{name: "options that look like an open port, where a careless reader would look",
 			frame: build(func(ip *frame.IPv4) { ip.Options = []byte{0, 1, 0, 80} }, 23), want: closedPort},
-		{name: "a loose source route, which the stack refuses", frame: build(func(ip *frame.IPv4) { ip.Options = loose }, 80), want: open},
+		{name: "a loose source route, which the stack refuses",
+			frame: build(func(ip *frame.IPv4) { ip.Options = loose }, 80), want: open},
 		{name: "a header of 4 words", frame: build(words(4), 80), want: badIPv4},
 		{name: "a header of no words", frame: build(words(0), 80), want: badIPv4},
 		{name: "a header longer than the packet", frame: build(words(15), 80), want: badIPv4},
@@ -52,7 +57,8 @@ func TestIPv4Headers(t *testing.T) {
 		{name: "a total length of 0", frame: build(total(0), 80), want: badIPv4},
 		{name: "a total length that ends behind the header", frame: build(total(20), 80), want: badTransport},
 		{name: "a total length that ends inside the ports", frame: build(total(23), 80), want: badTransport},
-		{name: "a total length that ends behind the ports, where netfilter matches them", frame: build(total(24), 80), want: open},
+		{name: "a total length that ends behind the ports, where netfilter matches them",
+			frame: build(total(24), 80), want: open},
 		{name: "a total length that ends behind the ports, closed port", frame: build(total(24), 23), want: invalid},
 		{name: "padding behind the packet", frame: frame.Padded(whole, 6), want: open},
 		{name: "padding behind the packet, closed port", frame: frame.Padded(build(same, 23), 6), want: closedPort},
@@ -84,7 +90,8 @@ func TestLongPackets(t *testing.T) {
 		ack := frame.TCP{SrcPort: 9, DstPort: 80, Flags: frame.ACK}
 		return []arrival{
 			{name: "a full packet to an open port", frame: w.in(ack, data), want: rule("80/tcp")},
-			{name: "a full packet to a closed port", frame: w.in(frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}, data), want: closedPort},
+			{name: "a full packet to a closed port",
+				frame: w.in(frame.TCP{SrcPort: 80, DstPort: 9, Flags: frame.ACK}, data), want: closedPort},
 		}
 	})
 }

@@ -26,7 +26,8 @@ func TestWhatIsNotIPPasses(t *testing.T) {
 		{name: "LLDP", want: notIP, frame: frame.Build(
 			frame.Ethernet{Dst: frame.MAC{1, 0x80, 0xc2, 0, 0, 0x0e}, Type: frame.TypeLLDP}, frame.Text("neighbour"))},
 		{name: "EAPOL", want: notIP, frame: link(frame.TypeEAPOL, "\x01\x01\x00\x00")},
-		{name: "an 802.3 frame with a length", want: notIP, frame: link(38, "\x42\x42\x03spanning tree, for one, is in such frames")},
+		{name: "an 802.3 frame with a length", want: notIP,
+			frame: link(38, "\x42\x42\x03spanning tree, for one, is in such frames")},
 		{name: "an 802.3 frame of length 0", want: notIP, frame: link(0, "")},
 		{name: "PPPoE", want: notIP, frame: link(frame.TypePPPoE, "\x11\x00\x00\x01\x00\x16\x00\x21E")},
 		{name: "MPLS", want: notIP, frame: link(frame.TypeMPLS, "\x00\x01\x01\x40"+string(tcp.Payload))},
@@ -77,7 +78,8 @@ func TestFramesForAnotherMAC(t *testing.T) {
 		return []arrival{
 			{name: "to another host's MAC, closed port", frame: to(other, 22), want: otherHost},
 			{name: "to another host's MAC, open port", frame: to(other, 80), want: otherHost},
-			{name: "ARP to another host's MAC", frame: frame.Build(frame.Ethernet{Dst: other, Type: frame.TypeARP}), want: otherHost},
+			{name: "ARP to another host's MAC",
+				frame: frame.Build(frame.Ethernet{Dst: other, Type: frame.TypeARP}), want: otherHost},
 			{name: "something malformed to another host's MAC", frame: frame.Cut(to(other, 80), 20), want: otherHost},
 			{name: "to the broadcast MAC, open port", frame: to(frame.Broadcast, 80), want: rule("80/tcp")},
 			{name: "to the broadcast MAC, closed port", frame: to(frame.Broadcast, 23), want: closedPort},

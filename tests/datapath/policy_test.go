@@ -44,13 +44,15 @@ func TestInvalidPolicies(t *testing.T) {
 					{name: "a stray SYN-ACK", frame: w.tcpIn(theirSA), want: p.strays},
 					{name: "a stray RST", frame: w.tcpIn(theirRST), want: p.strays},
 					{name: "a stray FIN", frame: w.tcpIn(theirFIN), want: p.strays},
-					{name: "a stray RST to an open port", frame: w.in(frame.TCP{DstPort: 80, Flags: frame.RST}), want: rule("80/tcp")},
+					{name: "a stray RST to an open port",
+						frame: w.in(frame.TCP{DstPort: 80, Flags: frame.RST}), want: rule("80/tcp")},
 					{name: "a stray ACK, which is new", frame: w.tcpIn(theirACK), want: closedPort},
 					{name: "a SYN to an open port", frame: w.in(syn(80)), want: rule("80/tcp")},
 					{name: "a SYN to a closed port", frame: w.in(syn(23)), want: closedPort},
 					{name: "an answer", before: w.asked(), frame: w.tcpIn(theirSA), want: established},
 					{name: "a FIN for our SYN", before: w.asked(), frame: w.tcpIn(theirFIN), want: p.strays},
-					{name: "something malformed", frame: frame.With(w.in(syn(80)), frame.EthernetLen, 0), want: map[int]want{4: badIPv4, 6: badIPv6}[w.family]},
+					{name: "something malformed",
+						frame: frame.With(w.in(syn(80)), frame.EthernetLen, 0), want: map[int]want{4: badIPv4, 6: badIPv6}[w.family]},
 				}
 			})
 		})
@@ -71,11 +73,13 @@ func TestInputAccept(t *testing.T) {
 				before: []step{received(server(frame.SYN)), sent(w.out(frame.TCP{SrcPort: 8080, DstPort: 50000, Flags: frame.SYN | frame.ACK})), received(server(frame.ACK))}},
 			{name: "the RST of a client that has only connected", want: inputOpen, frame: server(frame.RST),
 				before: []step{received(server(frame.SYN)), sent(w.out(frame.TCP{SrcPort: 8080, DstPort: 50000, Flags: frame.SYN | frame.ACK})), received(server(frame.ACK))}},
-			{name: "impossible flags, which are logged only", frame: server(frame.FIN | frame.URG | frame.PSH), want: invalidOpen},
+			{name: "impossible flags, which are logged only",
+				frame: server(frame.FIN | frame.URG | frame.PSH), want: invalidOpen},
 			{name: "ESP", frame: framed(w.number(w.peer, w.us, frame.ProtoESP), nil), want: inputOpen},
 			{name: "a ping", frame: w.in(w.echo(7, 1)), want: inputOpen},
 			{name: "an answer", before: w.asked(), frame: w.tcpIn(theirSA), want: established},
-			{name: "something malformed", frame: frame.With(w.in(syn(80)), frame.EthernetLen, 0), want: map[int]want{4: badIPv4, 6: badIPv6}[w.family]},
+			{name: "something malformed",
+				frame: frame.With(w.in(syn(80)), frame.EthernetLen, 0), want: map[int]want{4: badIPv4, 6: badIPv6}[w.family]},
 		}
 	})
 }
@@ -87,7 +91,8 @@ func TestInputAcceptWithInvalidDrop(t *testing.T) {
 			{name: "a SYN", frame: in(frame.SYN), want: inputOpen},
 			{name: "a FIN", frame: in(frame.FIN | frame.ACK), want: inputOpen},
 			{name: "impossible flags", frame: in(frame.FIN | frame.URG | frame.PSH), want: invalid},
-			{name: "a UDP length of 7", frame: w.in(frame.UDP{SrcPort: 5, DstPort: 9, Length: frame.Exactly(7)}), want: invalid},
+			{name: "a UDP length of 7",
+				frame: w.in(frame.UDP{SrcPort: 5, DstPort: 9, Length: frame.Exactly(7)}), want: invalid},
 		}
 	})
 }
@@ -119,7 +124,8 @@ func TestDevicesWithoutEthernet(t *testing.T) {
 					frame: in(frame.TCP{SrcPort: 443, DstPort: 40000, Flags: frame.SYN | frame.ACK})},
 				{name: "an error about an answer", want: related,
 					frame: in(w.unreachable(), w.ip(w.us, w.peer), frame.TCP{SrcPort: 80, DstPort: 5, Flags: frame.ACK})},
-				{name: "an Ethernet header where none should be", frame: frame.Padded(frame.With(in(syn(80)), 0, 0x15), 20), want: badIPv4},
+				{name: "an Ethernet header where none should be",
+					frame: frame.Padded(frame.With(in(syn(80)), 0, 0x15), 20), want: badIPv4},
 				{name: "cut off inside the header", frame: frame.Cut(in(syn(80)), 19), want: bad},
 			})
 		})

@@ -111,8 +111,10 @@ open:
 			{name: "the same source where only its own rule reaches", frame: w.from(host, syn(23)), want: rule(hostRule)},
 			{name: "a source that its rule does not let in there", frame: w.from(narrow, syn(23)), want: wrongSource},
 			{name: "a source of no prefix", frame: w.from(w.stranger, syn(22)), want: wrongSource},
-			{name: "a source of a restricted rule, at a port open to everybody", frame: w.from(wide, syn(443)), want: rule("443/tcp")},
-			{name: "anybody at a port that is restricted and open too", frame: w.from(w.stranger, syn(443)), want: rule("443/tcp")},
+			{name: "a source of a restricted rule, at a port open to everybody",
+				frame: w.from(wide, syn(443)), want: rule("443/tcp")},
+			{name: "anybody at a port that is restricted and open too",
+				frame: w.from(w.stranger, syn(443)), want: rule("443/tcp")},
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -63,8 +64,8 @@ func mustHaveNothing(t testing.TB, l *lab.Lab, dev string) {
 		}
 		for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 			result, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: hook})
-			if errors.Is(err, link.ErrNotSupported) {
-				continue
+			if errors.Is(err, link.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+				continue // no TCX before Linux 6.6
 			}
 			if err != nil {
 				return err

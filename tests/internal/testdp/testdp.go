@@ -6,9 +6,7 @@
 package testdp
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -43,25 +41,7 @@ type Datapath struct {
 	close    func()
 }
 
-// Load loads the datapath. It ends with the test.
-func Load(tb testing.TB, o Options) *Datapath {
-	tb.Helper()
-	if os.Geteuid() != 0 {
-		tb.Skip("needs root, to load programs")
-	}
-	d, err := Open(o)
-	if err != nil {
-		var verifier *ebpf.VerifierError
-		if errors.As(err, &verifier) {
-			tb.Fatalf("%+v", verifier)
-		}
-		tb.Fatal(err)
-	}
-	tb.Cleanup(d.Close)
-	return d
-}
-
-// Open is Load for those who close it themselves.
+// Open loads the datapath. It takes root, and the kernel a good part of a second.
 func Open(o Options) (_ *Datapath, err error) {
 	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
 	if err != nil {
