@@ -75,8 +75,6 @@ type Options struct {
 
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool
-	// TestClock makes the datapath's clock adjustable with Filter.AdvanceClock.
-	TestClock bool
 }
 
 // Interface is one attached interface.

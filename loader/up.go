@@ -134,7 +134,6 @@ func (c *change) build() error {
 		Policy:     c.options.Policy,
 		HZ:         running.HZ,
 		Forwarding: running.Forwarding,
-		TestClock:  c.options.TestClock,
 	}
 	if err := os.RemoveAll(c.pins.next()); err != nil {
 		return err

@@ -195,20 +195,6 @@ func (s *Set) tableOf(f *Flow) *ebpf.Map {
 	panic("unreachable: every family and state has a table")
 }
 
-// DeleteFlow removes one flow; one that is not there is no error.
-func (s *Set) DeleteFlow(f *Flow) error {
-	var err error
-	if f.Local.Addr().Is4() {
-		err = s.tableOf(f).Delete(flowKey4(f))
-	} else {
-		err = s.tableOf(f).Delete(flowKey6(f))
-	}
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("delete flow: %w", err)
-	}
-	return nil
-}
-
 // FlowCapacity returns how many answered flows the table of one family holds.
 func (s *Set) FlowCapacity() uint32 { return s.byName[bpf.FirewallMapFlows4].MaxEntries() }
 
