@@ -190,7 +190,7 @@ static __always_inline bool icmp_is_query(__u8 protocol, __u8 type)
 static __always_inline bool icmp_is_error(__u8 protocol, __u8 type)
 {
 	if (protocol == PROTO_ICMPV6)
-		return type >= 1 && type <= 4;
+		return type < 128; /* RFC 4443, 2.1: known or not */
 	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
 }
 

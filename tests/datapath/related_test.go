@@ -92,14 +92,14 @@ func TestErrorsAboutFlows(t *testing.T) {
 			{name: "about a SYN that we took back", before: after(asked, sent(w.tcpOut(ourRST))),
 				frame: icmp(ours, tcp), want: icmpClosed},
 		}
-		kinds := []uint8{3, 4, 5, 11, 12}
-		if w.family == 6 {
-			kinds = []uint8{1, 2, 3, 4}
+		kinds, others := []uint8{3, 4, 5, 11, 12}, []uint8{1, 2, 6, 7, 10, 19, 100, 200}
+		if w.family == 6 { // RFC 4443, 2.1: below 128 are errors, known or not
+			kinds, others = []uint8{0, 1, 2, 3, 4, 5, 6, 100, 127}, []uint8{128, 138, 144, 200}
 		}
 		for _, kind := range kinds {
 			cases = append(cases, arrival{name: fmt.Sprintf("of type %d", kind), before: asked, frame: w.error(kind, kind, ours, tcp), want: related})
 		}
-		for _, kind := range []uint8{6, 7, 10, 19, 100, 200} {
+		for _, kind := range others {
 			cases = append(cases, arrival{name: fmt.Sprintf("of type %d, which is no error", kind), before: asked,
 				frame: w.error(kind, kind, ours, tcp), want: icmpClosed})
 		}
