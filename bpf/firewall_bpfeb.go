@@ -14,13 +14,14 @@ import (
 )
 
 type FirewallFlow struct {
-	_       structs.HostLayout
-	Expires uint64
-	Created uint64
-	Ack     uint32
-	State   uint8
-	PeerFin uint8
-	Pad     [2]uint8
+	_        structs.HostLayout
+	Expires  uint64
+	Created  uint64
+	Ack      uint32
+	State    uint8
+	Ending   uint8
+	Answered uint8
+	Pad      uint8
 }
 
 type FirewallFlowKey4 struct {

@@ -201,6 +201,9 @@ static __always_inline void tcp_outbound(struct flow *flow, const struct packet 
 		flow->ack = packet->ack;
 	if (flags & TCP_RST) {
 		flow_enter(flow, FLOW_TCP_CLOSE, time);
+		flow->ending |= RST_OURS;
+		if (!flow->answered)
+			flow->expires = time; /* there is nothing to wind down */
 		return;
 	}
 	if (flags & TCP_SYN) {
@@ -209,8 +212,9 @@ static __always_inline void tcp_outbound(struct flow *flow, const struct packet 
 		return; /* a SYN sent again does not renew */
 	}
 	if (flags & TCP_FIN) {
+		flow->ending |= FIN_OURS;
 		if (flow->state != FLOW_TCP_TIME_WAIT && flow->state != FLOW_TCP_CLOSE)
-			flow_enter(flow, flow->peer_fin ? FLOW_TCP_LAST_ACK : FLOW_TCP_FIN_WAIT, time);
+			flow_enter(flow, flow->ending & FIN_THEIRS ? FLOW_TCP_LAST_ACK : FLOW_TCP_FIN_WAIT, time);
 		return;
 	}
 	switch (flow->state) {
@@ -219,7 +223,7 @@ static __always_inline void tcp_outbound(struct flow *flow, const struct packet 
 		return;
 	case FLOW_TCP_FIN_WAIT:
 	case FLOW_TCP_CLOSE_WAIT:
-		if (flow->peer_fin) {
+		if (flow->ending & FIN_THEIRS) {
 			flow_enter(flow, FLOW_TCP_TIME_WAIT, time);
 			return;
 		}
@@ -237,9 +241,13 @@ static __always_inline bool tcp_inbound(struct flow *flow, const struct packet *
 
 	if (packet->invalid)
 		return false;
+	if (flow->state == FLOW_TCP_CLOSE)
+		flow->ending &= ~RST_OURS;
 	if (flags & TCP_SYN) {
-		if (!(flags & TCP_ACK))
-			return flow->state == FLOW_TCP_SYN_SENT; /* simultaneous open; else a new connection */
+		if (!(flags & TCP_ACK)) {
+			/* A simultaneous open, or else a new connection. */
+			return flow->state == FLOW_TCP_SYN_SENT;
+		}
 		if (flow->state == FLOW_TCP_SYN_SENT)
 			flow_enter(flow, FLOW_TCP_SYN_RECV, time);
 		return true;
@@ -252,7 +260,7 @@ static __always_inline bool tcp_inbound(struct flow *flow, const struct packet *
 	if (flags & TCP_FIN) {
 		if (flow->state == FLOW_TCP_SYN_SENT)
 			return false;
-		flow->peer_fin = true;
+		flow->ending |= FIN_THEIRS;
 		if (flow->state == FLOW_TCP_FIN_WAIT || flow->state == FLOW_TCP_CLOSE_WAIT)
 			flow_enter(flow, FLOW_TCP_TIME_WAIT, time);
 		else if (flow->state == FLOW_TCP_LOOSE)
@@ -281,8 +289,6 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 	switch (packet->protocol) {
 	case PROTO_TCP:
 		tcp_outbound(flow, packet, time);
-		if (pending && packet->tcp_flags & TCP_RST)
-			flow->expires = time; /* nothing was answered, so there is nothing to wind down */
 		return;
 	case PROTO_SCTP:
 		if (packet->type == SCTP_ABORT || packet->type == SCTP_SHUTDOWN_COMPLETE) {
@@ -344,6 +350,8 @@ static __always_inline bool flow_admits(const struct packet *packet, __u64 time,
 
 	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
 		return false;
+	if (!flow->answered)
+		flow->answered = true;
 	if (pending && is_answer(flow))
 		*full = !flow_confirm(packet, flow);
 	return true;
@@ -377,10 +385,14 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 		.state = first,
 	};
 
-	if (flow)
+	if (flow) {
+		/* One that ended by a RST, after which more has come, is to netfilter the same when it begins again. */
+		if (time < flow->expires && !flow->ending)
+			begun.answered = flow->answered;
 		*flow = begun;
-	else
+	} else {
 		flow_begin(packet, &begun);
+	}
 }
 
 #endif

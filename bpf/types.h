@@ -134,13 +134,20 @@ enum flow_state {
 	FLOW_KILLED = FLOW_STATES, /* cut by the administrator: no packet matches, none revives it but a new SYN */
 };
 
+enum ending {
+	FIN_OURS = 1,
+	FIN_THEIRS = 2, /* or somebody's in its name */
+	RST_OURS = 4,	/* and nothing has come since */
+};
+
 struct flow {
 	__u64 expires; /* jiffies */
 	__u64 created; /* jiffies */
 	__u32 ack;     /* the last TCP acknowledgement that this host sent */
 	__u8 state;
-	__u8 peer_fin; /* the peer has sent a FIN, or somebody in its name */
-	__u8 pad[2];
+	__u8 ending;   /* enum ending */
+	__u8 answered; /* something has come in */
+	__u8 pad;
 };
 
 /* What one (class, destination port) means. User space writes it as one aligned word. */
