@@ -13,6 +13,8 @@ CLANG_FORMAT ?= clang-format-19
 TESTFLAGS   ?= -count=1 -timeout 20m -p 1
 BENCH       ?= .
 FUZZTIME    ?= 30s
+PACKETS     ?= 200000
+SEED        ?= 1
 
 # Lists the packages that have tests.
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
@@ -40,7 +42,7 @@ export PORTCULLIS = $(CURDIR)/bin/portcullis
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
 .PHONY: help build install demo test race check check-go check-c check-shell check-modules check-generated \
-	generate format bench fuzz clean root deps-build deps-generate deps-demo deps-test
+	generate format bench differential fuzz clean root deps-build deps-generate deps-demo deps-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -101,6 +103,9 @@ format: deps-test ## format the Go and the C
 
 bench: root deps-test build ## run the benchmarks (root; BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
+
+differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
+	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -batches $$((($(PACKETS) + 6999) / 7000))
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

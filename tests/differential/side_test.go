@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package differential
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// The same addresses on both sides, so that the same frames fit.
+var (
+	serverMAC = frame.MAC{2, 0, 0, 0, 0, 1}
+	clientMAC = frame.MAC{2, 0, 0, 0, 0, 2}
+	otherV4   = netip.MustParseAddr("192.0.2.3")
+	otherV6   = netip.MustParseAddr("2001:db8::3")
+	secondV4  = netip.MustParseAddr("192.0.2.10") // of the server
+	secondV6  = netip.MustParseAddr("2001:db8::10")
+)
+
+// ours marks the packets that a step sends from the server. What the server's kernel has to say by itself (RST, ICMP,
+// neighbour discovery) has no mark, and is dropped before connection tracking and TC can see it.
+const ours = 0x1ab
+
+// The observers stand behind every filter, so they see what was let in. The one for ARP tells that everything sent
+// before has been decided. The rule that matches nothing makes the kernel reassemble fragments before INPUT, as it does
+// for netfilter: IPv6 would do so behind the observer.
+const observers = `
+table inet observer {
+	chain reassemble {
+		type filter hook prerouting priority -300;
+		meta mark 0x7777 meta l4proto tcp tproxy ip to :1
+		meta mark 0x7777 meta l4proto tcp tproxy ip6 to :1
+	}
+	chain input { type filter hook input priority 50; log group 5; }
+	chain forward { type filter hook forward priority 50; log group 5; }
+	chain mute { type filter hook output priority -450; meta mark != 0x1ab drop; }
+}
+table arp observer {
+	chain input { type filter hook input priority 0; log group 5; }
+}
+`
+
+const muteHost = `table inet mute { chain out { type filter hook output priority -450; drop; }; }`
+
+// side is one of the two that are compared: a lab whose server filters in its own way.
+type side struct {
+	name  string
+	lab   *lab.Lab
+	flush func() error // forgets all state
+
+	log          *logReader
+	wire         int // packet socket on the client's eth0
+	raw4, raw6   int // raw sockets of the server
+	wireIndex    int
+	barriers     uint32
+	lastMarker   uint32
+	afterInbound bool
+}
+
+func newSide(t testing.TB, name string, w world) *side {
+	t.Helper()
+	s := &side{name: name, lab: lab.New(t), flush: func() error { return nil }}
+	server, client := s.lab.Server, s.lab.Client
+	if w.forwarding {
+		inside := s.lab.AddInside(t)
+		for _, addr := range []netip.Addr{lab.InsideV4, lab.InsideV6} {
+			server.IP(t, "neigh", "replace", addr.String(), "lladdr", macText(clientMAC), "nud", "permanent", "dev", "eth1")
+		}
+		inside.Run(t, "nft", muteHost)
+	}
+	if w.notOnEth0 {
+		server.Sysctl(t, "ipv6/conf/eth0/forwarding", "0")
+	}
+	for _, h := range []struct {
+		host *lab.Host
+		mac  frame.MAC
+	}{{server, serverMAC}, {client, clientMAC}} {
+		h.host.IP(t, "link", "set", "eth0", "address", macText(h.mac))
+		for _, key := range []string{"ipv4/conf/all/accept_redirects", "ipv4/conf/eth0/accept_redirects",
+			"ipv6/conf/eth0/accept_redirects", "ipv6/conf/eth0/accept_ra", "ipv4/conf/all/rp_filter",
+			"ipv4/conf/eth0/rp_filter"} {
+			h.host.Sysctl(t, key, "0")
+		}
+	}
+	for _, peer := range []netip.Addr{lab.ClientV4, lab.ClientV6, otherV4, otherV6} {
+		server.IP(t, "neigh", "replace", peer.String(), "lladdr", macText(clientMAC), "nud", "permanent", "dev", "eth0")
+	}
+	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
+	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
+	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
+	server.Run(t, "nft", observers)
+	client.Run(t, "nft", muteHost)
+	server.Do(t, func() (err error) {
+		if s.log, err = listen(); err != nil {
+			return err
+		}
+		if s.raw4, err = rawSocket(unix.AF_INET); err != nil {
+			return err
+		}
+		s.raw6, err = rawSocket(unix.AF_INET6)
+		return err
+	})
+	client.Do(t, func() (err error) {
+		s.wire, s.wireIndex, err = packetSocket()
+		return err
+	})
+	t.Cleanup(func() {
+		s.log.Close()
+		for _, fd := range []int{s.wire, s.raw4, s.raw6} {
+			unix.Close(fd)
+		}
+	})
+	return s
+}
+
+func macText(m frame.MAC) string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+func packetSocket() (fd, index int, err error) {
+	// Protocol 0: it sends and hears nothing.
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, fmt.Errorf("open a packet socket: %w", err)
+	}
+	request, err := unix.NewIfreq("eth0")
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, 0, fmt.Errorf("find eth0: %w", err)
+	}
+	return fd, int(request.Uint32()), nil
+}
+
+func rawSocket(family int) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return 0, fmt.Errorf("open a raw socket: %w", err)
+	}
+	for _, option := range []int{unix.SO_MARK, unix.SO_BROADCAST} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, ours); err != nil {
+			return 0, err
+		}
+	}
+	if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "eth0"); err != nil {
+		return 0, err
+	}
+	return fd, nil
+}
+
+// play plays steps and returns what became of each; a step that goes out has the verdict none.
+func (s *side) play(steps []step) ([]verdict, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	verdicts := make([]verdict, len(steps))
+	of := make(map[uint32]int)
+	for i, st := range steps {
+		if st.wait > 0 || st.out {
+			if err := s.barrier(of, verdicts); err != nil {
+				return nil, err
+			}
+		}
+		time.Sleep(st.wait)
+		s.lastMarker++
+		if s.lastMarker > 0xffff {
+			s.lastMarker = 1
+		}
+		of[s.lastMarker] = i
+		if !st.out {
+			verdicts[i] = drop
+		}
+		for _, f := range st.frames {
+			if err := s.send(st.out, marked(f, s.lastMarker)); err != nil {
+				return nil, fmt.Errorf("%s: send %s: %w", s.name, st.name, err)
+			}
+		}
+		if len(of)%512 == 0 { // keeps the reader's buffer from running over
+			if err := s.barrier(of, verdicts); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return verdicts, s.barrier(of, verdicts)
+}
+
+func (s *side) send(out bool, f []byte) error {
+	if !out {
+		s.afterInbound = true
+		return unix.Sendto(s.wire, f, 0, &unix.SockaddrLinklayer{Ifindex: s.wireIndex})
+	}
+	packet := f[frame.EthernetLen:]
+	if packet[0]>>4 == 4 {
+		return unix.Sendto(s.raw4, packet, 0, &unix.SockaddrInet4{Addr: [4]byte(packet[16:20])})
+	}
+	to := &unix.SockaddrInet6{Addr: [16]byte(packet[24:40])}
+	return unix.Sendto(s.raw6, packet, 0, to)
+}
+
+// barrier waits until all that went in before is decided, and fills in the verdicts.
+func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
+	if !s.afterInbound {
+		return nil
+	}
+	s.afterInbound = false
+	s.barriers++
+	if err := unix.Sendto(s.wire, barrierFrame(s.barriers), 0, &unix.SockaddrLinklayer{Ifindex: s.wireIndex}); err != nil {
+		return err
+	}
+	for {
+		seen, err := s.log.next()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("%s: the observer does not see barrier %d", s.name, s.barriers)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: read what the observer saw: %w", s.name, err)
+		}
+		if seen.protocol == frame.TypeARP {
+			if barrierNumber(seen.packet) == s.barriers {
+				return nil
+			}
+			continue
+		}
+		marker, ok := markerOf(seen.packet)
+		if !ok {
+			continue
+		}
+		if i, ok := of[marker]; ok && !(verdicts[i] == none) {
+			verdicts[i] = input
+			if seen.hook == hookForward {
+				verdicts[i] = forwarded
+			}
+		}
+	}
+}
+
+// barrierFrame is an ARP reply of no consequence, whose target says which it is. No filter touches ARP.
+func barrierFrame(number uint32) []byte {
+	arp := make([]byte, 28)
+	copy(arp, []byte{0, 1, 8, 0, 6, 4, 0, 2})
+	copy(arp[8:], clientMAC[:])
+	copy(arp[14:], []byte{10, 9, 8, 7})
+	copy(arp[18:], serverMAC[:])
+	binary.BigEndian.PutUint32(arp[24:], number)
+	return frame.Build(frame.Ethernet{Dst: serverMAC, Src: clientMAC, Type: frame.TypeARP}, frame.Raw(arp))
+}
+
+func barrierNumber(arp []byte) uint32 {
+	if len(arp) < 28 || [4]byte(arp[14:18]) != [4]byte{10, 9, 8, 7} {
+		return 0
+	}
+	return binary.BigEndian.Uint32(arp[24:])
+}
+
+// marked writes a marker where nobody looks: the identification of IPv4, the flow label of IPv6.
+func marked(f []byte, marker uint32) []byte {
+	f = append([]byte{}, f...)
+	kind, at := uint16(0), frame.EthernetLen
+	if len(f) >= at {
+		kind = binary.BigEndian.Uint16(f[at-2:])
+	}
+	for (kind == frame.TypeVLAN || kind == frame.TypeQinQ) && len(f) >= at+frame.VLANLen {
+		kind = binary.BigEndian.Uint16(f[at+2:])
+		at += frame.VLANLen
+	}
+	ip := f[at:]
+	switch {
+	case kind == frame.TypeIPv4 && len(ip) >= frame.IPv4Len:
+		// The checksum changes by as much (RFC 1624), so that a wrong one stays wrong.
+		check := uint32(^binary.BigEndian.Uint16(ip[10:])) +
+			uint32(^binary.BigEndian.Uint16(ip[4:])) + marker
+		for check > 0xffff {
+			check = check>>16 + check&0xffff
+		}
+		binary.BigEndian.PutUint16(ip[4:], uint16(marker))
+		binary.BigEndian.PutUint16(ip[10:], ^uint16(check))
+	case kind == frame.TypeIPv6 && len(ip) >= frame.IPv6Len:
+		first := binary.BigEndian.Uint32(ip)
+		binary.BigEndian.PutUint32(ip, first&^0xfffff|marker)
+	}
+	return f
+}
+
+func markerOf(packet []byte) (uint32, bool) {
+	switch {
+	case len(packet) >= frame.IPv4Len && packet[0]>>4 == 4:
+		return uint32(binary.BigEndian.Uint16(packet[4:])), true
+	case len(packet) >= frame.IPv6Len && packet[0]>>4 == 6:
+		return binary.BigEndian.Uint32(packet) & 0xfffff, true
+	}
+	return 0, false
+}
