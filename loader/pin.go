@@ -3,13 +3,11 @@
 package loader
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -138,28 +136,13 @@ func hiddenMounts() bool {
 	if err != nil {
 		return false
 	}
-	for pid := os.Getppid(); pid > 0; pid = parentOf(pid) {
+	for pid := range Ancestors() {
 		other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 		if err == nil && other != own {
 			return true
 		}
 	}
 	return false
-}
-
-// parentOf returns the parent of a process, or 0.
-func parentOf(pid int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name, in parentheses, may hold anything; then come the state and the parent.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
 }
 
 // lock waits until no other command changes what is pinned here, and returns the function that lets the next one.

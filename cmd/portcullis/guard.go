@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -77,8 +78,7 @@ func sshConnection() string {
 	if err != nil {
 		return ""
 	}
-	const most = 32 // more ancestors than any shell has
-	for pid, i := os.Getppid(), 0; pid > 1 && i < most; i++ {
+	for pid := range loader.Ancestors() {
 		dir := fmt.Sprintf("/proc/%d/", pid)
 		if there, err := os.Readlink(dir + "ns/net"); err != nil || there != here {
 			return ""
@@ -89,16 +89,6 @@ func sshConnection() string {
 				return string(value)
 			}
 		}
-		stat, err := os.ReadFile(dir + "stat")
-		if err != nil {
-			return ""
-		}
-		// Behind the name, which may hold anything, come the state and the parent.
-		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) < 2 {
-			return ""
-		}
-		pid, _ = strconv.Atoi(string(fields[1]))
 	}
 	return ""
 }
