@@ -29,12 +29,15 @@ volatile const __u32 invalid_policy = POLICY_LOG;
 volatile const __u64 icmp4_types[4] = {};
 volatile const __u64 icmp6_types[4] = {};
 
+/* Jiffies a second. */
+volatile const __u32 hz = 250;
+
 /* Jiffies by flow state; a power of two that holds them. */
 #define TIMEOUT_SLOTS 32
 volatile const __u32 timeouts[TIMEOUT_SLOTS] = {};
 _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
-/* A UDP flow that is answered and older than this (jiffies) is a stream: two seconds, as netfilter has it. */
-volatile const __u32 udp_stream_age = 0;
+/* A UDP flow that is answered and older is a stream (net/netfilter/nf_conntrack_proto_udp.c). */
+#define UDP_STREAM_AGE (2 * hz)
 
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;

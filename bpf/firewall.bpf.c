@@ -10,6 +10,7 @@
 
 #include "config.h"
 #include "device.h"
+#include "event.h"
 #include "flow.h"
 #include "maps.h"
 #include "parse.h"
@@ -37,27 +38,41 @@ static __always_inline void count(__u32 reason)
 		*counter += 1;
 }
 
-/* What netfilter calls INVALID for the packet alone, or for a TCP packet that belongs to no flow and can begin none.
- * Where all input is accepted, connections that came in have no flow, and their FIN and RST are none the worse for it. */
-static __always_inline bool is_invalid(const struct packet *packet)
+/* Under `log` an invalid packet is told of, and the rest of the policy decides. */
+static __always_inline bool invalid_decides(const struct packet *packet)
 {
-	if (packet->invalid)
-		return true;
-	if (packet->protocol != PROTO_TCP || input_policy == POLICY_ACCEPT)
-		return false;
-	return !is_tcp_syn(packet) && (packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK;
+	return packet->invalid && invalid_policy != POLICY_LOG;
+}
+
+static __always_inline int invalid_verdict(void)
+{
+	return invalid_policy == POLICY_ACCEPT ? PASS_INVALID : DROP_INVALID;
+}
+
+/* A packet that belongs to no flow. Where all input is accepted, connections that came in have none, and their FIN
+ * and RST are none the worse for it. */
+static __always_inline enum invalid invalid_without_flow(const struct packet *packet)
+{
+	if (packet->invalid || input_policy == POLICY_ACCEPT)
+		return packet->invalid;
+	if (packet->protocol == PROTO_TCP && !is_tcp_syn(packet) &&
+	    (packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK)
+		return INVALID_STATE;
+	if (is_icmp(packet) && icmp_needs_flow(packet->protocol, packet->type))
+		return INVALID_ICMP;
+	return INVALID_NONE;
 }
 
 /* Nothing open, no flow, no exception: the name says what it was. */
-static __always_inline __u32 refuse(const struct packet *packet, bool restricted)
+static __always_inline __u32 refuse(struct packet *packet, bool restricted)
 {
-	if (is_invalid(packet)) {
-		if (invalid_policy == POLICY_ACCEPT || (input_policy == POLICY_ACCEPT && invalid_policy == POLICY_LOG))
-			return PASS_INVALID;
-		return DROP_INVALID;
-	}
+	packet->invalid = invalid_without_flow(packet);
+	if (invalid_decides(packet))
+		return invalid_verdict();
 	if (input_policy == POLICY_ACCEPT)
 		return PASS_INPUT;
+	if (packet->invalid)
+		return DROP_INVALID;
 	if (restricted)
 		return DROP_SOURCE;
 	if (class_of(packet->protocol) != CLASS_NONE)
@@ -65,7 +80,7 @@ static __always_inline __u32 refuse(const struct packet *packet, bool restricted
 	return DROP_PROTOCOL;
 }
 
-static __always_inline bool admits(const struct packet *packet, __u64 time)
+static __always_inline bool admits(struct packet *packet, __u64 time)
 {
 	bool full = false;
 	bool admitted = flow_admits(packet, time, &full);
@@ -77,7 +92,7 @@ static __always_inline bool admits(const struct packet *packet, __u64 time)
 
 /* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
  * none, or PARSE_MORE. */
-static __always_inline int answers(const struct input *input, const struct packet *packet, bool local)
+static __always_inline int answers(const struct input *input, struct packet *packet, bool local)
 {
 	int related;
 
@@ -90,12 +105,15 @@ static __always_inline int answers(const struct input *input, const struct packe
 	return admits(packet, input->time) ? PASS_ESTABLISHED : PARSED;
 }
 
-static __always_inline int icmp(const struct input *input, const struct packet *packet)
+static __always_inline int icmp(const struct input *input, struct packet *packet)
 {
 	int answer = answers(input, packet, true);
 
 	if (answer != PARSED)
 		return answer;
+	packet->invalid = invalid_without_flow(packet);
+	if (invalid_decides(packet))
+		return invalid_verdict();
 	if (is_neighbor_discovery(packet))
 		return PASS_NEIGHBOR_DISCOVERY;
 	if (icmp_accepted(packet))
@@ -104,7 +122,7 @@ static __always_inline int icmp(const struct input *input, const struct packet *
 }
 
 /* For somebody else: the forward policy decides alone. */
-static __always_inline int forward(const struct input *input, const struct packet *packet)
+static __always_inline int forward(const struct input *input, struct packet *packet)
 {
 	int answer;
 
@@ -120,13 +138,46 @@ static __always_inline int forward(const struct input *input, const struct packe
 	return DROP_FORWARD;
 }
 
-/* The reason for which an inbound frame passes or not, or PARSE_MORE. */
+/* The reason for which a packet to this host passes or not, or PARSE_MORE. */
+static __always_inline int input_verdict(const struct input *input, struct packet *packet)
+{
+	enum port_class class = class_of(packet->protocol);
+	struct port port = {};
+	__u32 rule;
+
+	if (invalid_decides(packet))
+		return invalid_verdict();
+	if (class != CLASS_NONE) {
+		/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
+		port = ports[port_slot(class, packet->dst_port)];
+		if (port.rule)
+			return RULE_REASON(port.rule);
+		/* An unused port can have no flow. */
+		if (used[port_slot(class, packet->dst_port)] && admits(packet, input->time))
+			return PASS_ESTABLISHED;
+		if (port.set) {
+			rule = source_rule(port.set, packet->family, packet->src);
+			if (rule)
+				return RULE_REASON(rule);
+		}
+		if (is_dhcp_answer(packet))
+			return PASS_DHCP;
+	} else if (is_icmp(packet)) {
+		return icmp(input, packet);
+	} else if (admits(packet, input->time)) {
+		return PASS_ESTABLISHED;
+	}
+	return refuse(packet, port.set);
+}
+
+/* The kind of enum invalid stands above the reason. */
+#define KIND_SHIFT 24
+#define REASON_MASK 0xffffff
+
+/* The reason for which an inbound frame passes or not, with what is invalid about it, or PARSE_MORE. */
 static __always_inline int ingress(const struct input *input)
 {
 	struct packet packet = {};
-	enum port_class class;
-	struct port port = {};
-	__u32 rule;
 	int result;
 
 	result = parse(&input->frame, &packet);
@@ -136,31 +187,27 @@ static __always_inline int ingress(const struct input *input)
 		return forward(input, &packet);
 	if (packet.fragment == FRAGMENT_LATER)
 		return PASS_FRAGMENT;
-	if (invalid_policy == POLICY_DROP && packet.invalid)
-		return DROP_INVALID;
+	result = input_verdict(input, &packet);
+	return result < 0 ? result : result | packet.invalid << KIND_SHIFT;
+}
 
-	class = class_of(packet.protocol);
-	if (class != CLASS_NONE) {
-		/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
-		port = ports[port_slot(class, packet.dst_port)];
-		if (port.rule)
-			return RULE_REASON(port.rule);
-		/* An unused port can have no flow. */
-		if (used[port_slot(class, packet.dst_port)] && admits(&packet, input->time))
-			return PASS_ESTABLISHED;
-		if (port.set) {
-			rule = source_rule(port.set, packet.family, packet.src);
-			if (rule)
-				return RULE_REASON(rule);
-		}
-		if (is_dhcp_answer(&packet))
-			return PASS_DHCP;
-	} else if (is_icmp(&packet)) {
-		return icmp(input, &packet);
-	} else if (admits(&packet, input->time)) {
-		return PASS_ESTABLISHED;
-	}
-	return refuse(&packet, port.set);
+/* Global functions, so that the verifier walks them once and not behind every path of the packet. */
+__noinline int invalid_xdp(struct xdp_md *ctx, __u32 kind)
+{
+	count(SEEN_INVALID(kind));
+	if (invalid_policy == POLICY_LOG)
+		log_frame(ctx, false, ctx->ingress_ifindex,
+			  multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, SEEN_INVALID(kind),
+			  now());
+	return 0;
+}
+
+__noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
+{
+	count(SEEN_INVALID(kind));
+	if (invalid_policy == POLICY_LOG)
+		log_frame(skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
+	return 0;
 }
 
 /* The reason for which a routed packet may not leave, or PARSED; keeps the flow table. `routed`: it came in on
@@ -207,7 +254,7 @@ int portcullis_xdp(struct xdp_md *ctx)
 		.time = now(),
 	};
 	struct ethernet_header *eth = ethernet_of(&input.frame);
-	int reason;
+	int result;
 
 	if (multi_buffer)
 		input.frame.length = bpf_xdp_get_buff_len(ctx);
@@ -216,12 +263,14 @@ int portcullis_xdp(struct xdp_md *ctx)
 		count(PASS_OTHER_HOST);
 		return XDP_PASS;
 	}
-	reason = ingress(&input);
+	result = ingress(&input);
 	/* The driver's first buffer ends inside the headers: no real one does. */
-	if (reason < 0)
-		reason = DROP_BAD_TRANSPORT;
-	count(reason);
-	return is_drop(reason) ? XDP_DROP : XDP_PASS;
+	if (result < 0)
+		result = DROP_BAD_TRANSPORT;
+	if (result >> KIND_SHIFT)
+		invalid_xdp(ctx, result >> KIND_SHIFT);
+	count(result & REASON_MASK);
+	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;
 }
 
 static __always_inline struct input input_of_skb(struct __sk_buff *skb)
@@ -268,19 +317,21 @@ __noinline int tc_egress(struct __sk_buff *skb)
 SEC("tc")
 int portcullis_in(struct __sk_buff *skb)
 {
-	int reason;
+	int result;
 
 	if (skb->pkt_type == PACKET_OTHERHOST) {
 		count(PASS_OTHER_HOST);
 		return TC_ACT_UNSPEC;
 	}
-	reason = tc_ingress(skb);
-	if (reason == PARSE_MORE && pull(skb))
-		reason = tc_ingress(skb);
-	if (reason < 0)
-		reason = DROP_BAD_TRANSPORT;
-	count(reason);
-	return is_drop(reason) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	result = tc_ingress(skb);
+	if (result == PARSE_MORE && pull(skb))
+		result = tc_ingress(skb);
+	if (result < 0)
+		result = DROP_BAD_TRANSPORT;
+	if (result >> KIND_SHIFT)
+		invalid_skb(skb, result >> KIND_SHIFT);
+	count(result & REASON_MASK);
+	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -296,9 +347,10 @@ int portcullis_out(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
-/* Keeps the names in BTF for Go. In .rodata: .bss holds the ports and nothing else. */
+/* Keeps the names and types in BTF for Go. In .rodata: .bss holds the ports and nothing else. */
 volatile const enum reason reason_names = 0;
 volatile const enum flow_state flow_state_names = 0;
 volatile const enum policy policy_names = 0;
+struct event *volatile const event_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -13,6 +13,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type FirewallEvent struct {
+	_        structs.HostLayout
+	Time     uint64
+	Ifindex  uint32
+	Reason   uint32
+	Length   uint32
+	Captured uint16
+	Ethernet uint8
+	Pad      uint8
+	Frame    [128]uint8
+}
+
+type FirewallEventBudget struct {
+	_       structs.HostLayout
+	Renewed uint64
+	Left    uint64
+}
+
 type FirewallFlow struct {
 	_        structs.HostLayout
 	Expires  uint64
@@ -124,7 +142,12 @@ const (
 	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 21
 	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 22
 	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 23
-	FirewallReasonREASON_COUNT            FirewallReason = 24
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 24
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 25
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 26
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 27
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 28
+	FirewallReasonREASON_COUNT            FirewallReason = 29
 )
 
 type FirewallRule struct {
@@ -180,6 +203,8 @@ type FirewallSweep struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	FirewallMapCounters         = "counters"
+	FirewallMapEventBudgets     = "event_budgets"
+	FirewallMapEvents           = "events"
 	FirewallMapFlows4           = "flows4"
 	FirewallMapFlows6           = "flows6"
 	FirewallMapLocal4           = "local4"
@@ -196,9 +221,11 @@ const (
 	FirewallProgPortcullisSweep = "portcullis_sweep"
 	FirewallProgPortcullisXdp   = "portcullis_xdp"
 	FirewallVarEthernet         = "ethernet"
+	FirewallVarEventType        = "event_type"
 	FirewallVarFlowStateNames   = "flow_state_names"
 	FirewallVarForwardPolicy    = "forward_policy"
 	FirewallVarForwarding       = "forwarding"
+	FirewallVarHz               = "hz"
 	FirewallVarIcmp4Types       = "icmp4_types"
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
@@ -211,7 +238,6 @@ const (
 	FirewallVarState            = "state"
 	FirewallVarTestClock        = "test_clock"
 	FirewallVarTimeouts         = "timeouts"
-	FirewallVarUdpStreamAge     = "udp_stream_age"
 	FirewallVarUsed             = "used"
 )
 
@@ -268,17 +294,19 @@ type FirewallProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Flows4   *ebpf.MapSpec `ebpf:"flows4"`
-	Flows6   *ebpf.MapSpec `ebpf:"flows6"`
-	Local4   *ebpf.MapSpec `ebpf:"local4"`
-	Local6   *ebpf.MapSpec `ebpf:"local6"`
-	Pending4 *ebpf.MapSpec `ebpf:"pending4"`
-	Pending6 *ebpf.MapSpec `ebpf:"pending6"`
-	Rules    *ebpf.MapSpec `ebpf:"rules"`
-	Running  *ebpf.MapSpec `ebpf:"running"`
-	Sources4 *ebpf.MapSpec `ebpf:"sources4"`
-	Sources6 *ebpf.MapSpec `ebpf:"sources6"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Flows4       *ebpf.MapSpec `ebpf:"flows4"`
+	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
+	Local4       *ebpf.MapSpec `ebpf:"local4"`
+	Local6       *ebpf.MapSpec `ebpf:"local6"`
+	Pending4     *ebpf.MapSpec `ebpf:"pending4"`
+	Pending6     *ebpf.MapSpec `ebpf:"pending6"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Running      *ebpf.MapSpec `ebpf:"running"`
+	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
+	Sources6     *ebpf.MapSpec `ebpf:"sources6"`
 }
 
 // FirewallVariableSpecs contains global variables before they are loaded into the kernel.
@@ -286,9 +314,11 @@ type FirewallMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
 	Ethernet       *ebpf.VariableSpec `ebpf:"ethernet"`
+	EventType      *ebpf.VariableSpec `ebpf:"event_type"`
 	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
 	Forwarding     *ebpf.VariableSpec `ebpf:"forwarding"`
+	Hz             *ebpf.VariableSpec `ebpf:"hz"`
 	Icmp4Types     *ebpf.VariableSpec `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
@@ -301,7 +331,6 @@ type FirewallVariableSpecs struct {
 	State          *ebpf.VariableSpec `ebpf:"state"`
 	TestClock      *ebpf.VariableSpec `ebpf:"test_clock"`
 	Timeouts       *ebpf.VariableSpec `ebpf:"timeouts"`
-	UdpStreamAge   *ebpf.VariableSpec `ebpf:"udp_stream_age"`
 	Used           *ebpf.VariableSpec `ebpf:"used"`
 }
 
@@ -325,22 +354,26 @@ func (o *FirewallObjects) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Flows4   *ebpf.Map `ebpf:"flows4"`
-	Flows6   *ebpf.Map `ebpf:"flows6"`
-	Local4   *ebpf.Map `ebpf:"local4"`
-	Local6   *ebpf.Map `ebpf:"local6"`
-	Pending4 *ebpf.Map `ebpf:"pending4"`
-	Pending6 *ebpf.Map `ebpf:"pending6"`
-	Rules    *ebpf.Map `ebpf:"rules"`
-	Running  *ebpf.Map `ebpf:"running"`
-	Sources4 *ebpf.Map `ebpf:"sources4"`
-	Sources6 *ebpf.Map `ebpf:"sources6"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Flows4       *ebpf.Map `ebpf:"flows4"`
+	Flows6       *ebpf.Map `ebpf:"flows6"`
+	Local4       *ebpf.Map `ebpf:"local4"`
+	Local6       *ebpf.Map `ebpf:"local6"`
+	Pending4     *ebpf.Map `ebpf:"pending4"`
+	Pending6     *ebpf.Map `ebpf:"pending6"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Running      *ebpf.Map `ebpf:"running"`
+	Sources4     *ebpf.Map `ebpf:"sources4"`
+	Sources6     *ebpf.Map `ebpf:"sources6"`
 }
 
 func (m *FirewallMaps) Close() error {
 	return _FirewallClose(
 		m.Counters,
+		m.EventBudgets,
+		m.Events,
 		m.Flows4,
 		m.Flows6,
 		m.Local4,
@@ -359,9 +392,11 @@ func (m *FirewallMaps) Close() error {
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
 	Ethernet       *ebpf.Variable `ebpf:"ethernet"`
+	EventType      *ebpf.Variable `ebpf:"event_type"`
 	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
 	Forwarding     *ebpf.Variable `ebpf:"forwarding"`
+	Hz             *ebpf.Variable `ebpf:"hz"`
 	Icmp4Types     *ebpf.Variable `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
@@ -374,7 +409,6 @@ type FirewallVariables struct {
 	State          *ebpf.Variable `ebpf:"state"`
 	TestClock      *ebpf.Variable `ebpf:"test_clock"`
 	Timeouts       *ebpf.Variable `ebpf:"timeouts"`
-	UdpStreamAge   *ebpf.Variable `ebpf:"udp_stream_age"`
 	Used           *ebpf.Variable `ebpf:"used"`
 }
 

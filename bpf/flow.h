@@ -207,10 +207,12 @@ static __always_inline void tcp_outbound(struct flow *flow, const struct packet 
 		return;
 	}
 	if (flags & TCP_SYN) {
-		if (flags & TCP_ACK && flow->state == FLOW_TCP_SYN_SENT)
+		if (flags & TCP_ACK && flow->state == FLOW_TCP_SYN_SENT && flow->ending & SYN_THEIRS)
 			flow_enter(flow, FLOW_TCP_SYN_RECV, time);
 		return; /* a SYN sent again does not renew */
 	}
+	if (flow->state == FLOW_TCP_SYN_SENT)
+		return; /* no stack sends it */
 	if (flags & TCP_FIN) {
 		flow->ending |= FIN_OURS;
 		if (flow->state != FLOW_TCP_TIME_WAIT && flow->state != FLOW_TCP_CLOSE)
@@ -228,14 +230,12 @@ static __always_inline void tcp_outbound(struct flow *flow, const struct packet 
 			return;
 		}
 		break;
-	case FLOW_TCP_SYN_SENT:
-		return;
 	}
 	flow_refresh(flow, time);
 }
 
 /* Whether the packet belongs to the flow. */
-static __always_inline bool tcp_inbound(struct flow *flow, const struct packet *packet, __u64 time)
+static __always_inline bool tcp_inbound(struct flow *flow, struct packet *packet, __u64 time)
 {
 	__u8 flags = packet->tcp_flags;
 
@@ -245,8 +245,13 @@ static __always_inline bool tcp_inbound(struct flow *flow, const struct packet *
 		flow->ending &= ~RST_OURS;
 	if (flags & TCP_SYN) {
 		if (!(flags & TCP_ACK)) {
-			/* A simultaneous open, or else a new connection. */
-			return flow->state == FLOW_TCP_SYN_SENT;
+			if (flow->state == FLOW_TCP_SYN_SENT) {
+				flow->ending |= SYN_THEIRS;
+				return true;
+			}
+			if (flow->state != FLOW_TCP_TIME_WAIT) /* there it is a new connection */
+				packet->invalid = INVALID_STATE;
+			return false;
 		}
 		if (flow->state == FLOW_TCP_SYN_SENT)
 			flow_enter(flow, FLOW_TCP_SYN_RECV, time);
@@ -298,14 +303,14 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		break;
 	case PROTO_UDP:
 	case PROTO_UDPLITE:
-		if (!pending && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+		if (!pending && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	}
 	flow_refresh(flow, time);
 }
 
-static __always_inline bool flow_inbound(struct flow *flow, const struct packet *packet, __u64 time)
+static __always_inline bool flow_inbound(struct flow *flow, struct packet *packet, __u64 time)
 {
 	switch (packet->protocol) {
 	case PROTO_TCP:
@@ -314,7 +319,7 @@ static __always_inline bool flow_inbound(struct flow *flow, const struct packet 
 	case PROTO_UDPLITE:
 		if (packet->invalid)
 			return false;
-		if (flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+		if (flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_SCTP:
@@ -342,8 +347,9 @@ static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
 	return time < flow->expires && flow->state != FLOW_KILLED;
 }
 
-/* An inbound packet: does it belong to a flow of ours? `full` tells that an answered flow found no room. */
-static __always_inline bool flow_admits(const struct packet *packet, __u64 time, bool *full)
+/* An inbound packet: does it belong to a flow of ours? One that it contradicts makes it invalid. `full` tells that an
+ * answered flow found no room. */
+static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool *full)
 {
 	bool pending;
 	struct flow *flow = flow_find(packet, INBOUND, &pending);

@@ -102,6 +102,19 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* Packets for the log. Some 350 wait for their reader; when it is full, later ones are only counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct event_budget);
+} event_budgets SEC(".maps");
+
 /* Read by the commands, never by the datapath. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -101,6 +101,16 @@ static __always_inline bool icmp_is_error(__u8 protocol, __u8 type)
 	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
 }
 
+/* Types that netfilter tracks neither as a query nor as neighbour discovery: unless they answer something of ours, or
+ * quote it, it calls them INVALID (net/netfilter/nf_conntrack_proto_icmp.c and _icmpv6.c). */
+static __always_inline bool icmp_needs_flow(__u8 protocol, __u8 type)
+{
+	if (protocol == PROTO_ICMPV6)
+		return !(type == 128 || (type >= 130 && type <= 136) || type == 139 || type == 143 || type == 151 ||
+			 type == 152);
+	return !icmp_is_query(protocol, type);
+}
+
 static __always_inline int parse_tcp(const struct frame *frame, struct packet *packet, __u32 length, bool quoted)
 {
 	struct tcp_header *tcp = HEADER(frame, packet->transport, struct tcp_header);

@@ -55,7 +55,7 @@ static __always_inline bool icmp_accepted(const struct packet *packet)
 static __always_inline bool is_dhcp_answer(const struct packet *packet)
 {
 	return packet->family == 4 && packet->protocol == PROTO_UDP && packet->src_port == DHCP_SERVER &&
-	       packet->dst_port == DHCP_CLIENT;
+	       packet->dst_port == DHCP_CLIENT && !packet->invalid;
 }
 
 /* 224.0.0.0/4, 255.255.255.255, ff00::/8: the kernel never routes these for a host. */

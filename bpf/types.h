@@ -58,12 +58,16 @@ enum fragment {
 	FRAGMENT_LATER, /* carries no ports */
 };
 
-/* What netfilter would call INVALID from the packet alone. The verdict is the policy's. */
+/* What netfilter calls INVALID, where it needs no sequence numbers. The verdict is the policy's. */
 enum invalid {
 	INVALID_NONE,
+	/* From the packet alone. */
 	INVALID_HEADER, /* transport header shorter than it must be, or than it says */
 	INVALID_LENGTH, /* UDP length below 8 or beyond the packet */
 	INVALID_FLAGS,	/* TCP flags that no stack sends */
+	/* From what is known of its flow. */
+	INVALID_STATE, /* TCP that belongs to no flow and can begin none, or a SYN within one */
+	INVALID_ICMP,  /* an error or an answer to nothing of ours, or a type that nobody knows */
 };
 
 /* A parsed packet. Addresses are in network order, an IPv4 one in word 0; ports are in host order.
@@ -76,7 +80,7 @@ struct packet {
 	__u8 family; /* 4 or 6 */
 	__u8 protocol;
 	__u8 fragment;
-	__u8 invalid;
+	__u8 invalid; /* enum invalid */
 	__u8 tcp_flags;
 	__u8 type; /* ICMP type, or the first SCTP chunk's */
 	__u32 seq;
@@ -138,6 +142,7 @@ enum ending {
 	FIN_OURS = 1,
 	FIN_THEIRS = 2, /* or somebody's in its name */
 	RST_OURS = 4,	/* and nothing has come since */
+	SYN_THEIRS = 8, /* both ends have sent a SYN, and no SYN-ACK */
 };
 
 struct flow {
@@ -195,6 +200,27 @@ struct settings {
 	__u32 policy_length; /* of policy */
 	__u8 config[4096];   /* path of the file that the policy came from */
 	__u8 policy[12264];  /* YAML, without the rules */
+};
+
+/* The first bytes of a logged frame: its headers, in all but strange cases. */
+#define EVENT_FRAME 128
+
+/* A packet that user space is shown. */
+struct event {
+	__u64 time; /* ns since boot */
+	__u32 ifindex;
+	__u32 reason;
+	__u32 length; /* bytes of the frame */
+	__u16 captured;
+	__u8 ethernet; /* the frame begins with an Ethernet header */
+	__u8 pad;
+	__u8 frame[EVENT_FRAME];
+};
+
+/* What a CPU may still log. */
+struct event_budget {
+	__u64 renewed; /* jiffies */
+	__u64 left;
 };
 
 /* Argument of the sweep: how many flows it saw, and took out, by family. */

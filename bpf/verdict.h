@@ -16,14 +16,14 @@ enum reason {
 	PASS_FRAGMENT,		 /* a later fragment: useless without the first one, which is filtered */
 	PASS_FORWARD,		 /* for another host, and the forward policy lets it */
 	PASS_INPUT,		 /* input: accept */
-	PASS_INVALID,		 /* invalid: accept */
+	PASS_INVALID,		 /* what netfilter calls INVALID, under invalid: accept */
 
 	DROP_CLOSED_PORT,
 	DROP_SOURCE,   /* the port is open, but not from there */
 	DROP_ICMP,     /* refused by the ICMP policy */
 	DROP_PROTOCOL, /* no ports, no flow */
 	DROP_FORWARD,  /* for another host */
-	DROP_INVALID,  /* what netfilter calls INVALID, and nothing accepts */
+	DROP_INVALID,  /* the same, and nothing accepts it */
 	DROP_BAD_VLAN, /* more than two tags, or cut off in a tag */
 	DROP_BAD_IPV4,
 	DROP_BAD_IPV6,
@@ -31,11 +31,18 @@ enum reason {
 	DROP_BAD_TRANSPORT, /* too short for ports */
 	DROP_TINY_FRAGMENT, /* TCP header split over fragments: RFC 1858, RFC 3128 */
 
-	SEEN_FLOWS_FULL, /* not a verdict: an answered flow found no room and may be evicted */
+	/* Not verdicts: what is counted besides. */
+	SEEN_FLOWS_FULL,     /* an answered flow found no room and may be evicted */
+	SEEN_INVALID_HEADER, /* the kinds of enum invalid, in its order */
+	SEEN_INVALID_LENGTH,
+	SEEN_INVALID_FLAGS,
+	SEEN_INVALID_STATE,
+	SEEN_INVALID_ICMP,
 	REASON_COUNT,
 };
 
 #define RULE_REASON(rule) (REASON_COUNT + (rule))
+#define SEEN_INVALID(kind) (SEEN_INVALID_HEADER + (kind) - INVALID_HEADER)
 
 static __always_inline bool is_drop(__u32 reason)
 {

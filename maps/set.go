@@ -39,6 +39,8 @@ var kinds = []struct {
 	{bpf.FirewallMapLocal4, "local4", State},
 	{bpf.FirewallMapLocal6, "local6", State},
 	{bpf.FirewallMapCounters, "counters", State},
+	{bpf.FirewallMapEvents, "events", State},
+	{bpf.FirewallMapEventBudgets, "event_budgets", State},
 	{".data.used", "used", State},
 	{".data.state", "state", State},
 	{".bss", "ports", Policy},

@@ -13,9 +13,6 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// udpStreamAge is when an answered UDP flow counts as a stream (net/netfilter/nf_conntrack_proto_udp.c).
-const udpStreamAge = 2 * time.Second
-
 // Constants are the load-time constants of one interface's programs.
 type Constants struct {
 	Policy      *policy.Policy
@@ -58,7 +55,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarIcmp4Types:    c.Policy.ICMP.Types4(),
 		bpf.FirewallVarIcmp6Types:    c.Policy.ICMP.Types6(),
 		bpf.FirewallVarTimeouts:      timeouts,
-		bpf.FirewallVarUdpStreamAge:  Jiffies(udpStreamAge, c.HZ),
+		bpf.FirewallVarHz:            c.HZ,
 		bpf.FirewallVarTestClock:     c.TestClock,
 	} {
 		v := spec.Variables[name]

@@ -26,8 +26,23 @@ import (
 type want struct {
 	passes bool
 	reason bpf.FirewallReason
-	rule   string // of a frame that a rule lets in
+	rule   string             // of a frame that a rule lets in
+	kind   bpf.FirewallReason // SEEN_INVALID_..., or 0
 }
+
+// of says what is invalid about the frame.
+func (w want) of(kind bpf.FirewallReason) want {
+	w.kind = kind
+	return w
+}
+
+const (
+	badHeader   = bpf.FirewallReasonSEEN_INVALID_HEADER
+	wrongLength = bpf.FirewallReasonSEEN_INVALID_LENGTH
+	impossible  = bpf.FirewallReasonSEEN_INVALID_FLAGS
+	wrongState  = bpf.FirewallReasonSEEN_INVALID_STATE
+	noFlow      = bpf.FirewallReasonSEEN_INVALID_ICMP
+)
 
 var (
 	notIP       = want{passes: true, reason: bpf.FirewallReasonPASS_NOT_IP}
@@ -148,7 +163,8 @@ func arriveAt(t *testing.T, host *lab.Host, d *testdp.Datapath, cases []arrival)
 	}
 }
 
-// expect runs a frame and checks its verdict, and that it was counted once, under the wanted reason and no other.
+// expect runs a frame and checks its verdict, and that it was counted once, under the wanted reason and
+// what is wanted besides, and no other.
 func (r *trial) expect(t testing.TB, frame []byte, w want) {
 	t.Helper()
 	if w.rule == "" {
@@ -162,9 +178,13 @@ func (r *trial) expect(t testing.TB, frame []byte, w want) {
 			t.Fatalf("the policy has no rule %q", w.rule)
 		}
 	}
-	up := r.Counted(t)
-	if passes != w.passes || !maps.Equal(up, map[dpmaps.Reason]uint64{reason: 1}) {
-		t.Errorf("passes: %v, counted %v; want %v and %s once\n%x", passes, up, w.passes, reason, frame)
+	wanted := map[dpmaps.Reason]uint64{reason: 1}
+	if w.kind != 0 {
+		expected[w.kind] = true
+		wanted[dpmaps.Reason(w.kind)] = 1
+	}
+	if up := r.Counted(t); passes != w.passes || !maps.Equal(up, wanted) {
+		t.Errorf("passes: %v, counted %v; want %v and %v\n%x", passes, up, w.passes, wanted, frame)
 	}
 }
 

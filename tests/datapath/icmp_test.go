@@ -12,6 +12,14 @@ import (
 )
 
 // Every type there is, under each policy, without anything that it could answer.
+// begins tells whether a message of a type may come unasked, as netfilter sees it: a query, neighbour discovery.
+func (w world) begins(kind uint8) bool {
+	if w.family == 4 {
+		return kind == 8 || kind == 13 || kind == 15 || kind == 17
+	}
+	return kind == 128 || kind >= 130 && kind <= 136 || kind == 139 || kind == 143 || kind == 151 || kind == 152
+}
+
 func TestICMPPolicy(t *testing.T) {
 	anyway := map[uint8]bool{} // what IPv6 needs
 	for _, kind := range []uint8{frame.ListenerQuery, frame.ListenerReport, frame.ListenerDone, frame.ListenerReport2,
@@ -46,6 +54,9 @@ func TestICMPPolicy(t *testing.T) {
 							if w.family == 6 && anyway[uint8(kind)] {
 								answer = discovery
 							}
+							if !w.begins(uint8(kind)) {
+								answer.kind = noFlow
+							}
 							r.expect(t, w.in(w.icmp(uint8(kind), uint8(kind), 1, 1), frame.Raw(make([]byte, 20))), answer)
 							if t.Failed() {
 								t.Fatalf("type %d", kind)
@@ -68,21 +79,21 @@ func TestPings(t *testing.T) {
 		return []arrival{
 			{name: "the reply", before: asked, frame: w.in(w.reply(7, 1)), want: established},
 			{name: "the reply to another sequence number", before: asked, frame: w.in(w.reply(7, 99)), want: established},
-			{name: "a reply of another identifier", before: asked, frame: w.in(w.reply(8, 1)), want: icmpClosed},
+			{name: "a reply of another identifier", before: asked, frame: w.in(w.reply(8, 1)), want: icmpClosed.of(noFlow)},
 			{name: "a reply from another address", before: asked,
-				frame: w.from(w.stranger, w.reply(7, 1)), want: icmpClosed},
-			{name: "a reply that nobody asked for", frame: w.in(w.reply(7, 1)), want: icmpClosed},
-			{name: "a reply of identifier 0 that nobody asked for", frame: w.in(w.reply(0, 0)), want: icmpClosed},
+				frame: w.from(w.stranger, w.reply(7, 1)), want: icmpClosed.of(noFlow)},
+			{name: "a reply that nobody asked for", frame: w.in(w.reply(7, 1)), want: icmpClosed.of(noFlow)},
+			{name: "a reply of identifier 0 that nobody asked for", frame: w.in(w.reply(0, 0)), want: icmpClosed.of(noFlow)},
 			{name: "a reply that comes too late", before: after(asked, waited(31*time.Second)),
-				frame: w.in(w.reply(7, 1)), want: icmpClosed},
+				frame: w.in(w.reply(7, 1)), want: icmpClosed.of(noFlow)},
 			{name: "a ping of theirs with our identifier", before: asked, frame: w.in(w.echo(7, 1)), want: icmpClosed},
 			{name: "a reply after their ping", before: []step{refused(w.in(w.echo(7, 1))), sent(w.out(w.reply(7, 1)))},
-				frame: w.in(w.reply(7, 1)), want: icmpClosed},
-			{name: "the reply of one host to a ping of all", frame: w.in(w.reply(7, 1)), want: icmpClosed,
+				frame: w.in(w.reply(7, 1)), want: icmpClosed.of(noFlow)},
+			{name: "the reply of one host to a ping of all", frame: w.in(w.reply(7, 1)), want: icmpClosed.of(noFlow),
 				before: []step{sent(framed(w.ip(w.us, group), []frame.Layer{w.echo(7, 1)}))}},
 			{name: "a truncated message",
-				frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), []frame.Layer{frame.Raw{8, 0, 0, 0}}), want: icmpClosed},
-			{name: "an empty message", frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), nil), want: icmpClosed},
+				frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), []frame.Layer{frame.Raw{8, 0, 0, 0}}), want: icmpClosed.of(badHeader)},
+			{name: "an empty message", frame: framed(w.number(w.peer, w.us, w.icmpProtocol()), nil), want: icmpClosed.of(badHeader)},
 		}
 	})
 }
@@ -118,8 +129,8 @@ func TestOtherICMPQueries(t *testing.T) {
 			arrival{name: q.name + " answered", before: ask,
 				frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: established},
 			arrival{name: q.name + " answered as something else", before: ask,
-				frame: w.in(frame.ICMPv4{Type: frame.EchoReply, ID: 7}), want: icmpClosed},
-			arrival{name: q.name + " not asked for", frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: icmpClosed})
+				frame: w.in(frame.ICMPv4{Type: frame.EchoReply, ID: 7}), want: icmpClosed.of(noFlow)},
+			arrival{name: q.name + " not asked for", frame: w.in(frame.ICMPv4{Type: q.reply, ID: 7}), want: icmpClosed.of(noFlow)})
 	}
 	arrive(t, load(t, testdp.Options{Policy: "icmp: drop"}), cases)
 }
@@ -145,7 +156,7 @@ func TestIPv6WorksWhateverThePolicySays(t *testing.T) {
 		{name: "a multicast listener query behind hop-by-hop options", want: discovery,
 			frame: w.in(frame.Extension{Kind: frame.ProtoHopByHop}, frame.ICMPv6{Type: frame.ListenerQuery}, target)},
 		{name: "their numbers in IPv4",
-			frame: worlds[0].in(frame.ICMPv4{Type: frame.NeighborSolicitation}, target), want: icmpClosed},
+			frame: worlds[0].in(frame.ICMPv4{Type: frame.NeighborSolicitation}, target), want: icmpClosed.of(noFlow)},
 		{name: "ICMPv6 over IPv4", want: protocol,
 			frame: worlds[0].in(frame.ICMPv6{Type: frame.NeighborSolicitation}, target)},
 	})

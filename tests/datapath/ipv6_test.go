@@ -33,7 +33,7 @@ func TestIPv6Headers(t *testing.T) {
 		{name: "a payload length of 65535", frame: build(length(65535), 80), want: badIPv6},
 		{name: "a payload length of 0", frame: build(length(0), 80), want: badTransport},
 		{name: "a payload length that ends inside the ports", frame: build(length(3), 80), want: badTransport},
-		{name: "a payload length that ends behind the ports, closed port", frame: build(length(4), 23), want: invalid},
+		{name: "a payload length that ends behind the ports, closed port", frame: build(length(4), 23), want: invalid.of(badHeader)},
 		{name: "padding behind the packet", frame: frame.Padded(whole, 6), want: open},
 		{name: "cut off inside the header", frame: frame.Cut(whole, 53), want: badIPv6},
 		{name: "cut off where the header begins", frame: frame.Cut(whole, 14), want: badIPv6},

@@ -17,7 +17,7 @@ func TestInvalidPolicies(t *testing.T) {
 	}{
 		{"invalid: log", rule("80/tcp"), invalid, invalid},
 		{"invalid: drop", invalid, invalid, invalid},
-		{"invalid: accept", rule("80/tcp"), invalidOpen, invalidOpen},
+		{"invalid: accept", invalidOpen, invalidOpen, invalidOpen},
 	} {
 		t.Run(p.policy, func(t *testing.T) {
 			inBothUnder(t, testdp.Options{Policy: "open: [80/tcp, 53/udp]\nicmp: drop\n" + p.policy}, func(w world) []arrival {
@@ -35,22 +35,22 @@ func TestInvalidPolicies(t *testing.T) {
 					udpOpen = rule("53/udp")
 				}
 				return []arrival{
-					{name: "impossible flags to an open port", frame: xmas(80), want: p.toOpen},
-					{name: "impossible flags to a closed port", frame: xmas(23), want: p.toClosed},
-					{name: "a data offset of 4 to an open port", frame: offset(80), want: p.toOpen},
-					{name: "a data offset of 4 to a closed port", frame: offset(23), want: p.toClosed},
-					{name: "a UDP length of 7 to an open port", frame: length(53), want: udpOpen},
-					{name: "a UDP length of 7 to a closed port", frame: length(54), want: p.toClosed},
-					{name: "a stray SYN-ACK", frame: w.tcpIn(theirSA), want: p.strays},
-					{name: "a stray RST", frame: w.tcpIn(theirRST), want: p.strays},
-					{name: "a stray FIN", frame: w.tcpIn(theirFIN), want: p.strays},
+					{name: "impossible flags to an open port", frame: xmas(80), want: p.toOpen.of(impossible)},
+					{name: "impossible flags to a closed port", frame: xmas(23), want: p.toClosed.of(impossible)},
+					{name: "a data offset of 4 to an open port", frame: offset(80), want: p.toOpen.of(badHeader)},
+					{name: "a data offset of 4 to a closed port", frame: offset(23), want: p.toClosed.of(badHeader)},
+					{name: "a UDP length of 7 to an open port", frame: length(53), want: udpOpen.of(wrongLength)},
+					{name: "a UDP length of 7 to a closed port", frame: length(54), want: p.toClosed.of(wrongLength)},
+					{name: "a stray SYN-ACK", frame: w.tcpIn(theirSA), want: p.strays.of(wrongState)},
+					{name: "a stray RST", frame: w.tcpIn(theirRST), want: p.strays.of(wrongState)},
+					{name: "a stray FIN", frame: w.tcpIn(theirFIN), want: p.strays.of(wrongState)},
 					{name: "a stray RST to an open port",
 						frame: w.in(frame.TCP{DstPort: 80, Flags: frame.RST}), want: rule("80/tcp")},
 					{name: "a stray ACK, which is new", frame: w.tcpIn(theirACK), want: closedPort},
 					{name: "a SYN to an open port", frame: w.in(syn(80)), want: rule("80/tcp")},
 					{name: "a SYN to a closed port", frame: w.in(syn(23)), want: closedPort},
 					{name: "an answer", before: w.asked(), frame: w.tcpIn(theirSA), want: established},
-					{name: "a FIN for our SYN", before: w.asked(), frame: w.tcpIn(theirFIN), want: p.strays},
+					{name: "a FIN for our SYN", before: w.asked(), frame: w.tcpIn(theirFIN), want: p.strays.of(wrongState)},
 					{name: "something malformed",
 						frame: frame.With(w.in(syn(80)), frame.EthernetLen, 0), want: map[int]want{4: badIPv4, 6: badIPv6}[w.family]},
 				}
@@ -74,7 +74,7 @@ func TestInputAccept(t *testing.T) {
 			{name: "the RST of a client that has only connected", want: inputOpen, frame: server(frame.RST),
 				before: []step{received(server(frame.SYN)), sent(w.out(frame.TCP{SrcPort: 8080, DstPort: 50000, Flags: frame.SYN | frame.ACK})), received(server(frame.ACK))}},
 			{name: "impossible flags, which are logged only",
-				frame: server(frame.FIN | frame.URG | frame.PSH), want: invalidOpen},
+				frame: server(frame.FIN | frame.URG | frame.PSH), want: inputOpen.of(impossible)},
 			{name: "ESP", frame: framed(w.number(w.peer, w.us, frame.ProtoESP), nil), want: inputOpen},
 			{name: "a ping", frame: w.in(w.echo(7, 1)), want: inputOpen},
 			{name: "an answer", before: w.asked(), frame: w.tcpIn(theirSA), want: established},
@@ -90,9 +90,9 @@ func TestInputAcceptWithInvalidDrop(t *testing.T) {
 		return []arrival{
 			{name: "a SYN", frame: in(frame.SYN), want: inputOpen},
 			{name: "a FIN", frame: in(frame.FIN | frame.ACK), want: inputOpen},
-			{name: "impossible flags", frame: in(frame.FIN | frame.URG | frame.PSH), want: invalid},
+			{name: "impossible flags", frame: in(frame.FIN | frame.URG | frame.PSH), want: invalid.of(impossible)},
 			{name: "a UDP length of 7",
-				frame: w.in(frame.UDP{SrcPort: 5, DstPort: 9, Length: frame.Exactly(7)}), want: invalid},
+				frame: w.in(frame.UDP{SrcPort: 5, DstPort: 9, Length: frame.Exactly(7)}), want: invalid.of(wrongLength)},
 		}
 	})
 }

@@ -82,7 +82,7 @@ func TestRestrictedPorts(t *testing.T) {
 				frame: w.from(w.friend, frame.TCP{SrcPort: 5, DstPort: 22, Flags: frame.FIN | frame.ACK})},
 			{name: "data from another source", want: wrongSource,
 				frame: w.in(frame.TCP{SrcPort: 5, DstPort: 22, Flags: frame.ACK | frame.PSH}, frame.Text("x"))},
-			{name: "a RST from another source", want: invalid,
+			{name: "a RST from another source", want: invalid.of(wrongState),
 				frame: w.in(frame.TCP{SrcPort: 5, DstPort: 22, Flags: frame.RST})},
 		}
 	})

@@ -51,46 +51,46 @@ func TestErrorsAboutFlows(t *testing.T) {
 			{name: "about our ESP", before: []step{sent(esp)},
 				frame: icmp(frame.Raw(esp[frame.EthernetLen:])), want: related},
 			{name: "from the peer itself", before: asked, frame: w.in(w.unreachable(), ours, tcp), want: related},
-			{name: "about nothing of ours", frame: icmp(ours, tcp), want: icmpClosed},
-			{name: "about another port", before: asked, frame: icmp(ours, otherPort), want: icmpClosed},
+			{name: "about nothing of ours", frame: icmp(ours, tcp), want: icmpClosed.of(noFlow)},
+			{name: "about another port", before: asked, frame: icmp(ours, otherPort), want: icmpClosed.of(noFlow)},
 			{name: "about another protocol", before: asked,
-				frame: icmp(ours, frame.UDP{SrcPort: 40000, DstPort: 443}), want: icmpClosed},
-			{name: "about another address", before: asked, frame: icmp(w.ip(w.us, w.stranger), tcp), want: icmpClosed},
-			{name: "about a packet of theirs", before: asked, frame: icmp(theirs, back), want: icmpClosed},
-			{name: "about a packet that went the other way", before: asked, frame: icmp(ours, back), want: icmpClosed},
+				frame: icmp(ours, frame.UDP{SrcPort: 40000, DstPort: 443}), want: icmpClosed.of(noFlow)},
+			{name: "about another address", before: asked, frame: icmp(w.ip(w.us, w.stranger), tcp), want: icmpClosed.of(noFlow)},
+			{name: "about a packet of theirs", before: asked, frame: icmp(theirs, back), want: icmpClosed.of(noFlow)},
+			{name: "about a packet that went the other way", before: asked, frame: icmp(ours, back), want: icmpClosed.of(noFlow)},
 			{name: "that quotes somebody else's address", before: asked,
-				frame: icmp(w.ip(w.stranger, w.peer), tcp), want: icmpClosed},
-			{name: "to another address than the packet came from", before: asked, want: icmpClosed,
+				frame: icmp(w.ip(w.stranger, w.peer), tcp), want: icmpClosed.of(noFlow)},
+			{name: "to another address than the packet came from", before: asked, want: icmpClosed.of(noFlow),
 				frame: framed(w.ip(w.stranger, w.friend), []frame.Layer{w.unreachable(), ours, tcp})},
 			{name: "about our ping, of another identifier", before: pinged,
-				frame: icmp(ours, w.echo(8, 5)), want: icmpClosed},
+				frame: icmp(ours, w.echo(8, 5)), want: icmpClosed.of(noFlow)},
 			{name: "about a reply of ours", before: after(pinged, sent(w.out(w.reply(7, 1)))),
-				frame: icmp(ours, w.reply(7, 1)), want: icmpClosed},
-			{name: "about a reply of ours, whose identifier is the type of a ping", want: icmpClosed,
+				frame: icmp(ours, w.reply(7, 1)), want: icmpClosed.of(noFlow)},
+			{name: "about a reply of ours, whose identifier is the type of a ping", want: icmpClosed.of(noFlow),
 				before: []step{sent(w.out(w.echo(pingType(w), 1)))}, frame: icmp(ours, w.reply(pingType(w), 1))},
 			{name: "about an error of ours", before: asked,
-				frame: icmp(ours, w.unreachable(), theirs, back), want: icmpClosed},
+				frame: icmp(ours, w.unreachable(), theirs, back), want: icmpClosed.of(noFlow)},
 			{name: "that quotes 8 bytes, the least there may be", before: asked,
 				frame: icmp(w.cutQuote(8, tcp)), want: related},
 			{name: "that quotes the ports alone", before: asked, frame: icmp(w.cutQuote(4, tcp)), want: related},
-			{name: "that quotes half of the ports", before: asked, frame: icmp(w.cutQuote(3, tcp)), want: icmpClosed},
-			{name: "that quotes the IP header alone", before: asked, frame: icmp(w.cutQuote(0, tcp)), want: icmpClosed},
-			{name: "that quotes half of an IP header", before: asked, frame: icmp(w.cutQuote(-10, tcp)), want: icmpClosed},
-			{name: "that quotes nothing", before: asked, frame: icmp(), want: icmpClosed},
+			{name: "that quotes half of the ports", before: asked, frame: icmp(w.cutQuote(3, tcp)), want: icmpClosed.of(noFlow)},
+			{name: "that quotes the IP header alone", before: asked, frame: icmp(w.cutQuote(0, tcp)), want: icmpClosed.of(noFlow)},
+			{name: "that quotes half of an IP header", before: asked, frame: icmp(w.cutQuote(-10, tcp)), want: icmpClosed.of(noFlow)},
+			{name: "that quotes nothing", before: asked, frame: icmp(), want: icmpClosed.of(noFlow)},
 			{name: "that quotes a first fragment", before: queried, frame: icmp(part(0, true, 16)), want: related},
 			{name: "that quotes 8 bytes of a first TCP fragment", before: asked, want: related,
 				frame: icmp(frame.Raw(w.fragmentOf(w.us, w.peer, frame.ProtoTCP, 0, true, w.transport(w.us, w.peer, tcp)[:8])[frame.EthernetLen:]))},
-			{name: "that quotes a later fragment", before: queried, frame: icmp(part(2, false, 16)), want: icmpClosed},
-			{name: "that quotes a later fragment of our ESP", before: []step{sent(esp)}, want: icmpClosed,
+			{name: "that quotes a later fragment", before: queried, frame: icmp(part(2, false, 16)), want: icmpClosed.of(noFlow)},
+			{name: "that quotes a later fragment of our ESP", before: []step{sent(esp)}, want: icmpClosed.of(noFlow),
 				frame: icmp(frame.Raw(w.fragmentOf(w.us, w.peer, frame.ProtoESP, 2, false, make([]byte, 16))[frame.EthernetLen:]))},
 			{name: "that quotes the other family", before: asked,
-				frame: icmp(frame.Raw(otherFamily(w)[frame.EthernetLen:])), want: icmpClosed},
-			{name: "whose quote lies in the padding behind the packet", before: asked, want: icmpClosed,
+				frame: icmp(frame.Raw(otherFamily(w)[frame.EthernetLen:])), want: icmpClosed.of(noFlow)},
+			{name: "whose quote lies in the padding behind the packet", before: asked, want: icmpClosed.of(noFlow),
 				frame: append(w.from(w.stranger, w.unreachable()), w.out(tcp)[frame.EthernetLen:]...)},
-			{name: "whose quoted ports lie in the padding behind the packet", before: asked, want: icmpClosed,
+			{name: "whose quoted ports lie in the padding behind the packet", before: asked, want: icmpClosed.of(noFlow),
 				frame: append(icmp(w.cutQuote(0, tcp)), w.transport(w.us, w.peer, tcp)...)},
 			{name: "about a SYN that we took back", before: after(asked, sent(w.tcpOut(ourRST))),
-				frame: icmp(ours, tcp), want: icmpClosed},
+				frame: icmp(ours, tcp), want: icmpClosed.of(noFlow)},
 		}
 		kinds, others := []uint8{3, 4, 5, 11, 12}, []uint8{1, 2, 6, 7, 10, 19, 100, 200}
 		if w.family == 6 { // RFC 4443, 2.1: below 128 are errors, known or not
@@ -100,8 +100,12 @@ func TestErrorsAboutFlows(t *testing.T) {
 			cases = append(cases, arrival{name: fmt.Sprintf("of type %d", kind), before: asked, frame: w.error(kind, kind, ours, tcp), want: related})
 		}
 		for _, kind := range others {
+			answer := icmpClosed.of(noFlow)
+			if kind == frame.Echo || kind == frame.Echo6 {
+				answer.kind = 0
+			}
 			cases = append(cases, arrival{name: fmt.Sprintf("of type %d, which is no error", kind), before: asked,
-				frame: w.error(kind, kind, ours, tcp), want: icmpClosed})
+				frame: w.error(kind, kind, ours, tcp), want: answer})
 		}
 		return cases
 	})
@@ -132,14 +136,14 @@ func TestErrorsAboutOpenPorts(t *testing.T) {
 		tooBig := func(quoted ...frame.Layer) []byte { return w.error(frame.Unreachable, frame.PacketTooBig6, quoted...) }
 		return []arrival{
 			{name: "about an answer from an open port", frame: tooBig(ours, answer(80, 50000)), want: related},
-			{name: "about an answer from a closed port", frame: tooBig(ours, answer(81, 50000)), want: icmpClosed},
-			{name: "about a packet to somebody's open port", frame: tooBig(ours, answer(50000, 80)), want: icmpClosed},
+			{name: "about an answer from a closed port", frame: tooBig(ours, answer(81, 50000)), want: icmpClosed.of(noFlow)},
+			{name: "about a packet to somebody's open port", frame: tooBig(ours, answer(50000, 80)), want: icmpClosed.of(noFlow)},
 			{name: "about an answer in UDP", frame: tooBig(ours, frame.UDP{SrcPort: 53, DstPort: 9}), want: related},
 			{name: "about an answer to a source that may",
 				frame: tooBig(w.ip(w.us, w.friend), answer(22, 50000)), want: related},
-			{name: "about an answer to a source that may not", frame: tooBig(ours, answer(22, 50000)), want: icmpClosed},
+			{name: "about an answer to a source that may not", frame: tooBig(ours, answer(22, 50000)), want: icmpClosed.of(noFlow)},
 			{name: "about a packet that is not ours",
-				frame: tooBig(w.ip(w.stranger, w.peer), answer(80, 50000)), want: icmpClosed},
+				frame: tooBig(w.ip(w.stranger, w.peer), answer(80, 50000)), want: icmpClosed.of(noFlow)},
 			{name: "that quotes the ports alone", frame: tooBig(w.cutQuote(4, answer(80, 50000))), want: related},
 		}
 	})
@@ -157,7 +161,7 @@ func TestQuotedHeaders(t *testing.T) {
 			return []arrival{
 				{name: "options", before: w.asked(), frame: w.error(3, 0, quoted, tcp), want: related},
 				{name: "the length of the whole packet", before: w.asked(), frame: w.error(3, 0, long, tcp), want: related},
-				{name: "a header of 4 words", before: w.asked(), frame: w.error(3, 0, lie, tcp), want: icmpClosed},
+				{name: "a header of 4 words", before: w.asked(), frame: w.error(3, 0, lie, tcp), want: icmpClosed.of(noFlow)},
 				{name: "options around the error", before: w.asked(), want: related, frame: frame.Build(frame.Ethernet{},
 					frame.IPv4{Src: w.stranger, Dst: w.us, Options: make([]byte, 40)}, frame.ICMPv4{Type: 3}, w.ip(w.us, w.peer), tcp)},
 			}
@@ -167,7 +171,7 @@ func TestQuotedHeaders(t *testing.T) {
 			{name: "extension headers", before: w.asked(),
 				frame: w.error(0, 1, w.ip(w.us, w.peer), options, frame.Fragment{}, tcp), want: related},
 			{name: "the length of the whole packet", before: w.asked(), frame: w.error(0, 2, long, tcp), want: related},
-			{name: "too many extension headers", before: w.asked(), want: icmpClosed,
+			{name: "too many extension headers", before: w.asked(), want: icmpClosed.of(noFlow),
 				frame: w.error(0, 1, append(append([]frame.Layer{w.ip(w.us, w.peer)},
 					options, options, options, options, options, options, options, options, options, options, options), tcp)...)},
 			{name: "extension headers around the error", before: w.asked(), want: related,

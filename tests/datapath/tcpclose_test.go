@@ -49,7 +49,7 @@ func TestAConnectionThatEndedMayBeginAnew(t *testing.T) {
 		return []arrival{
 			{name: "their SYN in TIME_WAIT", before: timeWait, frame: theirSYN, want: closedPort},
 			{name: "the last FIN again in TIME_WAIT", before: timeWait, frame: w.tcpIn(theirFIN), want: established},
-			{name: "their SYN after our RST", before: reset, frame: theirSYN, want: closedPort},
+			{name: "their SYN after our RST", before: reset, frame: theirSYN, want: invalid.of(wrongState)},
 			{name: "a SYN-ACK for our new SYN in TIME_WAIT", before: after(timeWait, our(ourSYN)),
 				frame: w.tcpIn(theirSA), want: established},
 			{name: "a SYN-ACK for our new SYN in LAST_ACK", before: after(lastACK, our(ourSYN)),
@@ -57,13 +57,13 @@ func TestAConnectionThatEndedMayBeginAnew(t *testing.T) {
 			{name: "a SYN-ACK for our new SYN after our RST", before: after(reset, our(ourSYN)),
 				frame: w.tcpIn(theirSA), want: established},
 			{name: "a FIN-ACK for our new SYN after our RST", before: after(reset, our(ourSYN)),
-				frame: w.tcpIn(theirFIN), want: invalid},
+				frame: w.tcpIn(theirFIN), want: invalid.of(wrongState)},
 			{name: "data in the new connection, an hour later", frame: w.tcpIn(theirData), want: established,
 				before: after(reset, our(ourSYN), their(theirSA), our(ourACK), waited(time.Hour))},
 			{name: "a SYN-ACK for our new SYN when the old flow is dead", frame: w.tcpIn(theirSA), want: established,
 				before: after(reset, waited(time.Minute), our(ourSYN))},
 			{name: "a SYN-ACK for a flow that is dead", before: after(w.asked(), waited(2*time.Minute)),
-				frame: w.tcpIn(theirSA), want: invalid},
+				frame: w.tcpIn(theirSA), want: invalid.of(wrongState)},
 		}
 	})
 }
@@ -90,23 +90,23 @@ func TestKilledFlows(t *testing.T) {
 			{name: "an answer to a new query, when the one that was cut is dead", frame: answer, want: established,
 				before: []step{query, received(answer), kill, waited(time.Hour), query}},
 			{name: "data of theirs", before: cut, frame: w.tcpIn(theirData), want: closedPort},
-			{name: "a FIN of theirs", before: cut, frame: w.tcpIn(theirFIN), want: invalid},
+			{name: "a FIN of theirs", before: cut, frame: w.tcpIn(theirFIN), want: invalid.of(wrongState)},
 			{name: "data of theirs after more of ours", before: after(cut, sent(w.tcpOut(ourData))),
 				frame: w.tcpIn(theirData), want: closedPort},
 			{name: "data of theirs after our FIN", before: after(cut, sent(w.tcpOut(ourFIN))),
 				frame: w.tcpIn(theirData), want: closedPort},
 			{name: "an ICMP error about it", before: cut, frame: w.in(w.unreachable(), w.ip(w.us, w.peer),
-				frame.TCP{SrcPort: 40000, DstPort: 443, Flags: frame.ACK}), want: icmpClosed},
+				frame.TCP{SrcPort: 40000, DstPort: 443, Flags: frame.ACK}), want: icmpClosed.of(noFlow)},
 			{name: "a SYN-ACK after a new SYN of ours", before: after(cut, sent(w.tcpOut(ourSYN))),
 				frame: w.tcpIn(theirSA), want: established},
 			{name: "a SYN-ACK when our SYN was cut", before: after(w.asked(), kill),
-				frame: w.tcpIn(theirSA), want: invalid},
+				frame: w.tcpIn(theirSA), want: invalid.of(wrongState)},
 			{name: "UDP", before: []step{query, received(answer), kill}, frame: answer, want: closedPort},
 			{name: "UDP after another query", before: []step{query, received(answer), kill, query},
 				frame: answer, want: closedPort},
 			{name: "UDP that was not answered, after another query", before: []step{query, kill, query},
 				frame: answer, want: closedPort},
-			{name: "a ping", before: []step{ping, kill}, frame: reply, want: icmpClosed},
+			{name: "a ping", before: []step{ping, kill}, frame: reply, want: icmpClosed.of(noFlow)},
 		}
 	})
 }

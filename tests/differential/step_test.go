@@ -28,11 +28,12 @@ func (v verdict) String() string { return [...]string{"none", "drop", "input", "
 
 // step is one packet of a sequence; in fragments it is several frames.
 type step struct {
-	name    string
-	out     bool // from the server
-	frames  [][]byte
-	wait    time.Duration // before it is sent
-	differs *difference   // documented; nil for almost all
+	name      string
+	out       bool // from the server
+	frames    [][]byte
+	wait      time.Duration // before it is sent
+	differs   *difference   // documented; nil for almost all
+	mayDiffer bool          // or agree, as the rest of the policy decides
 }
 
 // as adds to the name.
@@ -51,6 +52,12 @@ func (s step) after(wait time.Duration) step {
 func (s step) but(d *difference) step {
 	s.differs = d
 	return s
+}
+
+// mayBut marks a documented difference that other rules may hide.
+func (s step) mayBut(d *difference) step {
+	s.mayDiffer = true
+	return s.but(d)
 }
 
 // hosts are the ends of a sequence, in one IP family.

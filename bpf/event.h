@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The log: packets that user space is shown. Counters count every packet, the log has some of them. */
+#ifndef PORTCULLIS_EVENT_H
+#define PORTCULLIS_EVENT_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "config.h"
+#include "maps.h"
+#include "types.h"
+
+/* A flood must neither fill the ring nor wake its reader for every packet. Each CPU logs that many a second. */
+#define EVENTS_A_SECOND 32
+
+static __always_inline bool event_allowed(__u64 time)
+{
+	__u32 zero = 0;
+	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);
+
+	if (!budget)
+		return false;
+	if (time >= budget->renewed + hz) {
+		budget->renewed = time;
+		budget->left = EVENTS_A_SECOND;
+	}
+	if (!budget->left)
+		return false;
+	budget->left--;
+	return true;
+}
+
+/* Logs a frame under a reason. `skb` tells which of the two contexts ctx is. */
+static __always_inline void log_frame(void *ctx, bool skb, __u32 ifindex, __u32 length, __u32 reason, __u64 time)
+{
+	struct event *event;
+	__u32 captured;
+	long error;
+
+	if (!length || !event_allowed(time))
+		return;
+	captured = BOUNDED((length < EVENT_FRAME ? length : EVENT_FRAME) - 1, EVENT_FRAME - 1) + 1;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event)
+		return;
+	event->time = bpf_ktime_get_boot_ns();
+	event->ifindex = ifindex;
+	event->reason = reason;
+	event->length = length;
+	event->captured = captured;
+	event->ethernet = ethernet;
+	if (skb)
+		error = bpf_skb_load_bytes(ctx, 0, event->frame, captured);
+	else
+		error = bpf_xdp_load_bytes(ctx, 0, event->frame, captured);
+	if (error)
+		event->captured = 0;
+	bpf_ringbuf_submit(event, 0);
+}
+
+#endif
