@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -29,6 +30,7 @@ type filter interface {
 	Flows(each func(loader.Flow) bool) error
 	Flush() (removed int, err error)
 	Sweep() (live, removed int, err error)
+	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
 }
 
 // kernel is the firewall of this host.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type fake struct {
 	live     int // connections that a close meets
 	flows    []loader.Flow
 	counters []loader.CounterStatus
+	logged   []loader.LoggedPacket
 	fail     error // of what changes something
 	ups      []loader.Options
 	downs    [][]string
@@ -163,6 +165,16 @@ func (f *fake) Flows(each func(loader.Flow) bool) error {
 
 func (f *fake) Flush() (int, error)      { return len(f.flows), f.fail }
 func (f *fake) Sweep() (int, int, error) { return len(f.flows), 3, f.fail }
+
+func (f *fake) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) error) error {
+	for _, p := range f.logged {
+		if err := each(p); err != nil {
+			return err
+		}
+	}
+	f.logged = nil
+	return f.fail
+}
 
 // host is a fake firewall and the user at it.
 type host struct {

@@ -28,6 +28,7 @@ func TestUsage(t *testing.T) {
 		{"up --bogus", "portcullis up --help"},
 		{"up --mode fast", "auto, native, generic or tc"},
 		{"status -o xml", "table or json"},
+		{"log bogus", `unexpected argument "bogus"`},
 		{"flows --limit many", "--limit"},
 		{"flows --limit -1", "--limit"},
 		{"help bogus", `no help on "bogus"`},
@@ -43,7 +44,7 @@ func TestUsage(t *testing.T) {
 
 func TestNotRunning(t *testing.T) {
 	h := newHost(t)
-	for _, args := range []string{"status", "down", "flows", "flows flush", "flows sweep", "open http", "close http"} {
+	for _, args := range []string{"status", "down", "flows", "flows flush", "flows sweep", "log", "log -f", "open http", "close http"} {
 		h.types(3, strings.Fields(args)...)
 		h.complains("portcullis: not running")
 		if h.stdout != "" {
@@ -64,7 +65,7 @@ func TestWithoutRoot(t *testing.T) {
 	h := newHost(t)
 	h.runs("")
 	h.privileges = errPrivileges
-	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep"} {
+	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep", "log"} {
 		h.types(1, strings.Fields(args)...)
 		if h.stderr != "portcullis: "+errPrivileges.Error()+"\n" {
 			t.Errorf("%q says %q", args, h.stderr)

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/maps"
+)
+
+// LoggedPacket is a packet that the filter has logged.
+type LoggedPacket struct {
+	Time      time.Time
+	Interface string // its name, or its index when it is gone
+	Reason    string // "invalid flags"
+	Length    int    // bytes of the whole frame
+	Ethernet  bool   // the frame begins with an Ethernet header, else with that of IP
+	Frame     []byte // its first bytes
+}
+
+// Log calls each for every packet that was logged since somebody last read the log; with follow it goes on with what
+// is logged from now on, until ctx ends or each fails.
+func (f *Filter) Log(ctx context.Context, follow bool, each func(LoggedPacket) error) error {
+	events, err := f.set.Events()
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { events.Close() })
+	defer stop()
+	var deadline time.Time
+	if !follow {
+		deadline = time.Now()
+	}
+	for {
+		e, err := events.Next(deadline)
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := each(logged(e)); err != nil {
+			return err
+		}
+	}
+}
+
+func logged(e *maps.Event) LoggedPacket {
+	name := strconv.Itoa(int(e.Interface))
+	if i, err := net.InterfaceByIndex(int(e.Interface)); err == nil {
+		name = i.Name
+	}
+	return LoggedPacket{
+		Time:      time.Now().Add(e.Time - sinceBoot()),
+		Interface: name,
+		Reason:    e.Reason.String(),
+		Length:    int(e.Length),
+		Ethernet:  e.Ethernet,
+		Frame:     e.Frame,
+	}
+}
+
+func sinceBoot() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0 // it cannot fail: every kernel that runs the filter has this clock
+	}
+	return time.Duration(now.Nano())
+}
