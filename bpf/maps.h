@@ -118,6 +118,7 @@ struct {
 /* Read by the commands, never by the datapath. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_RULES);
 	__type(key, __u32);
 	__type(value, struct rule);

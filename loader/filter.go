@@ -18,7 +18,7 @@ import (
 type Filter struct {
 	pins    pins
 	set     *maps.Set
-	tools   *tools
+	loaded  *tools // when they are first needed: see tools
 	running *maps.Running
 }
 
@@ -63,9 +63,6 @@ func open(p pins) (_ *Filter, err error) {
 	if f.set, err = maps.OpenSet(p.maps(), p.policy()); err != nil {
 		return nil, err
 	}
-	if f.tools, err = openTools(p.policy()); err != nil {
-		return nil, err
-	}
 	if f.running, err = f.set.Running(); err != nil {
 		return nil, err
 	}
@@ -101,13 +98,30 @@ func (f *Filter) dead(names []string) bool {
 
 // Close lets go of the filter, which runs on.
 func (f *Filter) Close() error {
-	if f.tools != nil {
-		f.tools.Close()
+	if f.loaded != nil {
+		f.loaded.Close()
 	}
 	if f.set != nil {
 		return f.set.Close()
 	}
 	return nil
+}
+
+// tools opens the programs that no interface runs. Most commands need none of them.
+func (f *Filter) tools() (_ *tools, err error) {
+	if f.loaded == nil {
+		f.loaded, err = openTools(f.pins.policy())
+	}
+	return f.loaded, err
+}
+
+// now asks the datapath's clock (jiffies).
+func (f *Filter) now() (uint64, error) {
+	t, err := f.tools()
+	if err != nil {
+		return 0, err
+	}
+	return jiffies(t.clock)
 }
 
 // Config returns the path of the file that the policy came from.

@@ -37,7 +37,7 @@ func protocolName(number uint8) string {
 
 // Flows calls each for every live flow until it returns false.
 func (f *Filter) Flows(each func(Flow) bool) error {
-	now, err := jiffies(f.tools.clock)
+	now, err := f.now()
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,11 @@ func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
 		result.Flush = 1
 	}
 	context := unsafe.Slice((*byte)(unsafe.Pointer(&result)), unsafe.Sizeof(result))
-	if _, err := f.tools.sweep.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
+	t, err := f.tools()
+	if err != nil {
+		return result, err
+	}
+	if _, err := t.sweep.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
 		return result, fmt.Errorf("sweep the flow tables: %w", err)
 	}
 	return result, f.set.ClearUnused()

@@ -43,7 +43,7 @@ func (f *Filter) OpenRules(rules []policy.Rule, runtime bool) (*OpenReport, erro
 		next = append(next, maps.Rule{NumberedRule: n, Runtime: runtime})
 	}
 	report.Opened = added
-	return report, f.set.PutRules(next, current)
+	return report, f.set.PutRules(next, current, current)
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
@@ -88,7 +88,7 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 		return slices.ContainsFunc(report.Closed, allows) && !slices.ContainsFunc(after.Open, allows)
 	}
 	if kill {
-		if err := f.set.PutRules(next, current); err != nil {
+		if err := f.set.PutRules(next, current, current); err != nil {
 			return nil, err
 		}
 		report.Killed, err = f.kill(concerned)
@@ -102,5 +102,5 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 		return nil, err
 	}
 	report.Kept = countEstablished(live)
-	return report, f.set.PutRules(next, current)
+	return report, f.set.PutRules(next, current, current)
 }

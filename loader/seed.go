@@ -47,16 +47,12 @@ type seeder struct {
 	states map[string]maps.FlowState
 }
 
-func newSeeder(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (*seeder, error) {
-	now, err := jiffies(clock)
-	if err != nil {
-		return nil, err
-	}
+func newSeeder(set *maps.Set, now uint64, p *policy.Policy, hz uint32) *seeder {
 	s := &seeder{set, p, hz, now, make(map[string]maps.FlowState)}
 	for _, state := range maps.FlowStates() {
 		s.states[state.String()] = state
 	}
-	return s, nil
+	return s
 }
 
 // flow makes the flow of a connection. An unanswered one goes where it may be evicted.
@@ -74,10 +70,11 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 
 // seed enters every live connection of this network namespace as a flow, and returns how many are established.
 func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int, error) {
-	s, err := newSeeder(set, clock, p, hz)
+	now, err := jiffies(clock)
 	if err != nil {
 		return 0, err
 	}
+	s := newSeeder(set, now, p, hz)
 	flows, err := s.sockets()
 	if err != nil {
 		return 0, err
@@ -170,10 +167,11 @@ func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
 
 // liveFlows returns the connections of this network namespace that are concerned.
 func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error) {
-	s, err := newSeeder(f.set, f.tools.clock, f.running.Policy, f.running.HZ)
+	now, err := f.now()
 	if err != nil {
 		return nil, err
 	}
+	s := newSeeder(f.set, now, f.running.Policy, f.running.HZ)
 	flows, err := s.sockets()
 	if err != nil {
 		return nil, err
@@ -193,7 +191,7 @@ func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error)
 
 // enter writes flows into the table, where no live one stands.
 func (f *Filter) enter(flows []maps.Flow) error {
-	now, err := jiffies(f.tools.clock)
+	now, err := f.now()
 	if err != nil {
 		return err
 	}
@@ -228,7 +226,7 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	now, err := jiffies(f.tools.clock)
+	now, err := f.now()
 	if err != nil {
 		return 0, err
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -38,7 +37,6 @@ func Up(o Options) (_ *UpReport, err error) {
 	if o.Mode == "" {
 		o.Mode = ModeAuto
 	}
-	_ = rlimit.RemoveMemlock() // only kernels before 5.11 count maps against it
 	c := &change{options: o, pins: pins{o.PinPath}}
 	if err := c.pins.prepare(); err != nil {
 		return nil, err
@@ -104,7 +102,7 @@ func (c *change) build() error {
 	for i, n := range numbered {
 		rules[i] = maps.Rule{NumberedRule: n, Runtime: slices.ContainsFunc(c.options.Runtime, n.Rule.Equal)}
 	}
-	if err := c.set.PutRules(rules, oldRules); err != nil {
+	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
 		return err
 	}
 	local, err := localPrefixes()

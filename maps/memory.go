@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapped gives work the memory of a one-entry array map, as the datapath reads and writes it.
+// mapped gives work the memory of an array map whose values fill whole words, as the datapath reads and writes it.
 func mapped(m *ebpf.Map, work func(memory []byte) error) error {
-	size := int(m.ValueSize())
+	size := int(m.ValueSize() * m.MaxEntries())
 	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the memory of %s: %w", m, err)

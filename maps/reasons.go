@@ -5,9 +5,6 @@ package maps
 import (
 	"fmt"
 	"strings"
-	"sync"
-
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -24,37 +21,6 @@ const (
 	Seen = "seen" // counted, but no packet's verdict
 )
 
-// names reads an enum of the datapath from its BTF, so that no second list can grow old.
-var names = sync.OnceValues(func() (map[string][]string, error) {
-	spec, err := bpf.LoadFirewall()
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[string][]string)
-	for _, enum := range []string{"reason", "flow_state"} {
-		var e *btf.Enum
-		if err := spec.Types.TypeByName(enum, &e); err != nil {
-			return nil, fmt.Errorf("names of enum %s: %w", enum, err)
-		}
-		list := make([]string, len(e.Values))
-		for _, v := range e.Values {
-			if v.Value < uint64(len(list)) && list[v.Value] == "" {
-				list[v.Value] = v.Name
-			}
-		}
-		out[enum] = list
-	}
-	return out, nil
-})
-
-func nameOf(enum string, value int) string {
-	all, err := names()
-	if err != nil || value >= len(all[enum]) {
-		return fmt.Sprintf("%s %d", enum, value)
-	}
-	return all[enum][value]
-}
-
 // Reasons lists every reason that is not a rule.
 func Reasons() []Reason {
 	list := make([]Reason, reasonCount)
@@ -69,7 +35,7 @@ func (r Reason) Verdict() string {
 	if r > reasonCount {
 		return Pass
 	}
-	verdict, _, _ := strings.Cut(nameOf("reason", int(r)), "_")
+	verdict, _, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
 	return strings.ToLower(verdict)
 }
 
@@ -78,7 +44,7 @@ func (r Reason) String() string {
 	if r > reasonCount {
 		return fmt.Sprintf("rule %d", r-reasonCount)
 	}
-	_, rest, _ := strings.Cut(nameOf("reason", int(r)), "_")
+	_, rest, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
 	return strings.ToLower(strings.ReplaceAll(rest, "_", " "))
 }
 
@@ -96,7 +62,7 @@ func (s FlowState) String() string {
 	if s == FlowKilled {
 		return "killed"
 	}
-	name := strings.TrimPrefix(nameOf("flow_state", int(s)), "FLOW_")
+	name := strings.TrimPrefix(bpf.FirewallFlowState(s).String(), "FLOW_")
 	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 }
 

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -27,26 +25,23 @@ type Rule struct {
 
 // Rules returns the rules in force, in the order of their numbers.
 func (s *Set) Rules() ([]Rule, error) {
-	m := s.byName[bpf.FirewallMapRules]
-	n := m.MaxEntries()
-	keys, values := make([]uint32, n), make([]bpf.FirewallRule, n)
-	var cursor ebpf.MapBatchCursor
-	if got, err := m.BatchLookup(&cursor, keys, values, nil); uint32(got) != n {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
 	var out []Rule
-	for i, key := range keys {
-		text, _, _ := bytes.Cut(values[i].Text[:], []byte{0})
-		if len(text) == 0 {
-			continue
+	err := mapped(s.byName[bpf.FirewallMapRules], func(memory []byte) error {
+		wire := unsafe.Slice((*bpf.FirewallRule)(unsafe.Pointer(unsafe.SliceData(memory))), s.Capacity())
+		for id := range wire {
+			text, _, _ := bytes.Cut(wire[id].Text[:], []byte{0})
+			if len(text) == 0 {
+				continue
+			}
+			r, err := policy.ParseRule(string(text))
+			if err != nil {
+				return fmt.Errorf("rule %d in force: %w", id, err)
+			}
+			out = append(out, Rule{policy.NumberedRule{ID: uint16(id), Rule: r}, wire[id].Runtime != 0})
 		}
-		r, err := policy.ParseRule(string(text))
-		if err != nil {
-			return nil, fmt.Errorf("rule %d in force: %w", key, err)
-		}
-		out = append(out, Rule{policy.NumberedRule{ID: uint16(key), Rule: r}, values[i].Runtime != 0})
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
 // Number gives each rule of open the number of its equal in old, so that it goes on counting, or a free one.
@@ -87,13 +82,10 @@ func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedR
 // Capacity returns the number that rule numbers stay below.
 func (s *Set) Capacity() uint32 { return s.byName[bpf.FirewallMapRules].MaxEntries() }
 
-// PutRules makes rules the rules in force. The counters of those that are not among counted begin at 0. Each port changes in one step, from what it was to what it will be:
-// new sources are there before a port asks for them, and old ones go when none does any more.
-func (s *Set) PutRules(rules, counted []Rule) error {
-	old, err := s.Rules()
-	if err != nil {
-		return err
-	}
+// PutRules makes rules the rules in force instead of old. The counters of those that are not among counted begin at 0.
+// Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
+// them, and old ones go when none does any more.
+func (s *Set) PutRules(rules, old, counted []Rule) error {
 	sources, err := s.sources()
 	if err != nil {
 		return err
@@ -151,15 +143,26 @@ func (s *Set) putRule(r Rule) error {
 	return nil
 }
 
+// The compiler holds that a policy's entry is laid out as the datapath's.
+var (
+	_ = [1]struct{}{}[unsafe.Sizeof(policy.PortEntry{})-unsafe.Sizeof(bpf.FirewallPort{})]
+	_ = [1]struct{}{}[unsafe.Offsetof(policy.PortEntry{}.Set)-unsafe.Offsetof(bpf.FirewallPort{}.Set)]
+)
+
 // putPorts writes the entries that differ, each as one word.
 func (s *Set) putPorts(c *policy.Compiled) error {
+	wanted := unsafe.Slice((*byte)(unsafe.Pointer(&c.Ports)), unsafe.Sizeof(c.Ports))
 	return mapped(s.byName[".bss"], func(memory []byte) error {
-		ports := words(memory)
-		for i, entry := range c.Ports {
-			wire := bpf.FirewallPort{Rule: entry.Rule, Set: entry.Set}
-			word := *(*uint32)(unsafe.Pointer(&wire))
-			if atomic.LoadUint32(&ports[i]) != word {
-				atomic.StoreUint32(&ports[i], word)
+		const some = 4096 // bytes: most of the ports are as they were, and compared in no time
+		for at := 0; at < len(wanted); at += some {
+			if bytes.Equal(memory[at:at+some], wanted[at:at+some]) {
+				continue
+			}
+			ports := words(memory[at : at+some])
+			for i, word := range words(wanted[at : at+some]) {
+				if atomic.LoadUint32(&ports[i]) != word {
+					atomic.StoreUint32(&ports[i], word)
+				}
 			}
 		}
 		return nil

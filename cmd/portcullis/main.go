@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ const (
 	exitNotRunning = 3
 )
 
+const memoryBeforeCollection = 128 << 20 // bytes
+
 // env is all that a command knows of the world around it.
 type env struct {
 	stdout, stderr io.Writer
@@ -36,6 +39,9 @@ type env struct {
 }
 
 func main() {
+	// A command is over before garbage is worth collecting; the limit is for the one that is not.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryBeforeCollection)
 	e := env{os.Stdout, os.Stderr, os.Getenv, kernel{}, privileged, sshConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)

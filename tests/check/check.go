@@ -45,7 +45,7 @@ var topLevel = []string{
 var workplace = regexp.MustCompile(`(^|[^A-Za-z0-9_.~})*/-])/(work|root|home)/[A-Za-z0-9_.+-]+`)
 
 // generated matches the files that bpf2go writes.
-var generated = regexp.MustCompile(`_bpfe[lb]\.(go|o)$`)
+var generated = regexp.MustCompile(`_(bpfe[lb]\.(go|o)|string\.go)$`)
 
 // headerLines is how far into a file its SPDX header may stand.
 const headerLines = 5

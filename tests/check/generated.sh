@@ -11,7 +11,7 @@ go=${1:-go}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r go.mod go.sum bpf "$copy"
-rm -f "$copy"/bpf/*_bpfel.* "$copy"/bpf/*_bpfeb.*
+rm -f "$copy"/bpf/*_bpfel.* "$copy"/bpf/*_bpfeb.* "$copy"/bpf/*_string.go
 (cd "$copy" && "$go" generate ./bpf/...)
 
 if ! diff -rq bpf "$copy/bpf" | sed "s|$copy/|generated |" >&2; then

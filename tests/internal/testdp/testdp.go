@@ -82,7 +82,7 @@ func Open(o Options) (_ *Datapath, err error) {
 		rules[i].NumberedRule = n
 		d.rules[n.Rule.String()] = maps.RuleReason(n.ID)
 	}
-	if err := set.PutRules(rules, nil); err != nil {
+	if err := set.PutRules(rules, nil, nil); err != nil {
 		return nil, err
 	}
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: set.Replacements()})
