@@ -301,10 +301,15 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		if (!pending && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
 			flow->state = FLOW_UDP_STREAM;
 		break;
+	case PROTO_GRE:
+		if (!pending)
+			flow->state = FLOW_GRE_STREAM;
+		break;
 	}
 	flow_refresh(flow, time);
 }
 
+/* The first answer makes no stream yet: it takes a packet after it, as with netfilter. */
 static __always_inline bool flow_inbound(struct flow *flow, const struct packet *packet, __u64 time)
 {
 	switch (packet->protocol) {
@@ -314,7 +319,7 @@ static __always_inline bool flow_inbound(struct flow *flow, const struct packet 
 	case PROTO_UDPLITE:
 		if (packet->invalid)
 			return false;
-		if (flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+		if (flow->answered && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_SCTP:
@@ -324,7 +329,8 @@ static __always_inline bool flow_inbound(struct flow *flow, const struct packet 
 			flow_enter(flow, FLOW_SCTP_ESTABLISHED, time);
 		break;
 	case PROTO_GRE:
-		flow->state = FLOW_GRE_STREAM;
+		if (flow->answered)
+			flow->state = FLOW_GRE_STREAM;
 		break;
 	}
 	flow_refresh(flow, time);
