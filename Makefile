@@ -22,6 +22,9 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 # What `go test -race` is worth running for: packages that need no kernel of their own.
 RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps))
 
+# Prints what tests/differential has written, which is removed before it runs.
+SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"
+
 PREFIX      ?= /usr/local
 SBINDIR     ?= $(PREFIX)/sbin
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
@@ -37,6 +40,8 @@ export GOTOOLCHAIN ?= auto
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # The program under test, for the demo and for tests.
 export PORTCULLIS = $(CURDIR)/bin/portcullis
+# Where tests/differential writes what it has compared, because go test is silent about what passes.
+export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -59,8 +64,10 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 	tests/demo.sh
 
 test: root deps-test check build ## run every check and every test (root)
+	@rm -f $(PORTCULLIS_AGREEMENT)
 	$(GO) test $(TESTFLAGS) ./...
 	@$(MAKE) --no-print-directory race
+	@$(SHOW_AGREEMENT)
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
 		"$$(command -v gcc >/dev/null && echo 'the race run' || echo 'without the race run (no gcc)')$$(\
 		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"
@@ -105,7 +112,9 @@ bench: root deps-test build ## run the benchmarks (root; BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
 
 differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
+	@rm -f $(PORTCULLIS_AGREEMENT)
 	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -batches $$((($(PACKETS) + 6999) / 7000))
+	@$(SHOW_AGREEMENT)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

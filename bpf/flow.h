@@ -306,10 +306,15 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		if (!pending && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
+	case PROTO_GRE:
+		if (!pending)
+			flow->state = FLOW_GRE_STREAM;
+		break;
 	}
 	flow_refresh(flow, time);
 }
 
+/* The first answer makes no stream yet: it takes a packet after it, as with netfilter. */
 static __always_inline bool flow_inbound(struct flow *flow, struct packet *packet, __u64 time)
 {
 	switch (packet->protocol) {
@@ -319,7 +324,7 @@ static __always_inline bool flow_inbound(struct flow *flow, struct packet *packe
 	case PROTO_UDPLITE:
 		if (packet->invalid)
 			return false;
-		if (flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
+		if (flow->answered && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_SCTP:
@@ -329,7 +334,8 @@ static __always_inline bool flow_inbound(struct flow *flow, struct packet *packe
 			flow_enter(flow, FLOW_SCTP_ESTABLISHED, time);
 		break;
 	case PROTO_GRE:
-		flow->state = FLOW_GRE_STREAM;
+		if (flow->answered)
+			flow->state = FLOW_GRE_STREAM;
 		break;
 	}
 	flow_refresh(flow, time);

@@ -133,6 +133,13 @@ var linkCases = []testCase{
 }
 
 var extensionCases = []testCase{
+	{57, "a query of ours behind an extension header", nil, 6, func(h hosts) (steps []step) {
+		for i, header := range []frame.Layer{frame.Extension{Kind: frame.ProtoDestOptions}, frame.Extension{Kind: frame.ProtoHopByHop}} {
+			f := flow{h, 40000 + uint16(i), 443}
+			steps = append(steps, f.out(header, frame.UDP{SrcPort: f.local, DstPort: f.remote}, frame.Text("query")), f.udpIn())
+		}
+		return steps
+	}},
 	{57, "IPv6 extension headers", nil, 6, func(h hosts) (steps []step) {
 		many := func(n int) (headers []frame.Layer) {
 			for range n {

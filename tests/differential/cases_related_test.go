@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -88,6 +89,27 @@ var relatedCases = []testCase{
 		return append(steps, f.out(f.echo(7, 1)),
 			f.in(f.unreachable(), quote(f.us, f.peer, 7, f.echo(7, 1))),
 			f.in(f.unreachable(), quote(f.us, f.peer, 6, f.echo(7, 1))))
+	})},
+	{51, "ICMP errors about queries of other kinds", &noICMP, 4, func(h hosts) (steps []step) {
+		for i, kind := range []uint8{frame.Timestamp, frame.InformationRequest, frame.MaskRequest} {
+			query, answer := frame.ICMPv4{Type: kind, ID: uint16(i)}, frame.ICMPv4{Type: kind + 1, ID: uint16(i)}
+			steps = append(steps, h.out(query), h.in(h.unreachable(), quote(h.us, h.peer, 8, query)),
+				h.in(h.unreachable(), quote(h.us, h.peer, 8, answer)).as("about an answer"))
+		}
+		return steps
+	}},
+	{51, "ICMP errors that quote extension headers", &noICMP, 6, one(func(f flow) []step {
+		udp, query := frame.UDP{SrcPort: f.local, DstPort: f.remote}, frame.Text("query")
+		steps := []step{f.udpOut()}
+		for _, header := range []frame.Layer{
+			frame.Extension{Kind: frame.ProtoHopByHop}, frame.Extension{Kind: frame.ProtoDestOptions},
+			frame.Extension{Kind: frame.ProtoRouting}, frame.Fragment{ID: 1}, frame.Fragment{ID: 1, MoreFragments: true},
+			frame.Fragment{ID: 1, Offset: 3},
+		} {
+			steps = append(steps, f.in(f.unreachable(), quote(f.us, f.peer, 100, header, udp, query)).as(fmt.Sprintf("%T", header)))
+		}
+		return append(steps, f.in(f.unreachable(),
+			quote(f.us, f.peer, 100, frame.Extension{Kind: frame.ProtoDestOptions}, frame.UDP{SrcPort: 1, DstPort: 2})))
 	})},
 	{51, "ICMP errors that quote fragments", &noICMP, 4, one(func(f flow) []step {
 		quoted := func(offset uint16, more bool) frame.Raw {

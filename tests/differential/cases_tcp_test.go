@@ -135,6 +135,16 @@ var clientCases = []testCase{
 		}
 		return append(steps, f.tcpIn(dataFlags, 5001, 1001, frame.Text("goes on")))
 	})},
+	{13, "wrong data offsets in an open connection", nil, 0, opened(func(f flow) []step {
+		data := frame.TCP{SrcPort: f.remote, DstPort: f.local, Flags: dataFlags, Seq: 5001, Ack: 1001}
+		short, long := data, data
+		short.DataOffset, long.DataOffset = frame.Exactly(4), frame.Exactly(15)
+		return []step{
+			f.in(short, frame.Text("data")).as("offset 4"),
+			f.in(long, frame.Text("data")).as("offset 15"),
+			f.tcpIn(dataFlags, 5001, 1001, frame.Text("goes on")),
+		}
+	})},
 	{40, "SYN in TIME_WAIT", nil, 0, opened(func(f flow) []step {
 		return []step{
 			f.tcpOut(frame.FIN|frame.ACK, 1001, 5001),

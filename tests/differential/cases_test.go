@@ -17,7 +17,7 @@ type testCase struct {
 	steps  func(hosts) []step
 }
 
-var cases = slices.Concat(unsolicitedCases, addressCases, clientCases, serverCases, udpCases, icmpCases, relatedCases,
+var cases = slices.Concat(unsolicitedCases, addressCases, clientCases, serverCases, udpCases, sctpCases, icmpCases, relatedCases,
 	otherCases, fragmentCases, linkCases, extensionCases, timeoutCases)
 
 // notApplicable are cases of the list that no sequence here can stand for.

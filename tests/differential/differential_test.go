@@ -15,7 +15,26 @@ import (
 // tally is how the cases of a mode and family came out.
 type tally struct {
 	cases, packets, letIn, differences int
+	met                                map[*difference]bool
 	wrong                              []string
+}
+
+func (c *tally) add(other *tally) {
+	c.cases += other.cases
+	c.packets += other.packets
+	c.letIn += other.letIn
+	c.differences += other.differences
+	for d := range other.met {
+		c.meet(d)
+	}
+	c.wrong = append(c.wrong, other.wrong...)
+}
+
+func (c *tally) meet(d *difference) {
+	if c.met == nil {
+		c.met = make(map[*difference]bool)
+	}
+	c.met[d] = true
 }
 
 func (c *tally) String() string {
@@ -31,6 +50,7 @@ func (c *tally) compare(name string, steps []step, netfilter, ours []verdict) {
 		case s.out:
 		case s.differs != nil && netfilter[i] == s.differs.netfilter && ours[i] == s.differs.ours:
 			c.differences++
+			c.meet(s.differs)
 		case s.differs != nil && !(s.mayDiffer && netfilter[i] == ours[i]):
 			c.wrong = append(c.wrong, fmt.Sprintf("%s\n  step %d: %s\n  netfilter: %s, Portcullis: %s; documented: %s, %s",
 				name, i+1, s.name, netfilter[i], ours[i], s.differs.netfilter, s.differs.ours))
@@ -79,18 +99,14 @@ func TestPortcullisDecidesAsNetfilterDoes(t *testing.T) {
 		})
 		for m, byFamily := range differ(t, w.sides(t, modes), chosen) {
 			for f, result := range byFamily {
-				sum := &total[m][f]
-				sum.cases += result.cases
-				sum.packets += result.packets
-				sum.letIn += result.letIn
-				sum.differences += result.differences
-				sum.wrong = append(sum.wrong, result.wrong...)
+				total[m][f].add(&result)
 			}
 		}
 	}
 	for m, mode := range modes {
 		for f, h := range families {
 			sum := &total[m][f]
+			report("named", mode, h, sum)
 			t.Logf("%s, %s: %s", mode, h, sum)
 			if sum.letIn == 0 {
 				t.Errorf("%s, %s: nothing is let in, so nothing is compared", mode, h)

@@ -193,7 +193,7 @@ func TestRandomSequences(t *testing.T) {
 	sides := liberal.sides(t, modes)
 	r := rand.New(rand.NewPCG(*seed, 0))
 	for _, h := range families {
-		packets, letIn, left := 0, 0, 0
+		left, tallies := 0, make([]tally, len(modes))
 		found := make(map[string]int)
 		for range *batches {
 			all := make([][]move, sequences)
@@ -210,12 +210,13 @@ func TestRandomSequences(t *testing.T) {
 					case unlike(all[n][:at[1]+1]):
 						left++
 					case verdicts[0][i] == verdicts[m+1][i]:
-						packets++
+						tallies[m].packets++
 						if verdicts[0][i] == input {
-							letIn++
+							tallies[m].letIn++
 						}
 					default:
 						parted[n] = true
+						tallies[m].wrong = append(tallies[m].wrong, fmt.Sprintf("a random sequence, seed %d", *seed))
 						if len(found) < 8 {
 							pair := []*side{sides[0], sides[m+1]}
 							found[explain(t, pair, h, shrink(t, pair, h, all[n][:at[1]+1]))]++
@@ -224,10 +225,13 @@ func TestRandomSequences(t *testing.T) {
 				}
 			}
 		}
-		t.Logf("%s: %d packets agree, %d of them let in; %d follow a documented difference and do not count", h, packets, letIn, left)
-		if letIn == 0 {
-			t.Errorf("%s: nothing is let in, so nothing is compared", h)
+		for m, mode := range modes {
+			report("random", mode, h, &tallies[m])
+			if tallies[m].letIn == 0 {
+				t.Errorf("%s, %s: nothing is let in, so nothing is compared", mode, h)
+			}
 		}
+		t.Logf("%s: %d packets follow a documented difference and do not count", h, left)
 		for text, times := range found {
 			t.Errorf("%s, seed %d: %d times in all modes%s", h, *seed, times, text)
 		}

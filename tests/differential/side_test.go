@@ -208,6 +208,8 @@ func (s *side) send(out bool, f []byte) error {
 	return unix.Sendto(s.raw6, packet, 0, to)
 }
 
+var errBarrier = errors.New("the observer does not see barrier")
+
 // barrier waits until all that went in before is decided, and fills in the verdicts.
 func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 	if !s.afterInbound {
@@ -221,7 +223,7 @@ func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 	for {
 		seen, err := s.log.next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("%s: the observer does not see barrier %d", s.name, s.barriers)
+			return fmt.Errorf("%s: %w %d", s.name, errBarrier, s.barriers)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: read what the observer saw: %w", s.name, err)
