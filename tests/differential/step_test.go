@@ -21,7 +21,7 @@ const (
 	none      verdict = iota // it went out: nobody is asked
 	drop                     // it was not seen behind the filter
 	input                    // it reached this host
-	forwarded                // it was on its way through
+	forwarded                // it arrived on the other side
 )
 
 func (v verdict) String() string { return [...]string{"none", "drop", "input", "forward"}[v] }
@@ -30,6 +30,7 @@ func (v verdict) String() string { return [...]string{"none", "drop", "input", "
 type step struct {
 	name    string
 	out     bool // from the server
+	inside  bool // from the host behind it
 	frames  [][]byte
 	wait    time.Duration // before it is sent
 	differs *difference   // documented; nil for almost all

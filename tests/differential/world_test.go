@@ -25,6 +25,8 @@ type world struct {
 	notOnEth0  bool              // but eth0 is said not to forward IPv6
 	rules      []string          // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
 	forward    string            // policy of FORWARD; "": DROP
+	through    []string          // rules of FORWARD
+	nat        string            // what nft is told on both sides
 	sysctls    map[string]string // of netfilter
 	policy     string            // the same in the words of our policy file
 	flows      int               // that our flow table holds; 0: few, so that it is quickly emptied
@@ -91,6 +93,9 @@ func (w world) netfilterSide(t testing.TB) *side {
 		text := fmt.Sprintf("*filter\n:INPUT DROP\n:FORWARD %s\n:OUTPUT ACCEPT\n", cmp.Or(w.forward, "DROP"))
 		for _, rule := range w.rules {
 			text += "-A INPUT -i eth0 " + strings.ReplaceAll(rule, "PROTO-icmp", icmp) + "\n"
+		}
+		for _, rule := range w.through {
+			text += "-A FORWARD " + rule + "\n"
 		}
 		restore := s.lab.Server.Command(command)
 		restore.Stdin = strings.NewReader(text + "COMMIT\n")
