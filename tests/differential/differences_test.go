@@ -29,17 +29,20 @@ var (
 	openPort     = &difference{"ICMP error about a packet from an open port", drop, input}
 	splitHeader  = &difference{"TCP header split over fragments", input, drop}
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
+	notNamed     = &difference{"interfaces that are not named", drop, input}
+	aboutAnswer  = &difference{"ICMP error about an answer to a host behind this one, on its way back out of the same interface", forwarded, drop}
+	cutOff       = &difference{"a header cut off before the ports, under `forward: accept`", forwarded, drop}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
+		notNamed, aboutAnswer, cutOff,
 	}
 )
 
 // notPlayed are the rows that two verdicts about a packet cannot show.
 var notPlayed = map[string]string{
-	"loopback, and the host's own addresses":   "not on eth0",
-	"interfaces that are not named":            "not on eth0",
-	"later fragments of a packet to this host": "no verdict of their own behind reassembly",
-	"more than 2 VLAN tags":                    "without VLAN devices neither side lets it in",
+	"loopback, and the host's own addresses":                                            "not on eth0",
+	"later fragments of a packet to this host":                                          "no verdict of their own behind reassembly",
+	"more than 2 VLAN tags":                                                             "without VLAN devices neither side lets it in",
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`": "netfilter does not see it leave either: open ports only",
 	"answer to one of very many unanswered packets":                                     "the size of a table",
 	"published container ports (DNAT)":                                                  "needs NAT",

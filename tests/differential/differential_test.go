@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portcullis-firewall/portcullis/loader"
 )
 
 // tally is how the cases of a mode and family came out.
@@ -90,15 +92,29 @@ func TestPortcullisDecidesAsNetfilterDoes(t *testing.T) {
 	}
 	for m, mode := range modes {
 		for f, h := range families {
-			sum := &total[m][f]
-			t.Logf("%s, %s: %s", mode, h, sum)
-			if sum.letIn == 0 {
-				t.Errorf("%s, %s: nothing is let in, so nothing is compared", mode, h)
-			}
-			if len(sum.wrong) > 0 {
-				t.Errorf("%s, %s:\n%s", mode, h, strings.Join(sum.wrong, "\n"))
-			}
+			total[m][f].report(t, mode, h)
 		}
+	}
+}
+
+// mustAgree plays cases in one world.
+func (w world) mustAgree(t *testing.T, cases []testCase) {
+	t.Helper()
+	for m, byFamily := range differ(t, w.sides(t, modes), cases) {
+		for f := range byFamily {
+			byFamily[f].report(t, modes[m], families[f])
+		}
+	}
+}
+
+func (c *tally) report(t *testing.T, mode loader.Mode, h hosts) {
+	t.Helper()
+	t.Logf("%s, %s: %s", mode, h, c)
+	if c.letIn == 0 {
+		t.Errorf("%s, %s: nothing is let in, so nothing is compared", mode, h)
+	}
+	if len(c.wrong) > 0 {
+		t.Errorf("%s, %s:\n%s", mode, h, strings.Join(c.wrong, "\n"))
 	}
 }
 
