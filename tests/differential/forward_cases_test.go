@@ -42,18 +42,18 @@ func forwardCases(w *world) []testCase {
 			next := flow{h.behind(), 40001, 443}
 			return []step{
 				router.udpOut(), host.udpIn(), router.udpIn(),
-				fromInside(next.udpOut()), flow{h, 40001, 443}.udpIn(), next.udpIn(),
+				next.udpOut(), flow{h, 40001, 443}.udpIn(), next.udpIn(),
 				h.out(h.echo(7, 1)), host.in(h.echoReply(7, 1)), h.in(h.echoReply(7, 1)),
-				fromInside(host.out(h.echo(8, 1))), host.in(h.echoReply(8, 1)),
+				host.out(h.echo(8, 1)), host.in(h.echoReply(8, 1)),
 			}
 		}},
 		{name: "ports that are open on the router, in use inside", steps: func(h hosts) []step {
 			f := flow{h.behind(), 80, 40000}
 			return []step{
 				f.tcpIn(frame.SYN, 5000, 0),
-				fromInside(f.tcpOut(frame.SYN|frame.ACK, 1000, 5001)),
+				f.tcpOut(frame.SYN|frame.ACK, 1000, 5001),
 				f.tcpIn(frame.ACK, 5001, 1001),
-				fromInside(f.tcpOut(frame.ACK, 1001, 5001)).as("in mid-stream"),
+				f.tcpOut(frame.ACK, 1001, 5001).as("in mid-stream"),
 				f.tcpIn(dataFlags, 5001, 1001, frame.Text("data")),
 				f.in(f.unreachable(), quote(f.us, f.peer, 20,
 					frame.TCP{SrcPort: 80, DstPort: 40000, Flags: frame.ACK, Seq: 1001, Ack: 5001})),
@@ -64,7 +64,7 @@ func forwardCases(w *world) []testCase {
 		{name: "what a host inside sends that begins nothing", steps: func(h hosts) (steps []step) {
 			for i, flags := range append(slices.Clone(strange), frame.SYN|frame.ACK) {
 				f := flow{h.behind(), 40000 + uint16(i), 443}
-				steps = append(steps, fromInside(f.tcpOut(flags, 1000, 5000)),
+				steps = append(steps, f.tcpOut(flags, 1000, 5000),
 					f.tcpIn(frame.ACK, 5000, 1001), f.tcpIn(frame.SYN|frame.ACK, 5000, 1001))
 			}
 			return steps
@@ -72,7 +72,7 @@ func forwardCases(w *world) []testCase {
 		{name: "a wrong checksum from inside", steps: func(h hosts) []step {
 			f := flow{h.behind(), 40000, 443}
 			return []step{
-				fromInside(f.out(frame.UDP{SrcPort: f.local, DstPort: f.remote, Checksum: frame.Exactly(1)}, frame.Text("query"))),
+				f.out(frame.UDP{SrcPort: f.local, DstPort: f.remote, Checksum: frame.Exactly(1)}, frame.Text("query")),
 				f.udpIn().but(checksum.through(w)),
 			}
 		}},
@@ -80,10 +80,10 @@ func forwardCases(w *world) []testCase {
 			f := flow{h.behind(), 40000, 443}
 			answer := quote(f.peer, f.us, 100, frame.UDP{SrcPort: f.remote, DstPort: f.local}, frame.Text("answer"))
 			return []step{
-				fromInside(f.out(f.unreachable(), answer)).as("before anything"),
+				f.out(f.unreachable(), answer).as("before anything"),
 				f.in(f.echo(9, 1)),
-				fromInside(f.udpOut()), f.udpIn(),
-				fromInside(f.out(f.unreachable(), answer)),
+				f.udpOut(), f.udpIn(),
+				f.out(f.unreachable(), answer),
 				fromInside(packet(f.second, f.peer, f.unreachable(), answer)).as("from a router"),
 				fromInside(packet(f.us, f.other, f.unreachable(), answer)).as("to somebody else"),
 				f.in(f.unreachable(), quote(f.us, f.peer, 8, f.unreachable())).as("an error about an error"),
@@ -110,8 +110,8 @@ func forwardCases(w *world) []testCase {
 				hops = 7
 			}
 			return []step{
-				with(fromInside(f.udpOut()), hops, 1),
-				fromInside(f.udpOut()),
+				with(f.udpOut(), hops, 1),
+				f.udpOut(),
 				with(f.udpIn(), hops, 1),
 				with(f.udpIn(), hops, 2),
 			}

@@ -31,6 +31,15 @@ var (
 		forward:    "ACCEPT",
 		policy:     script.policy + "forward: accept\n",
 	}
+	liberalRouter = world{
+		name:       "forward: established, random sequences",
+		forwarding: true,
+		rules:      liberal.rules,
+		through:    outward,
+		sysctls:    liberal.sysctls,
+		policy:     liberal.policy + "forward: established\n",
+		flows:      liberal.flows,
+	}
 	forwardShort = world{
 		name:       "forward: established, with short timeouts",
 		forwarding: true,
@@ -46,17 +55,11 @@ var (
 
 // behind is the host inside, in the place that the server has in the cases.
 func (h hosts) behind() hosts {
-	h.us, h.second = h.inside, insideSecondV4
+	h.us, h.second, h.routed = h.inside, insideSecondV4, true
 	if h.six {
 		h.second = insideSecondV6
 	}
 	return h
-}
-
-// fromInside makes a step one of the host inside.
-func fromInside(s step) step {
-	s.out, s.inside = false, true
-	return s
 }
 
 // notRouted are the cases about the host itself, its link, or its groups.
@@ -68,8 +71,8 @@ func (c testCase) routed(w *world) testCase {
 	c.steps = func(h hosts) []step {
 		steps := played(h.behind())
 		for i, s := range steps {
-			if s.out {
-				steps[i] = fromInside(s)
+			if s.out { // it was made from addresses, not by what hosts send
+				steps[i].out, steps[i].inside = false, true
 			}
 			steps[i].differs = routedDifference(s, w)
 		}
@@ -134,4 +137,8 @@ func TestForwarding(t *testing.T) {
 		}
 		t.Run(w.name, func(t *testing.T) { w.mustAgree(t, chosen) })
 	}
+}
+
+func TestRandomSequencesThroughARouter(t *testing.T) {
+	playRandom(t, liberalRouter, []hosts{families[0].behind(), families[1].behind()}, (*batches+9)/10)
 }

@@ -60,18 +60,23 @@ type hosts struct {
 	us, second  netip.Addr
 	peer, other netip.Addr
 	inside      netip.Addr // behind us, where we route
+	routed      bool       // we are the host inside
 }
 
 var families = []hosts{
-	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4},
-	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6},
+	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, false},
+	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, false},
 }
 
 func (h hosts) String() string {
+	text := "IPv4"
 	if h.six {
-		return "IPv6"
+		text = "IPv6"
 	}
-	return "IPv4"
+	if h.routed {
+		text += ", routed"
+	}
+	return text
 }
 
 func ip(src, dst netip.Addr) frame.Layer {
@@ -113,11 +118,23 @@ func whole(name string, frames ...[]byte) step { return step{name: name, frames:
 
 func (h hosts) in(layers ...frame.Layer) step { return packet(h.peer, h.us, layers...) }
 
-func (h hosts) out(layers ...frame.Layer) step { return sent(packet(h.us, h.peer, layers...)) }
+func (h hosts) out(layers ...frame.Layer) step {
+	s := packet(h.us, h.peer, layers...)
+	if h.routed {
+		return fromInside(s)
+	}
+	return sent(s)
+}
 
 // sent makes a step one of the server.
 func sent(s step) step {
 	s.out = true
+	return s
+}
+
+// fromInside makes a step one of the host behind the server.
+func fromInside(s step) step {
+	s.inside = true
 	return s
 }
 
