@@ -31,10 +31,12 @@ var (
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
 	notNamed     = &difference{"interfaces that are not named", drop, input}
 	aboutAnswer  = &difference{"ICMP error about an answer to a host behind this one, on its way back out of the same interface", forwarded, drop}
+	givenUp      = &difference{"to an address that this host has given up since `up`", drop, forwarded}
+	markRouted   = &difference{"to a transparent proxy (TPROXY), or routed here by a mark", input, drop}
 	cutOff       = &difference{"a header cut off before the ports, under `forward: accept`", forwarded, drop}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		notNamed, aboutAnswer, cutOff,
+		notNamed, givenUp, markRouted, aboutAnswer, cutOff,
 	}
 )
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,7 +97,8 @@ func newSide(t testing.TB, name string, w world) *side {
 	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
 	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
-	server.Run(t, "nft", observers)
+	server.Run(t, "nft", observers+w.nft)
+	s.ip(t, w.before)
 	client.Run(t, "nft", muteHost)
 	server.Do(t, func() (err error) {
 		if s.log, err = listen(); err != nil {
@@ -121,6 +123,16 @@ func newSide(t testing.TB, name string, w world) *side {
 	}
 	s.cpu = int(sideCount.Add(1))
 	return s
+}
+
+// ip runs commands of the server's ip.
+func (s *side) ip(t testing.TB, commands string) {
+	t.Helper()
+	for line := range strings.Lines(commands) {
+		if words := strings.Fields(line); len(words) > 0 {
+			s.lab.Server.IP(t, words...)
+		}
+	}
 }
 
 func macText(m frame.MAC) string {

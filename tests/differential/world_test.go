@@ -26,7 +26,9 @@ type world struct {
 	rules      []string          // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
 	forward    string            // policy of FORWARD; "": DROP
 	through    []string          // rules of FORWARD
-	nat        string            // what nft is told on both sides
+	nft        string            // what the server's nft is told, on both sides
+	before     string            // what its ip is told, on both sides, one command a line
+	after      string            // and what once the filter is up
 	sysctls    map[string]string // of netfilter
 	policy     string            // the same in the words of our policy file
 	flows      int               // that our flow table holds; 0: few, so that it is quickly emptied
@@ -174,6 +176,9 @@ func (w world) sides(t testing.TB, modes []loader.Mode) []*side {
 	sides := []*side{w.netfilterSide(t)}
 	for _, mode := range modes {
 		sides = append(sides, w.portcullisSide(t, mode))
+	}
+	for _, s := range sides {
+		s.ip(t, w.after)
 	}
 	return sides
 }
