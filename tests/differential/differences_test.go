@@ -31,12 +31,13 @@ var (
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
 	notNamed     = &difference{"interfaces that are not named", drop, input}
 	aboutAnswer  = &difference{"ICMP error about an answer to a host behind this one, on its way back out of the same interface", forwarded, drop}
+	published    = &difference{"published container ports (DNAT)", forwarded, drop}
 	givenUp      = &difference{"to an address that this host has given up since `up`", drop, forwarded}
 	markRouted   = &difference{"to a transparent proxy (TPROXY), or routed here by a mark", input, drop}
 	cutOff       = &difference{"a header cut off before the ports, under `forward: accept`", forwarded, drop}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		notNamed, givenUp, markRouted, aboutAnswer, cutOff,
+		notNamed, published, givenUp, markRouted, aboutAnswer, cutOff,
 	}
 )
 
@@ -47,7 +48,6 @@ var notPlayed = map[string]string{
 	"more than 2 VLAN tags":                                                             "without VLAN devices neither side lets it in",
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`": "netfilter does not see it leave either: open ports only",
 	"answer to one of very many unanswered packets":                                     "the size of a table",
-	"published container ports (DNAT)":                                                  "needs NAT",
 	"a flow that was idle for 7/8 of its timeout":                                       "a matter of timing",
 }
 

@@ -61,11 +61,12 @@ type hosts struct {
 	peer, other netip.Addr
 	inside      netip.Addr // behind us, where we route
 	routed      bool       // we are the host inside
+	masked      bool       // what it sends gets our address on its way
 }
 
 var families = []hosts{
-	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, false},
-	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, false},
+	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, false, false},
+	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, false, false},
 }
 
 func (h hosts) String() string {
@@ -75,6 +76,9 @@ func (h hosts) String() string {
 	}
 	if h.routed {
 		text += ", routed"
+	}
+	if h.masked {
+		text += ", masqueraded"
 	}
 	return text
 }
@@ -119,11 +123,13 @@ func whole(name string, frames ...[]byte) step { return step{name: name, frames:
 func (h hosts) in(layers ...frame.Layer) step { return packet(h.peer, h.us, layers...) }
 
 func (h hosts) out(layers ...frame.Layer) step {
-	s := packet(h.us, h.peer, layers...)
-	if h.routed {
-		return fromInside(s)
+	switch {
+	case h.masked:
+		return fromInside(packet(h.inside, h.peer, layers...))
+	case h.routed:
+		return fromInside(packet(h.us, h.peer, layers...))
 	}
-	return sent(s)
+	return sent(packet(h.us, h.peer, layers...))
 }
 
 // sent makes a step one of the server.

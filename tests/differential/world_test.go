@@ -4,6 +4,7 @@ package differential
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -108,13 +109,7 @@ func (w world) netfilterSide(t testing.TB) *side {
 	for key, value := range w.sysctls {
 		s.lab.Server.Sysctl(t, "netfilter/nf_conntrack_"+key, value)
 	}
-	var handle *netlink.Handle
-	s.lab.Server.Do(t, func() (err error) {
-		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
-		return err
-	})
-	t.Cleanup(handle.Close)
-	s.flush = func() error { return handle.ConntrackTableFlush(netlink.ConntrackTable) }
+	s.flush = s.conntrackFlush(t)
 	return s
 }
 
@@ -139,11 +134,23 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	})
 	t.Cleanup(func() { filter.Close() })
 	withoutGRO(t, s.lab.Server)
+	forget := s.conntrackFlush(t) // for NAT: otherwise nothing is tracked
 	s.flush = func() error {
 		_, err := filter.Flush()
-		return err
+		return errors.Join(err, forget())
 	}
 	return s
+}
+
+func (s *side) conntrackFlush(t testing.TB) func() error {
+	t.Helper()
+	var handle *netlink.Handle
+	s.lab.Server.Do(t, func() (err error) {
+		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
+		return err
+	})
+	t.Cleanup(handle.Close)
+	return func() error { return handle.ConntrackTableFlush(netlink.ConntrackTable) }
 }
 
 // withoutGRO keeps the kernel from making one packet of several, of which the observer would see one.
