@@ -11,8 +11,6 @@ import (
 // forwardCases are sequences in which the router itself and the hosts on both its sides have a part.
 func forwardCases(w *world) []testCase {
 	return []testCase{
-		{name: "to the router itself", steps: func(h hosts) []step { return h.syns(h.peer, h.us) }},
-		{name: "through the router", steps: through},
 		{name: "to the router from inside, which is not on eth0", steps: func(h hosts) (steps []step) {
 			for _, s := range h.syns(h.inside, h.us) {
 				steps = append(steps, fromInside(s).but(notNamed))

@@ -53,6 +53,8 @@ var (
 	// Docker lets in what it has published.
 	natEstablished = withNAT(world{name: "forward: established", forwarding: true, policy: "forward: established\n",
 		through: outward}, "-i eth0 -m conntrack --ctstate DNAT -j ACCEPT")
+	natLiberal = withNAT(world{name: "random sequences", forwarding: true, policy: "forward: established\n",
+		through: outward, sysctls: liberal.sysctls, flows: liberal.flows})
 	natAccept = withNAT(world{name: "forward: accept", forwarding: true, policy: "forward: accept\n", forward: "ACCEPT"})
 )
 
@@ -151,10 +153,18 @@ func TestNAT(t *testing.T) {
 	for _, w := range []*world{&natDrop, &natEstablished, &natAccept} {
 		var chosen []testCase
 		for _, c := range cases {
-			if !slices.Contains(notRouted, c.number) && c.in != &short {
+			if c.in != &short && !slices.Contains(notRouted, c.number) {
 				chosen = append(chosen, c.masqueraded(w))
 			}
 		}
 		t.Run(w.name, func(t *testing.T) { w.mustAgree(t, append(chosen, natCases(w)...)) })
 	}
+}
+
+func TestRandomSequencesThroughNAT(t *testing.T) {
+	ends := slices.Clone(families)
+	for i := range ends {
+		ends[i].masked = true
+	}
+	playRandom(t, natLiberal, ends, (*batches+14)/15)
 }

@@ -50,25 +50,12 @@ var (
 		rules:  []string{established, "-p tcp --dport 80 -j ACCEPT"},
 		policy: "open: [80/tcp]\nicmp: drop\n",
 	}
-	router = world{
-		name:       "a router",
-		forwarding: true,
-		rules:      script.rules,
-		policy:     script.policy,
-	}
 	halfRouter = world{
 		name:       "a router, but not on eth0",
 		forwarding: true,
 		notOnEth0:  true,
 		rules:      script.rules,
 		policy:     script.policy,
-	}
-	openRouter = world{
-		name:       "a router that forwards everything",
-		forwarding: true,
-		rules:      script.rules,
-		forward:    "ACCEPT",
-		policy:     script.policy + "forward: accept\n",
 	}
 	short = world{
 		name:  "short timeouts",
@@ -106,10 +93,7 @@ func (w world) netfilterSide(t testing.TB) *side {
 			t.Fatalf("%s: %v\n%s", command, err, out)
 		}
 	}
-	for key, value := range w.sysctls {
-		s.lab.Server.Sysctl(t, "netfilter/nf_conntrack_"+key, value)
-	}
-	s.flush = s.conntrackFlush(t)
+	s.flush = s.conntrack(t, w)
 	return s
 }
 
@@ -134,7 +118,7 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	})
 	t.Cleanup(func() { filter.Close() })
 	withoutGRO(t, s.lab.Server)
-	forget := s.conntrackFlush(t) // for NAT: otherwise nothing is tracked
+	forget := s.conntrack(t, w) // which NAT needs here too; otherwise nothing is tracked
 	s.flush = func() error {
 		_, err := filter.Flush()
 		return errors.Join(err, forget())
@@ -142,8 +126,12 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	return s
 }
 
-func (s *side) conntrackFlush(t testing.TB) func() error {
+// conntrack sets connection tracking up, and returns how to make it forget.
+func (s *side) conntrack(t testing.TB, w world) (flush func() error) {
 	t.Helper()
+	for key, value := range w.sysctls {
+		s.lab.Server.Sysctl(t, "netfilter/nf_conntrack_"+key, value)
+	}
 	var handle *netlink.Handle
 	s.lab.Server.Do(t, func() (err error) {
 		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
