@@ -44,8 +44,8 @@ func wireOf(t testing.TB, h *lab.Host, name string) (w wire) {
 	return w
 }
 
-// hop is a way from a wire to an observer, and the verdict about what is seen there. A barrier goes over all of them,
-// in order: what a packet's hop has seen is on the next one before the barrier is.
+// hop is a way from a wire to an observer, and the verdict about what is seen there. A barrier goes over one after the
+// other, each time behind all that was sent before: first to the server, then on from it.
 type hop struct {
 	wire wire
 	log  *logReader
