@@ -147,7 +147,7 @@ func agree(t testing.TB, sides []*side, h hosts, moves []move) (steps []step, ve
 	}
 	verdicts = together(t, sides, steps)
 	for i := range steps {
-		if verdicts[0][i] != verdicts[1][i] && !unlike(moves[:i+1]) {
+		if verdicts[0][i] != verdicts[1][i] && !h.unlike(moves[:i+1]) {
 			return steps, verdicts, i
 		}
 	}
@@ -209,7 +209,7 @@ func playRandom(t *testing.T, w world, ends []hosts, batches int) {
 				for i, at := range of {
 					switch n := at[0]; {
 					case steps[i].out || parted[n]:
-					case unlike(all[n][:at[1]+1]):
+					case h.unlike(all[n][:at[1]+1]):
 						left++
 					case verdicts[0][i] == verdicts[m+1][i]:
 						packets++
