@@ -103,8 +103,13 @@ func forwards() bool {
 	return false
 }
 
-// localPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of all tables.
+// localPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table
+// local and of VRFs. A routing rule decides which packets ask any other table: the datapath asks the kernel about them.
 func localPrefixes() ([]netip.Prefix, error) {
+	tables, err := localTables()
+	if err != nil {
+		return nil, err
+	}
 	var out []netip.Prefix
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
@@ -112,7 +117,8 @@ func localPrefixes() ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("list local routes: %w", err)
 		}
 		for _, r := range routes {
-			if r.Type != unix.RTN_LOCAL && r.Type != unix.RTN_BROADCAST && r.Type != unix.RTN_ANYCAST || r.Dst == nil {
+			if r.Type != unix.RTN_LOCAL && r.Type != unix.RTN_BROADCAST && r.Type != unix.RTN_ANYCAST ||
+				!slices.Contains(tables, r.Table) {
 				continue
 			}
 			addr, ok := netip.AddrFromSlice(r.Dst.IP)
@@ -127,4 +133,19 @@ func localPrefixes() ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+// localTables are the routing tables whose local routes hold for all that comes in.
+func localTables() ([]int, error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list VRFs: %w", err)
+	}
+	tables := []int{unix.RT_TABLE_LOCAL}
+	for _, l := range links {
+		if vrf, ok := l.(*netlink.Vrf); ok {
+			tables = append(tables, int(vrf.Table))
+		}
+	}
+	return tables, nil
 }

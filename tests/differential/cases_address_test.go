@@ -59,8 +59,9 @@ var addressCases = []testCase{
 		}
 		return h.syns(h.peer, netip.MustParseAddr("192.0.2.77"))
 	}},
-	{22, "through this host, which routes", &router, 0, through},
-	{22, "through this host, which routes everything", &openRouter, 0, through},
+	{22, "through this host, which routes", &forwardDrop, 0, through},
+	{22, "through this host, which routes answers", &forwardEstablished, 0, through},
+	{22, "through this host, which routes everything", &forwardAccept, 0, through},
 	{23, "through this host, which routes, but not on eth0", &halfRouter, 6, through},
 	{24, "to another MAC address", nil, 0, func(h hosts) []step {
 		return []step{whole("SYN to port 80", frame.Build(frame.Ethernet{Dst: frame.MAC{2, 0, 0, 0, 0, 9}, Src: clientMAC},

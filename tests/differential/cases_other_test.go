@@ -170,8 +170,8 @@ var extensionCases = []testCase{
 			}
 		}
 		return append(steps,
-			h.in(append(many(11), frame.TCP{SrcPort: 30000, DstPort: 80, Flags: frame.SYN})...).but(manyHeaders),
-			h.in(append(many(11), frame.TCP{SrcPort: 30000, DstPort: 22, Flags: frame.SYN})...))
+			h.in(append(many(11), frame.TCP{SrcPort: 30000, DstPort: 80, Flags: frame.SYN})...).as("11 headers").but(manyHeaders),
+			h.in(append(many(11), frame.TCP{SrcPort: 30000, DstPort: 22, Flags: frame.SYN})...).as("11 headers"))
 	}},
 	{57, "IPv6 extension headers that lie", nil, 6, func(h hosts) []step {
 		syn := frame.TCP{SrcPort: 30000, DstPort: 80, Flags: frame.SYN}

@@ -30,20 +30,25 @@ var (
 	strayToOpen  = &difference{"TCP to an open port from no connection, under `invalid: drop`", drop, input}
 	splitHeader  = &difference{"TCP header split over fragments", input, drop}
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
+	notNamed     = &difference{"interfaces that are not named", drop, input}
+	aboutAnswer  = &difference{"ICMP error about an answer to a host behind this one, on its way back out of the same interface", forwarded, drop}
+	published    = &difference{"published container ports (DNAT)", forwarded, drop}
+	givenUp      = &difference{"to an address that this host has given up since `up`", drop, forwarded}
+	markRouted   = &difference{"to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", input, drop}
+	cutOff       = &difference{"a header cut off before the ports, under `forward: accept`", forwarded, drop}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, strayToOpen, splitHeader, manyHeaders,
+		notNamed, published, givenUp, markRouted, aboutAnswer, cutOff,
 	}
 )
 
 // notPlayed are the rows that two verdicts about a packet cannot show.
 var notPlayed = map[string]string{
-	"loopback, and the host's own addresses":   "not on eth0",
-	"interfaces that are not named":            "not on eth0",
-	"later fragments of a packet to this host": "no verdict of their own behind reassembly",
-	"more than 2 VLAN tags":                    "without VLAN devices neither side lets it in",
+	"loopback, and the host's own addresses":                                               "not on eth0",
+	"later fragments of a packet to this host, or through it under `forward: established`": "no verdict of their own behind reassembly",
+	"more than 2 VLAN tags": "without VLAN devices neither side lets it in",
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`": "netfilter does not see it leave either: open ports only",
 	"answer to one of very many unanswered packets":                                     "the size of a table",
-	"published container ports (DNAT)":                                                  "needs NAT",
 	"a flow that was idle for 7/8 of its timeout":                                       "a matter of timing",
 }
 

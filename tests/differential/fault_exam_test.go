@@ -38,10 +38,7 @@ func (e *exam) ask(t testing.TB, netfilter *side, q question) {
 // named asks the named cases of the world.
 func (e *exam) named(t testing.TB, netfilter *side) {
 	t.Helper()
-	for _, c := range cases {
-		if c.in != e.world && (c.in != nil || e.world != &script) {
-			continue
-		}
+	for _, c := range casesOf(e.world) {
 		var steps [][]step
 		var names string
 		for _, h := range families {

@@ -23,16 +23,16 @@ type fault struct {
 var faults = []fault{
 	{"every packet passes", &noICMP, false, always(pass)},
 	{"every packet is dropped", &noICMP, false, always(drops)},
-	{"drop and pass are exchanged", &noICMP, false, inverting("return is_drop(reason) ?")},
-	{"no port is open", &noICMP, false, reading("port = ports[port_slot(class, packet.dst_port)]", 0)},
-	{"every port is open", &noICMP, false, reading("port = ports[port_slot(class, packet.dst_port)]", 1)},
+	{"drop and pass are exchanged", &noICMP, false, inverting("return is_drop(result & REASON_MASK) ?")},
+	{"no port is open", &noICMP, false, reading("port = ports[port_slot(class, packet->dst_port)]", 0)},
+	{"every port is open", &noICMP, false, reading("port = ports[port_slot(class, packet->dst_port)]", 1)},
 	{"nothing that goes out begins a flow", &noICMP, true, always(pass)},
 	{"flows are over as soon as they begin", &noICMP, false, reading("return time < flow->expires", 0)},
 	{"flows never end", &short, false, reading("return time < flow->expires", -1)},
 	{"TCP flags that make no sense are taken, others are not", &noICMP, false, inverting("if (!tcp_flags_valid(tcp->flags))")},
 	{"ICMP errors are related to the wrong packets", &noICMP, false, inverting("a[1] == b[1] && a[2] == b[2] && a[3] == b[3]")},
 	{"refused ICMP is let in", &noICMP, false, inverting("if (icmp_accepted(packet))")},
-	{"what is for others is taken for ours", &router, false, inverting("if (forwarding && is_for_other_host(")},
+	{"what is for others is taken for ours", &forwardEstablished, false, inverting("if (forwarding && is_for_other_host(")},
 }
 
 // What the programs return, from linux/bpf.h and linux/pkt_cls.h.

@@ -32,16 +32,9 @@ const (
 	attributePayload = 9
 )
 
-// Hooks of netfilter, as a logged packet names them. Those of ARP count on their own.
-const (
-	hookInput   = 1
-	hookForward = 2
-)
-
 // logged is a packet that an observer has seen.
 type logged struct {
 	protocol uint16 // EtherType
-	hook     uint8
 	packet   []byte // from the network header on
 }
 
@@ -170,8 +163,8 @@ func readLogged(b []byte) (packet logged) {
 		}
 		value := b[4:length]
 		switch {
-		case kind == attributeHeader && len(value) >= 3:
-			packet.protocol, packet.hook = binary.BigEndian.Uint16(value), value[2]
+		case kind == attributeHeader && len(value) >= 2:
+			packet.protocol = binary.BigEndian.Uint16(value)
 		case kind == attributePayload:
 			packet.packet = append([]byte{}, value...)
 		}

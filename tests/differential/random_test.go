@@ -147,7 +147,7 @@ func agree(t testing.TB, sides []*side, h hosts, moves []move) (steps []step, ve
 	}
 	verdicts = together(t, sides, steps)
 	for i := range steps {
-		if verdicts[0][i] != verdicts[1][i] && !unlike(moves[:i+1]) {
+		if verdicts[0][i] != verdicts[1][i] && !h.unlike(moves[:i+1]) {
 			return steps, verdicts, i
 		}
 	}
@@ -189,13 +189,15 @@ func explain(t testing.TB, sides []*side, h hosts, moves []move) string {
 	return text.String()
 }
 
-func TestRandomSequences(t *testing.T) {
-	sides := liberal.sides(t, modes)
+func TestRandomSequences(t *testing.T) { playRandom(t, liberal, families, *batches) }
+
+func playRandom(t *testing.T, w world, ends []hosts, batches int) {
+	sides := w.sides(t, modes)
 	r := rand.New(rand.NewPCG(*seed, 0))
-	for _, h := range families {
+	for _, h := range ends {
 		left, tallies := 0, make([]tally, len(modes))
 		found := make(map[string]int)
-		for range *batches {
+		for range batches {
 			all := make([][]move, sequences)
 			for n := range all {
 				all[n] = randomSequence(r)
@@ -207,11 +209,11 @@ func TestRandomSequences(t *testing.T) {
 				for i, at := range of {
 					switch n := at[0]; {
 					case steps[i].out || parted[n]:
-					case unlike(all[n][:at[1]+1]):
+					case h.unlike(all[n][:at[1]+1]):
 						left++
 					case verdicts[0][i] == verdicts[m+1][i]:
 						tallies[m].packets++
-						if verdicts[0][i] == input {
+						if verdicts[0][i] != drop && !steps[i].inside {
 							tallies[m].letIn++
 						}
 					default:

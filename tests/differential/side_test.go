@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +43,6 @@ table inet observer {
 		meta mark 0x7777 meta l4proto tcp tproxy ip6 to :1
 	}
 	chain input { type filter hook input priority 50; log group 5; }
-	chain forward { type filter hook forward priority 50; log group 5; }
 	chain mute { type filter hook output priority -450; meta mark != 0x1ab drop; }
 }
 table arp observer {
@@ -60,9 +59,11 @@ type side struct {
 	flush func() error // forgets all state
 
 	log          *logReader
-	wire         int // packet socket on the client's eth0
+	wire         wire // of the client
+	behind       wire // of the host inside, where the server routes
+	hops         []hop
 	raw4, raw6   int // raw sockets of the server
-	wireIndex    int
+	cpu          int
 	barriers     uint32
 	lastMarker   uint32
 	afterInbound bool
@@ -72,12 +73,9 @@ func newSide(t testing.TB, name string, w world) *side {
 	t.Helper()
 	s := &side{name: name, lab: lab.New(t), flush: func() error { return nil }}
 	server, client := s.lab.Server, s.lab.Client
+	var inside *lab.Host
 	if w.forwarding {
-		inside := s.lab.AddInside(t)
-		for _, addr := range []netip.Addr{lab.InsideV4, lab.InsideV6} {
-			server.IP(t, "neigh", "replace", addr.String(), "lladdr", macText(clientMAC), "nud", "permanent", "dev", "eth1")
-		}
-		inside.Run(t, "nft", muteHost)
+		inside = s.addInside(t)
 	}
 	if w.notOnEth0 {
 		server.Sysctl(t, "ipv6/conf/eth0/forwarding", "0")
@@ -99,7 +97,8 @@ func newSide(t testing.TB, name string, w world) *side {
 	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
 	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
-	server.Run(t, "nft", observers)
+	server.Run(t, "nft", observers+w.nft)
+	s.ip(t, w.before)
 	client.Run(t, "nft", muteHost)
 	server.Do(t, func() (err error) {
 		if s.log, err = listen(); err != nil {
@@ -111,37 +110,33 @@ func newSide(t testing.TB, name string, w world) *side {
 		s.raw6, err = rawSocket(unix.AF_INET6)
 		return err
 	})
-	client.Do(t, func() (err error) {
-		s.wire, s.wireIndex, err = packetSocket()
-		return err
-	})
 	t.Cleanup(func() {
 		s.log.Close()
-		for _, fd := range []int{s.wire, s.raw4, s.raw6} {
+		for _, fd := range []int{s.raw4, s.raw6} {
 			unix.Close(fd)
 		}
 	})
+	s.wire = wireOf(t, client, "eth0")
+	s.hops = []hop{{s.wire, s.log, input}}
+	if inside != nil {
+		s.observeEnds(t, inside)
+	}
+	s.cpu = int(sideCount.Add(1))
 	return s
+}
+
+// ip runs commands of the server's ip.
+func (s *side) ip(t testing.TB, commands string) {
+	t.Helper()
+	for line := range strings.Lines(commands) {
+		if words := strings.Fields(line); len(words) > 0 {
+			s.lab.Server.IP(t, words...)
+		}
+	}
 }
 
 func macText(m frame.MAC) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
-}
-
-func packetSocket() (fd, index int, err error) {
-	// Protocol 0: it sends and hears nothing.
-	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, 0, fmt.Errorf("open a packet socket: %w", err)
-	}
-	request, err := unix.NewIfreq("eth0")
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
-		return 0, 0, fmt.Errorf("find eth0: %w", err)
-	}
-	return fd, int(request.Uint32()), nil
 }
 
 func rawSocket(family int) (int, error) {
@@ -162,12 +157,15 @@ func rawSocket(family int) (int, error) {
 
 // play plays steps and returns what became of each; a step that goes out has the verdict none.
 func (s *side) play(steps []step) ([]verdict, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	unpin, err := pinned(s.cpu)
+	if err != nil {
+		return nil, err
+	}
+	defer unpin()
 	verdicts := make([]verdict, len(steps))
 	of := make(map[uint32]int)
 	for i, st := range steps {
-		if st.wait > 0 || st.out {
+		if st.wait > 0 || st.out || i > 0 && st.inside != steps[i-1].inside {
 			if err := s.barrier(of, verdicts); err != nil {
 				return nil, err
 			}
@@ -182,7 +180,7 @@ func (s *side) play(steps []step) ([]verdict, error) {
 			verdicts[i] = drop
 		}
 		for _, f := range st.frames {
-			if err := s.send(st.out, marked(f, s.lastMarker)); err != nil {
+			if err := s.send(st, marked(f, s.lastMarker)); err != nil {
 				return nil, fmt.Errorf("%s: send %s: %w", s.name, st.name, err)
 			}
 		}
@@ -195,10 +193,13 @@ func (s *side) play(steps []step) ([]verdict, error) {
 	return verdicts, s.barrier(of, verdicts)
 }
 
-func (s *side) send(out bool, f []byte) error {
-	if !out {
+func (s *side) send(st step, f []byte) error {
+	if !st.out {
 		s.afterInbound = true
-		return unix.Sendto(s.wire, f, 0, &unix.SockaddrLinklayer{Ifindex: s.wireIndex})
+		if st.inside {
+			return s.behind.send(f)
+		}
+		return s.wire.send(f)
 	}
 	packet := f[frame.EthernetLen:]
 	if packet[0]>>4 == 4 {
@@ -210,18 +211,29 @@ func (s *side) send(out bool, f []byte) error {
 
 var errBarrier = errors.New("the observer does not see barrier")
 
-// barrier waits until all that went in before is decided, and fills in the verdicts.
+// barrier waits until all that went in before is decided, and has arrived where it was let go to, and fills in the
+// verdicts.
 func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 	if !s.afterInbound {
 		return nil
 	}
 	s.afterInbound = false
-	s.barriers++
-	if err := unix.Sendto(s.wire, barrierFrame(s.barriers), 0, &unix.SockaddrLinklayer{Ifindex: s.wireIndex}); err != nil {
-		return err
+	for _, h := range s.hops {
+		s.barriers++
+		if err := h.wire.send(barrierFrame(s.barriers)); err != nil {
+			return err
+		}
+		if err := s.await(h, of, verdicts); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// await reads what was seen at the end of a hop before the barrier.
+func (s *side) await(h hop, of map[uint32]int, verdicts []verdict) error {
 	for {
-		seen, err := s.log.next()
+		seen, err := h.log.next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("%s: %w %d", s.name, errBarrier, s.barriers)
 		}
@@ -238,11 +250,8 @@ func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 		if !ok {
 			continue
 		}
-		if i, ok := of[marker]; ok && !(verdicts[i] == none) {
-			verdicts[i] = input
-			if seen.hook == hookForward {
-				verdicts[i] = forwarded
-			}
+		if i, ok := of[marker]; ok && verdicts[i] != none {
+			verdicts[i] = h.seen
 		}
 	}
 }

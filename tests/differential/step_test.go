@@ -21,7 +21,7 @@ const (
 	none      verdict = iota // it went out: nobody is asked
 	drop                     // it was not seen behind the filter
 	input                    // it reached this host
-	forwarded                // it was on its way through
+	forwarded                // it arrived on the other side
 )
 
 func (v verdict) String() string { return [...]string{"none", "drop", "input", "forward"}[v] }
@@ -30,6 +30,7 @@ func (v verdict) String() string { return [...]string{"none", "drop", "input", "
 type step struct {
 	name      string
 	out       bool // from the server
+	inside    bool // from the host behind it
 	frames    [][]byte
 	wait      time.Duration // before it is sent
 	differs   *difference   // documented; nil for almost all
@@ -66,18 +67,27 @@ type hosts struct {
 	us, second  netip.Addr
 	peer, other netip.Addr
 	inside      netip.Addr // behind us, where we route
+	routed      bool       // we are the host inside
+	masked      bool       // what it sends gets our address on its way
 }
 
 var families = []hosts{
-	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4},
-	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6},
+	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, false, false},
+	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, false, false},
 }
 
 func (h hosts) String() string {
+	text := "IPv4"
 	if h.six {
-		return "IPv6"
+		text = "IPv6"
 	}
-	return "IPv4"
+	if h.routed {
+		text += ", routed"
+	}
+	if h.masked {
+		text += ", masqueraded"
+	}
+	return text
 }
 
 func ip(src, dst netip.Addr) frame.Layer {
@@ -119,11 +129,25 @@ func whole(name string, frames ...[]byte) step { return step{name: name, frames:
 
 func (h hosts) in(layers ...frame.Layer) step { return packet(h.peer, h.us, layers...) }
 
-func (h hosts) out(layers ...frame.Layer) step { return sent(packet(h.us, h.peer, layers...)) }
+func (h hosts) out(layers ...frame.Layer) step {
+	switch {
+	case h.masked:
+		return fromInside(packet(h.inside, h.peer, layers...))
+	case h.routed:
+		return fromInside(packet(h.us, h.peer, layers...))
+	}
+	return sent(packet(h.us, h.peer, layers...))
+}
 
 // sent makes a step one of the server.
 func sent(s step) step {
 	s.out = true
+	return s
+}
+
+// fromInside makes a step one of the host behind the server.
+func fromInside(s step) step {
+	s.inside = true
 	return s
 }
 

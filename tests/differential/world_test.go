@@ -4,6 +4,7 @@ package differential
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -25,6 +26,10 @@ type world struct {
 	notOnEth0  bool              // but eth0 is said not to forward IPv6
 	rules      []string          // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
 	forward    string            // policy of FORWARD; "": DROP
+	through    []string          // rules of FORWARD
+	nft        string            // what the server's nft is told, on both sides
+	before     string            // what its ip is told, on both sides, one command a line
+	after      string            // and what once the filter is up
 	sysctls    map[string]string // of netfilter
 	policy     string            // the same in the words of our policy file
 	flows      int               // that our flow table holds; 0: few, so that it is quickly emptied
@@ -45,25 +50,12 @@ var (
 		rules:  []string{established, "-p tcp --dport 80 -j ACCEPT"},
 		policy: "open: [80/tcp]\nicmp: drop\n",
 	}
-	router = world{
-		name:       "a router",
-		forwarding: true,
-		rules:      script.rules,
-		policy:     script.policy,
-	}
 	halfRouter = world{
 		name:       "a router, but not on eth0",
 		forwarding: true,
 		notOnEth0:  true,
 		rules:      script.rules,
 		policy:     script.policy,
-	}
-	openRouter = world{
-		name:       "a router that forwards everything",
-		forwarding: true,
-		rules:      script.rules,
-		forward:    "ACCEPT",
-		policy:     script.policy + "forward: accept\n",
 	}
 	short = world{
 		name:  "short timeouts",
@@ -92,22 +84,16 @@ func (w world) netfilterSide(t testing.TB) *side {
 		for _, rule := range w.rules {
 			text += "-A INPUT -i eth0 " + strings.ReplaceAll(rule, "PROTO-icmp", icmp) + "\n"
 		}
+		for _, rule := range w.through {
+			text += "-A FORWARD " + rule + "\n"
+		}
 		restore := s.lab.Server.Command(command)
 		restore.Stdin = strings.NewReader(text + "COMMIT\n")
 		if out, err := restore.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)
 		}
 	}
-	for key, value := range w.sysctls {
-		s.lab.Server.Sysctl(t, "netfilter/nf_conntrack_"+key, value)
-	}
-	var handle *netlink.Handle
-	s.lab.Server.Do(t, func() (err error) {
-		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
-		return err
-	})
-	t.Cleanup(handle.Close)
-	s.flush = func() error { return handle.ConntrackTableFlush(netlink.ConntrackTable) }
+	s.flush = s.conntrack(t, w)
 	return s
 }
 
@@ -132,11 +118,27 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	})
 	t.Cleanup(func() { filter.Close() })
 	withoutGRO(t, s.lab.Server)
+	forget := s.conntrack(t, w) // which NAT needs here too; otherwise nothing is tracked
 	s.flush = func() error {
 		_, err := filter.Flush()
-		return err
+		return errors.Join(err, forget())
 	}
 	return s
+}
+
+// conntrack sets connection tracking up, and returns how to make it forget.
+func (s *side) conntrack(t testing.TB, w world) (flush func() error) {
+	t.Helper()
+	for key, value := range w.sysctls {
+		s.lab.Server.Sysctl(t, "netfilter/nf_conntrack_"+key, value)
+	}
+	var handle *netlink.Handle
+	s.lab.Server.Do(t, func() (err error) {
+		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
+		return err
+	})
+	t.Cleanup(handle.Close)
+	return func() error { return handle.ConntrackTableFlush(netlink.ConntrackTable) }
 }
 
 // withoutGRO keeps the kernel from making one packet of several, of which the observer would see one.
@@ -169,6 +171,9 @@ func (w world) sides(t testing.TB, modes []loader.Mode) []*side {
 	sides := []*side{w.netfilterSide(t)}
 	for _, mode := range modes {
 		sides = append(sides, w.portcullisSide(t, mode))
+	}
+	for _, s := range sides {
+		s.ip(t, w.after)
 	}
 	return sides
 }
