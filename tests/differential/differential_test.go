@@ -23,6 +23,14 @@ func (c *tally) String() string {
 		c.cases, c.packets, c.letIn, c.differences, len(c.wrong))
 }
 
+func (c *tally) add(more *tally) {
+	c.cases += more.cases
+	c.packets += more.packets
+	c.letIn += more.letIn
+	c.differences += more.differences
+	c.wrong = append(c.wrong, more.wrong...)
+}
+
 // compare adds the verdicts about one case: netfilter's and ours.
 func (c *tally) compare(name string, steps []step, netfilter, ours []verdict) {
 	before := len(c.wrong)
@@ -79,12 +87,7 @@ func TestPortcullisDecidesAsNetfilterDoes(t *testing.T) {
 		})
 		for m, byFamily := range differ(t, w.sides(t, modes), chosen) {
 			for f, result := range byFamily {
-				sum := &total[m][f]
-				sum.cases += result.cases
-				sum.packets += result.packets
-				sum.letIn += result.letIn
-				sum.differences += result.differences
-				sum.wrong = append(sum.wrong, result.wrong...)
+				total[m][f].add(&result)
 			}
 		}
 	}
