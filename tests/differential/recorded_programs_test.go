@@ -16,7 +16,7 @@ type program struct {
 	says    string   // in its output
 	least   int      // frames that a recording of it has, and more
 	letIn   share    // of what comes in, by the script
-	only    int      // 4: not in IPv6
+	family  int      // 4: not in IPv6
 }
 
 // share is how much of the packets that come in is let in.
@@ -26,10 +26,13 @@ const (
 	all     share = "all"
 	some    share = "some"
 	nothing share = "nothing"
+	unknown share = "unknown, as nothing comes in"
 )
 
 func shareOf(letIn, dropped int) share {
 	switch {
+	case letIn+dropped == 0:
+		return unknown
 	case dropped == 0:
 		return all
 	case letIn == 0:
@@ -119,19 +122,19 @@ var programs = []program{
 	{"traceroute comes in", false, tracing("HOST"), 0, "1  ", 6, nothing, 0},
 	{"traceroute -I comes in", false, tracing("-I", "HOST"), 0, "1  ", 6, all, 0},
 	{"traceroute -T comes in", false, tracing("-T", "HOST"), 0, "1  ", 6, all, 0},
-	{"nmap -sS", false, scan("-sS"), 0, "80/tcp open", 12, some, 0},
-	{"nmap -sT", false, scan("-sT"), 0, "80/tcp open", 12, some, 0},
-	{"nmap -sA", false, scan("-sA"), 0, "unfiltered", 12, some, 0},
-	{"nmap -sW", false, scan("-sW"), 0, "80/tcp", 12, some, 0},
-	{"nmap -sM", false, scan("-sM"), 0, "80/tcp", 10, some, 0},
-	{"nmap -sN", false, scan("-sN"), 0, "80/tcp", 10, some, 0},
-	{"nmap -sF", false, scan("-sF"), 0, "80/tcp", 10, some, 0},
-	{"nmap -sX", false, scan("-sX"), 0, "80/tcp", 10, some, 0},
-	{"nmap -sU", false, scan("-sU"), 0, "80/udp", 12, nothing, 0},
-	{"nmap -sY", false, scan("-sY"), 0, "80/sctp", 6, nothing, 0},
-	{"nmap -f", false, scan("-sS", "-f"), 0, "80/tcp open", 24, some, 4},
-	{"nmap -O", false, scan("-O", "--max-os-tries", "1"), 0, "80/tcp open", 30, some, 0},
-	{"nmap -sO", false, nmap("-sO", "-p", "1,2,4,6,17,41,47,50,51,58,89,112,132,136,253"), 0, "scanned", 15, some, 0},
+	{"nmap -sS", false, scan("-sS"), 0, "1 host up", 12, some, 0},
+	{"nmap -sT", false, scan("-sT"), 0, "1 host up", 12, some, 0},
+	{"nmap -sA", false, scan("-sA"), 0, "1 host up", 12, some, 0},
+	{"nmap -sW", false, scan("-sW"), 0, "1 host up", 12, some, 0},
+	{"nmap -sM", false, scan("-sM"), 0, "1 host up", 10, some, 0},
+	{"nmap -sN", false, scan("-sN"), 0, "1 host up", 10, some, 0},
+	{"nmap -sF", false, scan("-sF"), 0, "1 host up", 10, some, 0},
+	{"nmap -sX", false, scan("-sX"), 0, "1 host up", 10, some, 0},
+	{"nmap -sU", false, scan("-sU"), 0, "1 host up", 12, nothing, 0},
+	{"nmap -sY", false, scan("-sY"), 0, "1 host up", 6, nothing, 0},
+	{"nmap -f", false, scan("-sS", "-f"), 0, "1 host up", 24, some, 4},
+	{"nmap -O", false, scan("-O", "--max-os-tries", "1"), 0, "1 host up", 30, some, 0},
+	{"nmap -sO", false, nmap("-sO", "-p", "1,2,4,6,17,41,47,50,51,58,89,112,132,136,253"), 0, "1 host up", 15, some, 0},
 	{"nmap -sn", false, []string{"nmap", "-SIX", "-n", "-sn", "--disable-arp-ping", "-PE", "-PS80", "-PA80", "HOST"},
-		0, "Host is up", 4, all, 0},
+		0, "1 host up", 4, all, 0},
 }

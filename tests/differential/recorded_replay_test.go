@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
 // recorded is a packet as it went over the wire: one frame, or all that the fragments of one datagram came in.
@@ -96,29 +98,29 @@ func (r recorded) String() string {
 	return text
 }
 
+// solicited is where the server is asked for its MAC address. To other groups, and to the link-local addresses of the
+// recording, nobody listens where it is played.
+var solicited = netip.MustParseAddr("ff02::1:ff00:1")
+
 // differs is the documented difference that a recorded packet meets.
 func (r recorded) differs(w *world) *difference {
 	switch p := r.packet; {
 	case frame.MAC(r.frames[0][6:12]) == serverMAC:
 	case p.Fault == frame.TinyFragment && binary.BigEndian.Uint16(r.frames[0][frame.EthernetLen+frame.IPv4Len+2:]) == 80:
 		return splitHeader
-	case w == &noICMP && (r.icmp6() == frame.NeighborSolicitation || r.icmp6() == frame.NeighborAdvertisement):
+	case w == &noICMP && r.discovery() && (p.Dst == lab.ServerV6 || p.Dst == solicited):
 		return neighbours
 	}
 	return nil
 }
 
-// icmp6 is the type of an ICMPv6 message, and 0 for anything else.
-func (r recorded) icmp6() uint8 {
-	if p := r.packet; p.Protocol == frame.ProtoICMPv6 && len(p.Payload) > 0 {
-		return p.Payload[0]
-	}
-	return 0
-}
-
 // discovery tells neighbour discovery and MLD, which belong to no program.
 func (r recorded) discovery() bool {
-	kind := r.icmp6()
+	p := r.packet
+	if p.Protocol != frame.ProtoICMPv6 || len(p.Payload) == 0 {
+		return false
+	}
+	kind := p.Payload[0]
 	return kind >= frame.ListenerQuery && kind <= frame.Redirect6 || kind == frame.ListenerReport2
 }
 
