@@ -27,10 +27,12 @@ var (
 	reused       = &difference{"a SYN that meets ours on a port whose connection we have reset", drop, input}
 	behindAH     = &difference{"any AH packet over IPv6 after one of ours to the same peer", drop, input}
 	openPort     = &difference{"ICMP error about a packet from an open port", drop, input}
+	brokenReset  = &difference{"a packet late after a RST at the expected sequence number, but with a wrong checksum", input, drop}
 	splitHeader  = &difference{"TCP header split over fragments", input, drop}
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
 	allDifferent = []*difference{
-		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
+		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, brokenReset, splitHeader,
+		manyHeaders,
 	}
 )
 
