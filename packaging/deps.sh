@@ -48,6 +48,9 @@ needs() {
 		echo nft nftables
 		echo conntrack conntrack
 		echo tcpdump tcpdump
+		echo ssh openssh-client
+		echo traceroute traceroute
+		echo nmap nmap
 		;;
 	*)
 		die "no set named '$1': build, generate, demo or test"

@@ -79,6 +79,13 @@ var timeoutCases = []testCase{
 			f.tcpIn(frame.ACK, 5002, 1001).after(late).but(lateData),
 		}
 	})},
+	{46, "a packet after the peer's RST whose checksum is wrong", &short, 0, opened(func(f flow) []step {
+		wrong := frame.TCP{SrcPort: f.remote, DstPort: f.local, Flags: frame.RST, Seq: 5001, Checksum: frame.Exactly(1)}
+		return []step{
+			f.in(wrong).as("wrong checksum").but(checksum),
+			f.tcpIn(dataFlags, 5001, 1001, frame.Text("data")).after(late).but(brokenReset),
+		}
+	})},
 }
 
 func (h hosts) gre(src, dst netip.Addr) step {

@@ -28,6 +28,7 @@ var (
 	behindAH     = &difference{"any AH packet over IPv6 after one of ours to the same peer", drop, input}
 	openPort     = &difference{"ICMP error about a packet from an open port", drop, input}
 	strayToOpen  = &difference{"TCP to an open port from no connection, under `invalid: drop`", drop, input}
+	brokenReset  = &difference{"a packet late after a RST at the expected sequence number, but with a wrong checksum", input, drop}
 	splitHeader  = &difference{"TCP header split over fragments", input, drop}
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
 	notNamed     = &difference{"interfaces that are not named", drop, input}
@@ -37,7 +38,7 @@ var (
 	markRouted   = &difference{"to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", input, drop}
 	cutOff       = &difference{"a header cut off before the ports, under `forward: accept`", forwarded, drop}
 	allDifferent = []*difference{
-		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, strayToOpen, splitHeader, manyHeaders,
+		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, strayToOpen, brokenReset, splitHeader, manyHeaders,
 		notNamed, published, givenUp, markRouted, aboutAnswer, cutOff,
 	}
 )

@@ -17,7 +17,7 @@ import (
 // tally is how the cases of a mode and family came out.
 type tally struct {
 	cases, packets, letIn, differences int
-	met                                map[*difference]bool
+	met                                map[string]bool // rows of the documentation
 	wrong                              []string
 }
 
@@ -26,17 +26,17 @@ func (c *tally) add(other *tally) {
 	c.packets += other.packets
 	c.letIn += other.letIn
 	c.differences += other.differences
-	for d := range other.met {
-		c.meet(d)
+	for row := range other.met {
+		c.meet(row)
 	}
 	c.wrong = append(c.wrong, other.wrong...)
 }
 
-func (c *tally) meet(d *difference) {
+func (c *tally) meet(row string) {
 	if c.met == nil {
-		c.met = make(map[*difference]bool)
+		c.met = make(map[string]bool)
 	}
-	c.met[d] = true
+	c.met[row] = true
 }
 
 func (c *tally) String() string {
@@ -52,7 +52,7 @@ func (c *tally) compare(name string, steps []step, netfilter, ours []verdict) {
 		case s.out:
 		case s.differs != nil && netfilter[i] == s.differs.netfilter && ours[i] == s.differs.ours:
 			c.differences++
-			c.meet(s.differs)
+			c.meet(s.differs.row)
 		case s.differs != nil && !(s.mayDiffer && netfilter[i] == ours[i]):
 			c.wrong = append(c.wrong, fmt.Sprintf("%s\n  step %d: %s\n  netfilter: %s, Portcullis: %s; documented: %s, %s",
 				name, i+1, s.name, netfilter[i], ours[i], s.differs.netfilter, s.differs.ours))

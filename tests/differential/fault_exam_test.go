@@ -107,8 +107,8 @@ type candidate struct {
 	in, out *hook
 }
 
-// patience is how long a barrier is waited for: a program that drops ARP costs as much.
-const patience = 2 * time.Second
+// faultPatience is how long a barrier is waited for: a program that drops ARP costs as much.
+const faultPatience = 2 * time.Second
 
 func (e *exam) candidate(t testing.TB, mode loader.Mode) *candidate {
 	t.Helper()
@@ -116,7 +116,7 @@ func (e *exam) candidate(t testing.TB, mode loader.Mode) *candidate {
 	w.flows = liberal.flows
 	c := &candidate{exam: e, side: w.portcullisSide(t, mode)}
 	c.in, c.out = c.side.hooks(t)
-	timeout := unix.NsecToTimeval(int64(patience))
+	timeout := unix.NsecToTimeval(int64(faultPatience))
 	if err := unix.SetsockoptTimeval(c.side.log.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		t.Fatal(err)
 	}

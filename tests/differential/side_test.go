@@ -59,8 +59,8 @@ type side struct {
 	flush func() error // forgets all state
 
 	log          *logReader
-	wire         wire // of the client
-	behind       wire // of the host inside, where the server routes
+	wire         lab.Wire // of the client
+	behind       lab.Wire // of the host inside, where the server routes
 	hops         []hop
 	raw4, raw6   int // raw sockets of the server
 	cpu          int
@@ -116,7 +116,7 @@ func newSide(t testing.TB, name string, w world) *side {
 			unix.Close(fd)
 		}
 	})
-	s.wire = wireOf(t, client, "eth0")
+	s.wire = client.Wire(t, "eth0")
 	s.hops = []hop{{s.wire, s.log, input}}
 	if inside != nil {
 		s.observeEnds(t, inside)
@@ -197,9 +197,9 @@ func (s *side) send(st step, f []byte) error {
 	if !st.out {
 		s.afterInbound = true
 		if st.inside {
-			return s.behind.send(f)
+			return s.behind.Send(f)
 		}
-		return s.wire.send(f)
+		return s.wire.Send(f)
 	}
 	packet := f[frame.EthernetLen:]
 	if packet[0]>>4 == 4 {
@@ -220,7 +220,7 @@ func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 	s.afterInbound = false
 	for _, h := range s.hops {
 		s.barriers++
-		if err := h.wire.send(barrierFrame(s.barriers)); err != nil {
+		if err := h.wire.Send(barrierFrame(s.barriers)); err != nil {
 			return err
 		}
 		if err := s.await(h, of, verdicts); err != nil {

@@ -14,40 +14,10 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
-// wire sends frames out of an interface.
-type wire struct{ fd, index int }
-
-func (w wire) send(f []byte) error {
-	return unix.Sendto(w.fd, f, 0, &unix.SockaddrLinklayer{Ifindex: w.index})
-}
-
-// wireOf is the wire of an interface of h, as long as the test lasts.
-func wireOf(t testing.TB, h *lab.Host, name string) (w wire) {
-	t.Helper()
-	h.Do(t, func() (err error) {
-		// Protocol 0: it sends and hears nothing.
-		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open a packet socket: %w", err)
-		}
-		t.Cleanup(func() { unix.Close(w.fd) })
-		request, err := unix.NewIfreq(name)
-		if err != nil {
-			return err
-		}
-		if err := unix.IoctlIfreq(w.fd, unix.SIOCGIFINDEX, request); err != nil {
-			return fmt.Errorf("find %s: %w", name, err)
-		}
-		w.index = int(request.Uint32())
-		return nil
-	})
-	return w
-}
-
 // hop is a way from a wire to an observer, and the verdict about what is seen there. A barrier goes over one after the
 // other, each time behind all that was sent before: first to the server, then on from it.
 type hop struct {
-	wire wire
+	wire lab.Wire
 	log  *logReader
 	seen verdict
 }
@@ -79,7 +49,7 @@ func (s *side) addInside(t testing.TB) *lab.Host {
 // observeEnds adds the ways of what is routed.
 func (s *side) observeEnds(t testing.TB, inside *lab.Host) {
 	t.Helper()
-	s.behind = wireOf(t, inside, "eth0")
+	s.behind = inside.Wire(t, "eth0")
 	s.hops = append(s.hops, hop{s.behind, s.log, input})
 	for _, end := range []struct {
 		host    *lab.Host
@@ -92,7 +62,7 @@ func (s *side) observeEnds(t testing.TB, inside *lab.Host) {
 			return err
 		})
 		t.Cleanup(log.Close)
-		s.hops = append(s.hops, hop{wireOf(t, s.lab.Server, end.towards), log, forwarded})
+		s.hops = append(s.hops, hop{s.lab.Server.Wire(t, end.towards), log, forwarded})
 	}
 }
 

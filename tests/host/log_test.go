@@ -31,6 +31,16 @@ func xmas(t *testing.T, l *lab.Lab, sourcePort uint16) []byte {
 		frame.TCP{SrcPort: sourcePort, DstPort: 22, Flags: frame.FIN | frame.PSH | frame.URG}, frame.Raw(make([]byte, 200)))
 }
 
+func send(t testing.TB, h *lab.Host, frames ...[]byte) {
+	t.Helper()
+	wire := h.Wire(t, "eth0")
+	for _, f := range frames {
+		if err := wire.Send(f); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // logged reads the log as it stands.
 func logged(t *testing.T, l *lab.Lab) (packets []loader.LoggedPacket) {
 	t.Helper()
@@ -48,7 +58,7 @@ func TestInvalidPacketsAreLogged(t *testing.T) {
 		up(t, l, mode, policyOf(t, "80/tcp"))
 		before := time.Now().Add(-time.Second)
 		sent := xmas(t, l, 7000)
-		l.Client.Send(t, "eth0", sent)
+		send(t, l.Client, sent)
 		got := logged(t, l)
 		if len(got) != 1 {
 			t.Fatalf("%d packets are logged, want 1", len(got))
@@ -70,7 +80,7 @@ func TestInvalidPacketsAreLogged(t *testing.T) {
 		p2 := policyOf(t, "80/tcp")
 		p2.Invalid = policy.InvalidDrop
 		up(t, l, mode, p2)
-		l.Client.Send(t, "eth0", sent)
+		send(t, l.Client, sent)
 		if got := logged(t, l); len(got) != 0 {
 			t.Errorf("under invalid: drop, %d packets are logged", len(got))
 		}
@@ -81,7 +91,7 @@ func TestTheLogGoesOn(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policyOf(t, "80/tcp"))
 	first, second := xmas(t, l, 7001), xmas(t, l, 7002)
-	l.Client.Send(t, "eth0", first)
+	send(t, l.Client, first)
 	with(t, l, func(f *loader.Filter) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -89,7 +99,7 @@ func TestTheLogGoesOn(t *testing.T) {
 		err := f.Log(ctx, true, func(p loader.LoggedPacket) error {
 			switch seen++; seen {
 			case 1:
-				go l.Client.Send(t, "eth0", second)
+				go send(t, l.Client, second)
 			case 2:
 				cancel()
 			}
@@ -113,7 +123,7 @@ func TestAFloodIsLoggedInPart(t *testing.T) {
 		frames[i] = one
 	}
 	start := time.Now()
-	l.Client.Send(t, "eth0", frames...)
+	send(t, l.Client, frames...)
 	n, counted := len(logged(t, l)), counter(t, l, "invalid flags")
 	seconds := int(time.Since(start).Seconds()) + 2
 	if most := 32 * seconds * runtime.NumCPU(); n < 32 || n > most || counted != flood {
