@@ -3,7 +3,6 @@
 package differential
 
 import (
-	"fmt"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
