@@ -227,8 +227,10 @@ static __always_inline int egress(const struct input *input, bool routed)
 		return PARSED;
 
 	class = class_of(packet.protocol);
-	/* Whoever answers comes in through the open port. Were this a flow, the outside could make us allocate. */
-	if (class != CLASS_NONE && !routed && ports[port_slot(class, packet.src_port)].rule)
+	/* Whoever answers comes in through the open port. Were this a flow, the outside could make us allocate. Routed,
+	 * it is such an answer when a container gave it and the address was translated back to ours. */
+	if (class != CLASS_NONE && ports[port_slot(class, packet.src_port)].rule &&
+	    (!routed || (forwarding && is_own(packet.family, packet.src))))
 		return PARSED;
 	flow_track(&packet, input->time);
 	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)

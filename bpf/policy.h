@@ -68,6 +68,21 @@ static __always_inline bool is_multicast(const struct packet *packet)
 	return first >> 24 == 0xff;
 }
 
+/* An address that was this host's when the map was filled. */
+static __always_inline bool is_own(__u8 family, const __u32 *addr)
+{
+	if (family == 4) {
+		struct local_key4 key = {.prefix_len = 32, .addr = addr[0]};
+
+		return bpf_map_lookup_elem(&local4, &key);
+	}
+
+	struct local_key6 key = {.prefix_len = 128};
+
+	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
+	return bpf_map_lookup_elem(&local6, &key);
+}
+
 /* Would the kernel route a packet to this address away? A miss in the map of local prefixes asks the routing table:
  * an address that came after the map was filled is then still ours. */
 static __always_inline bool is_for_other_host(void *ctx, __u32 ifindex, const struct packet *packet)
@@ -75,22 +90,13 @@ static __always_inline bool is_for_other_host(void *ctx, __u32 ifindex, const st
 	struct bpf_fib_lookup fib = {};
 	long result;
 
-	if (is_multicast(packet))
+	if (is_multicast(packet) || is_own(packet->family, packet->dst))
 		return false;
 	if (packet->family == 4) {
-		struct local_key4 key = {.prefix_len = 32, .addr = packet->dst[0]};
-
-		if (bpf_map_lookup_elem(&local4, &key))
-			return false;
 		fib.family = AF_INET;
 		fib.ipv4_src = packet->src[0];
 		fib.ipv4_dst = packet->dst[0];
 	} else {
-		struct local_key6 key = {.prefix_len = 128};
-
-		__builtin_memcpy(key.addr, packet->dst, sizeof(key.addr));
-		if (bpf_map_lookup_elem(&local6, &key))
-			return false;
 		fib.family = AF_INET6;
 		__builtin_memcpy(fib.ipv6_src, packet->src, sizeof(fib.ipv6_src));
 		__builtin_memcpy(fib.ipv6_dst, packet->dst, sizeof(fib.ipv6_dst));

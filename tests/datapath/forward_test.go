@@ -268,3 +268,25 @@ func TestOwnMACOfADevice(t *testing.T) {
 		}
 	}
 }
+
+// What a container answers through a published port that is open leaves from our address, and begins no flow: whoever
+// asks comes in through the port. A host of its own behind us may well use that port to ask.
+func TestRoutedFromAnOpenPort(t *testing.T) {
+	d := load(t, testdp.Options{Policy: forwardPolicy + "established", Forwarding: true, MAC: ours})
+	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range worlds {
+		t.Run(w.String(), func(t *testing.T) {
+			r := &trial{Datapath: d, path: testdp.Out}
+			for _, c := range []struct {
+				from  netip.Addr
+				state string
+			}{{w.us, ""}, {routings()[i].inside, "udp"}} {
+				d.Forget(t)
+				routed(frame.Build(frame.Ethernet{Src: ours}, w.ip(c.from, w.peer), frame.UDP{SrcPort: 60000, DstPort: 5000}))(t, r)
+				r.expectState(t, c.state)
+			}
+		})
+	}
+}
