@@ -39,6 +39,9 @@ _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
 /* A UDP flow that is answered and older is a stream (net/netfilter/nf_conntrack_proto_udp.c). */
 #define UDP_STREAM_AGE (2 * hz)
 
+/* The longest that a flow of a port may be pending, in units of `waited`. */
+volatile const __u16 longest_wait = 0xffff;
+
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;
 

@@ -186,7 +186,8 @@ type FirewallState struct {
 	ClockOffset uint64
 	Zero        uint32
 	Sweep       uint8
-	_           [3]byte
+	Overflowed  uint8
+	_           [2]byte
 }
 
 type FirewallSweep struct {
@@ -196,6 +197,8 @@ type FirewallSweep struct {
 	Live4   uint32
 	Live6   uint32
 	Removed uint32
+	Pending uint32
+	_       [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -230,6 +233,7 @@ const (
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
+	FirewallVarLongestWait      = "longest_wait"
 	FirewallVarMultiBuffer      = "multi_buffer"
 	FirewallVarOwnMac           = "own_mac"
 	FirewallVarPolicyNames      = "policy_names"
@@ -239,6 +243,7 @@ const (
 	FirewallVarTestClock        = "test_clock"
 	FirewallVarTimeouts         = "timeouts"
 	FirewallVarUsed             = "used"
+	FirewallVarWaited           = "waited"
 )
 
 // LoadFirewall returns the embedded CollectionSpec for Firewall.
@@ -323,6 +328,7 @@ type FirewallVariableSpecs struct {
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	LongestWait    *ebpf.VariableSpec `ebpf:"longest_wait"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
 	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
@@ -332,6 +338,7 @@ type FirewallVariableSpecs struct {
 	TestClock      *ebpf.VariableSpec `ebpf:"test_clock"`
 	Timeouts       *ebpf.VariableSpec `ebpf:"timeouts"`
 	Used           *ebpf.VariableSpec `ebpf:"used"`
+	Waited         *ebpf.VariableSpec `ebpf:"waited"`
 }
 
 // FirewallObjects contains all objects after they have been loaded into the kernel.
@@ -401,6 +408,7 @@ type FirewallVariables struct {
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
+	LongestWait    *ebpf.Variable `ebpf:"longest_wait"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.Variable `ebpf:"own_mac"`
 	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`
@@ -410,6 +418,7 @@ type FirewallVariables struct {
 	TestClock      *ebpf.Variable `ebpf:"test_clock"`
 	Timeouts       *ebpf.Variable `ebpf:"timeouts"`
 	Used           *ebpf.Variable `ebpf:"used"`
+	Waited         *ebpf.Variable `ebpf:"waited"`
 }
 
 // FirewallPrograms contains all programs after they have been loaded into the kernel.

@@ -74,29 +74,39 @@ static __always_inline struct flow_key6 key6(const struct packet *packet, enum d
 	return key;
 }
 
-/* The flow of a packet, alive or not; `pending` tells that it waits for its first answer. */
-static __always_inline struct flow *flow_find(const struct packet *packet, enum direction direction, bool *pending)
+static __always_inline struct flow *flow_answered(const struct packet *packet, enum direction direction)
 {
-	struct flow *flow;
-
-	*pending = false;
 	if (packet->family == 4) {
 		struct flow_key4 key = key4(packet, direction);
 
-		flow = bpf_map_lookup_elem(&flows4, &key);
-		if (flow)
-			return flow;
-		*pending = true;
+		return bpf_map_lookup_elem(&flows4, &key);
+	}
+
+	struct flow_key6 key = key6(packet, direction);
+
+	return bpf_map_lookup_elem(&flows6, &key);
+}
+
+static __always_inline struct flow *flow_pending(const struct packet *packet, enum direction direction)
+{
+	if (packet->family == 4) {
+		struct flow_key4 key = key4(packet, direction);
+
 		return bpf_map_lookup_elem(&pending4, &key);
 	}
 
 	struct flow_key6 key = key6(packet, direction);
 
-	flow = bpf_map_lookup_elem(&flows6, &key);
-	if (flow)
-		return flow;
-	*pending = true;
 	return bpf_map_lookup_elem(&pending6, &key);
+}
+
+/* The flow of a packet of ours, alive or not; `pending` tells that it waits for its first answer. */
+static __always_inline struct flow *flow_of_outbound(const struct packet *packet, bool *pending)
+{
+	struct flow *flow = flow_answered(packet, OUTBOUND);
+
+	*pending = !flow;
+	return flow ? flow : flow_pending(packet, OUTBOUND);
 }
 
 /* A flow that was answered moves to the table that nothing evicts. When that is full it stays where it is. */
@@ -353,12 +363,41 @@ static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
 	return time < flow->expires && flow->state != FLOW_KILLED;
 }
 
+static __always_inline __u16 wait_stamp(__u64 time)
+{
+	return time >> WAIT_SHIFT;
+}
+
+/* Whether a flow of the port may be among the pending ones. */
+static __always_inline bool may_wait(__u64 slot, __u64 time)
+{
+	return (__u16)(wait_stamp(time) - waited[slot]) <= longest_wait || state.overflowed;
+}
+
+/* The flow of an inbound packet, alive or not. A flood must not pay for tables that cannot have it: a SYN can only meet
+ * one of ours. (Within another flow it is invalid, which matters where invalid packets are let in.) */
+static __always_inline struct flow *flow_of_inbound(const struct packet *packet, __u64 time, bool *pending)
+{
+	enum port_class class = class_of(packet->protocol);
+	struct flow *flow = NULL;
+	bool waits = class == CLASS_NONE || may_wait(port_slot(class, packet->dst_port), time);
+
+	*pending = false;
+	if (waits || invalid_policy == POLICY_ACCEPT || !is_tcp_syn(packet))
+		flow = flow_answered(packet, INBOUND);
+	if (!flow && waits) {
+		*pending = true;
+		flow = flow_pending(packet, INBOUND);
+	}
+	return flow;
+}
+
 /* An inbound packet: does it belong to a flow of ours? One that it contradicts makes it invalid. `full` tells that an
  * answered flow found no room. */
 static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool *full)
 {
 	bool pending;
-	struct flow *flow = flow_find(packet, INBOUND, &pending);
+	struct flow *flow = flow_of_inbound(packet, time, &pending);
 
 	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
 		return false;
@@ -369,12 +408,12 @@ static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool 
 	return true;
 }
 
-/* An outbound packet: begins, moves or ends its flow. */
-static __always_inline void flow_track(const struct packet *packet, __u64 time)
+/* An outbound packet: begins, moves or ends its flow, and tells whether that waits for an answer now. */
+static __always_inline bool flow_track(const struct packet *packet, __u64 time)
 {
 	enum flow_state first = flow_first_state(packet);
 	bool pending;
-	struct flow *flow = flow_find(packet, OUTBOUND, &pending);
+	struct flow *flow = flow_of_outbound(packet, &pending);
 
 	if (flow && flow_alive(flow, time)) {
 		bool closed = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
@@ -382,13 +421,13 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 
 		if (!(closed && is_tcp_syn(packet))) {
 			flow_outbound(flow, packet, pending, time);
-			return;
+			return pending || flow->state == FLOW_TCP_SYN_SENT;
 		}
 	}
 	if (first == FLOW_NONE)
-		return;
+		return false;
 	if (flow && flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet))
-		return;
+		return false;
 
 	struct flow begun = {
 		.expires = time + timeout_of(first),
@@ -405,6 +444,7 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 	} else {
 		flow_begin(packet, &begun);
 	}
+	return true;
 }
 
 #endif

@@ -21,6 +21,14 @@ static __always_inline void mark_used(__u8 protocol, __u16 local_port)
 		used[port_slot(class, local_port)] = state.sweep;
 }
 
+/* Counts what lives on. One that is still among the pending ones for want of room must be looked for there. */
+static __always_inline void keep(__u8 protocol, __u16 local_port, const struct flow *flow, const struct sweep *sweep)
+{
+	mark_used(protocol, local_port);
+	if (sweep->pending && flow->answered && is_answer(flow))
+		state.overflowed = true;
+}
+
 static long sweep4(struct bpf_map *map, struct flow_key4 *key, struct flow *flow, struct sweep *sweep)
 {
 	if (sweep->flush || sweep->now >= flow->expires) {
@@ -28,7 +36,7 @@ static long sweep4(struct bpf_map *map, struct flow_key4 *key, struct flow *flow
 		sweep->removed++;
 		return 0;
 	}
-	mark_used(key->protocol, key->local_port);
+	keep(key->protocol, key->local_port, flow, sweep);
 	sweep->live4++;
 	return 0;
 }
@@ -40,7 +48,7 @@ static long sweep6(struct bpf_map *map, struct flow_key6 *key, struct flow *flow
 		sweep->removed++;
 		return 0;
 	}
-	mark_used(key->protocol, key->local_port);
+	keep(key->protocol, key->local_port, flow, sweep);
 	sweep->live6++;
 	return 0;
 }
@@ -50,10 +58,12 @@ int portcullis_sweep(struct sweep *args)
 {
 	struct sweep sweep = {.now = now(), .flush = args->flush};
 
+	state.overflowed = false;
 	state.sweep = state.sweep == 255 ? 1 : state.sweep + 1;
 	bpf_for_each_map_elem(&flows4, sweep4, &sweep, 0);
-	bpf_for_each_map_elem(&pending4, sweep4, &sweep, 0);
 	bpf_for_each_map_elem(&flows6, sweep6, &sweep, 0);
+	sweep.pending = true;
+	bpf_for_each_map_elem(&pending4, sweep4, &sweep, 0);
 	bpf_for_each_map_elem(&pending6, sweep6, &sweep, 0);
 	*args = sweep;
 	return 0;

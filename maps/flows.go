@@ -125,12 +125,20 @@ func (s *Set) PutFlows(flows []Flow) error {
 		return err
 	}
 	return mapped(s.byName[".data.used"], func(used []byte) error {
-		for i := range flows {
-			if slot := policy.PortIndex(policy.Protocol(flows[i].Protocol), flows[i].Local.Port()); slot >= 0 {
+		return mapped(s.byName[".data.waited"], func(memory []byte) error {
+			waited := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/2)
+			for i := range flows {
+				slot := policy.PortIndex(policy.Protocol(flows[i].Protocol), flows[i].Local.Port())
+				if slot < 0 {
+					continue
+				}
 				used[slot] = sweep
+				if !flows[i].Answered {
+					waited[slot] = waitStamp(flows[i].Created)
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 }
 

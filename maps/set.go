@@ -42,6 +42,7 @@ var kinds = []struct {
 	{bpf.FirewallMapEvents, "events", State},
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},
 	{".data.used", "used", State},
+	{".data.waited", "waited", State},
 	{".data.state", "state", State},
 	{".bss", "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},

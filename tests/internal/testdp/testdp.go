@@ -124,8 +124,10 @@ func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
 	d.Sweep(tb, true)
-	if err := d.Set.Map(".data.used").Put(uint32(0), make([]byte, d.Set.Map(".data.used").ValueSize())); err != nil {
-		tb.Fatal(err)
+	for _, name := range []string{".data.used", ".data.waited"} {
+		if err := d.Set.Map(name).Put(uint32(0), make([]byte, d.Set.Map(name).ValueSize())); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	d.putState(tb, &bpf.FirewallState{Sweep: 1})
 	d.Counted(tb)
