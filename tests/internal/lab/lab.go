@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab makes hosts for tests: network namespaces joined by a veth pair,
+// Package lab makes hosts for tests: network namespaces joined by a veth pair, or by two interfaces of this machine,
 // with addresses from the documentation prefixes.
 package lab
 
@@ -88,7 +88,7 @@ func New(t testing.TB) *Lab {
 		run(t, "ip", "netns", "add", h.Name)
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", h.Name).Run() })
 	}
-	l.Server.IP(t, "link", "add", "name", "eth0", "type", "veth", "peer", "name", "eth0", "netns", l.Client.Name)
+	l.join(t)
 	l.Server.setUp(t, "eth0", ServerV4, ServerV6)
 	l.Client.setUp(t, "eth0", ClientV4, ClientV6)
 	return l
