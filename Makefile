@@ -46,8 +46,8 @@ export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
-.PHONY: help build install demo test race check check-go check-c check-shell check-modules check-generated \
-	generate format bench differential fuzz clean root deps-build deps-generate deps-demo deps-test
+.PHONY: help build install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
+	generate format bench differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ test: root deps-test check build ## run every check and every test (root)
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
 		"$$(command -v gcc >/dev/null && echo 'the race run' || echo 'without the race run (no gcc)')$$(\
 		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"
+
+test-vm: deps-vm build ## run tests under Debian's kernels in QEMU (KERNELS="6.1 6.12" PACKAGES="host virtio" RUN=regexp)
+	GO='$(GO)' tests/vm/run.sh
 
 race: deps-build ## run the tests that need no kernel under the race detector, if there is a gcc
 	@if command -v gcc >/dev/null; then set -x; CGO_ENABLED=1 $(GO) test -race -count=1 $(RACE_PACKAGES); \
@@ -125,7 +128,7 @@ fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 clean: ## remove what the targets above have built
 	rm -rf bin coverage*
 
-deps-build deps-generate deps-demo deps-test: deps-%:
+deps-build deps-generate deps-demo deps-test deps-vm: deps-%:
 	@packaging/deps.sh $*
 
 root:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
-# usage: packaging/deps.sh build|generate|demo|test
+# usage: packaging/deps.sh build|generate|demo|test|vm
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,13 +52,23 @@ needs() {
 		echo traceroute traceroute
 		echo nmap nmap
 		;;
+	vm)
+		needs demo
+		echo iptables iptables
+		echo nft nftables
+		echo conntrack conntrack
+		echo qemu-system-x86_64 qemu-system-x86
+		echo cpio cpio
+		echo depmod kmod
+		echo xz xz-utils
+		;;
 	*)
-		die "no set named '$1': build, generate, demo or test"
+		die "no set named '$1': build, generate, demo, test or vm"
 		;;
 	esac
 }
 
-[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test"
+[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test|vm"
 table=$(needs "$1")
 
 missing=$(echo "$table" | while read -r what package; do

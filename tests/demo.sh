@@ -206,7 +206,7 @@ for host in server outside; do
 	ip netns add "${netns[$host]}"
 	ip -n "${netns[$host]}" link set lo up
 done
-ip link add eth0 netns "${netns[server]}" type veth peer name eth0 netns "${netns[outside]}"
+ip -n "${netns[server]}" link add eth0 type veth peer name eth0 netns "${netns[outside]}"
 for host in server outside; do
 	address4=${host}4 address6=${host}6
 	ip -n "${netns[$host]}" address add "${!address4}/24" dev eth0

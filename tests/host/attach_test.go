@@ -319,6 +319,7 @@ func TestPinsOfADeadNamespace(t *testing.T) {
 }
 
 func TestInterfaceMadeAnew(t *testing.T) {
+	lab.NeedsVeth(t, "deletes its interface")
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policy.Default())
 	l.Server.IP(t, "link", "del", "eth0")

@@ -107,16 +107,20 @@ func status(t testing.TB, l *lab.Lab) (s *loader.Status) {
 	return s
 }
 
-// counter returns the packets of one reason.
-func counter(t testing.TB, l *lab.Lab, reason string) uint64 {
+// counter returns the packets of one reason, those that it lets pass and those that it drops.
+func counter(t testing.TB, l *lab.Lab, reason string) (packets uint64) {
 	t.Helper()
+	known := false
 	for _, c := range status(t, l).Counters {
 		if c.Reason == reason {
-			return c.Packets
+			known = true
+			packets += c.Packets
 		}
 	}
-	t.Fatalf("there is no reason %q", reason)
-	return 0
+	if !known {
+		t.Fatalf("there is no reason %q", reason)
+	}
+	return packets
 }
 
 // echo sends back what it gets on a TCP port of a host until the test ends.

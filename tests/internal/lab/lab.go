@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab makes hosts for tests: network namespaces joined by a veth pair,
+// Package lab makes hosts for tests: network namespaces joined by a veth pair, or by two interfaces of this machine,
 // with addresses from the documentation prefixes.
 package lab
 
@@ -46,8 +46,7 @@ func (l *Lab) AddInside(t testing.TB) *Host {
 	inside := &Host{strings.TrimSuffix(l.Server.Name, "server") + "inside"}
 	run(t, "ip", "netns", "add", inside.Name)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", inside.Name).Run() })
-	run(t, "ip", "link", "add", "name", "eth1", "netns", l.Server.Name, "type", "veth",
-		"peer", "name", "eth0", "netns", inside.Name)
+	l.Server.IP(t, "link", "add", "name", "eth1", "type", "veth", "peer", "name", "eth0", "netns", inside.Name)
 	l.Server.setUp(t, "eth1", RouterV4, RouterV6)
 	inside.setUp(t, "eth0", InsideV4, InsideV6)
 	inside.IP(t, "route", "add", "default", "via", RouterV4.String())
@@ -89,8 +88,7 @@ func New(t testing.TB) *Lab {
 		run(t, "ip", "netns", "add", h.Name)
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", h.Name).Run() })
 	}
-	run(t, "ip", "link", "add", "name", "eth0", "netns", l.Server.Name, "type", "veth",
-		"peer", "name", "eth0", "netns", l.Client.Name)
+	l.join(t)
 	l.Server.setUp(t, "eth0", ServerV4, ServerV6)
 	l.Client.setUp(t, "eth0", ClientV4, ClientV6)
 	return l

@@ -1,0 +1,106 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The kernel matrix: runs the tests under each of Debian's kernels, in QEMU, all kernels at the same time, and reports
+# for each kernel and suite how many tests passed, failed and were skipped. What each guest printed stays in bin/vm.
+# usage: [KERNELS="6.1 6.12"] [PACKAGES="host virtio"] [RUN=regexp] tests/vm/run.sh
+#        as 'make test-vm' does, which has built bin/portcullis before
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+cache=$top/bin/vm
+PATH=$PATH:/usr/sbin:/sbin
+read -ra kernels <<<"${KERNELS:-6.1 6.12}"
+limit=60m # for one guest
+
+# What the guest runs, a line for a suite: its name, its package, and a command in the directory of the package's test
+# program. The virtual network cards differ from veth pairs by native XDP alone.
+RUN=${RUN:-.}
+suites="
+datapath	tests/datapath		./test -test.run '$RUN'
+host		tests/host		./test -test.run '$RUN'
+virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
+differential	tests/differential	./test -test.run '$RUN' -batches 1
+cli		tests/cli		./test -test.run '$RUN'
+"
+PACKAGES=${PACKAGES:-$(awk '{ print $1 }' <<<"$suites")}
+
+die() {
+	echo "test-vm: $*" >&2
+	exit 1
+}
+
+[ "$(dpkg --print-architecture)" = amd64 ] || die "only amd64 is supported: the guest runs this machine's programs"
+
+tree=$(mktemp -d)
+guests=()
+cleanup() {
+	[ ${#guests[@]} -eq 0 ] || kill "${guests[@]}" 2>/dev/null || true
+	rm -rf "$tree"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+for kernel in "${kernels[@]}"; do
+	"$here/kernel.sh" "$kernel" "$cache/$kernel"
+done
+
+# The guest's copy of this tree holds test programs where here is their source, and beside them what they read.
+export CGO_ENABLED=0
+mkdir -p "$tree/bin" "$tree/suites"
+cp "$top/bin/portcullis" "$tree/bin/"
+cp -r "$top/docs" "$tree/"
+for name in $PACKAGES; do
+	read -r _ package command < <(grep "^$name	" <<<"$suites") || die "there is no suite named $name"
+	mkdir -p "$tree/$package"
+	(cd "$top" && "${GO:-go}" test -c -trimpath -ldflags '-s -w' -o "$tree/$package/test" "./$package")
+	[ ! -d "$top/$package/testdata" ] || cp -r "$top/$package/testdata" "$tree/$package/"
+	echo "cd $package && $command -test.v -test.timeout $limit" >"$tree/suites/$name"
+done
+
+# A device that is there may still not run a guest, and QEMU goes on with emulation only where KVM does not even begin.
+# The kernel alone finds no root file system and reboots, in a second where KVM works.
+kvm_works() {
+	[ -w /dev/kvm ] && (timeout 10 qemu-system-x86_64 -accel kvm -cpu max -m 512 -nodefaults -display none -no-reboot \
+		-kernel "$1" -append panic=-1 || exit) </dev/null >/dev/null 2>&1
+}
+accelerator=tcg
+# On a busy machine the guest measures its emulated TSC wrongly, and its clock then runs ten times too fast.
+clock="clocksource=hpet tsc=unstable"
+! kvm_works "$cache/${kernels[0]}/vmlinuz" || accelerator=kvm clock=
+
+# Two network cards on one hub, with nothing else on it. The results come by a serial port of their own. After a
+# cmpxchg16b that QEMU 7.2 emulates the flags are garbage now and then: Debian 13's 6.12 died of it in 4 boots of 12,
+# and in none of 12 without that instruction.
+boot() { # directory
+	exec timeout "$limit" qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu max,-cx16 -smp 2 -m 2048 \
+		-nodefaults -no-user-config -display none -no-reboot \
+		-serial "file:$1/console" -serial "file:$1/results" \
+		-netdev hubport,id=a,hubid=0 -device virtio-net-pci,netdev=a \
+		-netdev hubport,id=b,hubid=0 -device virtio-net-pci,netdev=b \
+		-kernel "$1/vmlinuz" -initrd "$1/initramfs" -append "console=ttyS0 loglevel=5 panic=-1 net.ifnames=0 \
+		mitigations=off no_timer_check $clock nokaslr random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests \
+		NONCE=$nonce SUITES=${PACKAGES//[[:space:]]/,}" </dev/null >"$1/qemu" 2>&1
+}
+
+nonce=$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')
+for kernel in "${kernels[@]}"; do
+	"$here/initramfs.sh" "$cache/$kernel" "$tree" "$cache/$kernel/initramfs"
+	boot "$cache/$kernel" &
+	guests+=($!)
+done
+
+echo "test-vm: ${kernels[*]} run under $accelerator; what they print grows in bin/vm/*/results"
+failed=0
+for i in "${!kernels[@]}"; do
+	directory=$cache/${kernels[i]}
+	wait "${guests[i]}" || echo "QEMU ended with $?, where 124 means after $limit" >>"$directory/qemu"
+	awk -v nonce="$nonce" -v suites="$PACKAGES" -f "$here/report.awk" "$directory/results" && continue
+	failed=1
+	echo "  the guest's last words, from $directory/console, and QEMU's:"
+	tail -q -n 12 "$directory/console" "$directory/qemu" | sed 's/^/    /'
+done
+guests=()
+[ "$failed" -eq 0 ] || die "failed"
+echo "test-vm: all passed, in $SECONDS s"
