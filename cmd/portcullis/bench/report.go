@@ -94,6 +94,7 @@ func (w *Work) finish() {
 	base := w.Row(w.Baseline)
 	for i := range w.Rows {
 		r := &w.Rows[i]
+		r.Figure, r.Ratio, r.Mpps = nil, nil, 0
 		if r.Invalid != "" {
 			r.Rounds = nil
 			continue

@@ -30,7 +30,7 @@ func (r *Report) Tables() (tables [][][]string) {
 		rows := [][]string{{"TARGET", "", "FOUND", "", "FIGURE", "AGAINST", "BEST STATEFUL PEER"}}
 		for _, t := range r.Targets {
 			if t.Verdict != Absent {
-				rows = append(rows, []string{t.Title, t.limit(), t.Found, t.Verdict, t.Figure, t.Against, t.Peer})
+				rows = append(rows, []string{t.Title, t.Limit(), t.Found, t.Verdict, t.Figure, t.Against, t.Peer})
 			}
 		}
 		if len(rows) > 1 {

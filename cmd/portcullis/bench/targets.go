@@ -71,6 +71,9 @@ func judge(r *Report) (out []TargetResult) {
 			}
 			result.Result = spread(t.compare(values, base))
 			result.Found = t.write(result.Result.Median)
+			if !t.plus && t.against != "" {
+				result.Found = fmt.Sprintf("×%.3f", result.Result.Median) // a digit more than the limit has
+			}
 			result.Verdict = Short
 			if t.meets(result.Result.Median) {
 				result.Verdict = Met
@@ -137,12 +140,4 @@ func (t *target) write(value float64) string {
 		return fmt.Sprintf("%.0f entries", value)
 	}
 	return figure(value, Microseconds)
-}
-
-// limit writes a target with the way in which it limits.
-func (t *TargetResult) limit() string {
-	if t.Least {
-		return "≥ " + t.Target
-	}
-	return "≤ " + t.Target
 }
