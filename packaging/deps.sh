@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
-# usage: packaging/deps.sh build|generate|demo|test
+# usage: packaging/deps.sh build|generate|demo|test|benchmark
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -48,14 +48,22 @@ needs() {
 		echo nft nftables
 		echo conntrack conntrack
 		echo tcpdump tcpdump
+		echo iperf3 iperf3
+		;;
+	benchmark)
+		needs build
+		echo iptables iptables
+		echo nft nftables
+		echo iperf3 iperf3
+		echo xdp-filter xdp-tools
 		;;
 	*)
-		die "no set named '$1': build, generate, demo or test"
+		die "no set named '$1': build, generate, demo, test or benchmark"
 		;;
 	esac
 }
 
-[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test"
+[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test|benchmark"
 table=$(needs "$1")
 
 missing=$(echo "$table" | while read -r what package; do

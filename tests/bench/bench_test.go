@@ -189,7 +189,7 @@ func TestQuickRunMeasuresEverything(t *testing.T) {
 	if n := got.Work("syn-flood-entries").Row("portcullis").Figure.High; n != 0 {
 		t.Errorf("a SYN flood on an open port made %.0f flows", n)
 	}
-	for _, name := range []string{bench.ReportPage, bench.ReportData} {
+	for _, name := range []string{bench.ReportPage, bench.ReportText, bench.ReportData} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -15,6 +15,10 @@ import (
 // lenient lets conntrack take packets that are all the same for what they are: parts of a flow.
 func lenient() error { return setting("netfilter/nf_conntrack_tcp_be_liberal", "1") }
 
+// forget empties the table of tracked flows for the next firewall on the same interfaces. A kernel without ctnetlink
+// cannot; then they stay until the namespace goes.
+func forget() { _ = netlink.ConntrackTableFlush(netlink.ConntrackTable) }
+
 // conntrackRoom says how many flows netfilter may track; the setting is one for the whole machine, so it stays.
 func conntrackRoom() int {
 	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
@@ -62,10 +66,8 @@ func (iptables) install(s *stand, r rules) error {
 
 func (iptables) remove(*stand) error {
 	_, err := command("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n", "iptables-restore")
-	if err != nil {
-		return err
-	}
-	return netlink.ConntrackTableFlush(netlink.ConntrackTable)
+	forget()
+	return err
 }
 
 var (
@@ -128,10 +130,9 @@ func (nft) install(s *stand, r rules) error {
 }
 
 func (nft) remove(*stand) error {
-	if _, err := command("", "nft", "delete", "table", "ip", "bench"); err != nil {
-		return err
-	}
-	return netlink.ConntrackTableFlush(netlink.ConntrackTable)
+	_, err := command("", "nft", "delete", "table", "ip", "bench")
+	forget()
+	return err
 }
 
 var nftCounter = regexp.MustCompile(`packets (\d+)`)

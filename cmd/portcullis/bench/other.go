@@ -41,6 +41,9 @@ const programRepeat = 1000000
 func (b *bench) program() error {
 	w := Work{Key: "program", Title: "Program alone, closed port (PROG_TEST_RUN)", Unit: Nanoseconds, Baseline: keyEmpty}
 	return b.filtered("", func(s *stand, _ *loader.Filter) error {
+		if err := settle(); err != nil {
+			return err
+		}
 		l, err := netlink.LinkByIndex(s.to.index)
 		if err != nil {
 			return err
@@ -89,9 +92,6 @@ func (b *bench) filtered(config string, work func(*stand, *loader.Filter) error)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	return s.inside.do(func() error {
-		if err := settle(); err != nil {
-			return err
-		}
 		p := policy.Default()
 		p.Interfaces = []string{s.to.name}
 		_, err := loader.Up(loader.Options{PinPath: pinPath, Interfaces: p.Interfaces, Mode: loader.ModeNative, Policy: p, Config: config})

@@ -12,9 +12,10 @@ import (
 	"path/filepath"
 )
 
-// The files that Write makes: for people, and for programs.
+// The files that Write makes: to look at, to read, and for programs.
 const (
 	ReportPage = "benchmark.html"
+	ReportText = "benchmark.md"
 	ReportData = "benchmark.json"
 )
 
@@ -40,11 +41,11 @@ func (r *Report) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(r, "", " ")
+	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{ReportPage: text, ReportData: append(data, '\n')} {
+	for name, content := range map[string][]byte{ReportPage: text, ReportText: []byte(r.Markdown()), ReportData: append(data, '\n')} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ package bench
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,9 +21,9 @@ const pktgenDir = "/proc/thread-self/net/pktgen/"
 
 // pktgen is the kernel's packet generator (Documentation/networking/pktgen.rst), which sends UDP. It is told so by
 // lines of text, takes those that it does not understand without a word, and shows the flags that it has set.
-type pktgen struct{}
+type pktgen struct{ cards map[*stand]*card }
 
-func (pktgen) name() string    { return "pktgen" }
+func (pktgen) name() string    { return "pktgen, which sends datagrams where it says SYN" }
 func (pktgen) protocol() uint8 { return unix.IPPROTO_UDP }
 
 // flowPorts is one: addresses and ports would count up each at its own pace.
@@ -44,7 +44,7 @@ func chooseGenerator(name string) (generator, error) {
 	case err != nil:
 		return nil, errNoPktgen
 	}
-	return pktgen{}, nil
+	return pktgen{make(map[*stand]*card)}, nil
 }
 
 // Copies of one packet that are sent in a row, where the device may be given the same one again; and how many are
@@ -54,54 +54,70 @@ const (
 	pktgenBurst  = 8
 )
 
-type pktgenSender struct {
-	stand   *stand
-	traffic traffic
-	threads []int // CPUs
-	next    int   // the flow that comes next, in order
+// card is a device that pktgen has been given: by one queue to each of some threads, which are known by their CPU.
+type card struct {
+	threads []int
+	told    *pktgenSender // whose traffic it was told last
 }
 
-func (pktgen) prepare(s *stand, t traffic) (sender, error) {
-	p := &pktgenSender{stand: s, traffic: t}
-	return p, s.outside.do(func() error { return p.plug() })
+type pktgenSender struct {
+	stand   *stand
+	card    *card
+	traffic traffic
+	next    int // the flow that comes next, in order
+}
+
+// prepare finds the stand's card, or makes it: to take a device away from pktgen again takes it an eighth of a second.
+func (g pktgen) prepare(s *stand, t traffic) (sender, error) {
+	c := g.cards[s]
+	if c == nil {
+		c = &card{}
+		if err := s.outside.do(func() error { return c.plug(s) }); err != nil {
+			return nil, err
+		}
+		g.cards[s] = c
+	}
+	return &pktgenSender{stand: s, card: c, traffic: t}, nil
 }
 
 // plug gives the device to as many of pktgen's threads as it has queues, one each, and to one on a veth pair.
-func (p *pktgenSender) plug() error {
+func (c *card) plug(s *stand) error {
 	threads, err := os.ReadDir(pktgenDir)
 	if err != nil {
 		return err
 	}
 	queues := 1
-	if !p.stand.from.veth {
-		found, _ := os.ReadDir("/sys/class/net/" + p.stand.from.name + "/queues")
-		queues = 0
-		for _, q := range found {
-			if strings.HasPrefix(q.Name(), "tx-") {
-				queues++
-			}
+	if !s.from.veth {
+		l, err := netlink.LinkByIndex(s.from.index)
+		if err != nil {
+			return err
 		}
-		queues = max(1, queues)
+		queues = max(1, l.Attrs().NumTxQueues)
+		s.undo = append(s.undo, func() error { return s.outside.do(c.unplug) })
 	}
 	for _, t := range threads {
-		cpu, found := strings.CutPrefix(t.Name(), "kpktgend_")
-		number, err := strconv.Atoi(cpu)
-		if !found || err != nil {
-			continue
+		if cpu, found := strings.CutPrefix(t.Name(), "kpktgend_"); found {
+			number, err := strconv.Atoi(cpu)
+			if err != nil {
+				return err
+			}
+			c.threads = append(c.threads, number)
 		}
-		if err := tell(t.Name(), "rem_device_all"); err != nil {
-			return err
-		}
-		p.threads = append(p.threads, number)
 	}
 	// The last first: the first CPU is where interrupts go.
-	slices.SortFunc(p.threads, func(a, b int) int { return b - a })
-	p.threads = p.threads[:min(queues, len(p.threads))]
-	for queue, cpu := range p.threads {
-		if err := tell(fmt.Sprintf("kpktgend_%d", cpu), "add_device "+p.device(cpu)); err != nil {
+	slices.SortFunc(c.threads, func(a, b int) int { return b - a })
+	c.threads = c.threads[:min(queues, len(c.threads))]
+	for _, cpu := range c.threads {
+		if err := tell(fmt.Sprintf("kpktgend_%d", cpu), fmt.Sprintf("add_device %s@%d", s.from.name, cpu)); err != nil {
 			return err
 		}
-		if err := p.describe(cpu, queue); err != nil {
+	}
+	return nil
+}
+
+func (c *card) unplug() error {
+	for _, cpu := range c.threads {
+		if err := tell(fmt.Sprintf("kpktgend_%d", cpu), "rem_device_all"); err != nil {
 			return err
 		}
 	}
@@ -132,9 +148,9 @@ func (p *pktgenSender) describe(cpu, queue int) error {
 		"dst_min " + insideAddr.String(), "dst_max " + insideAddr.String(),
 		fmt.Sprintf("queue_map_min %d", queue), fmt.Sprintf("queue_map_max %d", queue),
 	}
-	flags := []string{}
 	source, last := firstSource, firstSource
 	from, to := [2]uint16{oneSource, oneSource}, [2]uint16{t.port, t.port}
+	var flags []string
 	switch {
 	case t.flows > 0:
 		source, last = remote(0), remote(uint32(t.flows-1))
@@ -150,10 +166,15 @@ func (p *pktgenSender) describe(cpu, queue int) error {
 	lines = append(lines, "src_min "+source.String(), "src_max "+last.String(),
 		fmt.Sprintf("udp_src_min %d", from[0]), fmt.Sprintf("udp_src_max %d", from[1]),
 		fmt.Sprintf("udp_dst_min %d", to[0]), fmt.Sprintf("udp_dst_max %d", to[1]))
-	if clones := p.clones(); clones > 0 {
-		lines = append(lines, fmt.Sprintf("clone_skb %d", clones), fmt.Sprintf("burst %d", pktgenBurst))
+	clones, burst := 0, 1
+	if p.repeats() {
+		clones, burst = pktgenClones, pktgenBurst
 	}
-	for _, f := range flags {
+	lines = append(lines, fmt.Sprintf("clone_skb %d", clones), fmt.Sprintf("burst %d", burst))
+	for _, f := range pktgenFlags {
+		if !slices.Contains(flags, f) {
+			f = "!" + f
+		}
 		lines = append(lines, "flag "+f)
 	}
 	for _, line := range lines {
@@ -164,15 +185,16 @@ func (p *pktgenSender) describe(cpu, queue int) error {
 	return p.understood(cpu, flags)
 }
 
-// clones is how often one packet may be sent: never on virtual devices, which keep it, and not where each differs.
-func (p *pktgenSender) clones() int {
-	if p.stand.from.veth || p.traffic.randomSources || p.traffic.flows > 1 {
-		return 0
-	}
-	return pktgenClones
+// repeats tells whether one packet may be sent many times over: never to virtual devices, which keep it, and not where
+// each differs.
+func (p *pktgenSender) repeats() bool {
+	return !p.stand.from.veth && !p.traffic.randomSources && p.traffic.flows <= 1
 }
 
-var pktgenFlags = regexp.MustCompile(`(?m)^\s*Flags: (.*)$`)
+// pktgenFlags are those that are used here.
+var pktgenFlags = []string{"IPSRC_RND", "UDPSRC_RND", "UDPDST_RND"}
+
+var pktgenFlagLine = regexp.MustCompile(`(?m)^\s*Flags: (.*)$`)
 
 // understood compares the flags that are set with those that were asked for.
 func (p *pktgenSender) understood(cpu int, flags []string) error {
@@ -181,12 +203,12 @@ func (p *pktgenSender) understood(cpu int, flags []string) error {
 		return err
 	}
 	var set []string
-	if found := pktgenFlags.FindSubmatch(text); found != nil {
+	if found := pktgenFlagLine.FindSubmatch(text); found != nil {
 		set = strings.Fields(string(found[1]))
 	}
-	for _, f := range flags {
-		if !slices.Contains(set, f) {
-			return fmt.Errorf("pktgen: %s: flag %s is not set, only %q", p.device(cpu), f, set)
+	for _, f := range pktgenFlags {
+		if slices.Contains(set, f) != slices.Contains(flags, f) {
+			return fmt.Errorf("pktgen: %s: it has set the flags %q and not %q", p.device(cpu), set, flags)
 		}
 	}
 	return nil
@@ -197,16 +219,22 @@ var pktgenResult = regexp.MustCompile(`Result: OK: (\d+)\([^)]*\) usec, (\d+) \(
 
 func (p *pktgenSender) send(frames int) (b burst, err error) {
 	err = p.stand.outside.do(func() error {
-		each := max(1, frames/len(p.threads))
-		for _, cpu := range p.threads {
+		each := max(1, frames/len(p.card.threads))
+		for queue, cpu := range p.card.threads {
+			if p.card.told != p {
+				if err := p.describe(cpu, queue); err != nil {
+					return err
+				}
+			}
 			if err := p.order(cpu, each); err != nil {
 				return err
 			}
 		}
+		p.card.told = p
 		if err := tell("pgctrl", "start"); err != nil { // returns when all has been sent
 			return err
 		}
-		for _, cpu := range p.threads {
+		for _, cpu := range p.card.threads {
 			took, sent, err := p.result(cpu)
 			if err != nil {
 				return err
@@ -234,14 +262,17 @@ func (p *pktgenSender) order(cpu, frames int) error {
 	return nil
 }
 
+// result reads what a thread has to say when it is done, which it writes a moment after it says that it is.
 func (p *pktgenSender) result(cpu int) (took time.Duration, sent uint64, err error) {
-	text, err := os.ReadFile(pktgenDir + p.device(cpu))
-	if err != nil {
-		return 0, 0, err
-	}
-	found := pktgenResult.FindSubmatch(text)
-	if found == nil {
-		return 0, 0, fmt.Errorf("pktgen: %s: it did not send: %s", p.device(cpu), strings.TrimSpace(string(text)))
+	var text []byte
+	var found [][]byte
+	for start := time.Now(); found == nil; time.Sleep(time.Millisecond) {
+		if text, err = os.ReadFile(pktgenDir + p.device(cpu)); err != nil {
+			return 0, 0, err
+		}
+		if found = pktgenResult.FindSubmatch(text); found == nil && time.Since(start) > patience {
+			return 0, 0, fmt.Errorf("pktgen: %s: it did not send: %s", p.device(cpu), strings.TrimSpace(string(text)))
+		}
 	}
 	micros, err := strconv.ParseInt(string(found[1]), 10, 64)
 	if err != nil {
@@ -251,13 +282,5 @@ func (p *pktgenSender) result(cpu int) (took time.Duration, sent uint64, err err
 	return time.Duration(micros) * time.Microsecond, sent, err
 }
 
-func (p *pktgenSender) close() error {
-	return p.stand.outside.do(func() error {
-		for _, cpu := range p.threads {
-			if err := tell(fmt.Sprintf("kpktgend_%d", cpu), "rem_device_all"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
-	})
-}
+// close leaves the card to the stand.
+func (p *pktgenSender) close() error { return nil }

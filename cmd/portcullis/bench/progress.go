@@ -21,7 +21,6 @@ func newProgress(w io.Writer, steps int) *progress {
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionFullWidth(),
 		progressbar.OptionClearOnFinish(),
-		progressbar.OptionThrottle(0),
 	)}
 }
 

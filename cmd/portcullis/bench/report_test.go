@@ -142,7 +142,7 @@ func TestPageAndData(t *testing.T) {
 	if err := sample().Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{ReportPage, ReportData} {
+	for _, name := range []string{ReportPage, ReportText, ReportData} {
 		got, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -211,8 +211,7 @@ func (s *stand) close() error {
 	return errors.Join(errs...)
 }
 
-// settle holds the calling thread to one CPU, the last that it may use since the first is where interrupts go, and lets
-// it go before what else this machine does.
+// settle holds the calling thread to one CPU, the last that it may use: the first is where interrupts go.
 func settle() error {
 	var allowed, last unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
@@ -224,8 +223,5 @@ func settle() error {
 			break
 		}
 	}
-	if err := unix.SchedSetaffinity(0, &last); err != nil {
-		return err
-	}
-	return unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
+	return unix.SchedSetaffinity(0, &last)
 }

@@ -79,20 +79,36 @@ func (w *Work) bars() template.HTML {
 		said = append(said, r.Title+" "+w.label(r))
 	}
 	c := newCanvas(chartWidth, len(rows)*barDistance+4, w.Key, w.Title, strings.Join(said, "; "))
+	most = bounded(rows, most)
 	scale := (chartWidth - labelWidth - valueWidth) / most
 	for i, r := range rows {
 		y := float64(i*barDistance) + 4
 		middle := y + barHeight/2
 		c.text(labelWidth-10, middle+4, "label "+group(r.Subject), r.Title)
-		fmt.Fprintf(c, `<rect x="%d" y="%.1f" width="%.1f" height="%d" rx="2" class="bar %s"/>`,
-			labelWidth, y, max(1, r.Figure.Median*scale), barHeight, group(r.Subject))
-		if r.Figure.High > r.Figure.Low {
-			low, high := labelWidth+r.Figure.Low*scale, labelWidth+r.Figure.High*scale
-			c.line(low, middle, high, middle, "spread")
+		length, high := max(1, min(r.Figure.Median, most)*scale), labelWidth+min(r.Figure.High, most)*scale
+		fmt.Fprintf(c, `<rect x="%d" y="%.1f" width="%.1f" height="%d" rx="2" class="bar %s"/>`, labelWidth, y, length, barHeight, group(r.Subject))
+		if r.Figure.Median > most { // it goes on beyond the page
+			x := labelWidth + length - 34
+			fmt.Fprintf(c, `<path d="M%.1f %.1fl6 %d h8 l-6 -%d z" class="break"/>`, x, y-1, barHeight+2, barHeight+2)
+		} else if r.Figure.High > r.Figure.Low {
+			c.line(labelWidth+r.Figure.Low*scale, middle, high, middle, "spread")
 		}
-		c.text(labelWidth+r.Figure.High*scale+8, middle+4, "value", w.label(r))
+		c.text(high+8, middle+4, "value", w.label(r))
 	}
 	return c.end()
+}
+
+// bounded returns the length of the longest bar: one that would leave nothing of the others to be seen is cut.
+func bounded(rows []*Row, most float64) float64 {
+	var lengths []float64
+	for _, r := range rows {
+		lengths = append(lengths, r.Figure.Median)
+	}
+	slices.Sort(lengths)
+	if n := len(lengths); n > 1 && lengths[n-1] > 5*lengths[n-2] {
+		return 1.25 * lengths[n-2]
+	}
+	return most
 }
 
 // label is what stands beside a bar.

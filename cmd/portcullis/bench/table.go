@@ -73,3 +73,25 @@ func percent(part float64) string {
 	}
 	return fmt.Sprintf("%.0f%%", 100*part)
 }
+
+// Markdown writes the report as text with tables.
+func (r *Report) Markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Measured on %s\n\nThis file was written by `portcullis bench --report`.\n", r.Began.Format("2 January 2006"))
+	for i, rows := range r.Tables() {
+		if i == 0 { // what was measured, and where
+			for _, row := range rows {
+				fmt.Fprintf(&b, "\n%s\n", row[0])
+			}
+			continue
+		}
+		b.WriteByte('\n')
+		for n, row := range rows {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+			if n == 0 {
+				fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
+			}
+		}
+	}
+	return b.String()
+}
