@@ -105,7 +105,7 @@ bench: root deps-test build ## run the benchmarks of single programs and functio
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
 
 benchmark: root deps-benchmark build ## measure this machine as docs/benchmark.md says, and write the results there (root)
-	bin/portcullis bench --report docs/benchmark --rounds 21
+	bin/portcullis bench --report docs/benchmark
 
 differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
 	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -batches $$((($(PACKETS) + 6999) / 7000))

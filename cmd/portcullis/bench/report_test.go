@@ -39,7 +39,7 @@ func sample() *Report {
 				{Subject: keyPortcullis, Title: "Portcullis", Rounds: []float64{120, 120, 120}, Frames: 3000, Lost: 0.5},
 			}},
 			{Key: "stream-1", Title: "Bulk TCP, 1 stream", Unit: Gigabits, Baseline: keyNone, Rows: []Row{
-				{Subject: keyTC, Title: "Portcullis, TC", Rounds: []float64{9.6, 9.8, 9.7}},
+				{Subject: keyTC, Title: "Portcullis, TC", Rounds: []float64{9.7, 9.9, 9.8}},
 				{Subject: keyNone, Title: "no firewall", Rounds: []float64{10, 10, 10}},
 			}},
 			{Key: "program", Title: "Program alone", Unit: Nanoseconds, Baseline: keyEmpty, Rows: []Row{
@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 	for title, want := range map[string][2]string{
 		"Default drop, closed port, one source":         {"×1.100", Met},
 		"The same with 10,000 open ports":               {"×1.200", Short},
-		"Bulk TCP, TC mode, of no firewall":             {"×0.970", Met}, // at least, not at most
+		"Bulk TCP, TC mode, of no firewall":             {"×0.980", Met}, // at least, not at most
 		"Bulk TCP, native XDP, of pass-only":            {"", Absent},
 		"Program alone, closed port, over an empty one": {"+14 ns", Met},
 		"Established, 1 flow":                           {"", Absent},
