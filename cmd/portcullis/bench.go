@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -46,7 +47,7 @@ their addresses and routes at the end.`,
 						set()
 					}
 				}
-				o.Stream = short.Stream
+				o.Stream, o.Flows = short.Stream, short.Flows
 			}
 			return a.bench(o, report)
 		},
@@ -83,6 +84,9 @@ func (a *app) bench(o bench.Options, dir string) error {
 	o.Version, o.Curves = version, dir != ""
 	if f, ok := a.stderr.(*os.File); ok && isTerminal(f) {
 		o.Progress = f
+	}
+	if o.From != "" {
+		a.warn(fmt.Sprintf("%s and %s are taken out of this host's network until the benchmark has ended", o.From, o.To))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()

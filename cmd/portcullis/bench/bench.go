@@ -29,13 +29,16 @@ type Options struct {
 	Curves    bool     // how cost grows with work, too
 	Rounds    int
 	Frames    int           // the most of a run
+	Flows     int           // what needs more of them is left out, unless it is named
 	Stream    time.Duration // of one run through a TCP stack
 	Progress  io.Writer     // a terminal to show a progress bar on, or nil
 }
 
 // Full and Quick are how long the benchmark takes when nothing else is asked for: minutes, or seconds.
-func Full() Options  { return Options{Rounds: 15, Frames: 50000, Stream: time.Second} }
-func Quick() Options { return Options{Rounds: 3, Frames: 2000, Stream: 100 * time.Millisecond} }
+func Full() Options { return Options{Rounds: 15, Frames: 50000, Flows: 1000000, Stream: time.Second} }
+func Quick() Options {
+	return Options{Rounds: 3, Frames: 2000, Flows: 1000, Stream: 100 * time.Millisecond}
+}
 
 // bench is one run.
 type bench struct {
@@ -50,9 +53,10 @@ type bench struct {
 
 // part is a piece of the benchmark that can be asked for by name.
 type part struct {
-	key   string
-	steps int
-	run   func() error
+	key     string
+	steps   int
+	streams bool // it is about TCP connections
+	run     func() error
 }
 
 // Run measures. It leaves nothing behind, however it ends.
@@ -163,6 +167,10 @@ func (b *bench) chooseParts() (out []part, err error) {
 		if !wanted(w.key) || w.onlyCurve && !b.options.Curves && len(b.options.Works) == 0 {
 			continue
 		}
+		if w.scene.flows > b.options.Flows && len(b.options.Works) == 0 {
+			b.report.leaveOut(w.title, "it takes longer than the rest")
+			continue
+		}
 		if w.tcpOnly && b.generator.protocol() != unix.IPPROTO_TCP {
 			b.report.leaveOut(w.title, "pktgen sends no TCP")
 			continue
@@ -171,9 +179,14 @@ func (b *bench) chooseParts() (out []part, err error) {
 	}
 	out = b.scenes(works)
 	for _, p := range b.otherParts() {
-		if wanted(p.key) {
-			out = append(out, p)
+		if !wanted(p.key) {
+			continue
 		}
+		if p.streams && b.options.From != "" {
+			b.report.leaveOut(p.key, "between real interfaces only packets are measured")
+			continue
+		}
+		out = append(out, p)
 	}
 	return out, nil
 }
@@ -190,7 +203,7 @@ func (b *bench) scenes(works []work) (out []part) {
 	}
 	for _, sc := range order {
 		here := played[sc]
-		out = append(out, part{sc.String(), b.packetSteps(here), func() error { return b.scene(sc, here) }})
+		out = append(out, part{sc.String(), b.packetSteps(here), false, func() error { return b.scene(sc, here) }})
 	}
 	return out
 }

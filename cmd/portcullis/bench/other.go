@@ -22,10 +22,10 @@ import (
 func (b *bench) otherParts() []part {
 	streams := b.streamSubjects()
 	return []part{
-		{"program", b.options.Rounds, b.program},
-		{"open-port", b.options.Rounds, b.openPort},
-		{"stream", len(streams) * (1 + len(streamCounts)*b.streamRounds()), func() error { return b.throughput(streams) }},
-		{"connections", len(streams) * (1 + b.streamRounds()), func() error { return b.connections(streams) }},
+		{"program", b.options.Rounds, false, b.program},
+		{"open-port", b.options.Rounds, false, b.openPort},
+		{"stream", len(streams) * (1 + len(streamCounts)*b.streamRounds()), true, func() error { return b.throughput(streams) }},
+		{"connections", len(streams) * (1 + b.streamRounds()), true, func() error { return b.connections(streams) }},
 	}
 }
 
