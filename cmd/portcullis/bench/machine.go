@@ -5,6 +5,7 @@ package bench
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 
@@ -86,11 +87,9 @@ func readLine(path string) string {
 	return line
 }
 
+// versionOf asks a program; xdp-filter answers, and calls that a failure.
 func versionOf(program string, args ...string) string {
-	out, err := command("", program, args...)
-	if err != nil {
-		return ""
-	}
-	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	return strings.TrimSpace(strings.TrimPrefix(line, program))
+	out, _ := exec.Command(program, args...).Output()
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return strings.TrimSpace(strings.TrimPrefix(line, program+" "))
 }

@@ -13,7 +13,7 @@ import (
 
 // xdpFilter is xdp-filter of xdp-tools, in the build with the least features that will do. It keeps no state, so
 // replies are not for it.
-type xdpFilter struct{ none }
+type xdpFilter struct{}
 
 const xdpFilterMaps = "/sys/fs/bpf/xdp-filter/"
 
