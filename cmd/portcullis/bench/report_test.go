@@ -197,6 +197,20 @@ func TestChartsAreXMLWithTitles(t *testing.T) {
 	}
 }
 
+func TestAxis(t *testing.T) {
+	for _, c := range []struct{ values, want []float64 }{
+		{[]float64{150, 500000}, []float64{100, 1000, 10000, 100000, 1000000}},
+		{[]float64{1030, 2700}, []float64{1000, 2000, 5000}},
+		{[]float64{1, 60000}, []float64{1, 10, 100, 1000, 10000, 100000}},
+		{[]float64{2000, 2000}, []float64{2000, 5000}},
+	} {
+		a := newAxis(c.values, 0, 100)
+		if !slices.Equal(a.ticks, c.want) || a.at(c.want[0]) != 0 || a.at(c.want[len(c.want)-1]) != 100 {
+			t.Errorf("%v: ticks at %v, want %v", c.values, a.ticks, c.want)
+		}
+	}
+}
+
 func TestFigures(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{figure(164.4, Nanoseconds), "164 ns"},

@@ -122,7 +122,7 @@ func (w *Work) label(r *Row) string {
 
 // Where a curve is drawn on its canvas.
 const (
-	curveLeft, curveRight = 64, 560
+	curveLeft, curveRight = 64, 540
 	curveTop, curveBottom = 14, 300
 	curveHeight           = 344
 )
@@ -159,22 +159,37 @@ func (r *Report) curve(name string) (out []series) {
 	return slices.DeleteFunc(out, func(s series) bool { return len(s.x) < 2 })
 }
 
-// axis maps values to a canvas by their logarithms, from one power of ten to another.
-type axis struct{ from, to, low, high float64 }
+// axis maps values to a canvas by their logarithms, from one tick to another.
+type axis struct {
+	ticks     []float64
+	low, high float64
+}
 
+// newAxis puts ticks at powers of ten, and where these are few also at twice and five times as much.
 func newAxis(values []float64, low, high float64) axis {
-	return axis{math.Floor(math.Log10(slices.Min(values))), math.Ceil(math.Log10(slices.Max(values)) - 1e-9), low, high}
+	least, most := slices.Min(values), slices.Max(values)
+	steps := []float64{1, 2, 5}
+	if most/least > 100 {
+		steps = steps[:1]
+	}
+	a := axis{low: low, high: high}
+	for power := math.Floor(math.Log10(least)); ; power++ {
+		for _, step := range steps {
+			tick := step * math.Pow(10, power)
+			if tick <= least {
+				a.ticks = a.ticks[:0]
+			}
+			a.ticks = append(a.ticks, tick)
+			if tick >= most && len(a.ticks) > 1 {
+				return a
+			}
+		}
+	}
 }
 
 func (a axis) at(value float64) float64 {
-	return a.low + (math.Log10(value)-a.from)/max(1, a.to-a.from)*(a.high-a.low)
-}
-
-func (a axis) ticks() (out []float64) {
-	for power := a.from; power <= a.to; power++ {
-		out = append(out, math.Pow(10, power))
-	}
-	return out
+	first, last := math.Log10(a.ticks[0]), math.Log10(a.ticks[len(a.ticks)-1])
+	return a.low + (math.Log10(value)-first)/(last-first)*(a.high-a.low)
 }
 
 // lines draws a curve: both axes are logarithmic, so what is flat costs the same at any size.
@@ -193,17 +208,17 @@ func (r *Report) lines(name, title, what string) template.HTML {
 	}
 	c := newCanvas(chartWidth, curveHeight, "curve-"+name, title, strings.Join(said, "; "))
 	x, y := newAxis(xs, curveLeft, curveRight), newAxis(ys, curveBottom, curveTop)
-	for _, v := range y.ticks() {
+	for _, v := range y.ticks {
 		c.line(curveLeft, y.at(v), curveRight, y.at(v), "grid")
 		c.text(curveLeft-8, y.at(v)+4, "tick end", short(v)+" ns")
 	}
-	for _, v := range x.ticks() {
+	for _, v := range x.ticks {
 		c.line(x.at(v), curveBottom, x.at(v), curveBottom+5, "grid")
 		c.text(x.at(v), curveBottom+19, "tick middle", short(v))
 	}
 	c.text((curveLeft+curveRight)/2, curveBottom+38, "tick middle", what)
-	for i, at := range apart(all, y) {
-		s := all[i]
+	heights := apart(all, y)
+	for i, s := range slices.Backward(all) { // ours are among the first, and belong on top
 		var points []string
 		for j := range s.x {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", x.at(s.x[j]), y.at(s.y[j])))
@@ -213,7 +228,7 @@ func (r *Report) lines(name, title, what string) template.HTML {
 			px, py, _ := strings.Cut(p, ",")
 			fmt.Fprintf(c, `<circle cx="%s" cy="%s" r="3" class="dot %s"/>`, px, py, s.subject)
 		}
-		c.text(curveRight+10, at+4, "name "+s.subject, s.title)
+		c.text(curveRight+10, heights[i]+4, "name "+s.subject, s.title)
 	}
 	return c.end()
 }
@@ -248,7 +263,7 @@ func apart(all []series, y axis) []float64 {
 	return out
 }
 
-// short writes a power of ten.
+// short writes a tick.
 func short(value float64) string {
 	for _, unit := range []struct {
 		size float64
