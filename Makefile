@@ -47,7 +47,7 @@ export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
 .PHONY: help build install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
-	generate format bench differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm
+	generate format bench benchmark differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -111,8 +111,11 @@ format: deps-test ## format the Go and the C
 	goroot=$$($(GO) env GOROOT); $$goroot/bin/gofmt -w $(GO_DIRS)
 	$(CLANG_FORMAT) -i $(C_FILES)
 
-bench: root deps-test build ## run the benchmarks (root; BENCH=regexp)
+bench: root deps-test build ## run the benchmarks of single programs and functions (root; BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
+
+benchmark: root deps-benchmark build ## measure this machine as docs/benchmark.md says, and write the results there (root)
+	bin/portcullis bench --report docs/benchmark
 
 differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
 	@rm -f $(PORTCULLIS_AGREEMENT)
@@ -128,7 +131,7 @@ fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 clean: ## remove what the targets above have built
 	rm -rf bin coverage*
 
-deps-build deps-generate deps-demo deps-test deps-vm: deps-%:
+deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark: deps-%:
 	@packaging/deps.sh $*
 
 root:

@@ -138,6 +138,9 @@ func (f *Filter) Policy() *policy.Policy {
 	return p
 }
 
+// Counters returns the packets by reason and rule, without the rest that Status asks for.
+func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
+
 // Interfaces lists the filtered interfaces.
 func (f *Filter) Interfaces() ([]Interface, error) {
 	names, err := f.pins.interfaces()

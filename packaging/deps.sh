@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
-# usage: packaging/deps.sh build|generate|demo|test|vm
+# usage: packaging/deps.sh build|generate|demo|test|vm|benchmark
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -51,6 +51,7 @@ needs() {
 		echo ssh openssh-client
 		echo traceroute traceroute
 		echo nmap nmap
+		echo iperf3 iperf3
 		;;
 	vm)
 		needs demo
@@ -62,13 +63,20 @@ needs() {
 		echo depmod kmod
 		echo xz xz-utils
 		;;
+	benchmark)
+		needs build
+		echo iptables iptables
+		echo nft nftables
+		echo iperf3 iperf3
+		echo xdp-filter xdp-tools
+		;;
 	*)
-		die "no set named '$1': build, generate, demo, test or vm"
+		die "no set named '$1': build, generate, demo, test, vm or benchmark"
 		;;
 	esac
 }
 
-[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test|vm"
+[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test|vm|benchmark"
 table=$(needs "$1")
 
 missing=$(echo "$table" | while read -r what package; do

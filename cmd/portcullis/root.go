@@ -106,7 +106,7 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.versionCommand(), a.manCommand())
+	root.AddCommand(a.benchCommand(), a.versionCommand(), a.manCommand())
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")

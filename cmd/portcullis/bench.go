@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/bench"
+)
+
+func (a *app) benchCommand() *cobra.Command {
+	o := bench.Full()
+	var quick bool
+	var report string
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure this machine",
+		Long: `Measure what packets cost on this machine: with Portcullis, with nothing but an XDP
+program that drops or passes, and with the other firewalls that are installed.
+
+It makes two network namespaces with a veth pair between them, and takes them away again.
+No interface of this host is touched, unless --from and --to name two that are joined by a
+cable: these move into the namespaces, where nothing else can use them, and come back with
+their addresses and routes at the end.`,
+		Example: `  portcullis bench
+  portcullis bench --report out/
+  portcullis bench --work closed,open --against nft --rounds 21
+  portcullis bench --from eth1 --to eth2`,
+		GroupID: "more",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if quick {
+				short := bench.Quick()
+				for name, set := range map[string]func(){
+					"rounds": func() { o.Rounds = short.Rounds },
+					"frames": func() { o.Frames = short.Frames },
+				} {
+					if !cmd.Flags().Changed(name) {
+						set()
+					}
+				}
+				o.Stream, o.Flows = short.Stream, short.Flows
+			}
+			return a.bench(o, report)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&report, "report", "", "write a page with charts, and the figures as JSON, into `DIR`; measures curves too")
+	flags.StringSliceVar(&o.Works, "work", nil, "what to measure, instead of everything: `NAMES` with commas")
+	flags.StringSliceVar(&o.Against, "against", nil, "what to measure beside Portcullis: `NAMES` with commas")
+	flags.BoolVar(&quick, "quick", false, "seconds instead of minutes, for figures that say little")
+	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "how often to measure each")
+	flags.IntVar(&o.Frames, "frames", o.Frames, "frames of one round, at most")
+	flags.StringVar(&o.Generator, "generator", "auto", "what sends: auto, live (XDP live frames) or pktgen")
+	flags.StringVar(&o.From, "from", "", "send from this `IFACE`, which is joined with --to")
+	flags.StringVar(&o.To, "to", "", "send to this `IFACE`")
+	flags.BoolVar(&o.Force, "force", false, "also when an interface carries the default route or this ssh session")
+	_ = cmd.RegisterFlagCompletionFunc("work", words(bench.Works()...))
+	_ = cmd.RegisterFlagCompletionFunc("against", words(bench.Subjects()...))
+	_ = cmd.RegisterFlagCompletionFunc("generator", words("auto", "live", "pktgen"))
+	_ = cmd.MarkFlagDirname("report")
+	return cmd
+}
+
+func (a *app) bench(o bench.Options, dir string) error {
+	if (o.From == "") != (o.To == "") {
+		return usagef("--from and --to go together")
+	}
+	if o.Rounds < 1 || o.Frames < 1 {
+		return usagef("--rounds and --frames begin at 1")
+	}
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	o.Version, o.Curves = version, dir != ""
+	if f, ok := a.stderr.(*os.File); ok && isTerminal(f) {
+		o.Progress = f
+	}
+	if o.From != "" {
+		a.warn(fmt.Sprintf("%s and %s are taken out of this host's network until the benchmark has ended", o.From, o.To))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	r, err := bench.Run(ctx, o)
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	if dir != "" {
+		if err := r.Write(dir); err != nil {
+			return err
+		}
+	}
+	return a.print(r, func() {
+		for i, rows := range r.Tables() {
+			if i > 0 {
+				a.printf("\n")
+			}
+			a.table(rows)
+		}
+		if dir != "" {
+			a.printf("\nreport: %s\n", filepath.Join(dir, bench.ReportPage))
+		}
+	})
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// lenient lets conntrack take packets that are all the same for what they are: parts of a flow.
+func lenient() error { return setting("netfilter/nf_conntrack_tcp_be_liberal", "1") }
+
+// forget empties the table of tracked flows for the next firewall on the same interfaces. A kernel without ctnetlink
+// cannot; then they stay until the namespace goes.
+func forget() { _ = netlink.ConntrackTableFlush(netlink.ConntrackTable) }
+
+// conntrackRoom says how many flows netfilter may track; the setting is one for the whole machine, so it stays.
+func conntrackRoom() int {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
+}
+
+// tracksFlows refuses scenes with more flows than netfilter has room for.
+func tracksFlows(r rules) string {
+	if room := conntrackRoom(); room > 0 && r.flows > room {
+		return fmt.Sprintf("nf_conntrack_max of this machine is %d", room)
+	}
+	return ""
+}
+
+// iptables is the script, one rule a port, through whichever iptables is installed.
+type iptables struct{}
+
+// iptablesPorts is how many rules a packet can be made to walk before a single one takes a millisecond.
+const iptablesPorts = 10000
+
+func fewRules(r rules) string {
+	if len(r.ports) > iptablesPorts {
+		return fmt.Sprintf("a rule for each of %d ports takes a millisecond a packet", len(r.ports))
+	}
+	return tracksFlows(r)
+}
+
+func (iptables) install(s *stand, r rules) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n")
+	fmt.Fprintf(&b, "-A INPUT -i %s -m state --state ESTABLISHED,RELATED -j ACCEPT\n", s.to.name)
+	for _, port := range r.ports {
+		fmt.Fprintf(&b, "-A INPUT -i %s -p %s --dport %d -j ACCEPT\n", s.to.name, r.protocolName(), port)
+	}
+	fmt.Fprintf(&b, "-A INPUT -i %s -p icmp -j ACCEPT\nCOMMIT\n", s.to.name)
+	if _, err := command(b.String(), "iptables-restore"); err != nil {
+		return err
+	}
+	return lenient()
+}
+
+func (iptables) remove(*stand) error {
+	_, err := command("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n", "iptables-restore")
+	forget()
+	return err
+}
+
+var (
+	iptablesPolicy = regexp.MustCompile(`(?m)^Chain INPUT \(policy DROP (\d+) packets`)
+	iptablesRule   = regexp.MustCompile(`(?m)^num.*\n1 +(\d+) .*\n2 +(\d+) `)
+)
+
+func (iptables) counted(_ *stand, f fate) (uint64, bool, error) {
+	args := []string{"-t", "filter", "-nvx", "--line-numbers", "-L", "INPUT"}
+	out, err := command("", "iptables", args...)
+	if err != nil {
+		return 0, true, err
+	}
+	pattern, group := iptablesPolicy, 1
+	if f != dropped {
+		pattern = iptablesRule // the first is that of established flows, the second that of openPort
+	}
+	if f == opened {
+		group = 2
+	}
+	return number(pattern.FindStringSubmatch(out), group, "iptables")
+}
+
+// number reads the count that a program has printed.
+func number(match []string, group int, program string) (uint64, bool, error) {
+	if match == nil {
+		return 0, true, fmt.Errorf("%s prints its counters in a form that is not known here", program)
+	}
+	n, err := strconv.ParseUint(match[group], 10, 64)
+	return n, true, err
+}
+
+// nft is the same policy as one would write it in nftables: the ports in one set.
+type nft struct{}
+
+func (nft) install(s *stand, r rules) error {
+	var ports strings.Builder
+	for _, port := range r.ports {
+		fmt.Fprintf(&ports, "%d, ", port)
+	}
+	_, err := command(fmt.Sprintf(`table ip bench {
+	counter dropped {}
+	counter opened {}
+	counter established {}
+	set ports { type inet_service; elements = { %s } }
+	chain input {
+		type filter hook input priority filter; policy drop;
+		iif != "%s" accept
+		ct state established,related counter name established accept
+		%s dport @ports counter name opened accept
+		meta l4proto icmp accept
+		counter name dropped
+	}
+}
+`, ports.String(), s.to.name, r.protocolName()), "nft", "-f", "-")
+	if err != nil {
+		return err
+	}
+	return lenient()
+}
+
+func (nft) remove(*stand) error {
+	_, err := command("", "nft", "delete", "table", "ip", "bench")
+	forget()
+	return err
+}
+
+var nftCounter = regexp.MustCompile(`packets (\d+)`)
+
+func (nft) counted(_ *stand, f fate) (uint64, bool, error) {
+	name := map[fate]string{dropped: "dropped", opened: "opened", established: "established"}[f]
+	out, err := command("", "nft", "list", "counter", "ip", "bench", name)
+	if err != nil {
+		return 0, true, err
+	}
+	return number(nftCounter.FindStringSubmatch(out), 1, "nft")
+}

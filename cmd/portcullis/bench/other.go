@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// otherParts lists what is measured otherwise than by packets sent to a closed door.
+func (b *bench) otherParts() []part {
+	streams := b.streamSubjects()
+	return []part{
+		{"program", b.options.Rounds, false, b.program},
+		{"open-port", b.options.Rounds, false, b.openPort},
+		{"stream", len(streams) * (1 + len(streamCounts)*b.streamRounds()), true, func() error { return b.throughput(streams) }},
+		{"connections", len(streams) * (1 + b.streamRounds()), true, func() error { return b.connections(streams) }},
+	}
+}
+
+// Keys of rows that are no subjects.
+const (
+	keyEmpty = "empty"
+	keyFloor = "floor"
+)
+
+const programRepeat = 1000000
+
+// program measures the XDP program alone, beside an empty one: BPF_PROG_TEST_RUN, one frame again and again.
+func (b *bench) program() error {
+	w := Work{Key: "program", Title: "Program alone, closed port (PROG_TEST_RUN)", Unit: Nanoseconds, Baseline: keyEmpty}
+	return b.filtered("", func(s *stand, _ *loader.Filter) error {
+		if err := settle(); err != nil {
+			return err
+		}
+		l, err := netlink.LinkByIndex(s.to.index)
+		if err != nil {
+			return err
+		}
+		ours, err := ebpf.NewProgramFromID(ebpf.ProgramID(l.Attrs().Xdp.ProgId))
+		if err != nil {
+			return err
+		}
+		defer ours.Close()
+		empty, err := verdictProgram(xdpDrop)
+		if err != nil {
+			return err
+		}
+		defer empty.Close()
+		frame := frameOf(s.from.mac, s.to.mac, unix.IPPROTO_TCP, flagSYN)
+		frame[transportStart+3] = closedPort
+		repeat := min(programRepeat, 10*b.options.Frames)
+		for range b.options.Rounds {
+			b.progress.step(w.Title)
+			for _, x := range []struct {
+				key, title string
+				program    *ebpf.Program
+			}{{keyEmpty, "empty program", empty}, {keyPortcullis, "Portcullis, native XDP", ours}} {
+				verdict, took, err := x.program.Benchmark(frame, repeat, nil)
+				if err != nil {
+					return fmt.Errorf("run a program: %w", err)
+				}
+				if verdict != xdpDrop {
+					return fmt.Errorf("%s: the program returned %d and not XDP_DROP", x.title, verdict)
+				}
+				b.value(w, x.key, x.title, float64(took.Nanoseconds()))
+			}
+			if err := b.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// filtered does work inside a stand where Portcullis filters, with the policy file if one is named.
+func (b *bench) filtered(config string, work func(*stand, *loader.Filter) error) (err error) {
+	s, err := newStand(true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	return s.inside.do(func() error {
+		p := policy.Default()
+		p.Interfaces = []string{s.to.name}
+		_, err := loader.Up(loader.Options{PinPath: pinPath, Interfaces: p.Interfaces, Mode: loader.ModeNative, Policy: p, Config: config})
+		if err != nil {
+			return err
+		}
+		filter, err := loader.Open(pinPath)
+		if err != nil {
+			return err
+		}
+		defer filter.Close()
+		return work(s, filter)
+	})
+}
+
+// firstOpened is the first port that openPort opens; each time it is another one.
+const firstOpened = 2000
+
+// openPort measures how long it takes to open one port: in the running filter, and with the whole command.
+func (b *bench) openPort() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "portcullis-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	config := filepath.Join(dir, "portcullis.yaml")
+	if err := os.WriteFile(config, []byte("interfaces: [inside]\nopen: []\n"), 0o600); err != nil {
+		return err
+	}
+	tools, closeTools, err := b.openers()
+	if err != nil {
+		return err
+	}
+	defer closeTools()
+	inFilter := Work{Key: "open-port-filter", Title: "One port opened: in the running filter", Unit: Microseconds}
+	command := Work{Key: "open-port-command", Title: "One port opened: the whole command", Unit: Microseconds, Baseline: keyFloor}
+	return b.filtered(config, func(_ *stand, f *loader.Filter) error {
+		tools = append([]opener{
+			{keyFloor, "a process that does nothing", nil, self, func(int) []string { return []string{"version"} }},
+			{keyPortcullis, "portcullis open", nil, self, func(port int) []string {
+				return []string{"--pin-path", pinPath, "--config", config, "open", fmt.Sprintf("%d/tcp", port)}
+			}},
+		}, tools...)
+		for round := range b.options.Rounds {
+			b.progress.step(command.Title)
+			rule, err := policy.ParseRule(fmt.Sprintf("%d/tcp", firstOpened-1-round))
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			if _, err := f.OpenRules([]policy.Rule{rule}, true); err != nil {
+				return err
+			}
+			b.value(inFilter, keyPortcullis, "Portcullis", micros(time.Since(start)))
+			for _, t := range tools {
+				took, err := t.open(firstOpened + round)
+				if err != nil {
+					return err
+				}
+				b.value(command, t.key, t.title, micros(took))
+			}
+			if err := b.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+// opener is a command that opens a port.
+type opener struct {
+	key, title string
+	stand      *stand // nil: the room that the caller is in
+	name       string
+	args       func(port int) []string
+}
+
+func (o *opener) open(port int) (took time.Duration, err error) {
+	run := func() error {
+		start := time.Now()
+		_, err := command("", o.name, o.args(port)...)
+		took = time.Since(start)
+		return err
+	}
+	if o.stand == nil {
+		return took, run()
+	}
+	err = o.stand.inside.do(run)
+	return took, err
+}
+
+// openers sets the other firewalls up, each on a stand of its own.
+func (b *bench) openers() (out []opener, closeAll func(), err error) {
+	var undo []func()
+	closeAll = func() {
+		for _, step := range undo {
+			step()
+		}
+	}
+	for i := range b.kinds {
+		k := &b.kinds[i]
+		o := opener{key: k.key, title: k.title}
+		switch k.key {
+		case keyIptables:
+			o.name, o.args = "iptables", func(port int) []string {
+				return []string{"-A", "INPUT", "-i", "inside", "-p", "tcp", "--dport", strconv.Itoa(port), "-j", "ACCEPT"}
+			}
+		case keyNft:
+			o.name, o.args = "nft", func(port int) []string {
+				return []string{fmt.Sprintf("add element ip bench ports { %d }", port)}
+			}
+		case keyXDPFilter:
+			o.name, o.args = "xdp-filter", func(port int) []string {
+				return []string{"port", "-p", "tcp", strconv.Itoa(port)}
+			}
+		default:
+			continue
+		}
+		if o.stand, err = newStand(true); err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		undo = append(undo, func() { o.stand.close() })
+		s := k.make()
+		if err = o.stand.inside.do(func() error { return s.install(o.stand, scene{1, 0}.rules(unix.IPPROTO_TCP)) }); err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		out = append(out, o)
+	}
+	return out, closeAll, nil
+}

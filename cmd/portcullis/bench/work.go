@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import "fmt"
+
+// scene is what a firewall is set up with: how many ports are open, how many flows live.
+type scene struct {
+	ports, flows int
+}
+
+func (s scene) String() string {
+	return fmt.Sprintf("%s, %s", count(s.ports, "open port"), count(s.flows, "flow"))
+}
+
+// rules of the scene. The first port is openPort; the others lie as far apart as they can, beyond the closed one.
+func (s scene) rules(protocol uint8) rules {
+	r := rules{protocol: protocol, ports: []uint16{openPort}, flows: s.flows}
+	const from, room = 1024, 60000
+	for i := range s.ports - 1 {
+		r.ports = append(r.ports, uint16(from+i*(room/s.ports)))
+	}
+	return r
+}
+
+// work is one kind of traffic, in a scene.
+type work struct {
+	key, title string
+	scene      scene
+	fate       fate
+	traffic    traffic
+	tcpOnly    bool   // pktgen cannot send it
+	curve      string // that it is a point of
+	x          int    // its place there
+	onlyCurve  bool   // it is nothing else
+}
+
+// Curves, by what grows.
+const (
+	curvePorts = "ports"
+	curveFlows = "flows"
+)
+
+// baseline is the subject that a fate is measured against.
+func (f fate) baseline() string {
+	if f == dropped {
+		return keyDrop
+	}
+	return keyPass
+}
+
+// packetWorks lists what is sent, in the order of the report.
+func packetWorks() []work {
+	one, million := scene{1, 0}, 1000000
+	syn := traffic{flags: flagSYN, port: closedPort}
+	open := traffic{flags: flagSYN, port: openPort}
+	flood := traffic{flags: flagSYN, randomSources: true, randomPorts: true}
+	acks := traffic{flags: flagACK, randomSources: true, randomPorts: true}
+	list := []work{
+		{key: "closed", title: "Closed port, one source", scene: one, traffic: syn, curve: curvePorts, x: 1},
+		{key: "closed-random", title: "Closed ports, random sources and ports", scene: one, traffic: flood},
+		{key: "ports-10k", title: "Closed port, 10,000 open ports", scene: scene{10000, 0}, traffic: syn, curve: curvePorts, x: 10000},
+		{key: "spoofed-syn-1m", title: "Spoofed SYN flood, random ports, 1M flows", scene: scene{1, million}, traffic: flood, tcpOnly: true},
+		{key: "spoofed-ack-1m", title: "Spoofed ACK flood, random ports, 1M flows", scene: scene{1, million}, traffic: acks, tcpOnly: true},
+		{key: "spoofed-ack-10k", title: "Spoofed ACK flood, random ports, 10k flows", scene: scene{1, 10000}, traffic: acks, tcpOnly: true},
+		{key: "open", title: "Open port, one source", scene: one, fate: opened, traffic: open},
+		{key: "syn-flood", title: "SYN flood on an open port, random sources", scene: one, fate: opened,
+			traffic: traffic{flags: flagSYN, port: openPort, randomSources: true}},
+		{key: "established-1", title: "Established, 1 flow", scene: scene{1, 1}, fate: established},
+		{key: "established-200k", title: "Established, 200k flows at random", scene: scene{1, 200000}, fate: established,
+			curve: curveFlows, x: 200000},
+	}
+	for _, n := range []int{10, 100, 1000, 60000} {
+		list = append(list, work{key: fmt.Sprintf("ports-%d", n), title: fmt.Sprintf("Closed port, %s", count(n, "open port")),
+			scene: scene{n, 0}, traffic: syn, curve: curvePorts, x: n, onlyCurve: true})
+	}
+	for _, n := range []int{1000, 10000, 100000, million} {
+		list = append(list, work{key: fmt.Sprintf("established-%d", n), title: fmt.Sprintf("Established, %s at random", count(n, "flow")),
+			scene: scene{1, n}, fate: established, curve: curveFlows, x: n, onlyCurve: true})
+	}
+	for i := range list {
+		w := &list[i]
+		if w.fate == established {
+			w.traffic = traffic{flags: flagACK, flows: w.scene.flows}
+		}
+	}
+	return list
+}
