@@ -39,8 +39,10 @@ _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
 /* A UDP flow that is answered and older is a stream (net/netfilter/nf_conntrack_proto_udp.c). */
 #define UDP_STREAM_AGE (2 * hz)
 
-/* The longest that a flow of a port may be pending, in units of `waited`. */
-volatile const __u16 longest_wait = 0xffff;
+/* Words of one generation of the flow filter, less one. */
+volatile const __u32 filter_mask = 0;
+/* From that many flows on the filter is asked. Fewer are found, or not, in the CPU's caches. */
+volatile const __u32 crowd = 4096;
 
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;

@@ -85,10 +85,8 @@ static __always_inline bool admits(struct packet *packet, __u64 time)
 	bool full = false;
 	bool admitted = flow_admits(packet, time, &full);
 
-	if (full) {
+	if (full)
 		count(SEEN_FLOWS_FULL);
-		state.overflowed = true;
-	}
 	return admitted;
 }
 
@@ -218,8 +216,6 @@ static __always_inline int egress(const struct input *input, bool routed)
 {
 	struct packet packet = {};
 	enum port_class class;
-	__u64 slot;
-	bool waits;
 	int result;
 
 	result = parse(&input->frame, &packet);
@@ -236,14 +232,9 @@ static __always_inline int egress(const struct input *input, bool routed)
 	if (class != CLASS_NONE && ports[port_slot(class, packet.src_port)].rule &&
 	    (!routed || (forwarding && is_own(packet.family, packet.src))))
 		return PARSED;
-	waits = flow_track(&packet, input->time);
-	if (class != CLASS_NONE) {
-		slot = port_slot(class, packet.src_port);
-		if (used[slot] != state.sweep)
-			used[slot] = state.sweep;
-		if (waits && waited[slot] != wait_stamp(input->time))
-			waited[slot] = wait_stamp(input->time);
-	}
+	flow_track(&packet, input->time);
+	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
+		used[port_slot(class, packet.src_port)] = state.sweep;
 	return PARSED;
 }
 

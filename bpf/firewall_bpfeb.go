@@ -186,8 +186,9 @@ type FirewallState struct {
 	ClockOffset uint64
 	Zero        uint32
 	Sweep       uint8
-	Overflowed  uint8
-	_           [2]byte
+	Generation  uint8
+	Crowded     uint8
+	_           [1]byte
 }
 
 type FirewallSweep struct {
@@ -197,8 +198,6 @@ type FirewallSweep struct {
 	Live4   uint32
 	Live6   uint32
 	Removed uint32
-	Pending uint32
-	_       [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -208,6 +207,7 @@ const (
 	FirewallMapCounters         = "counters"
 	FirewallMapEventBudgets     = "event_budgets"
 	FirewallMapEvents           = "events"
+	FirewallMapFilter           = "filter"
 	FirewallMapFlows4           = "flows4"
 	FirewallMapFlows6           = "flows6"
 	FirewallMapLocal4           = "local4"
@@ -223,8 +223,11 @@ const (
 	FirewallProgPortcullisOut   = "portcullis_out"
 	FirewallProgPortcullisSweep = "portcullis_sweep"
 	FirewallProgPortcullisXdp   = "portcullis_xdp"
+	FirewallVarBegun            = "begun"
+	FirewallVarCrowd            = "crowd"
 	FirewallVarEthernet         = "ethernet"
 	FirewallVarEventType        = "event_type"
+	FirewallVarFilterMask       = "filter_mask"
 	FirewallVarFlowStateNames   = "flow_state_names"
 	FirewallVarForwardPolicy    = "forward_policy"
 	FirewallVarForwarding       = "forwarding"
@@ -233,7 +236,6 @@ const (
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
-	FirewallVarLongestWait      = "longest_wait"
 	FirewallVarMultiBuffer      = "multi_buffer"
 	FirewallVarOwnMac           = "own_mac"
 	FirewallVarPolicyNames      = "policy_names"
@@ -243,7 +245,6 @@ const (
 	FirewallVarTestClock        = "test_clock"
 	FirewallVarTimeouts         = "timeouts"
 	FirewallVarUsed             = "used"
-	FirewallVarWaited           = "waited"
 )
 
 // LoadFirewall returns the embedded CollectionSpec for Firewall.
@@ -302,6 +303,7 @@ type FirewallMapSpecs struct {
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
+	Filter       *ebpf.MapSpec `ebpf:"filter"`
 	Flows4       *ebpf.MapSpec `ebpf:"flows4"`
 	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
@@ -318,8 +320,11 @@ type FirewallMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
+	Begun          *ebpf.VariableSpec `ebpf:"begun"`
+	Crowd          *ebpf.VariableSpec `ebpf:"crowd"`
 	Ethernet       *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType      *ebpf.VariableSpec `ebpf:"event_type"`
+	FilterMask     *ebpf.VariableSpec `ebpf:"filter_mask"`
 	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
 	Forwarding     *ebpf.VariableSpec `ebpf:"forwarding"`
@@ -328,7 +333,6 @@ type FirewallVariableSpecs struct {
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
-	LongestWait    *ebpf.VariableSpec `ebpf:"longest_wait"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
 	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
@@ -338,7 +342,6 @@ type FirewallVariableSpecs struct {
 	TestClock      *ebpf.VariableSpec `ebpf:"test_clock"`
 	Timeouts       *ebpf.VariableSpec `ebpf:"timeouts"`
 	Used           *ebpf.VariableSpec `ebpf:"used"`
-	Waited         *ebpf.VariableSpec `ebpf:"waited"`
 }
 
 // FirewallObjects contains all objects after they have been loaded into the kernel.
@@ -364,6 +367,7 @@ type FirewallMaps struct {
 	Counters     *ebpf.Map `ebpf:"counters"`
 	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
 	Events       *ebpf.Map `ebpf:"events"`
+	Filter       *ebpf.Map `ebpf:"filter"`
 	Flows4       *ebpf.Map `ebpf:"flows4"`
 	Flows6       *ebpf.Map `ebpf:"flows6"`
 	Local4       *ebpf.Map `ebpf:"local4"`
@@ -381,6 +385,7 @@ func (m *FirewallMaps) Close() error {
 		m.Counters,
 		m.EventBudgets,
 		m.Events,
+		m.Filter,
 		m.Flows4,
 		m.Flows6,
 		m.Local4,
@@ -398,8 +403,11 @@ func (m *FirewallMaps) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
+	Begun          *ebpf.Variable `ebpf:"begun"`
+	Crowd          *ebpf.Variable `ebpf:"crowd"`
 	Ethernet       *ebpf.Variable `ebpf:"ethernet"`
 	EventType      *ebpf.Variable `ebpf:"event_type"`
+	FilterMask     *ebpf.Variable `ebpf:"filter_mask"`
 	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
 	Forwarding     *ebpf.Variable `ebpf:"forwarding"`
@@ -408,7 +416,6 @@ type FirewallVariables struct {
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
-	LongestWait    *ebpf.Variable `ebpf:"longest_wait"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.Variable `ebpf:"own_mac"`
 	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`
@@ -418,7 +425,6 @@ type FirewallVariables struct {
 	TestClock      *ebpf.Variable `ebpf:"test_clock"`
 	Timeouts       *ebpf.Variable `ebpf:"timeouts"`
 	Used           *ebpf.Variable `ebpf:"used"`
-	Waited         *ebpf.Variable `ebpf:"waited"`
 }
 
 // FirewallPrograms contains all programs after they have been loaded into the kernel.

@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "config.h"
+#include "filter.h"
 #include "maps.h"
 #include "parse.h"
 #include "types.h"
@@ -74,39 +75,29 @@ static __always_inline struct flow_key6 key6(const struct packet *packet, enum d
 	return key;
 }
 
-static __always_inline struct flow *flow_answered(const struct packet *packet, enum direction direction)
+/* The flow of a packet, alive or not; `pending` tells that it waits for its first answer. */
+static __always_inline struct flow *flow_find(const struct packet *packet, enum direction direction, bool *pending)
 {
+	struct flow *flow;
+
+	*pending = false;
 	if (packet->family == 4) {
 		struct flow_key4 key = key4(packet, direction);
 
-		return bpf_map_lookup_elem(&flows4, &key);
-	}
-
-	struct flow_key6 key = key6(packet, direction);
-
-	return bpf_map_lookup_elem(&flows6, &key);
-}
-
-static __always_inline struct flow *flow_pending(const struct packet *packet, enum direction direction)
-{
-	if (packet->family == 4) {
-		struct flow_key4 key = key4(packet, direction);
-
+		flow = bpf_map_lookup_elem(&flows4, &key);
+		if (flow)
+			return flow;
+		*pending = true;
 		return bpf_map_lookup_elem(&pending4, &key);
 	}
 
 	struct flow_key6 key = key6(packet, direction);
 
+	flow = bpf_map_lookup_elem(&flows6, &key);
+	if (flow)
+		return flow;
+	*pending = true;
 	return bpf_map_lookup_elem(&pending6, &key);
-}
-
-/* The flow of a packet of ours, alive or not; `pending` tells that it waits for its first answer. */
-static __always_inline struct flow *flow_of_outbound(const struct packet *packet, bool *pending)
-{
-	struct flow *flow = flow_answered(packet, OUTBOUND);
-
-	*pending = !flow;
-	return flow ? flow : flow_pending(packet, OUTBOUND);
 }
 
 /* A flow that was answered moves to the table that nothing evicts. When that is full it stays where it is. */
@@ -129,6 +120,27 @@ static __always_inline bool flow_confirm(const struct packet *packet, const stru
 		return false;
 	bpf_map_delete_elem(&pending6, &key);
 	return true;
+}
+
+static __always_inline __u64 flow_hash(const struct packet *packet, enum direction direction)
+{
+	if (packet->family == 4) {
+		struct flow_key4 key = key4(packet, direction);
+
+		return hash4(&key);
+	}
+
+	struct flow_key6 key = key6(packet, direction);
+
+	return hash6(&key);
+}
+
+/* Makes the filter know of a flow that stands in a table: not before, as a sweep could then miss it. */
+static __always_inline void flow_announce(const struct packet *packet)
+{
+	filter_enter(flow_hash(packet, OUTBOUND));
+	if (!state.crowded && ++begun >= crowd)
+		state.crowded = true;
 }
 
 static __always_inline void flow_begin(const struct packet *packet, const struct flow *flow)
@@ -363,42 +375,16 @@ static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
 	return time < flow->expires && flow->state != FLOW_KILLED;
 }
 
-static __always_inline __u16 wait_stamp(__u64 time)
-{
-	return time >> WAIT_SHIFT;
-}
-
-/* Whether a flow of the port may be among the pending ones. */
-static __always_inline bool may_wait(__u64 slot, __u64 time)
-{
-	return (__u16)(wait_stamp(time) - waited[slot]) <= longest_wait || state.overflowed;
-}
-
-/* The flow of an inbound packet, alive or not. A flood must not pay for tables that cannot have it: a SYN can only meet
- * one of ours. (Within another flow it is invalid, which matters where invalid packets are let in.) */
-static __always_inline struct flow *flow_of_inbound(const struct packet *packet, __u64 time, bool *pending)
-{
-	enum port_class class = class_of(packet->protocol);
-	struct flow *flow = NULL;
-	bool waits = class == CLASS_NONE || may_wait(port_slot(class, packet->dst_port), time);
-
-	*pending = false;
-	if (waits || invalid_policy == POLICY_ACCEPT || !is_tcp_syn(packet))
-		flow = flow_answered(packet, INBOUND);
-	if (!flow && waits) {
-		*pending = true;
-		flow = flow_pending(packet, INBOUND);
-	}
-	return flow;
-}
-
 /* An inbound packet: does it belong to a flow of ours? One that it contradicts makes it invalid. `full` tells that an
  * answered flow found no room. */
 static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool *full)
 {
+	struct flow *flow;
 	bool pending;
-	struct flow *flow = flow_of_inbound(packet, time, &pending);
 
+	if (state.crowded && !filter_has(flow_hash(packet, INBOUND)))
+		return false;
+	flow = flow_find(packet, INBOUND, &pending);
 	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
 		return false;
 	if (!flow->answered)
@@ -408,12 +394,12 @@ static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool 
 	return true;
 }
 
-/* An outbound packet: begins, moves or ends its flow, and tells whether that waits for an answer now. */
-static __always_inline bool flow_track(const struct packet *packet, __u64 time)
+/* An outbound packet: begins, moves or ends its flow. */
+static __always_inline void flow_track(const struct packet *packet, __u64 time)
 {
 	enum flow_state first = flow_first_state(packet);
 	bool pending;
-	struct flow *flow = flow_of_outbound(packet, &pending);
+	struct flow *flow = flow_find(packet, OUTBOUND, &pending);
 
 	if (flow && flow_alive(flow, time)) {
 		bool closed = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
@@ -421,15 +407,15 @@ static __always_inline bool flow_track(const struct packet *packet, __u64 time)
 
 		if (!(closed && is_tcp_syn(packet))) {
 			flow_outbound(flow, packet, pending, time);
-			return pending || flow->state == FLOW_TCP_SYN_SENT;
+			return;
 		}
 	}
 	if (first == FLOW_NONE)
-		return false;
+		return;
 	if (flow && flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet))
-		return false;
+		return;
 
-	struct flow begun = {
+	struct flow entry = {
 		.expires = time + timeout_of(first),
 		.created = time,
 		.ack = packet->tcp_flags & TCP_ACK ? packet->ack : 0,
@@ -439,12 +425,12 @@ static __always_inline bool flow_track(const struct packet *packet, __u64 time)
 	if (flow) {
 		/* One that ended by a RST, after which more has come, is to netfilter the same when it begins again. */
 		if (time < flow->expires && !flow->ending)
-			begun.answered = flow->answered;
-		*flow = begun;
+			entry.answered = flow->answered;
+		*flow = entry;
 	} else {
-		flow_begin(packet, &begun);
+		flow_begin(packet, &entry);
 	}
-	return true;
+	flow_announce(packet);
 }
 
 #endif

@@ -53,18 +53,27 @@ struct port ports[PORT_SLOTS];
  * neither open nor used can have no flow, so a flood of random ports never reaches the flow tables. */
 __u8 used[PORT_SLOTS] SEC(".data.used");
 
-/* For each local port, when a flow of it was last in want of an answer, in units of 256 jiffies modulo 2^16. A port
- * for which that is longer ago than a flow waits has none in the pending tables, and no SYN to be met. */
-#define WAIT_SHIFT 8
-__u16 waited[PORT_SLOTS] SEC(".data.waited");
+/* See filter.h. Both generations, one behind the other. */
+#define FILTER_WORDS 65536
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * FILTER_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} filter SEC(".maps");
 
 /* The number of the sweep, 1 to 255 in turn, that marks `used`, and what else changes at run time. */
 struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
-	__u8 overflowed; /* since the last sweep an answered flow found no room, and stayed among the pending ones */
+	__u8 generation; /* of the filter: 0 or 1 */
+	__u8 crowded;	 /* there are flows enough for the filter to be worth asking */
 } state SEC(".data.state") = {.sweep = 1};
+
+/* Flows that have begun since the last sweep, and those that lived then; about, as CPUs count without a lock. */
+__u32 begun SEC(".data.begun");
 
 /* Who may use the ports of a set. */
 struct {

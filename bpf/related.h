@@ -60,7 +60,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		if (!icmp_is_query(quoted.protocol, quoted.type))
 			return false;
 	}
-	flow = flow_of_outbound(&quoted, &pending);
+	flow = flow_find(&quoted, OUTBOUND, &pending);
 	return flow && flow_alive(flow, time);
 }
 

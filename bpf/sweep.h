@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "filter.h"
 #include "flow.h"
 #include "maps.h"
 #include "types.h"
@@ -21,14 +22,6 @@ static __always_inline void mark_used(__u8 protocol, __u16 local_port)
 		used[port_slot(class, local_port)] = state.sweep;
 }
 
-/* Counts what lives on. One that is still among the pending ones for want of room must be looked for there. */
-static __always_inline void keep(__u8 protocol, __u16 local_port, const struct flow *flow, const struct sweep *sweep)
-{
-	mark_used(protocol, local_port);
-	if (sweep->pending && flow->answered && is_answer(flow))
-		state.overflowed = true;
-}
-
 static long sweep4(struct bpf_map *map, struct flow_key4 *key, struct flow *flow, struct sweep *sweep)
 {
 	if (sweep->flush || sweep->now >= flow->expires) {
@@ -36,7 +29,8 @@ static long sweep4(struct bpf_map *map, struct flow_key4 *key, struct flow *flow
 		sweep->removed++;
 		return 0;
 	}
-	keep(key->protocol, key->local_port, flow, sweep);
+	mark_used(key->protocol, key->local_port);
+	filter_enter(hash4(key));
 	sweep->live4++;
 	return 0;
 }
@@ -48,7 +42,8 @@ static long sweep6(struct bpf_map *map, struct flow_key6 *key, struct flow *flow
 		sweep->removed++;
 		return 0;
 	}
-	keep(key->protocol, key->local_port, flow, sweep);
+	mark_used(key->protocol, key->local_port);
+	filter_enter(hash6(key));
 	sweep->live6++;
 	return 0;
 }
@@ -58,13 +53,14 @@ int portcullis_sweep(struct sweep *args)
 {
 	struct sweep sweep = {.now = now(), .flush = args->flush};
 
-	state.overflowed = false;
 	state.sweep = state.sweep == 255 ? 1 : state.sweep + 1;
-	bpf_for_each_map_elem(&flows4, sweep4, &sweep, 0);
-	bpf_for_each_map_elem(&flows6, sweep6, &sweep, 0);
-	sweep.pending = true;
+	/* The pending ones first: a flow that is answered meanwhile moves to where it is still met. */
 	bpf_for_each_map_elem(&pending4, sweep4, &sweep, 0);
 	bpf_for_each_map_elem(&pending6, sweep6, &sweep, 0);
+	bpf_for_each_map_elem(&flows4, sweep4, &sweep, 0);
+	bpf_for_each_map_elem(&flows6, sweep6, &sweep, 0);
+	begun = sweep.live4 + sweep.live6;
+	state.crowded = begun >= crowd;
 	*args = sweep;
 	return 0;
 }

@@ -230,7 +230,6 @@ struct sweep {
 	__u32 live4;
 	__u32 live6;
 	__u32 removed;
-	__u32 pending; /* the table at hand is one of those */
 };
 
 #endif

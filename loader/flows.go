@@ -3,11 +3,8 @@
 package loader
 
 import (
-	"fmt"
 	"strconv"
-	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -79,13 +76,15 @@ func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
 	if flush {
 		result.Flush = 1
 	}
-	context := unsafe.Slice((*byte)(unsafe.Pointer(&result)), unsafe.Sizeof(result))
+	if err := f.set.BeforeSweep(); err != nil {
+		return result, err
+	}
 	t, err := f.tools()
 	if err != nil {
 		return result, err
 	}
-	if _, err := t.sweep.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
-		return result, fmt.Errorf("sweep the flow tables: %w", err)
+	if err := t.runSweep(&result); err != nil {
+		return result, err
 	}
-	return result, f.set.ClearUnused()
+	return result, f.set.AfterSweep()
 }

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -75,6 +76,18 @@ func openTools(dir string) (t *tools, err error) {
 	}
 	return t, nil
 }
+
+// runSweep walks the flow tables once.
+func (t *tools) runSweep(args *bpf.FirewallSweep) error {
+	context := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	if _, err := t.sweep.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
+		return fmt.Errorf("sweep the flow tables: %w", err)
+	}
+	return nil
+}
+
+// announce makes the flow filter know of flows that were written from user space.
+func (t *tools) announce() error { return t.runSweep(&bpf.FirewallSweep{}) }
 
 func (t *tools) pin(dir string) error {
 	if err := t.clock.Pin(dir + "/clock"); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -69,8 +68,8 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 }
 
 // seed enters every live connection of this network namespace as a flow, and returns how many are established.
-func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int, error) {
-	now, err := jiffies(clock)
+func seed(set *maps.Set, t *tools, p *policy.Policy, hz uint32) (int, error) {
+	now, err := jiffies(t.clock)
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +83,10 @@ func seed(set *maps.Set, clock *ebpf.Program, p *policy.Policy, hz uint32) (int,
 		return 0, err
 	}
 	flows = append(flows, tracked...)
-	return countEstablished(flows), set.SeedFlows(flows, s.now)
+	if err := set.SeedFlows(flows, s.now); err != nil {
+		return 0, err
+	}
+	return countEstablished(flows), t.announce()
 }
 
 // sockets returns the flows of TCP connections and connected UDP sockets.
@@ -195,7 +197,14 @@ func (f *Filter) enter(flows []maps.Flow) error {
 	if err != nil {
 		return err
 	}
-	return f.set.SeedFlows(flows, now)
+	if err := f.set.SeedFlows(flows, now); err != nil || len(flows) == 0 {
+		return err
+	}
+	t, err := f.tools()
+	if err != nil {
+		return err
+	}
+	return t.announce()
 }
 
 // countEstablished counts the connections that can still be of use to anybody: not those that are winding down.

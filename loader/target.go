@@ -66,7 +66,7 @@ func (c *change) attach() error {
 		}
 	}
 	var err error
-	if c.report.Seeded, err = seed(c.set, c.tools.clock, c.constants.Policy, c.constants.HZ); err != nil {
+	if c.report.Seeded, err = seed(c.set, c.tools, c.constants.Policy, c.constants.HZ); err != nil {
 		return err
 	}
 	for _, t := range c.targets {

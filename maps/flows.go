@@ -86,7 +86,8 @@ func eachFlow[K any](m *ebpf.Map, answered bool, setKey func(*Flow, *K), each fu
 // PutFlow writes a flow into its table, and marks its port as used.
 func (s *Set) PutFlow(f *Flow) error { return s.PutFlows([]Flow{*f}) }
 
-// PutFlows writes flows, and marks their ports as used. A flow that is already there is replaced.
+// PutFlows writes flows, and marks their ports as used. A flow that is already there is replaced; of new ones packets
+// know after the next run of the sweep, which enters them in the filter.
 func (s *Set) PutFlows(flows []Flow) error {
 	if len(flows) == 0 {
 		return nil
@@ -120,25 +121,17 @@ func (s *Set) PutFlows(flows []Flow) error {
 			return fmt.Errorf("write %d flows to %s: %w", len(values), t.name, err)
 		}
 	}
-	sweep, err := s.sweepNumber()
+	state, err := s.state()
 	if err != nil {
 		return err
 	}
 	return mapped(s.byName[".data.used"], func(used []byte) error {
-		return mapped(s.byName[".data.waited"], func(memory []byte) error {
-			waited := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/2)
-			for i := range flows {
-				slot := policy.PortIndex(policy.Protocol(flows[i].Protocol), flows[i].Local.Port())
-				if slot < 0 {
-					continue
-				}
-				used[slot] = sweep
-				if !flows[i].Answered {
-					waited[slot] = waitStamp(flows[i].Created)
-				}
+		for i := range flows {
+			if slot := policy.PortIndex(policy.Protocol(flows[i].Protocol), flows[i].Local.Port()); slot >= 0 {
+				used[slot] = state.Sweep
 			}
-			return nil
-		})
+		}
+		return nil
 	})
 }
 
@@ -206,21 +199,37 @@ func (s *Set) tableOf(f *Flow) *ebpf.Map {
 // FlowCapacity returns how many answered flows the table of one family holds.
 func (s *Set) FlowCapacity() uint32 { return s.byName[bpf.FirewallMapFlows4].MaxEntries() }
 
-func (s *Set) sweepNumber() (number byte, err error) {
-	err = mapped(s.byName[".data.state"], func(memory []byte) error {
-		number = memory[unsafe.Offsetof(bpf.FirewallState{}.Sweep)]
-		return nil
-	})
-	return number, err
-}
-
-// ClearUnused takes the marks off ports that no flow has used for two sweeps. To be called after a sweep.
-func (s *Set) ClearUnused() error {
-	now, err := s.sweepNumber()
+// BeforeSweep empties the generation of the flow filter that no packet asks; the sweep enters what lives.
+func (s *Set) BeforeSweep() error {
+	state, err := s.state()
 	if err != nil {
 		return err
 	}
-	before := now - 1
+	return mapped(s.byName[bpf.FirewallMapFilter], func(memory []byte) error {
+		half := len(memory) / 2
+		if state.Generation == 0 {
+			memory = memory[half:]
+		}
+		clear(memory[:half])
+		return nil
+	})
+}
+
+// AfterSweep makes packets ask the new generation of the filter, and takes the marks off ports that no flow has used
+// for two sweeps.
+func (s *Set) AfterSweep() error {
+	err := mapped(s.byName[".data.state"], func(memory []byte) error {
+		memory[unsafe.Offsetof(bpf.FirewallState{}.Generation)] ^= 1
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	state, err := s.state()
+	if err != nil {
+		return err
+	}
+	now, before := state.Sweep, state.Sweep-1
 	if before == 0 {
 		before = 255
 	}
@@ -232,4 +241,12 @@ func (s *Set) ClearUnused() error {
 		}
 		return nil
 	})
+}
+
+func (s *Set) state() (state bpf.FirewallState, err error) {
+	err = mapped(s.byName[".data.state"], func(memory []byte) error {
+		state = *(*bpf.FirewallState)(unsafe.Pointer(unsafe.SliceData(memory)))
+		return nil
+	})
+	return state, err
 }

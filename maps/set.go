@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -41,8 +42,9 @@ var kinds = []struct {
 	{bpf.FirewallMapCounters, "counters", State},
 	{bpf.FirewallMapEvents, "events", State},
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},
+	{bpf.FirewallMapFilter, "filter", State},
+	{".data.begun", "begun", State},
 	{".data.used", "used", State},
-	{".data.waited", "waited", State},
 	{".data.state", "state", State},
 	{".bss", "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},
@@ -50,6 +52,9 @@ var kinds = []struct {
 	{bpf.FirewallMapRules, "rules", Policy},
 	{bpf.FirewallMapRunning, "running", Policy},
 }
+
+// keepSize lists the maps that keep their size as long as there are flows.
+var keepSize = []string{bpf.FirewallMapFlows4, bpf.FirewallMapFlows6, bpf.FirewallMapFilter}
 
 // Set holds the maps of one datapath.
 type Set struct {
@@ -72,7 +77,7 @@ func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
 		}
 		if k.group == State && old != nil {
 			have := old.byName[k.name]
-			if have.MaxEntries() == mapSpec.MaxEntries || k.name == bpf.FirewallMapFlows4 || k.name == bpf.FirewallMapFlows6 {
+			if have.MaxEntries() == mapSpec.MaxEntries || slices.Contains(keepSize, k.name) {
 				mapSpec.MaxEntries = have.MaxEntries()
 				if s.byName[k.name], err = have.Clone(); err != nil {
 					return nil, err
@@ -106,7 +111,14 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	if p.MaxFlows > 0 {
 		spec.Maps[bpf.FirewallMapFlows4].MaxEntries = uint32(p.MaxFlows)
 		spec.Maps[bpf.FirewallMapFlows6].MaxEntries = uint32(p.MaxFlows)
+		spec.Maps[bpf.FirewallMapFilter].MaxEntries = 2 * filterWords(p.MaxFlows)
 	}
+}
+
+// filterWords is the size of one generation of the flow filter: 16 bits for each flow of one family, with which a
+// packet of none passes it once in 70 times when the table is full.
+func filterWords(flows int) uint32 {
+	return max(uint32(1)<<bits.Len32(uint32(flows)/4), 128) / 2
 }
 
 // Replacements gives the maps in the form that a program load takes.

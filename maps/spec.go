@@ -5,7 +5,6 @@ package maps
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -57,7 +56,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarIcmp6Types:    c.Policy.ICMP.Types6(),
 		bpf.FirewallVarTimeouts:      timeouts,
 		bpf.FirewallVarHz:            c.HZ,
-		bpf.FirewallVarLongestWait:   longestWait(c.Policy, c.HZ),
+		bpf.FirewallVarFilterMask:    spec.Maps[bpf.FirewallMapFilter].MaxEntries/2 - 1,
 		bpf.FirewallVarTestClock:     c.TestClock,
 	} {
 		v := spec.Variables[name]
@@ -69,27 +68,6 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
-}
-
-// waitUnit is that of the stamps in .data.waited (jiffies).
-const waitUnit = 1 << 8
-
-// waitStamp is the stamp of a flow that begins to wait.
-func waitStamp(jiffies uint64) uint16 { return uint16(jiffies / waitUnit) }
-
-// longestWait is how long a flow of a port may be pending, in units of the stamps: as long as any state lasts that has
-// not seen both ends.
-func longestWait(p *policy.Policy, hz uint32) uint16 {
-	longest := uint32(0)
-	for _, state := range FlowStates() {
-		switch bpf.FirewallFlowState(state) {
-		case bpf.FirewallFlowStateFLOW_TCP_ESTABLISHED, bpf.FirewallFlowStateFLOW_UDP_STREAM,
-			bpf.FirewallFlowStateFLOW_GRE_STREAM, bpf.FirewallFlowStateFLOW_SCTP_ESTABLISHED:
-			continue
-		}
-		longest = max(longest, Jiffies(p.Timeout(state.String()), hz))
-	}
-	return uint16(min(longest/waitUnit+2, math.MaxUint16))
 }
 
 // macPairs views an address as the datapath compares it.

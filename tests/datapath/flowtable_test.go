@@ -180,9 +180,6 @@ func TestMarksOfUsedPorts(t *testing.T) {
 			d.Advance(t, 31*time.Second)
 			for i := range 600 { // more than the numbers that there are
 				d.Sweep(t, false)
-				if err := d.Set.ClearUnused(); err != nil {
-					t.Fatal(err)
-				}
 				if got := marks(); i < 1 && got != 2 || i > 1 && got != 1 {
 					t.Fatalf("after %d sweeps %d ports are marked", i+1, got)
 				}

@@ -60,6 +60,10 @@ func Open(o Options) (_ *Datapath, err error) {
 	if err := constants.Set(spec); err != nil {
 		return nil, err
 	}
+	// The filter is asked from the first flow on, so that every test would miss one that it does not know.
+	if err := spec.Variables[bpf.FirewallVarCrowd].Set(uint32(1)); err != nil {
+		return nil, err
+	}
 	if o.MultiBuffer {
 		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
 	}
@@ -107,6 +111,7 @@ func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
 			bpf.FirewallMapPending4, bpf.FirewallMapPending6} {
 			spec.Maps[name].MaxEntries = flows
 		}
+		spec.Maps[bpf.FirewallMapFilter].MaxEntries = flows / 2
 	}
 	if rules = max(rules, 64); len(p.Open) < int(rules) {
 		spec.Maps[bpf.FirewallMapRules].MaxEntries = rules
@@ -123,11 +128,11 @@ func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 // Forget removes all flows and marks, and sets the clock and the counters back.
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
-	d.Sweep(tb, true)
-	for _, name := range []string{".data.used", ".data.waited"} {
-		if err := d.Set.Map(name).Put(uint32(0), make([]byte, d.Set.Map(name).ValueSize())); err != nil {
-			tb.Fatal(err)
-		}
+	for range 2 { // generations of the filter
+		d.Sweep(tb, true)
+	}
+	if err := d.Set.Map(".data.used").Put(uint32(0), make([]byte, d.Set.Map(".data.used").ValueSize())); err != nil {
+		tb.Fatal(err)
 	}
 	d.putState(tb, &bpf.FirewallState{Sweep: 1})
 	d.Counted(tb)
@@ -188,8 +193,14 @@ func (d *Datapath) Sweep(tb testing.TB, flush bool) bpf.FirewallSweep {
 	if flush {
 		args.Flush = 1
 	}
+	if err := d.Set.BeforeSweep(); err != nil {
+		tb.Fatal(err)
+	}
 	if _, err := d.programs[bpf.FirewallProgPortcullisSweep].Run(&ebpf.RunOptions{Context: &args, ContextOut: &args}); err != nil {
 		tb.Fatal(fmt.Errorf("run the sweep: %w", err))
+	}
+	if err := d.Set.AfterSweep(); err != nil {
+		tb.Fatal(err)
 	}
 	return args
 }
