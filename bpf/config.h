@@ -39,6 +39,9 @@ _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
 /* A UDP flow that is answered and older is a stream (net/netfilter/nf_conntrack_proto_udp.c). */
 #define UDP_STREAM_AGE (2 * hz)
 
+/* How long a flow may be in SYN_SENT, in units of `syn_sent`. */
+volatile const __u16 longest_syn_sent = 0xffff;
+
 /* Words of one generation of the flow filter, less one. */
 volatile const __u32 filter_mask = 0;
 /* From that many flows on the filter is asked. Fewer are found, or not, in the CPU's caches. */

@@ -375,6 +375,19 @@ static __always_inline bool flow_alive(const struct flow *flow, __u64 time)
 	return time < flow->expires && flow->state != FLOW_KILLED;
 }
 
+static __always_inline __u16 stamp_of(__u64 time)
+{
+	return time >> STAMP_SHIFT;
+}
+
+/* A SYN that can meet none of ours. Within another flow it would be invalid, which is only of account where invalid
+ * packets are let in. */
+static __always_inline bool is_stray_syn(const struct packet *packet, __u64 time)
+{
+	return invalid_policy != POLICY_ACCEPT && is_tcp_syn(packet) &&
+	       (__u16)(stamp_of(time) - syn_sent[packet->dst_port]) > longest_syn_sent;
+}
+
 /* An inbound packet: does it belong to a flow of ours? One that it contradicts makes it invalid. `full` tells that an
  * answered flow found no room. */
 static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool *full)
@@ -382,6 +395,8 @@ static __always_inline bool flow_admits(struct packet *packet, __u64 time, bool 
 	struct flow *flow;
 	bool pending;
 
+	if (is_stray_syn(packet, time))
+		return false;
 	if (state.crowded && !filter_has(flow_hash(packet, INBOUND)))
 		return false;
 	flow = flow_find(packet, INBOUND, &pending);
@@ -430,6 +445,8 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 	} else {
 		flow_begin(packet, &entry);
 	}
+	if (first == FLOW_TCP_SYN_SENT)
+		syn_sent[packet->src_port] = stamp_of(time);
 	flow_announce(packet);
 }
 

@@ -63,6 +63,11 @@ struct {
 	__type(value, __u64);
 } filter SEC(".maps");
 
+/* For each local TCP port, when a SYN last left from it, in units of 256 jiffies modulo 2^16. A SYN that comes in can
+ * only meet one of ours: a flood of them is told by this, and asks neither filter nor table. */
+#define STAMP_SHIFT 8
+__u16 syn_sent[PORTS_PER_CLASS] SEC(".data.syn_sent");
+
 /* The number of the sweep, 1 to 255 in turn, that marks `used`, and what else changes at run time. */
 struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */

@@ -125,10 +125,22 @@ func (s *Set) PutFlows(flows []Flow) error {
 	if err != nil {
 		return err
 	}
-	return mapped(s.byName[".data.used"], func(used []byte) error {
+	err = mapped(s.byName[".data.used"], func(used []byte) error {
 		for i := range flows {
 			if slot := policy.PortIndex(policy.Protocol(flows[i].Protocol), flows[i].Local.Port()); slot >= 0 {
 				used[slot] = state.Sweep
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return mapped(s.byName[".data.syn_sent"], func(memory []byte) error {
+		stamps := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/2)
+		for i := range flows {
+			if flows[i].State == FlowState(bpf.FirewallFlowStateFLOW_TCP_SYN_SENT) {
+				stamps[flows[i].Local.Port()] = uint16(flows[i].Created / stampUnit)
 			}
 		}
 		return nil

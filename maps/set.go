@@ -45,6 +45,7 @@ var kinds = []struct {
 	{bpf.FirewallMapFilter, "filter", State},
 	{".data.begun", "begun", State},
 	{".data.used", "used", State},
+	{".data.syn_sent", "syn_sent", State},
 	{".data.state", "state", State},
 	{".bss", "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},

@@ -5,6 +5,7 @@ package maps
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -45,19 +46,20 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		timeouts[state] = Jiffies(c.Policy.Timeout(state.String()), c.HZ)
 	}
 	for name, value := range map[string]any{
-		bpf.FirewallVarEthernet:      c.Ethernet,
-		bpf.FirewallVarOwnMac:        macPairs(c.MAC),
-		bpf.FirewallVarMultiBuffer:   c.MultiBuffer,
-		bpf.FirewallVarForwarding:    c.Forwarding,
-		bpf.FirewallVarInputPolicy:   uint32(input),
-		bpf.FirewallVarForwardPolicy: uint32(forward[c.Policy.Forward]),
-		bpf.FirewallVarInvalidPolicy: uint32(invalid[c.Policy.Invalid]),
-		bpf.FirewallVarIcmp4Types:    c.Policy.ICMP.Types4(),
-		bpf.FirewallVarIcmp6Types:    c.Policy.ICMP.Types6(),
-		bpf.FirewallVarTimeouts:      timeouts,
-		bpf.FirewallVarHz:            c.HZ,
-		bpf.FirewallVarFilterMask:    spec.Maps[bpf.FirewallMapFilter].MaxEntries/2 - 1,
-		bpf.FirewallVarTestClock:     c.TestClock,
+		bpf.FirewallVarEthernet:       c.Ethernet,
+		bpf.FirewallVarOwnMac:         macPairs(c.MAC),
+		bpf.FirewallVarMultiBuffer:    c.MultiBuffer,
+		bpf.FirewallVarForwarding:     c.Forwarding,
+		bpf.FirewallVarInputPolicy:    uint32(input),
+		bpf.FirewallVarForwardPolicy:  uint32(forward[c.Policy.Forward]),
+		bpf.FirewallVarInvalidPolicy:  uint32(invalid[c.Policy.Invalid]),
+		bpf.FirewallVarIcmp4Types:     c.Policy.ICMP.Types4(),
+		bpf.FirewallVarIcmp6Types:     c.Policy.ICMP.Types6(),
+		bpf.FirewallVarTimeouts:       timeouts,
+		bpf.FirewallVarHz:             c.HZ,
+		bpf.FirewallVarLongestSynSent: uint16(min(timeouts[bpf.FirewallFlowStateFLOW_TCP_SYN_SENT]/stampUnit+1, math.MaxUint16)),
+		bpf.FirewallVarFilterMask:     spec.Maps[bpf.FirewallMapFilter].MaxEntries/2 - 1,
+		bpf.FirewallVarTestClock:      c.TestClock,
 	} {
 		v := spec.Variables[name]
 		if v == nil {
@@ -69,6 +71,9 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 	}
 	return nil
 }
+
+// stampUnit is that of the stamps in .data.syn_sent (jiffies).
+const stampUnit = 1 << 8
 
 // macPairs views an address as the datapath compares it.
 func macPairs(mac [6]byte) (pairs [3]uint16) {

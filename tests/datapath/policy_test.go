@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"testing"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
@@ -34,7 +35,15 @@ func TestInvalidPolicies(t *testing.T) {
 				if udpOpen.rule != "" {
 					udpOpen = rule("53/udp")
 				}
+				// The table is not asked about a SYN that can meet none of ours, unless that would let it in.
+				oldSYN := closedPort
+				if p.strays.passes {
+					oldSYN = p.strays.of(wrongState)
+				}
 				return []arrival{
+					{name: "a SYN within a flow", before: w.connected(), frame: w.tcpIn(segment{flags: frame.SYN, seq: 1}), want: p.strays.of(wrongState)},
+					{name: "a SYN within an old flow", before: after(w.connected(), waited(10*time.Minute)),
+						frame: w.tcpIn(segment{flags: frame.SYN, seq: 1}), want: oldSYN},
 					{name: "impossible flags to an open port", frame: xmas(80), want: p.toOpen.of(impossible)},
 					{name: "impossible flags to a closed port", frame: xmas(23), want: p.toClosed.of(impossible)},
 					{name: "a data offset of 4 to an open port", frame: offset(80), want: p.toOpen.of(badHeader)},
