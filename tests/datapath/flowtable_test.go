@@ -197,20 +197,32 @@ func TestFlowsAreSeededAsTheyAreMade(t *testing.T) {
 	d := load(t, testdp.Options{Policy: server})
 	for _, w := range worlds {
 		for _, path := range testdp.Ingress {
-			t.Run(fmt.Sprintf("%s/%s", w, path), func(t *testing.T) {
-				d.Forget(t)
-				r := &trial{Datapath: d, path: path}
-				for _, s := range w.connected() {
-					s(t, r)
-				}
-				flow := *r.expectState(t, "tcp-established")
-				d.Forget(t)
-				r.expect(t, w.tcpIn(theirData), closedPort)
-				if err := d.Set.PutFlow(&flow); err != nil {
-					t.Fatal(err)
-				}
-				r.expect(t, w.tcpIn(theirData), established)
-			})
+			for _, c := range []struct {
+				story         []step
+				state         string
+				frame         []byte
+				without, with want
+			}{
+				{w.connected(), "tcp-established", w.tcpIn(theirData), closedPort, established},
+				{w.asked(), "tcp-syn-sent", w.tcpIn(segment{flags: frame.SYN, seq: 1}), closedPort, established},
+			} {
+				t.Run(fmt.Sprintf("%s/%s/%s", w, path, c.state), func(t *testing.T) {
+					d.Forget(t)
+					r := &trial{Datapath: d, path: path}
+					for _, s := range c.story {
+						s(t, r)
+					}
+					flow := *r.expectState(t, c.state)
+					d.Forget(t)
+					sent(w.out(frame.UDP{SrcPort: 40001, DstPort: 53}))(t, r) // now the filter is asked
+					r.expect(t, c.frame, c.without)
+					if err := d.Set.PutFlow(&flow); err != nil {
+						t.Fatal(err)
+					}
+					d.Sweep(t, false) // tells the filter
+					r.expect(t, c.frame, c.with)
+				})
+			}
 		}
 	}
 }

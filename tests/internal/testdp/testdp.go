@@ -131,8 +131,10 @@ func (d *Datapath) Forget(tb testing.TB) {
 	for range 2 { // generations of the filter
 		d.Sweep(tb, true)
 	}
-	if err := d.Set.Map(".data.used").Put(uint32(0), make([]byte, d.Set.Map(".data.used").ValueSize())); err != nil {
-		tb.Fatal(err)
+	for _, name := range []string{".data.used", ".data.syn_sent"} {
+		if err := d.Set.Map(name).Put(uint32(0), make([]byte, d.Set.Map(name).ValueSize())); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	d.putState(tb, &bpf.FirewallState{Sweep: 1})
 	d.Counted(tb)
