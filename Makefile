@@ -27,6 +27,7 @@ SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was co
 
 PREFIX      ?= /usr/local
 SBINDIR     ?= $(PREFIX)/sbin
+MANDIR      ?= $(PREFIX)/share/man
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
 
 GO_DIRS     = $(wildcard bpf cmd loader maps policy tests)
@@ -46,7 +47,7 @@ export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
-.PHONY: help build install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
+.PHONY: help build man install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
 	generate format bench benchmark differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark
 
 help: ## list the targets
@@ -55,8 +56,13 @@ help: ## list the targets
 build: deps-build ## build bin/portcullis
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portcullis ./cmd/portcullis
 
-install: build ## install the program, and the systemd unit, below PREFIX (/usr/local; DESTDIR is honoured)
+man: deps-build ## write the manual pages into bin/man
+	rm -rf bin/man && mkdir -p bin/man
+	$(GO) run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/portcullis man bin/man
+
+install: build man ## install the program and its manual pages below PREFIX (/usr/local; DESTDIR is honoured)
 	install -D -m 0755 bin/portcullis $(DESTDIR)$(SBINDIR)/portcullis
+	for page in bin/man/*.8; do install -D -m 0644 $$page $(DESTDIR)$(MANDIR)/man8/$${page##*/} || exit; done
 	for unit in $(wildcard packaging/*.service packaging/*.timer); do \
 		install -D -m 0644 $$unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit; done
 
@@ -65,7 +71,7 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 
 test: root deps-test check build ## run every check and every test (root)
 	@rm -f $(PORTCULLIS_AGREEMENT)
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test $(TESTFLAGS) -tags man ./...
 	@$(MAKE) --no-print-directory race
 	@$(SHOW_AGREEMENT)
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
@@ -85,8 +91,8 @@ check: check-go check-c check-shell check-modules check-generated ## run every c
 check-go: deps-test ## check Go: gofmt, vet, staticcheck, and the rules of the tree in tests/check
 	@goroot=$$($(GO) env GOROOT); unformatted=$$($$goroot/bin/gofmt -l $(GO_DIRS)); \
 	[ -z "$$unformatted" ] || { echo "not formatted: run 'make format':" $$unformatted; exit 1; }
-	$(GO) vet ./...
-	version=$$($(GO) env GOVERSION); GOTOOLCHAIN=$$version+auto $(GO) run $(STATICCHECK) ./...
+	$(GO) vet -tags man ./...
+	version=$$($(GO) env GOVERSION); GOTOOLCHAIN=$$version+auto $(GO) run $(STATICCHECK) -tags man ./...
 	$(GO) test -count=1 ./tests/check
 
 check-c: deps-test ## check that the C is formatted

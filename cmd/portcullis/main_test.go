@@ -5,8 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +30,6 @@ func TestUsage(t *testing.T) {
 		{"flows --limit many", "--limit"},
 		{"flows --limit -1", "--limit"},
 		{"help bogus", `no help on "bogus"`},
-		{"man", "portcullis man DIR"},
 	} {
 		h.types(2, strings.Fields(c.args)...)
 		h.complains(c.hint)
@@ -207,17 +204,6 @@ func TestCompletion(t *testing.T) {
 	complete("table\njson\n", "status", "-o", "")
 	complete("auto\nnative\ngeneric\ntc\n", "up", "--mode", "")
 	complete("up\n", "u")
-}
-
-func TestManualPages(t *testing.T) {
-	h := newHost(t)
-	dir := t.TempDir()
-	h.types(0, "man", dir)
-	for _, page := range []string{"portcullis.8", "portcullis-open.8", "portcullis-flows-sweep.8"} {
-		if _, err := os.Stat(filepath.Join(dir, page)); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 type full struct{}

@@ -1,3 +1,5 @@
+//go:build man
+
 // SPDX-License-Identifier: Apache-2.0
 
 package main
@@ -7,7 +9,10 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// manCommand is for those who package the program.
+func init() { packaging = append(packaging, (*app).manCommand) }
+
+// manCommand is for those who package the program. It is not in the program itself, which would start the later for
+// the library.
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",

@@ -27,6 +27,9 @@ type app struct {
 	output      format
 }
 
+// packaging are the commands of a build for those who package the program.
+var packaging []func(*app) *cobra.Command
+
 const about = `Portcullis is a stateful firewall for this host. It decides in XDP, before the kernel
 spends anything on a packet: replies to what this host sends come in, and so does
 what a rule opens. Everything else is dropped.
@@ -106,7 +109,10 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.benchCommand(), a.versionCommand(), a.manCommand())
+	root.AddCommand(a.benchCommand(), a.versionCommand())
+	for _, command := range packaging {
+		root.AddCommand(command(a))
+	}
 	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,7 +60,6 @@ type part struct {
 
 // Run measures. It leaves nothing behind, however it ends.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
-	_ = rlimit.RemoveMemlock() // only kernels before 5.11 count maps against it
 	b := &bench{ctx: ctx, options: o}
 	b.report = &Report{Version: o.Version, Began: time.Now().UTC().Truncate(time.Second), LeftOut: []LeftOut{}, Works: []Work{}}
 	if b.generator, err = chooseGenerator(o.Generator); err != nil {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 )
@@ -70,9 +71,14 @@ func (iptables) remove(*stand) error {
 	return err
 }
 
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
+// Patterns are compiled when they are first needed: other commands start the sooner.
 var (
-	iptablesPolicy = regexp.MustCompile(`(?m)^Chain INPUT \(policy DROP (\d+) packets`)
-	iptablesRule   = regexp.MustCompile(`(?m)^num.*\n1 +(\d+) .*\n2 +(\d+) `)
+	iptablesPolicy = pattern(`(?m)^Chain INPUT \(policy DROP (\d+) packets`)
+	iptablesRule   = pattern(`(?m)^num.*\n1 +(\d+) .*\n2 +(\d+) `)
 )
 
 func (iptables) counted(_ *stand, f fate) (uint64, bool, error) {
@@ -81,14 +87,14 @@ func (iptables) counted(_ *stand, f fate) (uint64, bool, error) {
 	if err != nil {
 		return 0, true, err
 	}
-	pattern, group := iptablesPolicy, 1
+	line, group := iptablesPolicy, 1
 	if f != dropped {
-		pattern = iptablesRule // the first is that of established flows, the second that of openPort
+		line = iptablesRule // the first is that of established flows, the second that of openPort
 	}
 	if f == opened {
 		group = 2
 	}
-	return number(pattern.FindStringSubmatch(out), group, "iptables")
+	return number(line().FindStringSubmatch(out), group, "iptables")
 }
 
 // number reads the count that a program has printed.
@@ -135,7 +141,7 @@ func (nft) remove(*stand) error {
 	return err
 }
 
-var nftCounter = regexp.MustCompile(`packets (\d+)`)
+var nftCounter = pattern(`packets (\d+)`)
 
 func (nft) counted(_ *stand, f fate) (uint64, bool, error) {
 	name := map[fate]string{dropped: "dropped", opened: "opened", established: "established"}[f]
@@ -143,5 +149,5 @@ func (nft) counted(_ *stand, f fate) (uint64, bool, error) {
 	if err != nil {
 		return 0, true, err
 	}
-	return number(nftCounter.FindStringSubmatch(out), 1, "nft")
+	return number(nftCounter().FindStringSubmatch(out), 1, "nft")
 }

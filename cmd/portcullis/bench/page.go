@@ -22,15 +22,17 @@ const (
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"bars":    func(w *Work) template.HTML { return w.bars() },
-	"figure":  figure,
-	"ratio":   ratio,
-	"percent": percent,
-	"gigabytes": func(bytes uint64) string {
-		return fmt.Sprintf("%.0f GiB", float64(bytes)/(1<<30))
-	},
-}).Parse(pageText))
+func page() *template.Template {
+	return template.Must(template.New("page").Funcs(template.FuncMap{
+		"bars":    func(w *Work) template.HTML { return w.bars() },
+		"figure":  figure,
+		"ratio":   ratio,
+		"percent": percent,
+		"gigabytes": func(bytes uint64) string {
+			return fmt.Sprintf("%.0f GiB", float64(bytes)/(1<<30))
+		},
+	}).Parse(pageText))
+}
 
 // Write writes the report into a directory, which is made if need be.
 func (r *Report) Write(dir string) error {
@@ -95,7 +97,7 @@ func (r *Report) Page() ([]byte, error) {
 		}
 	}
 	var b bytes.Buffer
-	err := page.Execute(&b, map[string]any{"Report": r, "Sections": sections, "Curves": curves})
+	err := page().Execute(&b, map[string]any{"Report": r, "Sections": sections, "Curves": curves})
 	return b.Bytes(), err
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -194,7 +193,7 @@ func (p *pktgenSender) repeats() bool {
 // pktgenFlags are those that are used here.
 var pktgenFlags = []string{"IPSRC_RND", "UDPSRC_RND", "UDPDST_RND"}
 
-var pktgenFlagLine = regexp.MustCompile(`(?m)^\s*Flags: (.*)$`)
+var pktgenFlagLine = pattern(`(?m)^\s*Flags: (.*)$`)
 
 // understood compares the flags that are set with those that were asked for.
 func (p *pktgenSender) understood(cpu int, flags []string) error {
@@ -203,7 +202,7 @@ func (p *pktgenSender) understood(cpu int, flags []string) error {
 		return err
 	}
 	var set []string
-	if found := pktgenFlagLine.FindSubmatch(text); found != nil {
+	if found := pktgenFlagLine().FindSubmatch(text); found != nil {
 		set = strings.Fields(string(found[1]))
 	}
 	for _, f := range pktgenFlags {
@@ -215,7 +214,7 @@ func (p *pktgenSender) understood(cpu int, flags []string) error {
 }
 
 // Result: OK: 1234(c1200+d34) usec, 100000 (60byte,0frags)
-var pktgenResult = regexp.MustCompile(`Result: OK: (\d+)\([^)]*\) usec, (\d+) \(`)
+var pktgenResult = pattern(`Result: OK: (\d+)\([^)]*\) usec, (\d+) \(`)
 
 func (p *pktgenSender) send(frames int) (b burst, err error) {
 	err = p.stand.outside.do(func() error {
@@ -270,7 +269,7 @@ func (p *pktgenSender) result(cpu int) (took time.Duration, sent uint64, err err
 		if text, err = os.ReadFile(pktgenDir + p.device(cpu)); err != nil {
 			return 0, 0, err
 		}
-		if found = pktgenResult.FindSubmatch(text); found == nil && time.Since(start) > patience {
+		if found = pktgenResult().FindSubmatch(text); found == nil && time.Since(start) > patience {
 			return 0, 0, fmt.Errorf("pktgen: %s: it did not send: %s", p.device(cpu), strings.TrimSpace(string(text)))
 		}
 	}
