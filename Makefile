@@ -48,7 +48,7 @@ export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
 .PHONY: help build man install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
-	generate format bench benchmark differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark
+	generate format budget bench benchmark differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -133,6 +133,9 @@ fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 		for target in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package </dev/null || exit; \
 		done; done
+
+budget: root deps-test ## write what this kernel's verifier makes of the programs, to be compared with later (root)
+	$(GO) test -count=1 ./tests/datapath -run TestBudget -update
 
 clean: ## remove what the targets above have built
 	rm -rf bin coverage*

@@ -12,6 +12,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // factory loads programs over one set of maps.
@@ -29,13 +30,11 @@ func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, e
 			delete(spec.Programs, other)
 		}
 	}
-	if constants != nil {
-		if err := constants.Set(spec); err != nil {
-			return nil, err
-		}
-		if constants.MultiBuffer {
-			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
-		}
+	if err := constants.Set(spec); err != nil {
+		return nil, err
+	}
+	if constants.MultiBuffer {
+		spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: f.set.Replacements(),
@@ -53,12 +52,14 @@ type tools struct {
 	sweep, clock *ebpf.Program
 }
 
-func (f *factory) tools() (t *tools, err error) {
+// tools loads them with the sizes that the sweep has to know, and without HZ, which the clock is there to find out.
+func (f *factory) tools(p *policy.Policy) (t *tools, err error) {
 	t = &tools{}
-	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, nil); err != nil {
+	constants := &maps.Constants{Policy: p}
+	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, constants); err != nil {
 		return nil, err
 	}
-	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, nil); err != nil {
+	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, constants); err != nil {
 		t.Close()
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (c *change) build() error {
 		return err
 	}
 	c.factory = &factory{spec, c.set, btf.NewCache()}
-	if c.tools, err = c.factory.tools(); err != nil {
+	if c.tools, err = c.factory.tools(c.options.Policy); err != nil {
 		return err
 	}
 	running := maps.Running{Policy: c.options.Policy, Config: c.options.Config, Forwarding: forwards()}

@@ -228,3 +228,39 @@ func TestInputAccept(t *testing.T) {
 		}
 	})
 }
+
+// From so many flows on the datapath asks a filter for them before the table (bpf/config.h), and a sweep makes that
+// filter anew.
+func TestASweepKeepsConnectionsOfACrowd(t *testing.T) {
+	const crowd = 4096
+	l := lab.New(t)
+	echo(t, l.Client, 7)
+	for _, f := range families {
+		up(t, l, loader.ModeTC, policy.Default())
+		c := mustDial(t, l.Server, "tcp", f.client, 7)
+		mustTalk(t, c, "before")
+		l.Server.Do(t, func() error {
+			socket, err := net.ListenUDP("udp", nil)
+			if err != nil {
+				return err
+			}
+			defer socket.Close()
+			for i := range crowd {
+				to := netip.AddrPortFrom(f.client, uint16(10000+i))
+				if _, err := socket.WriteToUDPAddrPort([]byte("query"), to); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		mustTalk(t, c, "among many")
+		with(t, l, func(f *loader.Filter) error {
+			live, _, err := f.Sweep()
+			if err == nil && live < crowd {
+				t.Errorf("%d flows are no crowd: the test shows nothing", live)
+			}
+			return err
+		})
+		mustTalk(t, c, "after the sweep")
+	}
+}

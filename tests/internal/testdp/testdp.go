@@ -43,29 +43,13 @@ type Datapath struct {
 
 // Open loads the datapath. It takes root, and the kernel a good part of a second.
 func Open(o Options) (_ *Datapath, err error) {
-	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
+	spec, p, err := o.spec(true)
 	if err != nil {
-		return nil, err
-	}
-	spec, err := bpf.LoadFirewall()
-	if err != nil {
-		return nil, err
-	}
-	maps.Resize(spec, p)
-	shrink(spec, p, o.Rules)
-	constants := maps.Constants{
-		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
-		Forwarding: o.Forwarding, MultiBuffer: o.MultiBuffer, TestClock: true,
-	}
-	if err := constants.Set(spec); err != nil {
 		return nil, err
 	}
 	// The filter is asked from the first flow on, so that every test would miss one that it does not know.
 	if err := spec.Variables[bpf.FirewallVarCrowd].Set(uint32(1)); err != nil {
 		return nil, err
-	}
-	if o.MultiBuffer {
-		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
 	}
 	set, err := maps.NewSet(spec, nil)
 	if err != nil {
@@ -100,6 +84,28 @@ func Open(o Options) (_ *Datapath, err error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// spec returns the object with the options' constants, and their policy. The test clock is one that Advance can move.
+func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, error) {
+	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		return nil, nil, err
+	}
+	maps.Resize(spec, p)
+	shrink(spec, p, o.Rules)
+	constants := maps.Constants{
+		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
+		Forwarding: o.Forwarding, MultiBuffer: o.MultiBuffer, TestClock: testClock,
+	}
+	if o.MultiBuffer {
+		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
+	}
+	return spec, p, constants.Set(spec)
 }
 
 // shrink makes the tables small, where the policy does not say how big they are to be: each case of a test begins with
