@@ -380,12 +380,18 @@ static __always_inline __u16 stamp_of(__u64 time)
 	return time >> STAMP_SHIFT;
 }
 
+/* Where a local port has its stamp. A port out of a register that was spilled has no bounds on Linux 6.1 and 6.12. */
+static __always_inline __u16 *syn_stamp(__u16 port)
+{
+	return &syn_sent[BOUNDED(port, PORTS_PER_CLASS - 1)];
+}
+
 /* A SYN that can meet none of ours. Within another flow it would be invalid, which is only of account where invalid
  * packets are let in. */
 static __always_inline bool is_stray_syn(const struct packet *packet, __u64 time)
 {
 	return invalid_policy != POLICY_ACCEPT && is_tcp_syn(packet) &&
-	       (__u16)(stamp_of(time) - syn_sent[packet->dst_port]) > longest_syn_sent;
+	       (__u16)(stamp_of(time) - *syn_stamp(packet->dst_port)) > longest_syn_sent;
 }
 
 /* An inbound packet: does it belong to a flow of ours? One that it contradicts makes it invalid. `full` tells that an
@@ -446,7 +452,7 @@ static __always_inline void flow_track(const struct packet *packet, __u64 time)
 		flow_begin(packet, &entry);
 	}
 	if (first == FLOW_TCP_SYN_SENT)
-		syn_sent[packet->src_port] = stamp_of(time);
+		*syn_stamp(packet->src_port) = stamp_of(time);
 	flow_announce(packet);
 }
 

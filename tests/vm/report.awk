@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Reads what a guest has sent: lines that begin with `nonce` are init's, the others what the tests printed under
-# -test.v. Prints how each of the `suites` came out. Exit status 1: one failed, ran no test, or was not finished.
+# -test.v. Prints how each of the `suites` came out, and what a test has logged as "report: ...". Exit status 1: one
+# failed, ran no test, or was not finished.
 
 { sub(/\r$/, "") }
 
@@ -10,6 +11,7 @@ $1 == nonce && $2 == "kernel" { print "Linux " $3 }
 $1 == nonce && $2 == "begin" {
 	suite = $3
 	count = 0
+	told = ""
 	split("", result)
 	split("", parent)
 	split("", said)
@@ -34,6 +36,8 @@ $1 == "---" && $2 ~ /^(PASS|FAIL|SKIP):$/ {
 }
 
 {
+	if (sub(/^ *[^ ]*\.go:[0-9]+: report: /, ""))
+		told = told "    " $0 "\n"
 	said[test] = said[test] "      " $0 "\n"
 	last[test] = $0
 }
@@ -51,7 +55,7 @@ function finish(suite, status, seconds,    i, name, tests, skips) {
 		}
 	}
 	printf "  %-13s %4d passed, %d failed, %d skipped, %.0f s\n%s",
-		suite, tests["PASS"], tests["FAIL"], tests["SKIP"], seconds, skips
+		suite, tests["PASS"], tests["FAIL"], tests["SKIP"], seconds, told skips
 	if (status == 0 && tests["FAIL"] == 0 && tests["PASS"] > 0) {
 		passed[suite] = 1
 		return

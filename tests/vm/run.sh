@@ -15,7 +15,8 @@ read -ra kernels <<<"${KERNELS:-6.1 6.12}"
 limit=60m # for one guest
 
 # What the guest runs, a line for a suite: its name, its package, and a command in the directory of the package's test
-# program. The virtual network cards differ from veth pairs by native XDP alone.
+# program. The virtual network cards differ from veth pairs by native XDP alone. Of the benchmark's tests only
+# TestGenerators depends on the kernel.
 RUN=${RUN:-.}
 suites="
 datapath	tests/datapath		./test -test.run '$RUN'
@@ -23,6 +24,7 @@ host		tests/host		./test -test.run '$RUN'
 virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
 differential	tests/differential	./test -test.run '$RUN' -batches 1
 cli		tests/cli		./test -test.run '$RUN'
+bench		tests/bench		modprobe pktgen && ./test -test.run '$RUN' -test.skip '^Test[^G]'
 "
 PACKAGES=${PACKAGES:-$(awk '{ print $1 }' <<<"$suites")}
 

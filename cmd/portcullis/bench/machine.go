@@ -18,14 +18,21 @@ type Machine struct {
 	Kernel     string            `json:"kernel"`
 	CPU        string            `json:"cpu"`
 	CPUs       int               `json:"cpus"`
-	Hypervisor bool              `json:"hypervisor"` // the CPU says that it is a virtual one
-	Governor   string            `json:"governor"`   // of CPU frequencies
-	Memory     uint64            `json:"memory"`     // bytes
-	Load       string            `json:"load"`       // of the last minutes, before the run
-	Driver     string            `json:"driver"`     // of the interface that receives
-	JIT        string            `json:"jit"`        // net.core.bpf_jit_enable
-	Programs   map[string]string `json:"programs"`   // versions of what was measured
+	Hypervisor bool              `json:"hypervisor"`         // the CPU says that it is a virtual one
+	Emulated   bool              `json:"emulated,omitempty"` // it is a program
+	Governor   string            `json:"governor"`           // of CPU frequencies
+	Memory     uint64            `json:"memory"`             // bytes
+	Load       string            `json:"load"`               // of the last minutes, before the run
+	Driver     string            `json:"driver"`             // of the interface that receives
+	JIT        string            `json:"jit"`                // net.core.bpf_jit_enable
+	Programs   map[string]string `json:"programs"`           // versions of what was measured
 }
+
+// emulatedCPU is how QEMU names its most capable CPU, and that only without KVM.
+const emulatedCPU = "QEMU TCG CPU"
+
+// emulated is what a report says of such a machine.
+const emulated = "This CPU is emulated: rates mean nothing here. That every frame was counted does."
 
 // machine asks what can be asked.
 func machine(kinds []kind, borrowed *stand) (Machine, error) {
@@ -41,6 +48,7 @@ func machine(kinds []kind, borrowed *stand) (Machine, error) {
 		switch strings.TrimSpace(key) {
 		case "model name":
 			m.CPU = strings.TrimSpace(value)
+			m.Emulated = strings.HasPrefix(m.CPU, emulatedCPU)
 		case "flags":
 			m.Hypervisor = strings.Contains(value, " hypervisor")
 		}

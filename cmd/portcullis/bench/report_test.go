@@ -81,6 +81,22 @@ func TestInvalidRowsHaveNoFigure(t *testing.T) {
 	t.Error("the table does not say so")
 }
 
+func TestEmulationIsTold(t *testing.T) {
+	r := sample()
+	for _, told := range []bool{false, true} {
+		r.Machine.Emulated = told
+		page, err := r.Page()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for form, text := range map[string]string{"text": r.Markdown(), "page": string(page)} {
+			if strings.Contains(text, "rates mean nothing") != told {
+				t.Errorf("%s: emulated %v, but it says %v", form, told, !told)
+			}
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	found := make(map[string]TargetResult)
 	for _, result := range sample().Targets {

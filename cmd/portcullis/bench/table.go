@@ -14,6 +14,9 @@ func (r *Report) Tables() (tables [][][]string) {
 		{fmt.Sprintf("Linux %s, %s, %s, by %s (%s), %s", m.Kernel, m.CPU, count(m.CPUs, "CPU"), r.Method.Generator, r.Method.Protocol, r.Method.Interfaces)},
 		{fmt.Sprintf("medians of %s; ± half the distance of the quartiles; load before: %s", count(r.Method.Rounds, "round"), m.Load)},
 	})
+	if m.Emulated {
+		tables[0] = append(tables[0], []string{emulated})
+	}
 	for i := range r.Works {
 		w := &r.Works[i]
 		head := []string{strings.ToUpper(w.Title), "", "±", "", "MPPS", "CHECKED BY"}
