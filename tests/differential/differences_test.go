@@ -29,8 +29,13 @@ var (
 	openPort     = &difference{"ICMP error about a packet from an open port", drop, input}
 	splitHeader  = &difference{"TCP header split over fragments", input, drop}
 	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
+	unseen       = &difference{"after a packet in a flow that the stack drops or holds back before netfilter", drop, input}
+	wrongTag     = &difference{"SCTP with a wrong verification tag, or out of turn, in a flow", drop, input}
+	pickup       = &difference{"SCTP after a chunk of ours that begins no association", drop, input}
+	closedPort   = &difference{"answer to what left from a port while it was open, after it is closed", input, drop}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
+		unseen, wrongTag, pickup, closedPort,
 	}
 )
 

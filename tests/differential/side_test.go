@@ -59,6 +59,9 @@ type side struct {
 	lab   *lab.Lab
 	flush func() error // forgets all state
 
+	setPort func(open bool) error // the changing one
+	opened  bool
+
 	log          *logReader
 	wire         int // packet socket on the client's eth0
 	raw4, raw6   int // raw sockets of the server
@@ -99,6 +102,10 @@ func newSide(t testing.TB, name string, w world) *side {
 	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
 	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
+	if w.random {
+		server.IP(t, "-6", "route", "add", "default", "via", lab.ClientV6.String())
+		server.Sysctl(t, "ipv4/ipfrag_time", "1")
+	}
 	server.Run(t, "nft", observers)
 	client.Run(t, "nft", muteHost)
 	server.Do(t, func() (err error) {
@@ -166,6 +173,9 @@ func (s *side) play(steps []step) ([]verdict, error) {
 	defer runtime.UnlockOSThread()
 	verdicts := make([]verdict, len(steps))
 	of := make(map[uint32]int)
+	if err := s.change(closes); err != nil {
+		return nil, err
+	}
 	for i, st := range steps {
 		if st.wait > 0 || st.out {
 			if err := s.barrier(of, verdicts); err != nil {
@@ -173,6 +183,9 @@ func (s *side) play(steps []step) ([]verdict, error) {
 			}
 		}
 		time.Sleep(st.wait)
+		if err := s.change(st.port); err != nil {
+			return nil, err
+		}
 		s.lastMarker++
 		if s.lastMarker > 0xffff {
 			s.lastMarker = 1
@@ -193,6 +206,18 @@ func (s *side) play(steps []step) ([]verdict, error) {
 		}
 	}
 	return verdicts, s.barrier(of, verdicts)
+}
+
+// change opens or closes the changing port, unless it is so already.
+func (s *side) change(event kind) error {
+	if event != opens && event != closes || s.opened == (event == opens) {
+		return nil
+	}
+	s.opened = !s.opened
+	if err := s.setPort(s.opened); err != nil {
+		return fmt.Errorf("%s: %s: %w", s.name, event, err)
+	}
+	return nil
 }
 
 func (s *side) send(out bool, f []byte) error {

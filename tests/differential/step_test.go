@@ -32,6 +32,7 @@ type step struct {
 	out     bool // from the server
 	frames  [][]byte
 	wait    time.Duration // before it is sent
+	port    kind          // opens or closes the changing port before
 	differs *difference   // documented; nil for almost all
 }
 

@@ -27,6 +27,7 @@ type world struct {
 	forward    string            // policy of FORWARD; "": DROP
 	sysctls    map[string]string // of netfilter
 	policy     string            // the same in the words of our policy file
+	random     bool              // for random sequences
 	flows      int               // that our flow table holds; 0: few, so that it is quickly emptied
 }
 
@@ -108,6 +109,7 @@ func (w world) netfilterSide(t testing.TB) *side {
 	})
 	t.Cleanup(handle.Close)
 	s.flush = func() error { return handle.ConntrackTableFlush(netlink.ConntrackTable) }
+	s.setPort = s.changeRules
 	return s
 }
 
@@ -135,6 +137,9 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	s.flush = func() error {
 		_, err := filter.Flush()
 		return err
+	}
+	s.setPort = func(open bool) error {
+		return s.lab.Server.Try(func() error { return changeFilter(filter, open) })
 	}
 	return s
 }
