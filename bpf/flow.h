@@ -301,6 +301,10 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		if (!pending && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
 			flow->state = FLOW_UDP_STREAM;
 		break;
+	case PROTO_GRE:
+		if (flow->answered)
+			flow->state = FLOW_GRE_STREAM;
+		break;
 	}
 	flow_refresh(flow, time);
 }
@@ -324,7 +328,8 @@ static __always_inline bool flow_inbound(struct flow *flow, const struct packet 
 			flow_enter(flow, FLOW_SCTP_ESTABLISHED, time);
 		break;
 	case PROTO_GRE:
-		flow->state = FLOW_GRE_STREAM;
+		if (flow->answered) /* before: one answer makes no stream */
+			flow->state = FLOW_GRE_STREAM;
 		break;
 	}
 	flow_refresh(flow, time);
