@@ -13,29 +13,31 @@ import (
 type difference struct {
 	row             string // its first column
 	netfilter, ours verdict
+	either          bool // or the other way round, in random sequences: the states have parted
 }
 
 var (
-	dhcpAnswer = &difference{"answer of a DHCPv4 server, UDP 67 → 68", drop, input}
-	neighbours = &difference{"neighbour discovery and MLD (ICMPv6 130 to 137, 143) under `icmp: drop`", drop, input}
+	dhcpAnswer = &difference{row: "answer of a DHCPv4 server, UDP 67 → 68", netfilter: drop, ours: input}
+	neighbours = &difference{row: "neighbour discovery and MLD (ICMPv6 130 to 137, 143) under `icmp: drop`", netfilter: drop, ours: input}
 	// Left to the stack: it looks at the packet before a socket gets anything of it.
-	window       = &difference{"TCP outside the window, in a flow", drop, input}
-	checksum     = &difference{"wrong TCP, UDP or ICMP checksum, in a flow", drop, input}
-	reset        = &difference{"the peer's RST at any but the expected sequence number", drop, input}
-	lateData     = &difference{"a packet late after the peer's FIN, before ours", drop, input}
-	timeWait     = &difference{"a packet after the peer's SYN in TIME_WAIT", drop, input}
-	reused       = &difference{"a SYN that meets ours on a port whose connection we have reset", drop, input}
-	behindAH     = &difference{"any AH packet over IPv6 after one of ours to the same peer", drop, input}
-	openPort     = &difference{"ICMP error about a packet from an open port", drop, input}
-	splitHeader  = &difference{"TCP header split over fragments", input, drop}
-	manyHeaders  = &difference{"more than 10 IPv6 extension headers", input, drop}
-	unseen       = &difference{"after a packet in a flow that the stack drops or holds back before netfilter", drop, input}
-	wrongTag     = &difference{"SCTP with a wrong verification tag, or out of turn, in a flow", drop, input}
-	pickup       = &difference{"SCTP after a chunk of ours that begins no association", drop, input}
-	closedPort   = &difference{"answer to what left from a port while it was open, after it is closed", input, drop}
+	window       = &difference{row: "TCP outside the window, in a flow", netfilter: drop, ours: input}
+	checksum     = &difference{row: "wrong TCP, UDP or ICMP checksum, in a flow", netfilter: drop, ours: input}
+	reset        = &difference{row: "the peer's RST at any but the expected sequence number", netfilter: drop, ours: input, either: true}
+	lateData     = &difference{row: "a packet late after the peer's FIN, before ours", netfilter: drop, ours: input}
+	timeWait     = &difference{row: "a packet after the peer's SYN in TIME_WAIT", netfilter: drop, ours: input}
+	reused       = &difference{row: "a SYN that meets ours on a port whose connection we have reset", netfilter: drop, ours: input}
+	behindAH     = &difference{row: "any AH packet over IPv6 after one of ours to the same peer", netfilter: drop, ours: input}
+	openPort     = &difference{row: "ICMP error about a packet from an open port", netfilter: drop, ours: input}
+	splitHeader  = &difference{row: "TCP header split over fragments", netfilter: input, ours: drop}
+	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
+	unseen       = &difference{row: "after a packet in a flow that the stack drops or holds back before netfilter", netfilter: drop, ours: input}
+	wrongTag     = &difference{row: "SCTP with a wrong verification tag, or out of turn, in a flow", netfilter: drop, ours: input}
+	pickup       = &difference{row: "SCTP after a chunk of ours that begins no association", netfilter: drop, ours: input}
+	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop}
+	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		unseen, wrongTag, pickup, closedPort,
+		unseen, wrongTag, pickup, noLength, closedPort,
 	}
 )
 

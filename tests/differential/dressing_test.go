@@ -121,6 +121,17 @@ func (d dressing) unseen() bool {
 	return d.cut == firstOnly || d.cut == lastMissing || slices.Contains(unfit, d.ip)
 }
 
+// incomplete tells that fragments are missing.
+func (d dressing) incomplete() bool {
+	return d.cut == firstOnly || d.cut == lastMissing || d.cut == firstMissing
+}
+
+// hopByHop tells that a hop-by-hop header comes first in IPv6.
+func (d dressing) hopByHop() bool {
+	headers := ipExtensions[d.ip]
+	return len(headers) > 0 && headers[0].protocol == frame.ProtoHopByHop
+}
+
 // checksumAt is where the checksum stands in a transport header.
 var checksumAt = map[kind]int{tcp: 16, udp: 6, udpLite: 6, sctp: 8, ping: 2, pong: 2, message: 2, about: 2}
 

@@ -47,6 +47,7 @@ type history struct {
 	half     bool // we have sent a SYN, and no SYN-ACK came
 	crossing bool // but a SYN
 	aborted  bool // we have sent a RST
+	reset    bool // the peer has, and our socket has taken it
 	stray    bool // and something came after it
 	ourFIN   bool
 	peerFIN  bool
@@ -56,6 +57,7 @@ type history struct {
 	// Of SCTP.
 	associating bool // we have sent an INIT
 	called      bool // and so has the peer
+	associated  bool // or it has answered
 
 	// What follows is documented to be decided otherwise.
 	row        *difference // for good
@@ -75,6 +77,7 @@ func historyOf(c conversation, moves []move) (h history) {
 		}
 		h.touched = h.touched || h.open
 		switch {
+		case m.out && m.dress.incomplete(): // the stack waits for the rest before anybody sees it
 		case m.out:
 			h.sent(m)
 		case h.begun && m.dress.unseen():
@@ -137,6 +140,7 @@ func (h *history) sentTCP(flags uint8) {
 	switch {
 	case flags == 0:
 	case flags == frame.SYN && h.half && !h.aborted: // once more
+	case flags == frame.SYN && h.begun && !h.aborted && !h.acked: // overlooked
 	case flags == frame.SYN:
 		*h = history{open: h.open, touched: h.touched, begun: true, half: true, row: h.row, overlooked: h.overlooked || h.stray}
 	case flags&frame.RST != 0:
@@ -156,7 +160,7 @@ func (h *history) sentTCP(flags uint8) {
 func (h *history) sentSCTP(chunk uint8) {
 	switch {
 	case chunk == frame.ChunkInit:
-		h.begun, h.associating, h.called = true, true, false
+		h.begun, h.associating, h.called, h.associated = true, true, false, false
 		if h.row == pickup {
 			h.row = nil
 		}
@@ -171,14 +175,19 @@ func (h *history) sentSCTP(chunk uint8) {
 }
 
 func (h *history) received(m move) {
-	if m.kind == sctp {
+	if m.kind == sctp && h.begun {
 		h.called = h.called || h.associating && m.what == frame.ChunkInit
+		h.associated = h.associated || h.called || h.associating && m.what == frame.ChunkInitAck
+		if m.dress.seq != 0 && h.row == nil {
+			h.row = wrongTag
+		}
 	}
 	flags := m.flags()
 	switch {
 	case m.kind != tcp, !h.begun, flags == 0, m.dress.lie != "" || m.dress.cut == firstMissing: // let in by nobody
 		return
 	case flags&frame.RST != 0:
+		h.reset = h.reset || m.dress.seq == 0
 		if h.row == nil {
 			h.row = reset
 		}
@@ -220,26 +229,30 @@ func (m move) possible(moves []move) bool {
 
 func (h *history) maySendTCP(flags uint8) bool {
 	switch {
+	case h.reset:
+		return flags == frame.SYN
 	case h.aborted:
 		return flags == frame.SYN || flags&frame.RST != 0
 	case flags == frame.SYN:
 		return !h.ourFIN && !h.peerFIN || h.acked
 	case !h.half:
 		return true
-	case flags == frame.SYN|frame.ACK:
-		return h.crossing
+	case h.crossing:
+		return flags&frame.FIN == 0
 	}
-	return flags&frame.FIN == 0
+	return flags&frame.RST != 0 || flags == 0
 }
 
 func (h *history) maySendSCTP(chunk uint8) bool {
 	switch chunk {
 	case frame.ChunkInitAck:
 		return h.called
-	case frame.ChunkInit, frame.ChunkData, frame.ChunkHeartbeat, frame.ChunkAbort:
+	case frame.ChunkInit:
 		return true
+	case frame.ChunkData, frame.ChunkHeartbeat, frame.ChunkAbort:
+		return h.associated || !h.associating
 	}
-	return h.associating
+	return h.associated && h.associating
 }
 
 func allPossible(moves []move) bool {
@@ -259,6 +272,8 @@ func differs(h hosts, moves []move) *difference {
 	switch {
 	case h.six && m.kind == message && (m.what >= 130 && m.what <= 137 || m.what == 143):
 		return neighbours
+	case h.six && m.dress.lie == lieHeader && m.dress.hopByHop():
+		return noLength
 	case past.open && m.kind == about:
 		return openPort
 	case past.open:
@@ -267,6 +282,8 @@ func differs(h hosts, moves []move) *difference {
 		return past.row
 	case past.overlooked && (m.kind == about || m.flags() != frame.SYN|frame.ACK):
 		return reused
+	case m.kind == udpLite && past.begun:
+		return checksum // netfilter counts UDP's protocol number into it, and more
 	case m.kind == sctp && past.begun && m.dress.seq != 0:
 		return wrongTag
 	}

@@ -16,8 +16,10 @@ var (
 	packets = flag.Int("packets", 200_000, "of random sequences to compare, over all modes, at least")
 )
 
-// length is that of a sequence, in packets.
-const length = 14
+const (
+	length = 14 // of a sequence, in packets
+	enough = 4  // disagreements in a part and family: more take time and tell little
+)
 
 // part is what a world gets of the packets.
 type part struct {
@@ -69,21 +71,24 @@ func (r *random) play(t testing.TB, batch int) {
 		for i := range m {
 			rows[i] = differs(r.hosts, m[:i+1])
 		}
+		examined := make(map[int]bool) // the moves at which another mode has parted already
 		for s := range r.sides[1:] {
-			r.compare(t, batch, all, n, s+1, rows, verdicts[0][n], verdicts[s+1][n])
+			i := r.compare(m, rows, verdicts[0][n], verdicts[s+1][n])
+			if i >= 0 && !examined[i] && len(r.found) < enough {
+				examined[i] = true
+				r.examine(t, batch, all, n, s+1, i)
+			}
 		}
 	}
 }
 
-// compare counts one sequence as one side has decided it.
-func (r *random) compare(t testing.TB, batch int, all []moves, n, mode int, rows []*difference, netfilter, ours []verdict) {
-	t.Helper()
-	for i, m := range all[n] {
+// compare counts one sequence as one side has decided it. It returns the first move about which it disagrees, or -1.
+func (r *random) compare(all moves, rows []*difference, netfilter, ours []verdict) int {
+	for i, m := range all {
 		switch {
 		case m.out || m.kind.isEvent():
 		case disagree(netfilter[i], ours[i], rows[i]):
-			r.examine(t, batch, all, n, mode, i)
-			return
+			return i
 		case netfilter[i] != ours[i]:
 			r.documented[rows[i]]++
 		case rows[i] == nil:
@@ -93,15 +98,13 @@ func (r *random) compare(t testing.TB, batch int, all []moves, n, mode int, rows
 			}
 		}
 	}
+	return -1
 }
 
 // examine makes a test case of a disagreement. A packet that came late or a log message that was lost is none: what
 // disagrees does so when it is played again, alone or beside the others.
 func (r *random) examine(t testing.TB, batch int, all []moves, n, mode, i int) {
 	t.Helper()
-	if len(r.found) == 8 {
-		return
-	}
 	pair := []*side{r.sides[0], r.sides[mode]}
 	small := shrink(t, pair, r.hosts, all[n][:i+1])
 	if small == nil {
@@ -124,7 +127,7 @@ func TestRandomSequences(t *testing.T) {
 		for f, h := range families {
 			r := &random{part: p, hosts: h, number: 2*number + f, sides: sides,
 				documented: make(map[*difference]int), found: make(map[string]int)}
-			for batch := 0; r.packets < *packets*p.percent/100/len(families) && len(r.found) < 8; batch++ {
+			for batch := 0; r.packets < *packets*p.percent/100/len(families) && len(r.found) < enough; batch++ {
 				r.play(t, batch)
 			}
 			r.report(t)

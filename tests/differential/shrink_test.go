@@ -95,7 +95,8 @@ func beside(t testing.TB, sides []*side, h hosts, all []moves) [][][]verdict {
 
 // disagree tells whether two verdicts are neither equal nor what is documented.
 func disagree(netfilter, ours verdict, row *difference) bool {
-	return netfilter != ours && (row == nil || netfilter != row.netfilter || ours != row.ours)
+	return !(netfilter == ours || row != nil &&
+		(netfilter == row.netfilter && ours == row.ours || row.either && netfilter == row.ours && ours == row.netfilter))
 }
 
 // parting is the first move about which netfilter and Portcullis disagree, or -1.
@@ -108,22 +109,20 @@ func parting(h hosts, all moves, netfilter, ours []verdict) int {
 	return -1
 }
 
-// shrink leaves out what the disagreement of a pair of sides does not need: packets first, then what they wear. It
-// returns nil when the sequence is decided alike, played alone.
+// shrink leaves out what the disagreement of a pair of sides does not need: packets first, then what they wear, then
+// events. It returns nil when the sequence is decided alike, played alone.
 func shrink(t testing.TB, pair []*side, h hosts, all moves) moves {
 	t.Helper()
 	all = still(t, pair, h, []moves{all})
-	for all != nil {
-		smaller := still(t, pair, h, fewer(all))
-		if smaller == nil {
-			smaller = still(t, pair, h, plainer(all))
-		}
-		if smaller == nil {
-			return all
-		}
+	for smaller := all; smaller != nil; {
 		all = smaller
+		for _, tries := range [][]moves{fewer(all), plainer(all), calmer(all)} {
+			if smaller = still(t, pair, h, tries); smaller != nil {
+				break
+			}
+		}
 	}
-	return nil
+	return all
 }
 
 // still is the first of some sequences about which the sides disagree, as far as that, or nil.
@@ -147,20 +146,37 @@ func still(t testing.TB, pair []*side, h hosts, tries []moves) moves {
 	return nil
 }
 
-// fewer are the sequences without some moves, many first.
+// fewer are the sequences without some packets, many first.
 func fewer(all moves) (tries []moves) {
 	for size := len(all) / 2; size > 0; size /= 2 {
 		for from := 0; from+size <= len(all); from += max(size/2, 1) {
-			tries = append(tries, slices.Delete(slices.Clone(all), from, from+size))
+			less := slices.Clone(all)
+			kept := slices.DeleteFunc(less[from:from+size], func(m move) bool { return !m.kind.isEvent() })
+			tries = append(tries, append(append(slices.Clone(all[:from]), kept...), all[from+size:]...))
 		}
 	}
-	// Those that keep the events are cheap: they are played at once.
-	slices.SortStableFunc(tries, func(a, b moves) int { return len(b.events()) - len(a.events()) })
+	return slices.DeleteFunc(tries, func(m moves) bool { return len(m) == len(all) })
+}
+
+// calmer are the sequences without one event.
+func calmer(all moves) (tries []moves) {
+	for i, m := range all {
+		if m.kind.isEvent() {
+			tries = append(tries, slices.Delete(slices.Clone(all), i, i+1))
+		}
+	}
 	return tries
 }
 
 // plainer are the sequences in which one move wears nothing, or is plain in one respect.
 func plainer(all moves) (tries []moves) {
+	naked := slices.Clone(all)
+	for i := range naked {
+		naked[i].dress = dressing{}
+	}
+	if !slices.Equal(naked, all) {
+		tries = append(tries, naked)
+	}
 	for i, m := range all {
 		try := func(plain move) {
 			if plain != m {
