@@ -17,6 +17,7 @@
 #include "types.h"
 
 enum sctp_chunk {
+	SCTP_INIT = 1,
 	SCTP_ABORT = 6,
 	SCTP_SHUTDOWN_COMPLETE = 14,
 };
@@ -293,6 +294,10 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 	case PROTO_SCTP:
 		if (packet->type == SCTP_ABORT || packet->type == SCTP_SHUTDOWN_COMPLETE) {
 			flow_enter(flow, FLOW_SCTP_CLOSED, time);
+			return;
+		}
+		if (packet->type == SCTP_INIT && flow->state == FLOW_SCTP_CLOSED) {
+			flow_enter(flow, FLOW_SCTP_NEW, time);
 			return;
 		}
 		break;

@@ -130,6 +130,8 @@ func TestOtherTimeouts(t *testing.T) {
 				"sctp-established", 210 * time.Second, sctpIn(frame.ChunkData)},
 			{"an SCTP association that we abort", []step{sctpOut(frame.ChunkInit), received(sctpIn(frame.ChunkInitAck)), sctpOut(frame.ChunkAbort)},
 				"sctp-closed", 10 * time.Second, sctpIn(frame.ChunkData)},
+			{"an SCTP association after one that we abort", []step{sctpOut(frame.ChunkInit), received(sctpIn(frame.ChunkInitAck)), sctpOut(frame.ChunkAbort),
+				sctpOut(frame.ChunkInit), received(sctpIn(frame.ChunkInitAck))}, "sctp-established", 210 * time.Second, sctpIn(frame.ChunkData)},
 			{"an SCTP association that somebody aborts", []step{sctpOut(frame.ChunkInit), received(sctpIn(frame.ChunkInitAck)), received(sctpIn(frame.ChunkAbort))},
 				"sctp-established", 210 * time.Second, sctpIn(frame.ChunkData)},
 		}
