@@ -105,7 +105,7 @@ bench: root deps-test build ## run the benchmarks (root; BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
 
 differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
-	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -batches $$((($(PACKETS) + 6999) / 7000))
+	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -packets $(PACKETS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

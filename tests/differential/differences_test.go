@@ -31,13 +31,16 @@ var (
 	splitHeader  = &difference{row: "TCP header split over fragments", netfilter: input, ours: drop}
 	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
 	unseen       = &difference{row: "after a packet in a flow that the stack drops or holds back before netfilter", netfilter: drop, ours: input}
-	wrongTag     = &difference{row: "SCTP with a wrong verification tag, or out of turn, in a flow", netfilter: drop, ours: input}
+	wrongTag     = &difference{row: "SCTP with a wrong verification tag, in a flow", netfilter: drop, ours: input}
 	pickup       = &difference{row: "SCTP after a chunk of ours that begins no association", netfilter: drop, ours: input}
+	splitLie     = &difference{row: "a transport header in fragments that lies about its length, in a flow", netfilter: drop, ours: input}
+	splitQuote   = &difference{row: "SCTP chunk header, or what an ICMP error quotes, split over fragments", netfilter: input, ours: drop}
+	otherCall    = &difference{row: "PPTP's GRE, with another call ID than ours", netfilter: drop, ours: input}
 	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop}
 	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		unseen, wrongTag, pickup, noLength, closedPort,
+		unseen, wrongTag, pickup, splitLie, splitQuote, otherCall, noLength, closedPort,
 	}
 )
 
@@ -50,6 +53,7 @@ var notPlayed = map[string]string{
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`": "netfilter does not see it leave either: open ports only",
 	"answer to one of very many unanswered packets":                                     "the size of a table",
 	"published container ports (DNAT)":                                                  "needs NAT",
+	"SCTP that is answered, but not yet or no longer established":                       "a matter of timing",
 	"a flow that was idle for 7/8 of its timeout":                                       "a matter of timing",
 }
 

@@ -73,7 +73,7 @@ func differ(t testing.TB, sides []*side, cases []testCase) [][]tally {
 
 func TestPortcullisDecidesAsNetfilterDoes(t *testing.T) {
 	var total [3][2]tally
-	for _, w := range []*world{&script, &noICMP, &router, &halfRouter, &openRouter, &short} {
+	for _, w := range []*world{&script, &noICMP, &router, &halfRouter, &openRouter, &short, &hasty} {
 		chosen := slices.DeleteFunc(slices.Clone(cases), func(c testCase) bool {
 			return c.in != w && (c.in != nil || w != &script)
 		})

@@ -75,13 +75,15 @@ var (
 		"atomic fragment":     {{frame.ProtoFragment, []byte{0, 0, 0, 0, 0, 0, 1}}},
 		"unknown option":      {{frame.ProtoDestOptions, []byte{0, 0x1e, 4, 0, 0, 0, 0}}},
 		"many":                slices.Repeat([]extension{destination}, frame.MaxExtensions-1), // and one of a fragment
-		// The stack takes none of these.
-		"option to discard": {{frame.ProtoHopByHop, []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
+		// The stack takes none of these, not even as far as netfilter.
+		toDiscard: {{frame.ProtoHopByHop, []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
 	}
 )
 
-// unfit are options of IP for which the stack drops a packet before netfilter sees it. This host does not send them.
-var unfit = []string{"source route", "nonsense", "option to discard"}
+// unfit are options of IP for which the stack drops a packet. This host does not send them.
+var unfit = []string{"source route", "nonsense", toDiscard}
+
+const toDiscard = "option to discard"
 
 var vlanTags = map[string][]frame.Layer{
 	"0":             {frame.VLAN{}},
@@ -118,7 +120,7 @@ const (
 // unseen tells that the stack drops the packet, or waits for the rest of it, before netfilter sees it, although it can
 // be read.
 func (d dressing) unseen() bool {
-	return d.cut == firstOnly || d.cut == lastMissing || slices.Contains(unfit, d.ip)
+	return d.cut == firstOnly || d.cut == lastMissing || d.ip == toDiscard
 }
 
 // incomplete tells that fragments are missing.

@@ -104,7 +104,9 @@ func newSide(t testing.TB, name string, w world) *side {
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
 	if w.random {
 		server.IP(t, "-6", "route", "add", "default", "via", lab.ClientV6.String())
-		server.Sysctl(t, "ipv4/ipfrag_time", "1")
+		for _, key := range []string{"ipv4/ipfrag_time", "ipv6/ip6frag_time", "netfilter/nf_conntrack_frag6_timeout"} {
+			server.Sysctl(t, key, "1")
+		}
 	}
 	server.Run(t, "nft", observers)
 	client.Run(t, "nft", muteHost)
