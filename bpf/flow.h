@@ -296,9 +296,9 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 			flow_enter(flow, FLOW_SCTP_CLOSED, time);
 			return;
 		}
-		if (packet->type == SCTP_INIT && flow->state == FLOW_SCTP_CLOSED) {
-			flow_enter(flow, FLOW_SCTP_NEW, time);
-			return;
+		if (packet->type == SCTP_INIT && (flow->state == FLOW_SCTP_NEW || flow->state == FLOW_SCTP_CLOSED)) {
+			flow->state = FLOW_SCTP_NEW;
+			return; /* an INIT sent again does not renew */
 		}
 		break;
 	case PROTO_UDP:
