@@ -85,6 +85,18 @@ var foundCases = []testCase{
 			in(2).but(otherCall),
 		}
 	}},
+	{0, "an echo reply with a code", &noICMP, 0, func(h hosts) []step {
+		return []step{
+			h.out(h.echo(7, 1)),
+			h.in(h.icmp(frame.EchoReply, frame.EchoReply6, 1, 7, 1)).but(otherCode),
+			h.in(h.echoReply(7, 1)),
+		}
+	}},
+	{0, "an SCTP INIT sent again does not renew", &hasty, 0, moves{
+		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},
+		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},
+		{kind: sctp, what: frame.ChunkInitAck},
+	}.steps},
 	{0, "GRE is a stream at the packet after its first answer", &hasty, 0, moves{
 		{kind: gre, out: true}, {kind: gre},
 		{kind: gre, out: true, other: true}, {kind: gre, other: true}, {kind: gre, other: true},

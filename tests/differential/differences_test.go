@@ -36,11 +36,12 @@ var (
 	splitLie     = &difference{row: "a transport header in fragments that lies about its length, in a flow", netfilter: drop, ours: input}
 	splitQuote   = &difference{row: "SCTP chunk header, or what an ICMP error quotes, split over fragments", netfilter: input, ours: drop}
 	otherCall    = &difference{row: "PPTP's GRE, with another call ID than ours", netfilter: drop, ours: input}
+	otherCode    = &difference{row: "ICMP reply with another code than its query", netfilter: drop, ours: input}
 	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop}
 	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		unseen, wrongTag, pickup, splitLie, splitQuote, otherCall, noLength, closedPort,
+		unseen, wrongTag, pickup, splitLie, splitQuote, otherCall, otherCode, noLength, closedPort,
 	}
 )
 

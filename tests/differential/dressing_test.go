@@ -117,10 +117,10 @@ const (
 	noChecksum  = "no UDP checksum"
 )
 
-// unseen tells that the stack drops the packet, or waits for the rest of it, before netfilter sees it, although it can
-// be read.
+// unseen tells that the stack drops the packet or a fragment of it, or waits for the rest, before netfilter sees it,
+// although it can be read.
 func (d dressing) unseen() bool {
-	return d.cut == firstOnly || d.cut == lastMissing || d.ip == toDiscard
+	return d.cut == doubled || d.cut == firstOnly || d.cut == lastMissing || d.ip == toDiscard
 }
 
 // incomplete tells that fragments are missing.

@@ -161,9 +161,6 @@ func (h *history) sentSCTP(chunk uint8) {
 	switch {
 	case chunk == frame.ChunkInit:
 		h.begun, h.associating, h.called, h.associated = true, true, false, false
-		if h.row == pickup {
-			h.row = nil
-		}
 	case chunk == frame.ChunkAbort || chunk == frame.ChunkShutdownComplete:
 		h.associating = false
 	case !h.associating:
@@ -249,7 +246,7 @@ func (h *history) maySendSCTP(chunk uint8) bool {
 		return h.called
 	case frame.ChunkInit:
 		return true
-	case frame.ChunkData, frame.ChunkHeartbeat, frame.ChunkAbort:
+	case frame.ChunkData, frame.ChunkHeartbeat:
 		return h.associated || !h.associating
 	}
 	return h.associated && h.associating
@@ -280,6 +277,8 @@ func differs(h hosts, moves []move) *difference {
 		return nil
 	case past.row != nil:
 		return past.row
+	case m.kind == message && m.code != 0 && past.begun:
+		return otherCode
 	case past.overlooked && (m.kind == about || m.flags() != frame.SYN|frame.ACK):
 		return reused
 	case m.kind == udpLite && past.begun:
