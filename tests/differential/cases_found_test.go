@@ -97,6 +97,11 @@ var foundCases = []testCase{
 		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},
 		{kind: sctp, what: frame.ChunkInitAck},
 	}.steps},
+	{0, "an SCTP INIT that meets ours", &hasty, 0, moves{
+		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},
+		{kind: sctp, what: frame.ChunkInit}, {kind: pause},
+		{kind: sctp, what: frame.ChunkData},
+	}.but(halfSCTP)},
 	{0, "GRE is a stream at the packet after its first answer", &hasty, 0, moves{
 		{kind: gre, out: true}, {kind: gre},
 		{kind: gre, out: true, other: true}, {kind: gre, other: true}, {kind: gre, other: true},

@@ -68,7 +68,6 @@ var (
 	routing      = extension{frame.ProtoRouting, append([]byte{2, 0, 0}, make([]byte, 20)...)}
 	ipExtensions = map[string][]extension{
 		"hop-by-hop":          {hopByHop},
-		"long hop-by-hop":     {{frame.ProtoHopByHop, append([]byte{9, 1, 76}, make([]byte, 76)...)}},
 		"destination options": {destination},
 		"routing":             {routing},
 		"several":             {hopByHop, destination, routing, destination},
@@ -76,14 +75,18 @@ var (
 		"unknown option":      {{frame.ProtoDestOptions, []byte{0, 0x1e, 4, 0, 0, 0, 0}}},
 		"many":                slices.Repeat([]extension{destination}, frame.MaxExtensions-1), // and one of a fragment
 		// The stack takes none of these, not even as far as netfilter.
-		toDiscard: {{frame.ProtoHopByHop, []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
+		longPadding: {{frame.ProtoHopByHop, append([]byte{9, 1, 76}, make([]byte, 76)...)}},
+		toDiscard:   {{frame.ProtoHopByHop, []byte{0, 0x5e, 4, 0, 0, 0, 0}}},
 	}
 )
 
 // unfit are options of IP for which the stack drops a packet. This host does not send them.
-var unfit = []string{"source route", "nonsense", toDiscard}
+var unfit = []string{"source route", "nonsense", toDiscard, longPadding}
 
-const toDiscard = "option to discard"
+const (
+	toDiscard   = "option to discard"
+	longPadding = "padding of more than 7 bytes"
+)
 
 var vlanTags = map[string][]frame.Layer{
 	"0":             {frame.VLAN{}},
@@ -120,7 +123,7 @@ const (
 // unseen tells that the stack drops the packet or a fragment of it, or waits for the rest, before netfilter sees it,
 // although it can be read.
 func (d dressing) unseen() bool {
-	return d.cut == doubled || d.cut == firstOnly || d.cut == lastMissing || d.ip == toDiscard
+	return d.cut == doubled || d.cut == firstOnly || d.cut == lastMissing || d.ip == toDiscard || d.ip == longPadding
 }
 
 // incomplete tells that fragments are missing.

@@ -22,6 +22,9 @@ func (m move) conversation() conversation {
 	if m.kind == about {
 		c.kind = m.quotes
 	}
+	if c.kind == message && m.isEcho() {
+		c.kind = ping
+	}
 	switch c.kind {
 	case pong:
 		c.kind, c.local = ping, 0
@@ -36,12 +39,18 @@ func (m move) conversation() conversation {
 	return c
 }
 
+// isEcho tells that an ICMP message of any type is a ping or its answer.
+func (m move) isEcho() bool {
+	return m.what == frame.Echo || m.what == frame.EchoReply || m.what == frame.Echo6 || m.what == frame.EchoReply6
+}
+
 // history is how far a conversation of a random sequence has come, as far as it matters for what the server's own stack
 // can send next, and for what is documented to differ.
 type history struct {
 	open    bool // its local port
 	touched bool // something went by while it was
 	begun   bool // this host has said something
+	coded   bool // some ICMP of it has a code
 
 	// Of TCP.
 	half     bool // we have sent a SYN, and no SYN-ACK came
@@ -58,6 +67,7 @@ type history struct {
 	associating bool // we have sent an INIT
 	called      bool // and so has the peer
 	associated  bool // or it has answered
+	answered    bool // with an INIT ACK, and nobody has aborted since
 
 	// What follows is documented to be decided otherwise.
 	row        *difference // for good
@@ -76,12 +86,13 @@ func historyOf(c conversation, moves []move) (h history) {
 			continue
 		}
 		h.touched = h.touched || h.open
+		h.coded = h.coded || m.code != 0
 		switch {
 		case m.out && m.dress.incomplete(): // the stack waits for the rest before anybody sees it
 		case m.out:
 			h.sent(m)
 		case h.begun && m.dress.unseen():
-			h.row = unseen
+			h.follow(unseen)
 		default:
 			h.received(m)
 		}
@@ -89,12 +100,22 @@ func historyOf(c conversation, moves []move) (h history) {
 	return h
 }
 
+// follow keeps the first difference that the conversation meets.
+func (h *history) follow(d *difference) {
+	if h.row == nil {
+		h.row = d
+	}
+}
+
 func (h *history) happened(c conversation, event kind) {
 	switch {
 	case event == pause:
 		h.associating = false
-		if h.peerFIN && !h.ourFIN && h.row == nil {
-			h.row = lateData
+		if h.peerFIN && !h.ourFIN {
+			h.follow(lateData)
+		}
+		if h.crossing {
+			h.follow(untimed)
 		}
 	case c.local != changingPort || c.kind != tcp && c.kind != udp:
 	case event == opens:
@@ -145,10 +166,10 @@ func (h *history) sentTCP(flags uint8) {
 		*h = history{open: h.open, touched: h.touched, begun: true, half: true, row: h.row, overlooked: h.overlooked || h.stray}
 	case flags&frame.RST != 0:
 		h.aborted = true
-		if h.overlooked && h.row == nil {
-			h.row = reused
+		if h.overlooked {
+			h.follow(reused)
 		}
-	case flags == frame.FIN|frame.ACK:
+	case flags == frame.FIN|frame.ACK && h.begun:
 		h.last = h.last || h.peerFIN && !h.ourFIN
 		h.ourFIN = true
 	case flags == frame.ACK:
@@ -160,14 +181,12 @@ func (h *history) sentTCP(flags uint8) {
 func (h *history) sentSCTP(chunk uint8) {
 	switch {
 	case chunk == frame.ChunkInit:
-		h.begun, h.associating, h.called, h.associated = true, true, false, false
+		h.begun, h.associating, h.called, h.associated, h.answered = true, true, false, false, false
 	case chunk == frame.ChunkAbort || chunk == frame.ChunkShutdownComplete:
-		h.associating = false
+		h.associating, h.answered = false, false
 	case !h.associating:
 		h.begun = true
-		if h.row == nil {
-			h.row = pickup
-		}
+		h.follow(pickup)
 	}
 }
 
@@ -175,8 +194,12 @@ func (h *history) received(m move) {
 	if m.kind == sctp && h.begun {
 		h.called = h.called || h.associating && m.what == frame.ChunkInit
 		h.associated = h.associated || h.called || h.associating && m.what == frame.ChunkInitAck
-		if m.dress.seq != 0 && h.row == nil {
-			h.row = wrongTag
+		h.answered = h.associating && m.what == frame.ChunkInitAck || h.answered && m.what != frame.ChunkAbort
+		switch {
+		case m.dress.seq != 0:
+			h.follow(wrongTag)
+		case !h.answered:
+			h.follow(halfSCTP)
 		}
 	}
 	flags := m.flags()
@@ -185,15 +208,11 @@ func (h *history) received(m move) {
 		return
 	case flags&frame.RST != 0:
 		h.reset = h.reset || m.dress.seq == 0
-		if h.row == nil {
-			h.row = reset
-		}
+		h.follow(reset)
 	case flags == frame.SYN|frame.ACK:
 		h.half, h.overlooked = false, false
 	case flags == frame.SYN && (h.ourFIN || h.peerFIN): // or a FIN sent twice
-		if h.row == nil {
-			h.row = timeWait
-		}
+		h.follow(timeWait)
 	case flags&frame.FIN != 0:
 		h.peerFIN = h.peerFIN || !h.half
 	case flags == frame.SYN:
@@ -277,7 +296,7 @@ func differs(h hosts, moves []move) *difference {
 		return nil
 	case past.row != nil:
 		return past.row
-	case m.kind == message && m.code != 0 && past.begun:
+	case (m.kind == message || m.kind == pong) && past.begun && (past.coded || m.code != 0):
 		return otherCode
 	case past.overlooked && (m.kind == about || m.flags() != frame.SYN|frame.ACK):
 		return reused

@@ -145,7 +145,7 @@ func (r *random) report(t testing.TB) {
 	}
 	t.Logf("%s, %s: %d packets agree, %d of them let in; %d follow a documented difference; %d undocumented; %d decided otherwise once, and never again",
 		r.world.name, r.hosts, r.packets, r.letIn, documented, len(r.found), r.unsteady)
-	for _, d := range allDifferent {
+	for _, d := range append(allDifferent[:len(allDifferent):len(allDifferent)], untimed) {
 		if r.documented[d] > 0 {
 			t.Logf("  %6d %s", r.documented[d], d.row)
 		}
