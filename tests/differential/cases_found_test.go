@@ -110,6 +110,9 @@ var foundCases = []testCase{
 	{0, "IPv6 payload length 0 before a hop-by-hop header", nil, 6, moves{
 		{kind: tcp, what: frame.SYN, local: openPort80, dress: dressing{ip: "hop-by-hop", lie: lieHeader}},
 	}.but(noLength)},
+	{0, "IPv6 extension header that is longer than the packet", nil, 6, moves{
+		{kind: pong, dress: dressing{ip: "routing", lie: lieShorter}},
+	}.but(cutHeader)},
 	{0, "an answer after the port is closed", nil, 0, moves{
 		{kind: opens},
 		{kind: udp, local: changingPort},

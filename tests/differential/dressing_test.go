@@ -131,6 +131,14 @@ func (d dressing) incomplete() bool {
 	return d.cut == firstOnly || d.cut == lastMissing || d.cut == firstMissing
 }
 
+// headers is how long the extension headers of IPv6 are.
+func (d dressing) headers() (bytes int) {
+	for _, e := range ipExtensions[d.ip] {
+		bytes += 1 + len(e.rest)
+	}
+	return bytes
+}
+
 // hopByHop tells that a hop-by-hop header comes first in IPv6.
 func (d dressing) hopByHop() bool {
 	headers := ipExtensions[d.ip]

@@ -290,6 +290,8 @@ func differs(h hosts, moves []move) *difference {
 		return neighbours
 	case h.six && m.dress.lie == lieHeader && m.dress.hopByHop():
 		return noLength
+	case h.six && m.dress.lie == lieShorter && m.dress.headers() > 12:
+		return cutHeader
 	case past.open && m.kind == about:
 		return openPort
 	case past.open:
