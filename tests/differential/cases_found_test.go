@@ -92,6 +92,10 @@ var foundCases = []testCase{
 			h.in(h.echoReply(7, 1)),
 		}
 	}},
+	{0, "ICMPv6 node information", &noICMP, 6, moves{
+		{kind: message, out: true, what: nodeInformation},
+		{kind: message, what: nodeInformation + 1},
+	}.but(nodeAnswer)},
 	{0, "an SCTP INIT sent again does not renew", &hasty, 0, moves{
 		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},
 		{kind: sctp, out: true, what: frame.ChunkInit}, {kind: pause},

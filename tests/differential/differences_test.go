@@ -38,12 +38,13 @@ var (
 	otherCall    = &difference{row: "PPTP's GRE, with another call ID than ours", netfilter: drop, ours: input}
 	halfSCTP     = &difference{row: "SCTP that is answered, but not yet or no longer established", netfilter: drop, ours: input}
 	otherCode    = &difference{row: "ICMP reply with another code than its query", netfilter: drop, ours: input}
+	nodeAnswer   = &difference{row: "answer to an ICMPv6 node information query (139, 140)", netfilter: input, ours: drop}
 	cutHeader    = &difference{row: "IPv6 extension header that is longer than the packet, before ICMPv6", netfilter: input, ours: drop}
-	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop}
+	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
 	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	allDifferent = []*difference{
 		dhcpAnswer, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, openPort, splitHeader, manyHeaders,
-		unseen, wrongTag, pickup, splitLie, splitQuote, otherCall, otherCode, halfSCTP, cutHeader, noLength, closedPort,
+		unseen, wrongTag, pickup, splitLie, splitQuote, otherCall, otherCode, halfSCTP, nodeAnswer, cutHeader, noLength, closedPort,
 	}
 )
 

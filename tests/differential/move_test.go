@@ -76,6 +76,7 @@ type move struct {
 
 // numbered gives the sequence of that number peers of its own, so that a batch is played side by side.
 func (h hosts) numbered(n int) hosts {
+	n += h.first
 	if h.six {
 		b := netip.MustParseAddr("2001:db8:2::").As16()
 		binary.BigEndian.PutUint16(b[12:], uint16(n))

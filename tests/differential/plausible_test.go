@@ -39,6 +39,8 @@ func (m move) conversation() conversation {
 	return c
 }
 
+const nodeInformation = 139 // the query of RFC 4620; its answer is the next type
+
 // isEcho tells that an ICMP message of any type is a ping or its answer.
 func (m move) isEcho() bool {
 	return m.what == frame.Echo || m.what == frame.EchoReply || m.what == frame.Echo6 || m.what == frame.EchoReply6
@@ -93,6 +95,8 @@ func historyOf(c conversation, moves []move) (h history) {
 			h.sent(m)
 		case h.begun && m.dress.unseen():
 			h.follow(unseen)
+		case h.begun && m.dress.lie == lieHeader && m.dress.hopByHop():
+			h.follow(noLength)
 		default:
 			h.received(m)
 		}
@@ -116,6 +120,9 @@ func (h *history) happened(c conversation, event kind) {
 		}
 		if h.crossing {
 			h.follow(untimed)
+		}
+		if h.half || h.aborted || h.ourFIN { // nothing of these is left
+			*h = history{open: h.open, touched: h.touched, begun: h.begun, coded: h.coded, row: h.row}
 		}
 	case c.local != changingPort || c.kind != tcp && c.kind != udp:
 	case event == opens:
@@ -292,6 +299,8 @@ func differs(h hosts, moves []move) *difference {
 		return noLength
 	case h.six && m.dress.lie == lieShorter && m.dress.headers() > 12:
 		return cutHeader
+	case h.six && m.kind == message && m.what == nodeInformation+1:
+		return nodeAnswer
 	case past.open && m.kind == about:
 		return openPort
 	case past.open:

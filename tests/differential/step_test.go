@@ -60,11 +60,12 @@ type hosts struct {
 	us, second  netip.Addr
 	peer, other netip.Addr
 	inside      netip.Addr // behind us, where we route
+	first       int        // number of a batch's first peer
 }
 
 var families = []hosts{
-	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4},
-	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6},
+	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, 0},
+	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, 0},
 }
 
 func (h hosts) String() string {
