@@ -302,8 +302,11 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		}
 		break;
 	case PROTO_UDP:
-	case PROTO_UDPLITE:
 		if (!pending && flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+			flow->state = FLOW_UDP_STREAM;
+		break;
+	case PROTO_UDPLITE:
+		if (flow->answered)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_GRE:
@@ -323,7 +326,10 @@ static __always_inline bool flow_inbound(struct flow *flow, const struct packet 
 	case PROTO_UDPLITE:
 		if (packet->invalid)
 			return false;
-		if (flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
+		/* Netfilter asks only of UDP how old it is. */
+		if (packet->protocol == PROTO_UDPLITE
+			    ? flow->answered
+			    : flow->state == FLOW_UDP && time - flow->created > udp_stream_age)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_SCTP:
