@@ -111,6 +111,10 @@ var foundCases = []testCase{
 		{kind: gre, out: true, other: true}, {kind: gre, other: true}, {kind: gre, other: true},
 		{kind: pause}, {kind: gre}, {kind: gre, other: true},
 	}.steps},
+	{0, "UDP-Lite is a stream at the packet after its first answer", &hasty, 0, moves{
+		{kind: udpLite, out: true}, {kind: udpLite}, {kind: udpLite},
+		{kind: pause}, {kind: pause}, {kind: udpLite},
+	}.steps},
 	{0, "IPv6 payload length 0 before a hop-by-hop header", nil, 6, moves{
 		{kind: tcp, what: frame.SYN, local: openPort80, dress: dressing{ip: "hop-by-hop", lie: lieHeader}},
 	}.but(noLength)},

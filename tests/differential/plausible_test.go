@@ -122,7 +122,7 @@ func (h *history) happened(c conversation, event kind) {
 			h.follow(untimed)
 		}
 		if h.half || h.aborted || h.ourFIN { // nothing of these is left
-			*h = history{open: h.open, touched: h.touched, begun: h.begun, coded: h.coded, row: h.row}
+			*h = history{open: h.open, touched: h.touched, row: h.row}
 		}
 	case c.local != changingPort || c.kind != tcp && c.kind != udp:
 	case event == opens:

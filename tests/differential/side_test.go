@@ -107,6 +107,10 @@ func newSide(t testing.TB, name string, w world) *side {
 		for _, key := range []string{"ipv4/ipfrag_time", "ipv6/ip6frag_time", "netfilter/nf_conntrack_frag6_timeout"} {
 			server.Sysctl(t, key, "1")
 		}
+		// Behind native XDP each fragment takes a page.
+		for _, key := range []string{"ipv4/ipfrag", "ipv6/ip6frag", "netfilter/nf_conntrack_frag6"} {
+			server.Sysctl(t, key+"_high_thresh", "67108864")
+		}
 	}
 	server.Run(t, "nft", observers)
 	client.Run(t, "nft", muteHost)
