@@ -125,7 +125,7 @@ benchmark: root deps-benchmark build ## measure this machine as docs/benchmark.m
 
 differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
 	@rm -f $(PORTCULLIS_AGREEMENT)
-	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -batches $$((($(PACKETS) + 6999) / 7000))
+	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -packets $(PACKETS)
 	@$(SHOW_AGREEMENT)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)

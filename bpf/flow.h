@@ -18,6 +18,7 @@
 #include "types.h"
 
 enum sctp_chunk {
+	SCTP_INIT = 1,
 	SCTP_ABORT = 6,
 	SCTP_SHUTDOWN_COMPLETE = 14,
 };
@@ -322,14 +323,21 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 			flow_enter(flow, FLOW_SCTP_CLOSED, time);
 			return;
 		}
+		if (packet->type == SCTP_INIT && (flow->state == FLOW_SCTP_NEW || flow->state == FLOW_SCTP_CLOSED)) {
+			flow->state = FLOW_SCTP_NEW;
+			return; /* an INIT sent again does not renew */
+		}
 		break;
 	case PROTO_UDP:
-	case PROTO_UDPLITE:
 		if (!pending && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
+	case PROTO_UDPLITE:
+		if (flow->answered)
+			flow->state = FLOW_UDP_STREAM;
+		break;
 	case PROTO_GRE:
-		if (!pending)
+		if (flow->answered)
 			flow->state = FLOW_GRE_STREAM;
 		break;
 	}
@@ -346,7 +354,9 @@ static __always_inline bool flow_inbound(struct flow *flow, struct packet *packe
 	case PROTO_UDPLITE:
 		if (packet->invalid)
 			return false;
-		if (flow->answered && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
+		/* Netfilter asks only of UDP how old it is. */
+		if (flow->answered && (packet->protocol == PROTO_UDPLITE ||
+				       (flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)))
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_SCTP:

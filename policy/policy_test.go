@@ -124,7 +124,7 @@ func TestTimeout(t *testing.T) {
 	seconds := map[string]int{
 		"tcp-syn-sent": 120, "tcp-syn-recv": 60, "tcp-established": 432000, "tcp-fin-wait": 120, "tcp-close-wait": 60,
 		"tcp-last-ack": 30, "tcp-time-wait": 120, "tcp-close": 10, "tcp-loose": 300, "udp": 30, "udp-stream": 120, "icmp": 30,
-		"gre": 30, "gre-stream": 180, "sctp-new": 3, "sctp-established": 210, "sctp-closed": 10, "other": 600,
+		"gre": 30, "gre-stream": 180, "sctp-new": 10, "sctp-established": 210, "sctp-closed": 10, "other": 600,
 	}
 	for _, timeout := range Timeouts {
 		if want := time.Duration(seconds[timeout.Name]) * time.Second; timeout.Default != want {

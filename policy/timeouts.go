@@ -33,7 +33,7 @@ var Timeouts = []Timeout{
 	{"icmp", 30 * time.Second},
 	{"gre", 30 * time.Second},
 	{"gre-stream", 180 * time.Second},
-	{"sctp-new", 3 * time.Second},
+	{"sctp-new", 10 * time.Second},
 	{"sctp-established", 210 * time.Second},
 	{"sctp-closed", 10 * time.Second},
 	{"other", 600 * time.Second},

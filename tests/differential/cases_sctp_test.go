@@ -2,33 +2,15 @@
 
 package differential
 
-import (
-	"encoding/binary"
-	"fmt"
-	"hash/crc32"
+import "github.com/portcullis-firewall/portcullis/tests/internal/frame"
 
-	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
-)
-
-const chunkCookieAck = 11
-
-// sctp is a packet with a right checksum. All tags are 0, which netfilter takes for the ones that were agreed on.
+// sctp is a packet whose tags are 0, as all are here: netfilter takes them for the ones that were agreed on.
 func (f flow) sctp(out bool, chunk uint8) step {
-	packet := frame.SCTP{SrcPort: f.remote, DstPort: f.local, Chunk: chunk}
-	if out {
-		packet.SrcPort, packet.DstPort = f.local, f.remote
-	}
 	body := frame.Raw(make([]byte, 16))
-	src, dst := f.peer, f.us
 	if out {
-		src, dst = f.us, f.peer
+		return f.out(frame.SCTP{SrcPort: f.local, DstPort: f.remote, Chunk: chunk}, body)
 	}
-	b := transport(src, dst, packet, body)
-	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
-	s := whole(fmt.Sprintf("%s > %s SCTP %d > %d chunk %d", src, dst, packet.SrcPort, packet.DstPort, chunk),
-		frame.Build(ethernet(dst), ipOf(src, dst, frame.ProtoSCTP), frame.Raw(b)))
-	s.out = out
-	return s
+	return f.in(frame.SCTP{SrcPort: f.remote, DstPort: f.local, Chunk: chunk}, body)
 }
 
 var sctpCases = []testCase{
@@ -40,7 +22,7 @@ var sctpCases = []testCase{
 			f.sctp(true, frame.ChunkInit),
 			f.sctp(false, frame.ChunkInitAck),
 			f.sctp(true, frame.ChunkCookieEcho),
-			f.sctp(false, chunkCookieAck),
+			f.sctp(false, frame.ChunkCookieAck),
 			f.sctp(false, frame.ChunkData),
 			other.sctp(false, frame.ChunkData).as("to another port"),
 		}

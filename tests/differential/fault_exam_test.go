@@ -5,7 +5,6 @@ package differential
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ type question struct {
 	name      string
 	steps     []step
 	netfilter []verdict
-	ignored   []bool // what follows a documented difference may be decided in any way; nil: nothing does
+	differs   []*difference // what packets of random sequences may meet
 }
 
 // exam is what programs are asked in a world.
@@ -70,19 +69,16 @@ func sideBySide(sequences [][]step) (steps []step) {
 	return steps
 }
 
-// random asks a batch of random sequences.
+// random asks a batch of random sequences, in which nothing happens but packets.
 func (e *exam) random(t testing.TB, netfilter *side) {
 	t.Helper()
-	r := rand.New(rand.NewPCG(*seed, 0))
-	for _, h := range families {
-		all := make([][]move, sequences)
-		for n := range all {
-			all[n] = randomSequence(r)
-		}
+	for f, h := range families {
+		r := newRandom(0, f, nil)
+		all := r.batch(0)
 		steps, of := interleave(h, all)
 		q := question{name: "random sequences, " + h.String(), steps: steps}
-		for _, at := range of {
-			q.ignored = append(q.ignored, unlike(all[at[0]][:at[1]+1]))
+		for _, a := range of {
+			q.differs = append(q.differs, differs(h, all[a.sequence][:a.move+1]))
 		}
 		e.ask(t, netfilter, q)
 	}
@@ -113,7 +109,7 @@ const faultPatience = 2 * time.Second
 func (e *exam) candidate(t testing.TB, mode loader.Mode) *candidate {
 	t.Helper()
 	w := *e.world
-	w.flows = liberal.flows
+	w.flows, w.random = liberal.flows, true
 	c := &candidate{exam: e, side: w.portcullisSide(t, mode)}
 	c.in, c.out = c.side.hooks(t)
 	timeout := unix.NsecToTimeval(int64(faultPatience))
@@ -143,8 +139,8 @@ func (c *candidate) examine() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		for i, ignored := range q.ignored {
-			if ignored {
+		for i, row := range q.differs {
+			if !disagree(q.netfilter[i], verdicts[i], row) {
 				verdicts[i] = q.netfilter[i]
 			}
 		}

@@ -21,7 +21,7 @@ func forwardCases(w *world) []testCase {
 			for _, s := range h.syns(h.inside, h.behind().second) {
 				s = fromInside(s)
 				if w == &forwardDrop {
-					s = s.but(&difference{notNamed.row, drop, forwarded})
+					s = s.but(&difference{row: notNamed.row, netfilter: drop, ours: forwarded})
 				}
 				steps = append(steps, s)
 			}

@@ -44,7 +44,7 @@ func report(source string, mode loader.Mode, h hosts, result *tally) {
 		summary.sources = append(summary.sources, source)
 	}
 	for _, source := range []string{source, ""} {
-		at := where{source, mode, h.String()}
+		at := where{source, mode, hosts{six: h.six}.String()} // routed or not
 		if summary.tallies[at] == nil {
 			summary.tallies[at] = &tally{}
 		}

@@ -107,7 +107,7 @@ func mistaken(d *difference, w world, reaches verdict, sequence func(hosts) []st
 				netfilter, ours = asOthers, asOurs
 			}
 			if netfilter != ours {
-				steps[i].differs = &difference{d.row, netfilter, ours}
+				steps[i].differs = &difference{row: d.row, netfilter: netfilter, ours: ours}
 			}
 		}
 		return steps

@@ -58,6 +58,9 @@ type side struct {
 	lab   *lab.Lab
 	flush func() error // forgets all state
 
+	setPort func(open bool) error // the changing one
+	opened  bool
+
 	log          *logReader
 	wire         lab.Wire // of the client
 	behind       lab.Wire // of the host inside, where the server routes
@@ -97,6 +100,16 @@ func newSide(t testing.TB, name string, w world) *side {
 	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
 	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
+	if w.random {
+		server.IP(t, "-6", "route", "add", "default", "via", lab.ClientV6.String())
+		for _, key := range []string{"ipv4/ipfrag_time", "ipv6/ip6frag_time", "netfilter/nf_conntrack_frag6_timeout"} {
+			server.Sysctl(t, key, "1")
+		}
+		// Behind native XDP each fragment takes a page.
+		for _, key := range []string{"ipv4/ipfrag", "ipv6/ip6frag", "netfilter/nf_conntrack_frag6"} {
+			server.Sysctl(t, key+"_high_thresh", "67108864")
+		}
+	}
 	server.Run(t, "nft", observers+w.nft)
 	s.ip(t, w.before)
 	client.Run(t, "nft", muteHost)
@@ -164,6 +177,9 @@ func (s *side) play(steps []step) ([]verdict, error) {
 	defer unpin()
 	verdicts := make([]verdict, len(steps))
 	of := make(map[uint32]int)
+	if err := s.change(closes); err != nil {
+		return nil, err
+	}
 	for i, st := range steps {
 		if st.wait > 0 || st.out || i > 0 && st.inside != steps[i-1].inside {
 			if err := s.barrier(of, verdicts); err != nil {
@@ -171,6 +187,9 @@ func (s *side) play(steps []step) ([]verdict, error) {
 			}
 		}
 		time.Sleep(st.wait)
+		if err := s.change(st.port); err != nil {
+			return nil, err
+		}
 		s.lastMarker++
 		if s.lastMarker > 0xffff {
 			s.lastMarker = 1
@@ -191,6 +210,18 @@ func (s *side) play(steps []step) ([]verdict, error) {
 		}
 	}
 	return verdicts, s.barrier(of, verdicts)
+}
+
+// change opens or closes the changing port, unless it is so already.
+func (s *side) change(event kind) error {
+	if event != opens && event != closes || s.opened == (event == opens) {
+		return nil
+	}
+	s.opened = !s.opened
+	if err := s.setPort(s.opened); err != nil {
+		return fmt.Errorf("%s: %s: %w", s.name, event, err)
+	}
+	return nil
 }
 
 func (s *side) send(st step, f []byte) error {

@@ -33,6 +33,7 @@ type step struct {
 	inside    bool // from the host behind it
 	frames    [][]byte
 	wait      time.Duration // before it is sent
+	port      kind          // opens or closes the changing port before
 	differs   *difference   // documented; nil for almost all
 	mayDiffer bool          // or agree, as the rest of the policy decides
 }
@@ -69,11 +70,13 @@ type hosts struct {
 	inside      netip.Addr // behind us, where we route
 	routed      bool       // we are the host inside
 	masked      bool       // what it sends gets our address on its way
+	first       int        // number of a batch's first peer
+	shift       uint16     // of our ports and identifiers
 }
 
 var families = []hosts{
-	{false, lab.ServerV4, secondV4, lab.ClientV4, otherV4, lab.InsideV4, false, false},
-	{true, lab.ServerV6, secondV6, lab.ClientV6, otherV6, lab.InsideV6, false, false},
+	{us: lab.ServerV4, second: secondV4, peer: lab.ClientV4, other: otherV4, inside: lab.InsideV4},
+	{six: true, us: lab.ServerV6, second: secondV6, peer: lab.ClientV6, other: otherV6, inside: lab.InsideV6},
 }
 
 func (h hosts) String() string {
@@ -129,14 +132,22 @@ func whole(name string, frames ...[]byte) step { return step{name: name, frames:
 
 func (h hosts) in(layers ...frame.Layer) step { return packet(h.peer, h.us, layers...) }
 
-func (h hosts) out(layers ...frame.Layer) step {
-	switch {
-	case h.masked:
-		return fromInside(packet(h.inside, h.peer, layers...))
-	case h.routed:
-		return fromInside(packet(h.us, h.peer, layers...))
+func (h hosts) out(layers ...frame.Layer) step { return h.from(packet(h.sender(), h.peer, layers...)) }
+
+// sender is our address as we know it.
+func (h hosts) sender() netip.Addr {
+	if h.masked {
+		return h.inside
 	}
-	return sent(packet(h.us, h.peer, layers...))
+	return h.us
+}
+
+// from makes a step one of ours.
+func (h hosts) from(s step) step {
+	if h.routed || h.masked {
+		return fromInside(s)
+	}
+	return sent(s)
 }
 
 // sent makes a step one of the server.
@@ -165,6 +176,8 @@ func describe(src, dst netip.Addr, layers []frame.Layer) string {
 			text += fmt.Sprintf(" TCP %d > %d %s seq %d ack %d", l.SrcPort, l.DstPort, flagNames(l.Flags), l.Seq, l.Ack)
 		case frame.UDP:
 			text += fmt.Sprintf(" UDP %d > %d", l.SrcPort, l.DstPort)
+		case frame.SCTP:
+			text += fmt.Sprintf(" SCTP %d > %d chunk %d", l.SrcPort, l.DstPort, l.Chunk)
 		case frame.ICMPv4:
 			text += fmt.Sprintf(" ICMP type %d code %d id %d", l.Type, l.Code, l.ID)
 		case frame.ICMPv6:

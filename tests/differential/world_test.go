@@ -32,6 +32,7 @@ type world struct {
 	after      string            // and what once the filter is up
 	sysctls    map[string]string // of netfilter
 	policy     string            // the same in the words of our policy file
+	random     bool              // for random sequences
 	flows      int               // that our flow table holds; 0: few, so that it is quickly emptied
 }
 
@@ -94,6 +95,7 @@ func (w world) netfilterSide(t testing.TB) *side {
 		}
 	}
 	s.flush = s.conntrack(t, w)
+	s.setPort = s.changeRules
 	return s
 }
 
@@ -122,6 +124,9 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	s.flush = func() error {
 		_, err := filter.Flush()
 		return errors.Join(err, forget())
+	}
+	s.setPort = func(open bool) error {
+		return s.lab.Server.Try(func() error { return changeFilter(filter, open) })
 	}
 	return s
 }

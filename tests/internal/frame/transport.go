@@ -2,7 +2,10 @@
 
 package frame
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
 
 // TCP flags.
 const (
@@ -87,24 +90,39 @@ const (
 	ChunkData             = 0
 	ChunkInit             = 1
 	ChunkInitAck          = 2
+	ChunkHeartbeat        = 4
+	ChunkHeartbeatAck     = 5
 	ChunkAbort            = 6
+	ChunkShutdown         = 7
+	ChunkShutdownAck      = 8
+	ChunkError            = 9
 	ChunkCookieEcho       = 10
+	ChunkCookieAck        = 11
 	ChunkShutdownComplete = 14
 )
 
-// SCTP is the common header of RFC 9260 and the head of its first chunk. The CRC is left out.
+// SCTP is the common header of RFC 9260 and the head of its first chunk.
 type SCTP struct {
 	SrcPort, DstPort uint16
+	Tag              uint32 // of verification
 	Chunk            uint8
+	Checksum         *uint16 // its first half
 }
 
 func (s SCTP) wrap(inner []byte, _ Layer, _ []Layer) []byte {
 	b := make([]byte, 16)
 	binary.BigEndian.PutUint16(b, s.SrcPort)
 	binary.BigEndian.PutUint16(b[2:], s.DstPort)
+	binary.BigEndian.PutUint32(b[4:], s.Tag)
 	b[12] = s.Chunk
 	binary.BigEndian.PutUint16(b[14:], uint16(4+len(inner)))
-	return append(b, inner...)
+	b = append(b, inner...)
+	check := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
+	binary.LittleEndian.PutUint32(b[8:], check)
+	if s.Checksum != nil {
+		binary.BigEndian.PutUint16(b[8:], *s.Checksum)
+	}
+	return b
 }
 
 // Types of ICMP (RFC 792, RFC 950).
