@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -304,12 +305,12 @@ func TestPinsOfADeadNamespace(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	var err error
-	for range 50 { // the kernel takes a namespace down in its own time
+	for range 300 { // the kernel takes a namespace down in its own time
 		err = try(l, loader.Options{Interfaces: []string{"eth0"}, Policy: policy.Default()})
 		if !errors.Is(err, loader.ErrOtherNamespace) {
 			break
 		}
-		exec.Command("sleep", "0.1").Run()
+		time.Sleep(100 * time.Millisecond)
 	}
 	if err != nil {
 		t.Fatal(err)
