@@ -42,10 +42,8 @@ _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
 /* How long a flow may be in SYN_SENT, in units of `syn_sent`. */
 volatile const __u16 longest_syn_sent = 0xffff;
 
-/* Words of one generation of the flow filter, less one. */
-volatile const __u32 filter_mask = 0;
-/* From that many flows on the filter is asked. Fewer are found, or not, in the CPU's caches. */
-volatile const __u32 crowd = 4096;
+/* Sets of the flow table. */
+volatile const __u32 flow_sets = 1;
 
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;

@@ -80,16 +80,6 @@ static __always_inline __u32 refuse(struct packet *packet, bool restricted)
 	return DROP_PROTOCOL;
 }
 
-static __always_inline bool admits(struct packet *packet, __u64 time)
-{
-	bool full = false;
-	bool admitted = flow_admits(packet, time, &full);
-
-	if (full)
-		count(SEEN_FLOWS_FULL);
-	return admitted;
-}
-
 /* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
  * none, or PARSE_MORE. */
 static __always_inline int answers(const struct input *input, struct packet *packet, bool local)
@@ -102,7 +92,7 @@ static __always_inline int answers(const struct input *input, struct packet *pac
 	}
 	if (is_icmp(packet) && !icmp_query_of_reply(packet->protocol, packet->type))
 		return PARSED;
-	return admits(packet, input->time) ? PASS_ESTABLISHED : PARSED;
+	return flow_admits(packet, class_of(packet->protocol), input->time) ? PASS_ESTABLISHED : PARSED;
 }
 
 static __always_inline int icmp(const struct input *input, struct packet *packet)
@@ -152,8 +142,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 		port = ports[port_slot(class, packet->dst_port)];
 		if (port.rule)
 			return RULE_REASON(port.rule);
-		/* An unused port can have no flow. */
-		if (used[port_slot(class, packet->dst_port)] && admits(packet, input->time))
+		if (flow_admits(packet, class, input->time))
 			return PASS_ESTABLISHED;
 		if (port.set) {
 			rule = source_rule(port.set, packet->family, packet->src);
@@ -164,7 +153,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 			return PASS_DHCP;
 	} else if (is_icmp(packet)) {
 		return icmp(input, packet);
-	} else if (admits(packet, input->time)) {
+	} else if (flow_admits(packet, CLASS_NONE, input->time)) {
 		return PASS_ESTABLISHED;
 	}
 	return refuse(packet, port.set);
@@ -232,7 +221,8 @@ static __always_inline int egress(const struct input *input, bool routed)
 	if (class != CLASS_NONE && ports[port_slot(class, packet.src_port)].rule &&
 	    (!routed || (forwarding && is_own(packet.family, packet.src))))
 		return PARSED;
-	flow_track(&packet, input->time);
+	if (!flow_track(&packet, input->time))
+		count(SEEN_FLOWS_FULL);
 	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
 		used[port_slot(class, packet.src_port)] = state.sweep;
 	return PARSED;

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type FirewallEntry struct {
+	_    structs.HostLayout
+	Key  FirewallFlowKey
+	Flow FirewallFlow
+}
+
 type FirewallEvent struct {
 	_        structs.HostLayout
 	Time     uint64
@@ -42,24 +48,15 @@ type FirewallFlow struct {
 	Pad      uint8
 }
 
-type FirewallFlowKey4 struct {
-	_          structs.HostLayout
-	Local      uint32
-	Remote     uint32
-	LocalPort  uint16
-	RemotePort uint16
-	Protocol   uint8
-	Pad        [3]uint8
-}
-
-type FirewallFlowKey6 struct {
+type FirewallFlowKey struct {
 	_          structs.HostLayout
 	Local      [4]uint32
 	Remote     [4]uint32
 	LocalPort  uint16
 	RemotePort uint16
 	Protocol   uint8
-	Pad        [3]uint8
+	Family     uint8
+	Pad        [2]uint8
 }
 
 type FirewallFlowState uint32
@@ -156,6 +153,13 @@ type FirewallRule struct {
 	Text    [255]uint8
 }
 
+type FirewallSeed struct {
+	_       structs.HostLayout
+	Entry   FirewallEntry
+	Replace uint32
+	Entered uint32
+}
+
 type FirewallSettings struct {
 	_            structs.HostLayout
 	Netns        uint64
@@ -183,21 +187,25 @@ type FirewallSourceKey6 struct {
 
 type FirewallState struct {
 	_           structs.HostLayout
+	Seed        uint64
 	ClockOffset uint64
 	Zero        uint32
 	Sweep       uint8
-	Generation  uint8
-	Crowded     uint8
-	_           [1]byte
+	_           [3]byte
 }
 
 type FirewallSweep struct {
 	_       structs.HostLayout
 	Now     uint64
 	Flush   uint32
-	Live4   uint32
-	Live6   uint32
+	Live    uint32
 	Removed uint32
+	Pad     uint32
+}
+
+type FirewallTags struct {
+	_     structs.HostLayout
+	Words [8]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -207,27 +215,23 @@ const (
 	FirewallMapCounters         = "counters"
 	FirewallMapEventBudgets     = "event_budgets"
 	FirewallMapEvents           = "events"
-	FirewallMapFilter           = "filter"
-	FirewallMapFlows4           = "flows4"
-	FirewallMapFlows6           = "flows6"
+	FirewallMapFlowTags         = "flow_tags"
+	FirewallMapFlows            = "flows"
 	FirewallMapLocal4           = "local4"
 	FirewallMapLocal6           = "local6"
-	FirewallMapPending4         = "pending4"
-	FirewallMapPending6         = "pending6"
 	FirewallMapRules            = "rules"
 	FirewallMapRunning          = "running"
 	FirewallMapSources4         = "sources4"
 	FirewallMapSources6         = "sources6"
 	FirewallProgPortcullisClock = "portcullis_clock"
+	FirewallProgPortcullisEnter = "portcullis_enter"
 	FirewallProgPortcullisIn    = "portcullis_in"
 	FirewallProgPortcullisOut   = "portcullis_out"
 	FirewallProgPortcullisSweep = "portcullis_sweep"
 	FirewallProgPortcullisXdp   = "portcullis_xdp"
-	FirewallVarBegun            = "begun"
-	FirewallVarCrowd            = "crowd"
 	FirewallVarEthernet         = "ethernet"
 	FirewallVarEventType        = "event_type"
-	FirewallVarFilterMask       = "filter_mask"
+	FirewallVarFlowSets         = "flow_sets"
 	FirewallVarFlowStateNames   = "flow_state_names"
 	FirewallVarForwardPolicy    = "forward_policy"
 	FirewallVarForwarding       = "forwarding"
@@ -292,6 +296,7 @@ type FirewallSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallProgramSpecs struct {
 	PortcullisClock *ebpf.ProgramSpec `ebpf:"portcullis_clock"`
+	PortcullisEnter *ebpf.ProgramSpec `ebpf:"portcullis_enter"`
 	PortcullisIn    *ebpf.ProgramSpec `ebpf:"portcullis_in"`
 	PortcullisOut   *ebpf.ProgramSpec `ebpf:"portcullis_out"`
 	PortcullisSweep *ebpf.ProgramSpec `ebpf:"portcullis_sweep"`
@@ -305,13 +310,10 @@ type FirewallMapSpecs struct {
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
-	Filter       *ebpf.MapSpec `ebpf:"filter"`
-	Flows4       *ebpf.MapSpec `ebpf:"flows4"`
-	Flows6       *ebpf.MapSpec `ebpf:"flows6"`
+	FlowTags     *ebpf.MapSpec `ebpf:"flow_tags"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
-	Pending4     *ebpf.MapSpec `ebpf:"pending4"`
-	Pending6     *ebpf.MapSpec `ebpf:"pending6"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
 	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
@@ -322,11 +324,9 @@ type FirewallMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
-	Begun          *ebpf.VariableSpec `ebpf:"begun"`
-	Crowd          *ebpf.VariableSpec `ebpf:"crowd"`
 	Ethernet       *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType      *ebpf.VariableSpec `ebpf:"event_type"`
-	FilterMask     *ebpf.VariableSpec `ebpf:"filter_mask"`
+	FlowSets       *ebpf.VariableSpec `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
 	Forwarding     *ebpf.VariableSpec `ebpf:"forwarding"`
@@ -371,13 +371,10 @@ type FirewallMaps struct {
 	Counters     *ebpf.Map `ebpf:"counters"`
 	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
 	Events       *ebpf.Map `ebpf:"events"`
-	Filter       *ebpf.Map `ebpf:"filter"`
-	Flows4       *ebpf.Map `ebpf:"flows4"`
-	Flows6       *ebpf.Map `ebpf:"flows6"`
+	FlowTags     *ebpf.Map `ebpf:"flow_tags"`
+	Flows        *ebpf.Map `ebpf:"flows"`
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
-	Pending4     *ebpf.Map `ebpf:"pending4"`
-	Pending6     *ebpf.Map `ebpf:"pending6"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
 	Sources4     *ebpf.Map `ebpf:"sources4"`
@@ -389,13 +386,10 @@ func (m *FirewallMaps) Close() error {
 		m.Counters,
 		m.EventBudgets,
 		m.Events,
-		m.Filter,
-		m.Flows4,
-		m.Flows6,
+		m.FlowTags,
+		m.Flows,
 		m.Local4,
 		m.Local6,
-		m.Pending4,
-		m.Pending6,
 		m.Rules,
 		m.Running,
 		m.Sources4,
@@ -407,11 +401,9 @@ func (m *FirewallMaps) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
-	Begun          *ebpf.Variable `ebpf:"begun"`
-	Crowd          *ebpf.Variable `ebpf:"crowd"`
 	Ethernet       *ebpf.Variable `ebpf:"ethernet"`
 	EventType      *ebpf.Variable `ebpf:"event_type"`
-	FilterMask     *ebpf.Variable `ebpf:"filter_mask"`
+	FlowSets       *ebpf.Variable `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
 	Forwarding     *ebpf.Variable `ebpf:"forwarding"`
@@ -438,6 +430,7 @@ type FirewallVariables struct {
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallPrograms struct {
 	PortcullisClock *ebpf.Program `ebpf:"portcullis_clock"`
+	PortcullisEnter *ebpf.Program `ebpf:"portcullis_enter"`
 	PortcullisIn    *ebpf.Program `ebpf:"portcullis_in"`
 	PortcullisOut   *ebpf.Program `ebpf:"portcullis_out"`
 	PortcullisSweep *ebpf.Program `ebpf:"portcullis_sweep"`
@@ -447,6 +440,7 @@ type FirewallPrograms struct {
 func (p *FirewallPrograms) Close() error {
 	return _FirewallClose(
 		p.PortcullisClock,
+		p.PortcullisEnter,
 		p.PortcullisIn,
 		p.PortcullisOut,
 		p.PortcullisSweep,

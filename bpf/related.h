@@ -35,9 +35,9 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 	struct frame quoting = *frame;
 	struct packet quoted = {};
 	enum port_class class;
+	struct flow_key key;
 	struct flow *flow;
 	struct port port;
-	bool pending;
 	int result;
 
 	result = parse_quoted(&quoting, error->transport + sizeof(struct icmp_header), error->end, error->family,
@@ -60,7 +60,8 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		if (!icmp_is_query(quoted.protocol, quoted.type))
 			return false;
 	}
-	flow = flow_find(&quoted, OUTBOUND, &pending);
+	key = key_of(&quoted, OUTBOUND);
+	flow = flow_find(&key, hash_of(&key));
 	return flow && flow_alive(flow, time);
 }
 

@@ -169,7 +169,7 @@ static __always_inline bool tcp_inbound(struct flow *flow, struct packet *packet
 	return true;
 }
 
-static __always_inline void flow_outbound(struct flow *flow, const struct packet *packet, bool pending, __u64 time)
+static __always_inline void flow_outbound(struct flow *flow, const struct packet *packet, __u64 time)
 {
 	switch (packet->protocol) {
 	case PROTO_TCP:
@@ -186,7 +186,7 @@ static __always_inline void flow_outbound(struct flow *flow, const struct packet
 		}
 		break;
 	case PROTO_UDP:
-		if (!pending && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
+		if (flow->answered && flow->state == FLOW_UDP && time - flow->created > UDP_STREAM_AGE)
 			flow->state = FLOW_UDP_STREAM;
 		break;
 	case PROTO_UDPLITE:
@@ -229,12 +229,6 @@ static __always_inline bool flow_inbound(struct flow *flow, struct packet *packe
 	}
 	flow_refresh(flow, time);
 	return true;
-}
-
-/* An answer makes a flow worth keeping; a refused or crossing SYN does not. */
-static __always_inline bool is_answer(const struct flow *flow)
-{
-	return flow->state != FLOW_TCP_SYN_SENT;
 }
 
 static __always_inline bool flow_alive(const struct flow *flow, __u64 time)

@@ -70,6 +70,18 @@ enum invalid {
 	INVALID_ICMP,  /* an error or an answer to nothing of ours, or a type that nobody knows */
 };
 
+/* One flow, seen from the host: one orientation, so that both directions find the same entry. An IPv4 address stands
+ * in word 0, and the others are 0. */
+struct flow_key {
+	__u32 local[4];
+	__u32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 family; /* 4 or 6 */
+	__u8 pad[2];
+};
+
 /* A parsed packet. Addresses are in network order, an IPv4 one in word 0; ports are in host order.
  * For ICMP queries the port of the side that asked is the identifier and the other one its type. */
 struct packet {
@@ -77,8 +89,8 @@ struct packet {
 	__u32 dst[4];
 	__u16 src_port;
 	__u16 dst_port;
-	__u8 family; /* 4 or 6 */
 	__u8 protocol;
+	__u8 family; /* 4 or 6 */
 	__u8 fragment;
 	__u8 invalid; /* enum invalid */
 	__u8 tcp_flags;
@@ -87,25 +99,6 @@ struct packet {
 	__u32 ack;
 	__u32 transport; /* bytes from the frame's start to the transport header */
 	__u32 end;	 /* bytes from the frame's start to the end of the IP packet */
-};
-
-/* One flow, seen from the host: one orientation, so that both directions find the same entry. */
-struct flow_key4 {
-	__u32 local;
-	__u32 remote;
-	__u16 local_port;
-	__u16 remote_port;
-	__u8 protocol;
-	__u8 pad[3];
-};
-
-struct flow_key6 {
-	__u32 local[4];
-	__u32 remote[4];
-	__u16 local_port;
-	__u16 remote_port;
-	__u8 protocol;
-	__u8 pad[3];
 };
 
 enum direction {
@@ -153,6 +146,22 @@ struct flow {
 	__u8 ending;   /* enum ending */
 	__u8 answered; /* something has come in */
 	__u8 pad;
+};
+
+/* A place of the flow table: one line of the cache. */
+struct entry {
+	struct flow_key key;
+	struct flow flow;
+};
+_Static_assert(sizeof(struct entry) == 64, "an entry is a line of the cache");
+
+/* What tells of each place of a set whether it may be the one that is looked for: another line, tags of 10 bits. */
+#define TAG_BITS 10
+#define TAGS_PER_WORD 6
+#define TAG_WORDS 8
+#define PLACES_PER_SET (TAG_WORDS * TAGS_PER_WORD)
+struct tags {
+	__u64 words[TAG_WORDS];
 };
 
 /* What one (class, destination port) means. User space writes it as one aligned word. */
@@ -223,13 +232,20 @@ struct event_budget {
 	__u64 left;
 };
 
-/* Argument of the sweep: how many flows it saw, and took out, by family. */
+/* Argument of portcullis_enter: a flow that user space knows of. */
+struct seed {
+	struct entry entry;
+	__u32 replace; /* also where one is alive */
+	__u32 entered;
+};
+
+/* Argument of the sweep: how many flows it saw, and took out. */
 struct sweep {
 	__u64 now; /* jiffies */
 	__u32 flush;
-	__u32 live4;
-	__u32 live6;
+	__u32 live;
 	__u32 removed;
+	__u32 pad;
 };
 
 #endif

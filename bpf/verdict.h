@@ -32,7 +32,7 @@ enum reason {
 	DROP_TINY_FRAGMENT, /* TCP header split over fragments: RFC 1858, RFC 3128 */
 
 	/* Not verdicts: what is counted besides. */
-	SEEN_FLOWS_FULL,     /* an answered flow found no room and may be evicted */
+	SEEN_FLOWS_FULL,     /* a flow of ours found no room: what answers it is dropped */
 	SEEN_INVALID_HEADER, /* the kinds of enum invalid, in its order */
 	SEEN_INVALID_LENGTH,
 	SEEN_INVALID_FLAGS,

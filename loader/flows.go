@@ -54,17 +54,17 @@ func (f *Filter) Flows(each func(Flow) bool) error {
 	})
 }
 
-// Flush takes every flow out of the tables. A connection that is alive comes back with its next packet from this
+// Flush takes every flow out of the table. A connection that is alive comes back with its next packet from this
 // host; until then what arrives for it is dropped.
 func (f *Filter) Flush() (removed int, err error) {
 	result, err := f.runSweep(true)
 	return int(result.Removed), err
 }
 
-// Sweep takes the dead flows out of the tables.
+// Sweep takes the dead flows out of the table.
 func (f *Filter) Sweep() (live, removed int, err error) {
 	result, err := f.runSweep(false)
-	return int(result.Live4 + result.Live6), int(result.Removed), err
+	return int(result.Live), int(result.Removed), err
 }
 
 func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
@@ -75,9 +75,6 @@ func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
 	defer unlock()
 	if flush {
 		result.Flush = 1
-	}
-	if err := f.set.BeforeSweep(); err != nil {
-		return result, err
 	}
 	t, err := f.tools()
 	if err != nil {

@@ -113,12 +113,12 @@ type CounterStatus struct {
 	Packets uint64 `json:"packets"`
 }
 
-// FlowsStatus tells how full the flow tables are. Dead entries that no sweep has taken out yet count too.
+// FlowsStatus tells how full the flow table is. Dead entries that no sweep has taken out yet count too.
 type FlowsStatus struct {
 	Answered int    `json:"answered"`
 	Pending  int    `json:"pending"`
-	Max      uint32 `json:"max"`  // answered flows that each family may have
-	Full     uint64 `json:"full"` // times that an answered flow found no room
+	Max      uint32 `json:"max"`  // places in the table
+	Full     uint64 `json:"full"` // times that a new flow found no room
 }
 
 // Status is what a running filter is and has done.

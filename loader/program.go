@@ -3,7 +3,9 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -47,57 +49,75 @@ func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, e
 	return coll.DetachProgram(name), nil
 }
 
-// tools are the programs that no interface runs: the sweep and the clock.
+// tools are the programs that no interface runs: the sweep, the one that enters flows, and the clock.
 type tools struct {
-	sweep, clock *ebpf.Program
+	sweep, enter, clock *ebpf.Program
 }
 
-// tools loads them with the sizes that the sweep has to know, and without HZ, which the clock is there to find out.
-func (f *factory) tools(p *policy.Policy) (t *tools, err error) {
-	t = &tools{}
-	constants := &maps.Constants{Policy: p}
-	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, constants); err != nil {
-		return nil, err
-	}
-	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, constants); err != nil {
+// each calls do for every program and where it is kept, by its name in the object and that of its pin.
+func (t *tools) each(do func(prog **ebpf.Program, name, pin string) error) error {
+	return errors.Join(
+		do(&t.clock, bpf.FirewallProgPortcullisClock, "clock"),
+		do(&t.sweep, bpf.FirewallProgPortcullisSweep, "sweep"),
+		do(&t.enter, bpf.FirewallProgPortcullisEnter, "enter"),
+	)
+}
+
+// tools loads them with the sizes that they have to know, and without HZ, which the clock is there to find out.
+func (f *factory) tools(p *policy.Policy) (*tools, error) {
+	t := &tools{}
+	err := t.each(func(prog **ebpf.Program, name, _ string) (err error) {
+		*prog, err = f.load(name, &maps.Constants{Policy: p})
+		return err
+	})
+	return t.orClose(err)
+}
+
+func openTools(dir string) (*tools, error) {
+	t := &tools{}
+	err := t.each(func(prog **ebpf.Program, _, pin string) (err error) {
+		*prog, err = ebpf.LoadPinnedProgram(filepath.Join(dir, pin), nil)
+		return err
+	})
+	return t.orClose(err)
+}
+
+func (t *tools) orClose(err error) (*tools, error) {
+	if err != nil {
 		t.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func openTools(dir string) (t *tools, err error) {
-	t = &tools{}
-	if t.clock, err = ebpf.LoadPinnedProgram(dir+"/clock", nil); err != nil {
-		return nil, fmt.Errorf("open pinned program: %w", err)
-	}
-	if t.sweep, err = ebpf.LoadPinnedProgram(dir+"/sweep", nil); err != nil {
-		t.Close()
-		return nil, fmt.Errorf("open pinned program: %w", err)
-	}
-	return t, nil
-}
-
-// runSweep walks the flow tables once.
+// runSweep walks the flow table once.
 func (t *tools) runSweep(args *bpf.FirewallSweep) error {
-	context := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
-	if _, err := t.sweep.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
-		return fmt.Errorf("sweep the flow tables: %w", err)
+	return run(t.sweep, args)
+}
+
+// enterFlows writes flows into the table; without replace, only where none of the same identity is alive.
+func (t *tools) enterFlows(flows []maps.Flow, replace bool) error {
+	for i := range flows {
+		if err := run(t.enter, flows[i].Seed(replace)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// announce makes the flow filter know of flows that were written from user space.
-func (t *tools) announce() error { return t.runSweep(&bpf.FirewallSweep{}) }
+// run runs a program once, with args as its context, in and out.
+func run[T any](prog *ebpf.Program, args *T) error {
+	context := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	if _, err := prog.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
+		return fmt.Errorf("run %s: %w", prog, err)
+	}
+	return nil
+}
 
 func (t *tools) pin(dir string) error {
-	if err := t.clock.Pin(dir + "/clock"); err != nil {
-		return err
-	}
-	return t.sweep.Pin(dir + "/sweep")
+	return t.each(func(prog **ebpf.Program, _, pin string) error { return (*prog).Pin(filepath.Join(dir, pin)) })
 }
 
 func (t *tools) Close() {
-	t.sweep.Close()
-	t.clock.Close()
+	_ = t.each(func(prog **ebpf.Program, _, _ string) error { return (*prog).Close() })
 }

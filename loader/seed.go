@@ -54,7 +54,7 @@ func newSeeder(set *maps.Set, now uint64, p *policy.Policy, hz uint32) *seeder {
 	return s
 }
 
-// flow makes the flow of a connection. An unanswered one goes where it may be evicted.
+// flow makes the flow of a connection. An unanswered one may be evicted.
 func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string) maps.Flow {
 	return maps.Flow{
 		Protocol: protocol,
@@ -83,10 +83,7 @@ func seed(set *maps.Set, t *tools, p *policy.Policy, hz uint32) (int, error) {
 		return 0, err
 	}
 	flows = append(flows, tracked...)
-	if err := set.SeedFlows(flows, s.now); err != nil {
-		return 0, err
-	}
-	return countEstablished(flows), t.announce()
+	return countEstablished(flows), t.enterFlows(flows, false)
 }
 
 // sockets returns the flows of TCP connections and connected UDP sockets.
@@ -193,18 +190,11 @@ func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error)
 
 // enter writes flows into the table, where no live one stands.
 func (f *Filter) enter(flows []maps.Flow) error {
-	now, err := f.now()
-	if err != nil {
-		return err
-	}
-	if err := f.set.SeedFlows(flows, now); err != nil || len(flows) == 0 {
-		return err
-	}
 	t, err := f.tools()
 	if err != nil {
 		return err
 	}
-	return t.announce()
+	return t.enterFlows(flows, false)
 }
 
 // countEstablished counts the connections that can still be of use to anybody: not those that are winding down.
@@ -239,6 +229,10 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	t, err := f.tools()
+	if err != nil {
+		return 0, err
+	}
 	cut := make(map[maps.FlowID]bool)
 	for i := range flows {
 		flow := &flows[i]
@@ -252,7 +246,7 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 			timeout = stateUDPStream // here no SYN can tell a new conversation from the one that was cut
 		}
 		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(timeout), f.running.HZ))
-		if err := f.set.PutFlow(flow); err != nil {
+		if err := t.enterFlows(flows[i:i+1], true); err != nil {
 			return len(cut), err
 		}
 		_ = destroySocket(flow) // without the kernel's help the peer finds out by itself

@@ -80,6 +80,7 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
+	places := spec.Maps[bpf.FirewallMapFlows].MaxEntries
 	var oldSet *maps.Set
 	var oldRules []maps.Rule
 	if c.old != nil {
@@ -91,8 +92,8 @@ func (c *change) build() error {
 	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
 		return err
 	}
-	if max := uint32(c.options.Policy.MaxFlows); max != 0 && max != c.set.FlowCapacity() {
-		c.warn("the flow table keeps its size of %d: down and up make it %d", c.set.FlowCapacity(), max)
+	if have := c.set.FlowCapacity(); have != places {
+		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
 	}
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())
 	if err != nil {

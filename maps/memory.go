@@ -22,10 +22,13 @@ func mapped(m *ebpf.Map, work func(memory []byte) error) error {
 	return work(memory)
 }
 
-// words views memory as 32-bit words, each to be read and written as one with sync/atomic.
-func words(memory []byte) []uint32 {
-	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/4)
+// view looks at memory as an array of what the datapath keeps there.
+func view[T any](memory []byte) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/int(unsafe.Sizeof(*new(T))))
 }
+
+// words views memory as 32-bit words, each to be read and written as one with sync/atomic.
+func words(memory []byte) []uint32 { return view[uint32](memory) }
 
 // clearByte sets byte i of memory to 0 if it still is old, whatever happens to its neighbours meanwhile.
 func clearByte(memory []byte, i int, old byte) {

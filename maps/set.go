@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,25 +29,23 @@ const (
 	Policy
 )
 
+const stateMap = ".data.state"
+
 // kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
 var kinds = []struct {
 	name, pin string
 	group     Group
 }{
-	{bpf.FirewallMapFlows4, "flows4", State},
-	{bpf.FirewallMapFlows6, "flows6", State},
-	{bpf.FirewallMapPending4, "pending4", State},
-	{bpf.FirewallMapPending6, "pending6", State},
+	{bpf.FirewallMapFlows, "flows", State},
+	{bpf.FirewallMapFlowTags, "flow_tags", State},
 	{bpf.FirewallMapLocal4, "local4", State},
 	{bpf.FirewallMapLocal6, "local6", State},
 	{bpf.FirewallMapCounters, "counters", State},
 	{bpf.FirewallMapEvents, "events", State},
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},
-	{bpf.FirewallMapFilter, "filter", State},
-	{".data.begun", "begun", State},
 	{".data.used", "used", State},
 	{".data.syn_sent", "syn_sent", State},
-	{".data.state", "state", State},
+	{stateMap, "state", State},
 	{".bss", "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},
 	{bpf.FirewallMapSources6, "sources6", Policy},
@@ -55,7 +54,7 @@ var kinds = []struct {
 }
 
 // keepSize lists the maps that keep their size as long as there are flows.
-var keepSize = []string{bpf.FirewallMapFlows4, bpf.FirewallMapFlows6, bpf.FirewallMapFilter}
+var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 
 // Set holds the maps of one datapath.
 type Set struct {
@@ -92,13 +91,30 @@ func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
 		if s.byName[k.name], err = ebpf.NewMap(mapSpec); err != nil {
 			return nil, fmt.Errorf("create map %s: %w", k.name, err)
 		}
-		if k.name == bpf.FirewallMapCounters && old != nil {
-			if err := copyCounters(old, s); err != nil {
-				return nil, err
-			}
+		switch {
+		case k.name == bpf.FirewallMapCounters && old != nil:
+			err = copyCounters(old, s)
+		case k.name == stateMap:
+			err = s.sow()
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// sow gives the flow table's hash a seed that nobody knows.
+func (s *Set) sow() error {
+	return s.state(func(state *bpf.FirewallState) { state.Seed = rand.Uint64() })
+}
+
+// state gives work the datapath's state.
+func (s *Set) state(work func(*bpf.FirewallState)) error {
+	return mapped(s.byName[stateMap], func(memory []byte) error {
+		work(&view[bpf.FirewallState](memory)[0])
+		return nil
+	})
 }
 
 // Resize sets in spec the sizes that a policy asks for. Rules get room to grow, so that opening one needs no reload.
@@ -110,16 +126,14 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
 	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(reasonCount) + capacity
 	if p.MaxFlows > 0 {
-		spec.Maps[bpf.FirewallMapFlows4].MaxEntries = uint32(p.MaxFlows)
-		spec.Maps[bpf.FirewallMapFlows6].MaxEntries = uint32(p.MaxFlows)
-		spec.Maps[bpf.FirewallMapFilter].MaxEntries = 2 * filterWords(p.MaxFlows)
+		ResizeFlows(spec, p.MaxFlows)
 	}
 }
 
-// filterWords is the size of one generation of the flow filter: 16 bits for each flow of one family, with which a
-// packet of none passes it once in 70 times when the table is full.
-func filterWords(flows int) uint32 {
-	return max(uint32(1)<<bits.Len32(uint32(flows)/4), 128) / 2
+// ResizeFlows sets in spec the size of the flow table: it holds at least so many, of both families.
+func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
+	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(flows)
+	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(flows) * uint32(placesPerSet)
 }
 
 // Replacements gives the maps in the form that a program load takes.

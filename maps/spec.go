@@ -58,7 +58,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarTimeouts:       timeouts,
 		bpf.FirewallVarHz:             c.HZ,
 		bpf.FirewallVarLongestSynSent: uint16(min(timeouts[bpf.FirewallFlowStateFLOW_TCP_SYN_SENT]/stampUnit+1, math.MaxUint16)),
-		bpf.FirewallVarFilterMask:     spec.Maps[bpf.FirewallMapFilter].MaxEntries/2 - 1,
+		bpf.FirewallVarFlowSets:       spec.Maps[bpf.FirewallMapFlowTags].MaxEntries,
 		bpf.FirewallVarTestClock:      c.TestClock,
 	} {
 		v := spec.Variables[name]

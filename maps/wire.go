@@ -38,44 +38,41 @@ func addr6(words [4]uint32) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-func flowKey4(f *Flow) bpf.FirewallFlowKey4 {
-	return bpf.FirewallFlowKey4{
-		Local:      word4(f.Local.Addr()),
-		Remote:     word4(f.Remote.Addr()),
+// flowKey makes the key of a flow. An IPv4 address stands in the first word.
+func flowKey(f *Flow) bpf.FirewallFlowKey {
+	k := bpf.FirewallFlowKey{
 		LocalPort:  f.Local.Port(),
 		RemotePort: f.Remote.Port(),
 		Protocol:   f.Protocol,
 	}
-}
-
-func flowKey6(f *Flow) bpf.FirewallFlowKey6 {
-	return bpf.FirewallFlowKey6{
-		Local:      words6(f.Local.Addr()),
-		Remote:     words6(f.Remote.Addr()),
-		LocalPort:  f.Local.Port(),
-		RemotePort: f.Remote.Port(),
-		Protocol:   f.Protocol,
+	if f.Local.Addr().Is4() {
+		k.Family, k.Local[0], k.Remote[0] = 4, word4(f.Local.Addr()), word4(f.Remote.Addr())
+	} else {
+		k.Family, k.Local, k.Remote = 6, words6(f.Local.Addr()), words6(f.Remote.Addr())
 	}
+	return k
 }
 
-func (f *Flow) setKey4(k *bpf.FirewallFlowKey4) {
+func (f *Flow) setKey(k *bpf.FirewallFlowKey) {
+	local, remote := addr4(k.Local[0]), addr4(k.Remote[0])
+	if k.Family == 6 {
+		local, remote = addr6(k.Local), addr6(k.Remote)
+	}
 	f.Protocol = k.Protocol
-	f.Local = netip.AddrPortFrom(addr4(k.Local), k.LocalPort)
-	f.Remote = netip.AddrPortFrom(addr4(k.Remote), k.RemotePort)
-}
-
-func (f *Flow) setKey6(k *bpf.FirewallFlowKey6) {
-	f.Protocol = k.Protocol
-	f.Local = netip.AddrPortFrom(addr6(k.Local), k.LocalPort)
-	f.Remote = netip.AddrPortFrom(addr6(k.Remote), k.RemotePort)
+	f.Local, f.Remote = netip.AddrPortFrom(local, k.LocalPort), netip.AddrPortFrom(remote, k.RemotePort)
 }
 
 func flowValue(f *Flow) bpf.FirewallFlow {
-	return bpf.FirewallFlow{Expires: f.Expires, Created: f.Created, State: uint8(f.State)}
+	v := bpf.FirewallFlow{Expires: f.Expires, Created: f.Created, State: uint8(f.State)}
+	if f.Answered {
+		v.Answered = 1
+	}
+	return v
 }
 
 func (f *Flow) setValue(v *bpf.FirewallFlow) {
 	f.Expires, f.Created, f.State = v.Expires, v.Created, FlowState(v.State)
+	f.Answered = v.Answered != 0 && v.State != uint8(bpf.FirewallFlowStateFLOW_TCP_SYN_SENT)
 }
 
 func sourceKey4(set uint16, p netip.Prefix) bpf.FirewallSourceKey4 {

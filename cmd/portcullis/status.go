@@ -176,6 +176,6 @@ func (a *app) printStatus(v *statusView, p *policy.Policy) {
 		a.printf("\n")
 		a.table(rows)
 	}
-	a.printf("\nflows: %d answered, of %d in each of IPv4 and IPv6; %d pending\n", v.Flows.Answered, v.Flows.Max, v.Flows.Pending)
+	a.printf("\nflows: %d answered, %d pending, in %d places\n", v.Flows.Answered, v.Flows.Pending, v.Flows.Max)
 	a.warn(v.Warnings...)
 }

@@ -4,9 +4,12 @@ package datapath
 
 import (
 	"fmt"
-	"maps"
+	"net/netip"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	dpmaps "github.com/portcullis-firewall/portcullis/maps"
@@ -16,21 +19,38 @@ import (
 
 const smallTable = server + "flows: {max: 1024}"
 
-// fill answers queries from ports 1024 on until the table of answered flows is full.
-func fill(t *testing.T, r *trial, w world) {
+// asks sends a query of its own for each number, and tells whether there was room for the flow.
+func asks(t testing.TB, r *trial, w world, number int) bool {
 	t.Helper()
-	capacity := int(r.Set.FlowCapacity())
-	for i := range capacity {
-		port := uint16(1024 + i)
-		r.Passes(t, testdp.Out, w.out(frame.UDP{SrcPort: port, DstPort: 53}), testdp.From{})
-		r.Passes(t, r.path, w.in(frame.UDP{SrcPort: 53, DstPort: port}), r.from)
+	r.Counted(t)
+	if !r.Passes(t, testdp.Out, w.out(query(number)), testdp.From{}) {
+		t.Fatal("a frame on the way out was dropped")
 	}
-	if flows := r.Flows(t); len(flows) != capacity {
-		t.Fatalf("%d flows were made, %d are there", capacity, len(flows))
+	return r.Counted(t)[dpmaps.Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)] == 0
+}
+
+func query(number int) frame.UDP {
+	return frame.UDP{SrcPort: uint16(1024 + number%50000), DstPort: uint16(53 + number/50000)}
+}
+
+func answer(number int) frame.UDP {
+	q := query(number)
+	return frame.UDP{SrcPort: q.DstPort, DstPort: q.SrcPort}
+}
+
+// fill answers queries, from number 0 on, until no place is free. It returns those that have one.
+func fill(t *testing.T, r *trial, w world) (numbers []int) {
+	t.Helper()
+	for number := 0; len(numbers) < int(r.Set.FlowCapacity()); number++ {
+		if asks(t, r, w, number) {
+			r.expect(t, w.in(answer(number)), established)
+			numbers = append(numbers, number)
+		}
+		if number > 100*int(r.Set.FlowCapacity()) {
+			t.Fatalf("%d queries have filled %d places", number, len(numbers))
+		}
 	}
-	if up := r.Counted(t); up[dpmaps.Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)] > 0 {
-		t.Fatalf("full before it is: %v", up)
-	}
+	return numbers
 }
 
 func TestAFullTable(t *testing.T) {
@@ -40,54 +60,78 @@ func TestAFullTable(t *testing.T) {
 			t.Run(w.String()+"/"+path.String(), func(t *testing.T) {
 				d.Forget(t)
 				r := &trial{Datapath: d, path: path}
-				fill(t, r, w)
-
-				query, answer := w.out(frame.UDP{SrcPort: 45000, DstPort: 53}), w.in(frame.UDP{SrcPort: 53, DstPort: 45000})
-				sent(query)(t, r)
-				for range 2 { // it stays pending, so each answer finds the table full
-					r.Counted(t)
-					if !r.Passes(t, path, answer, testdp.From{}) {
-						t.Error("the answer to a query that finds no room was dropped")
-					}
-					up := r.Counted(t)
-					if want := map[dpmaps.Reason]uint64{dpmaps.Reason(bpf.FirewallReasonPASS_ESTABLISHED): 1,
-						dpmaps.Reason(bpf.FirewallReasonSEEN_FLOWS_FULL): 1}; !maps.Equal(up, want) {
-						t.Errorf("it counts %v, want %v", up, want)
-					}
+				numbers := fill(t, r, w)
+				if flows := r.Flows(t); len(flows) != len(numbers) {
+					t.Fatalf("%d flows were made, %d are there", len(numbers), len(flows))
 				}
 
-				r.expect(t, w.in(frame.UDP{SrcPort: 53, DstPort: 1024}), established)
-				r.expect(t, w.in(frame.UDP{SrcPort: 53, DstPort: 2047}), established)
+				const more = 60000
+				if asks(t, r, w, more) {
+					t.Fatal("there is room in a full table")
+				}
+				r.expect(t, w.in(answer(more)), closedPort)
+				for _, number := range numbers {
+					r.expect(t, w.in(answer(number)), established)
+				}
 				r.expect(t, w.in(syn(80)), rule("80/tcp"))
 				r.expect(t, w.from(w.friend, syn(22)), rule("22/tcp from 203.0.113.0/24,2001:db8:ff::/48"))
 				r.expect(t, w.in(syn(23)), closedPort)
-				r.expect(t, w.in(w.unreachable(), w.ip(w.us, w.peer), frame.UDP{SrcPort: 1024, DstPort: 53}), related)
+				r.expect(t, w.in(w.unreachable(), w.ip(w.us, w.peer), query(numbers[0])), related)
 
-				// The other family has a table of its own.
-				o := worlds[0]
-				if w.family == 4 {
-					o = worlds[1]
+				// When they have died, new ones take their places without a sweep.
+				d.Advance(t, 31*time.Second)
+				if !asks(t, r, w, more) {
+					t.Error("no dead flow made room")
 				}
-				sent(o.out(frame.UDP{SrcPort: 45000, DstPort: 53}))(t, r)
-				r.expect(t, o.in(frame.UDP{SrcPort: 53, DstPort: 45000}), established)
-
-				// When one dies and is swept, the next answer finds its place.
-				d.Advance(t, 20*time.Second)
-				for port := range uint16(1023) {
-					sent(w.out(frame.UDP{SrcPort: 1025 + port, DstPort: 53}))(t, r)
+				r.expect(t, w.in(answer(more)), established)
+				if swept := d.Sweep(t, false); swept.Live != 1 || int(swept.Removed) != len(numbers)-1 {
+					t.Errorf("the sweep says %+v; want 1 live and %d removed", swept, len(numbers)-1)
 				}
-				sent(query)(t, r)
-				d.Advance(t, 15*time.Second)
-				if swept := d.Sweep(t, false); swept.Removed != 2 {
-					t.Errorf("the sweep says %+v; want 2 removed", swept)
-				}
-				r.expect(t, answer, established)
 			})
 		}
 	}
 }
 
-// A flood of what the host sends itself evicts pending flows alone.
+// So many flows as the policy asks for have room, whatever they have in common.
+func TestThereIsRoomForTheFlowsOfThePolicy(t *testing.T) {
+	d := load(t, testdp.Options{Policy: smallTable})
+	near := func(a netip.Addr, by int) netip.Addr {
+		b := a.AsSlice()
+		b[len(b)-1], b[len(b)-2] = byte(by), byte(by>>8)
+		a, _ = netip.AddrFromSlice(b)
+		return a
+	}
+	for _, w := range worlds {
+		for name, flow := range map[string]func(i int) []byte{
+			"local ports":  func(i int) []byte { return w.out(frame.UDP{SrcPort: uint16(32768 + i), DstPort: 53}) },
+			"remote ports": func(i int) []byte { return w.out(frame.UDP{SrcPort: 40000, DstPort: uint16(1 + i)}) },
+			"every other port": func(i int) []byte {
+				return w.out(frame.UDP{SrcPort: uint16(32768 + 2*i), DstPort: 53})
+			},
+			"remote addresses": func(i int) []byte {
+				return framed(w.ip(w.us, near(w.peer, i)), []frame.Layer{frame.UDP{SrcPort: 40000, DstPort: 53}})
+			},
+			"both": func(i int) []byte {
+				return framed(w.ip(w.us, near(w.peer, i)), []frame.Layer{frame.UDP{SrcPort: uint16(32768 + i), DstPort: 53}})
+			},
+			"identifiers": func(i int) []byte { return w.out(w.echo(uint16(i), 1)) },
+		} {
+			t.Run(w.String()+"/"+name, func(t *testing.T) {
+				d.Forget(t)
+				r := &trial{Datapath: d, path: testdp.XDP}
+				for i := range 1024 {
+					sent(flow(i))(t, r)
+				}
+				if flows := r.Flows(t); len(flows) != 1024 {
+					t.Errorf("1024 flows began, %d are there", len(flows))
+				}
+			})
+		}
+	}
+}
+
+// A flood of what the host sends itself takes the places of unanswered flows alone, and first of those that have least
+// to live.
 func TestAFloodOfNewFlowsKeepsThoseThatWereAnswered(t *testing.T) {
 	d := load(t, testdp.Options{Policy: smallTable})
 	for _, w := range worlds {
@@ -97,11 +141,70 @@ func TestAFloodOfNewFlowsKeepsThoseThatWereAnswered(t *testing.T) {
 			for _, s := range w.connected() {
 				s(t, r)
 			}
-			pending := d.Set.Map(bpf.FirewallMapPending4).MaxEntries()
-			for i := range 2 * pending {
-				r.Passes(t, testdp.Out, w.out(frame.UDP{SrcPort: uint16(1024 + i%30000), DstPort: uint16(1 + i/30000)}), testdp.From{})
+			for number := range 512 {
+				sent(w.out(query(number)))(t, r)
+			}
+			for number := range 256 {
+				r.expect(t, w.in(answer(number)), established)
+			}
+			d.Advance(t, time.Second)
+			const flood = 8 * 2048
+			for number := range flood {
+				if !asks(t, r, w, 10000+number) {
+					t.Fatalf("the flood found no room after %d", number)
+				}
 			}
 			r.expect(t, w.tcpIn(theirData), established)
+			for number := range 256 {
+				r.expect(t, w.in(answer(number)), established)
+			}
+			for number := 256; number < 512; number++ {
+				r.expect(t, w.in(answer(number)), closedPort)
+			}
+			last := 10000 + flood - 1
+			r.expect(t, w.in(answer(last)), established)
+		})
+	}
+}
+
+// CPUs that begin flows at the same time, while others sweep, never get the same place.
+func TestPlacesAreTakenOnce(t *testing.T) {
+	d := load(t, testdp.Options{Policy: server + "flows: {max: 65536}"})
+	const workers, each = 4, 4000
+	for _, w := range worlds {
+		t.Run(w.String(), func(t *testing.T) {
+			d.Forget(t)
+			r := &trial{Datapath: d, path: testdp.XDP}
+			var working sync.WaitGroup
+			for worker := range workers {
+				working.Go(func() {
+					program := d.Program(testdp.Out)
+					for i := range each {
+						if _, err := program.Run(&ebpf.RunOptions{Data: w.out(query(worker*each + i))}); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			for range 20 {
+				d.Sweep(t, false)
+			}
+			working.Wait()
+			seen := make(map[dpmaps.FlowID]int)
+			for _, f := range d.Flows(t) {
+				seen[f.ID()]++
+			}
+			for id, n := range seen {
+				if n > 1 {
+					t.Errorf("%v is there %d times", id, n)
+				}
+			}
+			if len(seen) != workers*each {
+				t.Errorf("%d flows began, %d are there", workers*each, len(seen))
+			}
+			for number := range workers * each {
+				r.expect(t, w.in(answer(number)), established)
+			}
 		})
 	}
 }
@@ -134,17 +237,17 @@ func TestTheSweep(t *testing.T) {
 			s(t, r)
 		}
 	}
-	check := func(name string, got bpf.FirewallSweep, live4, live6, removed uint32) {
+	check := func(name string, got bpf.FirewallSweep, live, removed uint32) {
 		t.Helper()
-		if got.Live4 != live4 || got.Live6 != live6 || got.Removed != removed {
-			t.Errorf("%s: %d and %d live, %d removed; want %d, %d and %d", name, got.Live4, got.Live6, got.Removed, live4, live6, removed)
+		if got.Live != live || got.Removed != removed {
+			t.Errorf("%s: %d live, %d removed; want %d and %d", name, got.Live, got.Removed, live, removed)
 		}
 	}
-	check("all alive", d.Sweep(t, false), 2, 2, 0)
+	check("all alive", d.Sweep(t, false), 4, 0)
 	d.Advance(t, 31*time.Second)
-	check("the queries died", d.Sweep(t, false), 1, 1, 2)
-	check("they are gone", d.Sweep(t, false), 1, 1, 0)
-	check("flush", d.Sweep(t, true), 0, 0, 2)
+	check("the queries died", d.Sweep(t, false), 2, 2)
+	check("they are gone", d.Sweep(t, false), 2, 0)
+	check("flush", d.Sweep(t, true), 0, 2)
 	if got, now := d.Sweep(t, false).Now, d.Now(t); now < got || now-got > 10*testdp.HZ {
 		t.Errorf("the sweep's clock says %d, the clock %d", got, now)
 	}
@@ -214,13 +317,20 @@ func TestFlowsAreSeededAsTheyAreMade(t *testing.T) {
 					}
 					flow := *r.expectState(t, c.state)
 					d.Forget(t)
-					sent(w.out(frame.UDP{SrcPort: 40001, DstPort: 53}))(t, r) // now the filter is asked
 					r.expect(t, c.frame, c.without)
-					if err := d.Set.PutFlow(&flow); err != nil {
-						t.Fatal(err)
+					if !d.Enter(t, &flow, false) {
+						t.Fatal("it was not entered")
 					}
-					d.Sweep(t, false) // tells the filter
 					r.expect(t, c.frame, c.with)
+
+					if d.Enter(t, &flow, false) {
+						t.Error("it was entered again, where it is alive")
+					}
+					flow.State = dpmaps.FlowKilled
+					if !d.Enter(t, &flow, true) {
+						t.Error("it was not replaced")
+					}
+					r.expect(t, c.frame, c.without)
 				})
 			}
 		}

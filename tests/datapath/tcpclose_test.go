@@ -71,12 +71,9 @@ func TestAConnectionThatEndedMayBeginAnew(t *testing.T) {
 // kill cuts every flow, as the administrator may.
 func kill(t testing.TB, r *trial) {
 	t.Helper()
-	flows := r.Flows(t)
-	for i := range flows {
-		flows[i].State = maps.FlowKilled
-	}
-	if err := r.Set.PutFlows(flows); err != nil {
-		t.Fatal(err)
+	for _, flow := range r.Flows(t) {
+		flow.State = maps.FlowKilled
+		r.Enter(t, &flow, true)
 	}
 }
 

@@ -229,8 +229,7 @@ func TestInputAccept(t *testing.T) {
 	})
 }
 
-// From so many flows on the datapath asks a filter for them before the table (bpf/config.h), and a sweep makes that
-// filter anew.
+// A sweep among many flows takes none that lives.
 func TestASweepKeepsConnectionsOfACrowd(t *testing.T) {
 	const crowd = 4096
 	l := lab.New(t)

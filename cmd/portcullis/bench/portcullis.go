@@ -31,7 +31,7 @@ type portcullis struct {
 func (p *portcullis) install(s *stand, r rules) error {
 	pol := policy.Default()
 	pol.Interfaces = []string{s.to.name}
-	pol.MaxFlows = max(policy.DefaultMaxFlows, 2*r.flows)
+	pol.MaxFlows = max(policy.DefaultMaxFlows, r.flows+r.flows/8)
 	for _, port := range r.ports {
 		rule, err := policy.ParseRule(fmt.Sprintf("%d/%s", port, r.protocolName()))
 		if err != nil {

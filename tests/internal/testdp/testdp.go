@@ -47,10 +47,6 @@ func Open(o Options) (_ *Datapath, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The filter is asked from the first flow on, so that every test would miss one that it does not know.
-	if err := spec.Variables[bpf.FirewallVarCrowd].Set(uint32(1)); err != nil {
-		return nil, err
-	}
 	set, err := maps.NewSet(spec, nil)
 	if err != nil {
 		return nil, err
@@ -111,13 +107,8 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 // shrink makes the tables small, where the policy does not say how big they are to be: each case of a test begins with
 // empty ones and ends with counters that are read, and takes a hundred times as long with tables for a server.
 func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
-	const flows = 1024
 	if p.MaxFlows == policy.DefaultMaxFlows {
-		for _, name := range []string{bpf.FirewallMapFlows4, bpf.FirewallMapFlows6,
-			bpf.FirewallMapPending4, bpf.FirewallMapPending6} {
-			spec.Maps[name].MaxEntries = flows
-		}
-		spec.Maps[bpf.FirewallMapFilter].MaxEntries = flows / 2
+		maps.ResizeFlows(spec, 512)
 	}
 	if rules = max(rules, 64); len(p.Open) < int(rules) {
 		spec.Maps[bpf.FirewallMapRules].MaxEntries = rules
@@ -134,9 +125,7 @@ func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 // Forget removes all flows and marks, and sets the clock and the counters back.
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
-	for range 2 { // generations of the filter
-		d.Sweep(tb, true)
-	}
+	d.Sweep(tb, true)
 	for _, name := range []string{".data.used", ".data.syn_sent"} {
 		if err := d.Set.Map(name).Put(uint32(0), make([]byte, d.Set.Map(name).ValueSize())); err != nil {
 			tb.Fatal(err)
@@ -201,9 +190,6 @@ func (d *Datapath) Sweep(tb testing.TB, flush bool) bpf.FirewallSweep {
 	if flush {
 		args.Flush = 1
 	}
-	if err := d.Set.BeforeSweep(); err != nil {
-		tb.Fatal(err)
-	}
 	if _, err := d.programs[bpf.FirewallProgPortcullisSweep].Run(&ebpf.RunOptions{Context: &args, ContextOut: &args}); err != nil {
 		tb.Fatal(fmt.Errorf("run the sweep: %w", err))
 	}
@@ -211,6 +197,16 @@ func (d *Datapath) Sweep(tb testing.TB, flush bool) bpf.FirewallSweep {
 		tb.Fatal(err)
 	}
 	return args
+}
+
+// Enter writes a flow into the table, as one that user space knows of, and tells whether it is there now.
+func (d *Datapath) Enter(tb testing.TB, f *maps.Flow, replace bool) bool {
+	tb.Helper()
+	args := f.Seed(replace)
+	if _, err := d.programs[bpf.FirewallProgPortcullisEnter].Run(&ebpf.RunOptions{Context: args, ContextOut: args}); err != nil {
+		tb.Fatal(fmt.Errorf("enter a flow: %w", err))
+	}
+	return args.Entered != 0
 }
 
 // Now returns the datapath's clock.

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The flow table: where a flow's place is. A hash set of our own, since a packet of a flow costs as many cache misses
+ * as there are lines that lead to it: the kernel's hash map takes a bucket, a chain and two lines an entry, this one a
+ * line of tags, which stays in the cache, and the entry. A packet of a flood ends at the tags.
+ *
+ * Places stand in sets, each place with a tag of some bits of its flow's hash; tag 0 is a free place, whose flow is
+ * dead. Whoever changes a tag by compare-and-exchange has the place. A reader that meets a flow half written sees a
+ * dead one. */
+#ifndef PORTCULLIS_TABLE_H
+#define PORTCULLIS_TABLE_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "config.h"
+#include "maps.h"
+#include "types.h"
+
+#define NO_PLACE -1
+#define barrier() asm volatile("" ::: "memory")
+
+#define TAG_MASK ((1ULL << TAG_BITS) - 1)
+/* A value in each tag of a word. */
+#define EACH_TAG(value) ((value) * 0x0004010040100401ULL)
+
+#define MIX 0x9e3779b97f4a7c15ULL /* 2^64 by the golden ratio */
+
+/* Without the seed nobody can choose connections that crowd one set. */
+static __always_inline __u64 hash_of(const struct flow_key *key)
+{
+	__u64 hash = state.seed ^ ((__u64)key->local[0] << 32 | key->remote[0]);
+
+	if (key->family == 6) {
+		hash = hash * MIX ^ ((__u64)key->local[1] << 32 | key->remote[1]);
+		hash = (hash ^ hash >> 32) * MIX ^ ((__u64)key->local[2] << 32 | key->remote[2]);
+		hash = (hash ^ hash >> 32) * MIX ^ ((__u64)key->local[3] << 32 | key->remote[3]);
+	}
+	hash = (hash ^ hash >> 32) * MIX;
+	hash ^= (__u64)key->protocol << 32 | (__u32)key->local_port << 16 | key->remote_port;
+	hash = (hash ^ hash >> 29) * MIX;
+	return hash ^ hash >> 32;
+}
+
+static __always_inline __u32 set_of(__u64 hash)
+{
+	return (hash & 0xffffffff) * flow_sets >> 32;
+}
+
+static __always_inline __u64 tag_of(__u64 hash)
+{
+	__u64 tag = hash >> (64 - TAG_BITS);
+
+	return tag ? tag : 1;
+}
+
+/* The high bit of each tag that is 0. */
+static __always_inline __u64 zero_tags(__u64 word)
+{
+	const __u64 low = EACH_TAG(TAG_MASK >> 1), high = EACH_TAG((TAG_MASK >> 1) + 1);
+
+	return ~(((word & low) + low) | word) & high;
+}
+
+/* The number of the lowest tag whose high bit is set: the product moves it from its place to the top. */
+static __always_inline __u32 lowest(__u64 high_bits)
+{
+	const __u64 numbers = 1ULL << 50 | 2ULL << 40 | 3ULL << 30 | 4ULL << 20 | 5ULL << 10;
+
+	return ((high_bits & -high_bits) >> (TAG_BITS - 1)) * numbers >> 60;
+}
+
+static __always_inline bool same_key(const struct flow_key *a, const struct flow_key *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[4] == y[4] && x[0] == y[0] && x[2] == y[2] && x[1] == y[1] && x[3] == y[3];
+}
+
+/* A word of a set's tags, as one that the verifier knows to be within. */
+#define TAG_WORD(number) BOUNDED(number, TAG_WORDS - 1)
+
+/* The place of a flow, alive or not, or NO_PLACE. Global functions are verified once, and not behind each path that
+ * leads to them. Linux 6.1 has 32 bytes of stack left for this one, so the set stays where it is. */
+__noinline int table_find(const struct flow_key *key, __u64 hash)
+{
+	volatile __u32 set = set_of(hash);
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, (void *)&set);
+	__u64 pattern = EACH_TAG(tag_of(hash)), any = 0;
+	__u32 place;
+
+	if (!tags || !key)
+		return NO_PLACE;
+	/* A flood has no tag in any word. */
+#pragma clang loop unroll(full)
+	for (int word = 0; word < TAG_WORDS; word++)
+		any |= zero_tags(tags->words[word] ^ pattern);
+	if (!any)
+		return NO_PLACE;
+	for (__u32 word = 0; word < TAG_WORDS; word++) {
+		__u64 found = zero_tags(tags->words[word] ^ pattern);
+
+		for (int n = 0; n < TAGS_PER_WORD && found; n++, found &= found - 1) {
+			struct entry *entry;
+
+			place = set * PLACES_PER_SET + word * TAGS_PER_WORD + lowest(found);
+			entry = bpf_map_lookup_elem(&flows, &place);
+			if (entry && same_key(&entry->key, key))
+				return place;
+		}
+	}
+	place = NO_PLACE;
+	barrier();
+	return place;
+}
+
+/* A flow that nothing but its end takes out of the table: it was answered, and not by a refusal. */
+static __always_inline bool is_answered(const struct flow *flow)
+{
+	return flow->answered && flow->state != FLOW_TCP_SYN_SENT;
+}
+
+/* Puts one tag in the place of another; false when it has changed meanwhile. */
+static __always_inline bool exchange_tag(__u64 *word, __u64 before, __u32 number, __u64 tag)
+{
+	__u64 shift = number * TAG_BITS & 63, after = (before & ~(TAG_MASK << shift)) | tag << shift;
+
+	return __sync_val_compare_and_swap(word, before, after) == before;
+}
+
+static __always_inline int take_free_place(struct tags *tags, __u64 hash)
+{
+	for (int i = 0; i < TAG_WORDS; i++) {
+		__u64 number = TAG_WORD(hash + i), word = tags->words[number], free = zero_tags(word);
+
+		if (free && exchange_tag(&tags->words[number], word, lowest(free), tag_of(hash)))
+			return number * TAGS_PER_WORD + lowest(free);
+	}
+	return NO_PLACE;
+}
+
+/* How much a flow is worth keeping: nothing when it is dead, ALL when it was answered. */
+#define ALL (~0ULL / PLACES_PER_SET - 1)
+static __always_inline __u64 worth(const struct flow *flow, __u64 time)
+{
+	if (time >= flow->expires)
+		return 0;
+	return is_answered(flow) ? ALL : flow->expires;
+}
+
+/* The less worthy of a place and one that was found before: what it is worth, then its number in the set. */
+__noinline __u64 table_spare(__u32 place, __u64 found, __u64 time)
+{
+	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
+	__u64 this;
+
+	if (!entry)
+		return found;
+	this = worth(&entry->flow, time) * PLACES_PER_SET + place % PLACES_PER_SET;
+	return this < found ? this : found;
+}
+
+/* The place of a dead flow, or of the unanswered one that has least to live: netfilter drops those early, too. */
+static __always_inline int take_used_place(struct tags *tags, __u64 hash, __u64 time)
+{
+	__u32 first = set_of(hash) * PLACES_PER_SET, number, place;
+	__u64 found = ALL * PLACES_PER_SET, *word, before;
+	struct entry *entry;
+
+	for (__u32 i = 0; i < PLACES_PER_SET; i++)
+		found = table_spare(first + i, found, time);
+	if (found >= ALL * PLACES_PER_SET)
+		return NO_PLACE;
+	number = found % PLACES_PER_SET;
+	word = &tags->words[TAG_WORD(number / TAGS_PER_WORD)];
+	before = *word;
+	place = first + number;
+	entry = bpf_map_lookup_elem(&flows, &place);
+	if (!entry || worth(&entry->flow, time) == ALL ||
+	    !exchange_tag(word, before, number % TAGS_PER_WORD, tag_of(hash)))
+		return NO_PLACE;
+	return number;
+}
+
+/* A place for a new flow, which is the caller's to fill, or NO_PLACE when all of the set are taken. */
+__noinline int table_take(__u64 hash, __u64 time)
+{
+	__u32 set = set_of(hash);
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
+	int place;
+
+	if (!tags)
+		return NO_PLACE;
+	place = take_free_place(tags, hash);
+	if (place == NO_PLACE)
+		place = take_used_place(tags, hash, time);
+	return place == NO_PLACE ? NO_PLACE : (int)(set * PLACES_PER_SET + place);
+}
+
+/* Fills a place: first nobody's flow is alive there, and at last this one. */
+static __always_inline void entry_fill(struct entry *entry, const struct flow_key *key, const struct flow *flow)
+{
+	entry->flow.expires = 0;
+	barrier();
+	entry->key = *key;
+	entry->flow.created = flow->created;
+	entry->flow.ack = flow->ack;
+	entry->flow.state = flow->state;
+	entry->flow.ending = flow->ending;
+	entry->flow.answered = flow->answered;
+	barrier();
+	entry->flow.expires = flow->expires;
+}
+
+#endif
