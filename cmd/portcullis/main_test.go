@@ -92,7 +92,7 @@ func TestStatus(t *testing.T) {
 	h.types(0, "status")
 	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log\n", "eth0       native XDP  TCX\n",
 		"ssh                       7\n", "22/tcp from 192.0.2.0/24  7\n", "http                      7        runtime\n",
-		"drop     closed port  12\n", "flows: 0 answered, of 1024")
+		"drop     closed port  12\n", "flows: 0 answered, 0 pending, in 1024 places")
 	if strings.Contains(h.stdout, "established") {
 		t.Error("a counter of 0 is in the table")
 	}
