@@ -22,28 +22,37 @@ func (f *Filter) OpenRules(rules []policy.Rule, runtime bool) (*OpenReport, erro
 		return nil, err
 	}
 	report := &OpenReport{}
-	next := slices.Clone(current)
-	var added []policy.Rule
+	var fixed []maps.Rule // open already, and no longer for the time being
 	for _, r := range rules {
-		i := slices.IndexFunc(next, func(have maps.Rule) bool { return have.Rule.Equal(r) })
-		if i >= 0 {
-			report.Already = append(report.Already, next[i].Rule)
-			next[i].Runtime = next[i].Runtime && runtime
-			continue
-		}
-		if !slices.ContainsFunc(added, r.Equal) {
-			added = append(added, r)
+		i := slices.IndexFunc(current, func(have maps.Rule) bool { return have.Rule.Equal(r) })
+		switch {
+		case i >= 0:
+			report.Already = append(report.Already, current[i].Rule)
+			if current[i].Runtime && !runtime {
+				current[i].Runtime = false
+				fixed = append(fixed, current[i])
+			}
+		case !slices.ContainsFunc(report.Opened, r.Equal):
+			report.Opened = append(report.Opened, r)
 		}
 	}
-	numbered, err := maps.Number(added, current, f.set.Capacity())
+	numbered, err := maps.Number(report.Opened, current, f.set.Capacity())
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range numbered {
-		next = append(next, maps.Rule{NumberedRule: n, Runtime: runtime})
+	added := make([]maps.Rule, len(numbered))
+	for i, n := range numbered {
+		added[i] = maps.Rule{NumberedRule: n, Runtime: runtime}
 	}
-	report.Opened = added
-	return report, f.set.PutRules(next, current, current)
+	for _, r := range fixed {
+		if err := f.set.PutRule(r); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(report.Opened, func(r policy.Rule) bool { return !r.Anyone() }) {
+		return report, f.set.PutRules(append(slices.Clone(current), added...), current, current)
+	}
+	return report, f.set.AddRules(added)
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with

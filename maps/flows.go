@@ -54,12 +54,16 @@ func flowSets(flows int) uint32 {
 // Flows calls each for every entry, dead ones too, until it returns false. Entries that come or go meanwhile may be
 // missed.
 func (s *Set) Flows(each func(*Flow) bool) error {
-	return mapped(s.byName[bpf.FirewallMapFlowTags], func(tags []byte) error {
-		return mapped(s.byName[bpf.FirewallMapFlows], func(entries []byte) error {
-			eachFlow(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
-			return nil
-		})
-	})
+	tags, err := s.memory(bpf.FirewallMapFlowTags)
+	if err != nil {
+		return err
+	}
+	entries, err := s.memory(bpf.FirewallMapFlows)
+	if err != nil {
+		return err
+	}
+	eachFlow(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
+	return nil
 }
 
 func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*Flow) bool) {
@@ -94,12 +98,14 @@ func (s *Set) AfterSweep() error {
 	if before == 0 {
 		before = 255
 	}
-	return mapped(s.byName[".data.used"], func(used []byte) error {
-		for i, mark := range used {
-			if mark != 0 && mark != now && mark != before {
-				clearByte(used, i, mark)
-			}
+	used, err := s.memory(".data.used")
+	if err != nil {
+		return err
+	}
+	for i, mark := range used {
+		if mark != 0 && mark != now && mark != before {
+			clearByte(used, i, mark)
 		}
-		return nil
-	})
+	}
+	return nil
 }

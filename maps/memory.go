@@ -7,19 +7,27 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// mapped gives work the memory of an array map whose values fill whole words, as the datapath reads and writes it.
-func mapped(m *ebpf.Map, work func(memory []byte) error) error {
-	size := int(m.ValueSize() * m.MaxEntries())
-	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return fmt.Errorf("map the memory of %s: %w", m, err)
+// memory returns that of an array map whose values fill whole words, as the datapath reads and writes it. It stays
+// mapped until the set is closed: to map it anew costs a fault for each page that is touched.
+func (s *Set) memory(name string) ([]byte, error) {
+	s.mapping.Lock()
+	defer s.mapping.Unlock()
+	if have := s.mapped[name]; have != nil {
+		return have, nil
 	}
-	defer unix.Munmap(memory)
-	return work(memory)
+	m := s.byName[name]
+	memory, err := unix.Mmap(m.FD(), 0, int(m.ValueSize()*m.MaxEntries()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the memory of %s: %w", m, err)
+	}
+	if s.mapped == nil {
+		s.mapped = make(map[string][]byte)
+	}
+	s.mapped[name] = memory
+	return memory, nil
 }
 
 // view looks at memory as an array of what the datapath keeps there.

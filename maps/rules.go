@@ -25,23 +25,23 @@ type Rule struct {
 
 // Rules returns the rules in force, in the order of their numbers.
 func (s *Set) Rules() ([]Rule, error) {
+	memory, err := s.memory(bpf.FirewallMapRules)
+	if err != nil {
+		return nil, err
+	}
 	var out []Rule
-	err := mapped(s.byName[bpf.FirewallMapRules], func(memory []byte) error {
-		wire := unsafe.Slice((*bpf.FirewallRule)(unsafe.Pointer(unsafe.SliceData(memory))), s.Capacity())
-		for id := range wire {
-			text, _, _ := bytes.Cut(wire[id].Text[:], []byte{0})
-			if len(text) == 0 {
-				continue
-			}
-			r, err := policy.ParseRule(string(text))
-			if err != nil {
-				return fmt.Errorf("rule %d in force: %w", id, err)
-			}
-			out = append(out, Rule{policy.NumberedRule{ID: uint16(id), Rule: r}, wire[id].Runtime != 0})
+	for id, wire := range view[bpf.FirewallRule](memory) {
+		if wire.Text[0] == 0 {
+			continue
 		}
-		return nil
-	})
-	return out, err
+		text, _, _ := bytes.Cut(wire.Text[:], []byte{0})
+		r, err := policy.ParseRule(string(text))
+		if err != nil {
+			return nil, fmt.Errorf("rule %d in force: %w", id, err)
+		}
+		out = append(out, Rule{policy.NumberedRule{ID: uint16(id), Rule: r}, wire.Runtime != 0})
+	}
+	return out, nil
 }
 
 // Number gives each rule of open the number of its equal in old, so that it goes on counting, or a free one.
@@ -104,7 +104,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 				return err
 			}
 		}
-		if err := s.putRule(r); err != nil {
+		if err := s.PutRule(r); err != nil {
 			return err
 		}
 	}
@@ -127,7 +127,8 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	return nil
 }
 
-func (s *Set) putRule(r Rule) error {
+// PutRule records a rule as it was written; its ports stay as they are.
+func (s *Set) PutRule(r Rule) error {
 	var wire bpf.FirewallRule
 	text := r.Rule.String()
 	if len(text) >= len(wire.Text) {
@@ -151,33 +152,36 @@ var (
 
 // putPorts writes the entries that differ, each as one word.
 func (s *Set) putPorts(c *policy.Compiled) error {
+	memory, err := s.memory(portsMap)
+	if err != nil {
+		return err
+	}
+	const some = 4096 // bytes: most of the ports are as they were, and compared in no time
 	wanted := unsafe.Slice((*byte)(unsafe.Pointer(&c.Ports)), unsafe.Sizeof(c.Ports))
-	return mapped(s.byName[".bss"], func(memory []byte) error {
-		const some = 4096 // bytes: most of the ports are as they were, and compared in no time
-		for at := 0; at < len(wanted); at += some {
-			if bytes.Equal(memory[at:at+some], wanted[at:at+some]) {
-				continue
-			}
-			ports := words(memory[at : at+some])
-			for i, word := range words(wanted[at : at+some]) {
-				if atomic.LoadUint32(&ports[i]) != word {
-					atomic.StoreUint32(&ports[i], word)
-				}
+	for at := 0; at < len(wanted); at += some {
+		if bytes.Equal(memory[at:at+some], wanted[at:at+some]) {
+			continue
+		}
+		ports := words(memory[at : at+some])
+		for i, word := range words(wanted[at : at+some]) {
+			if atomic.LoadUint32(&ports[i]) != word {
+				atomic.StoreUint32(&ports[i], word)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Ports returns what each port means to the datapath at this moment.
 func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
-	err = mapped(s.byName[".bss"], func(memory []byte) error {
-		for i := range entries {
-			word := atomic.LoadUint32(&words(memory)[i])
-			wire := *(*bpf.FirewallPort)(unsafe.Pointer(&word))
-			entries[i] = policy.PortEntry{Rule: wire.Rule, Set: wire.Set}
-		}
-		return nil
-	})
-	return entries, err
+	memory, err := s.memory(portsMap)
+	if err != nil {
+		return entries, err
+	}
+	for i := range entries {
+		word := atomic.LoadUint32(&words(memory)[i])
+		wire := *(*bpf.FirewallPort)(unsafe.Pointer(&word))
+		entries[i] = policy.PortEntry{Rule: wire.Rule, Set: wire.Set}
+	}
+	return entries, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -29,7 +30,11 @@ const (
 	Policy
 )
 
-const stateMap = ".data.state"
+// The names of data sections, where the datapath has variables instead of a map.
+const (
+	stateMap = ".data.state"
+	portsMap = ".bss"
+)
 
 // kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
 var kinds = []struct {
@@ -46,7 +51,7 @@ var kinds = []struct {
 	{".data.used", "used", State},
 	{".data.syn_sent", "syn_sent", State},
 	{stateMap, "state", State},
-	{".bss", "ports", Policy},
+	{portsMap, "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},
 	{bpf.FirewallMapSources6, "sources6", Policy},
 	{bpf.FirewallMapRules, "rules", Policy},
@@ -59,6 +64,9 @@ var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 // Set holds the maps of one datapath.
 type Set struct {
 	byName map[string]*ebpf.Map
+
+	mapping sync.Mutex
+	mapped  map[string][]byte // see memory
 }
 
 // NewSet creates the maps that spec describes, taking those of group State from old when it is not nil. Maps of old
@@ -111,10 +119,12 @@ func (s *Set) sow() error {
 
 // state gives work the datapath's state.
 func (s *Set) state(work func(*bpf.FirewallState)) error {
-	return mapped(s.byName[stateMap], func(memory []byte) error {
-		work(&view[bpf.FirewallState](memory)[0])
-		return nil
-	})
+	memory, err := s.memory(stateMap)
+	if err != nil {
+		return err
+	}
+	work(&view[bpf.FirewallState](memory)[0])
+	return nil
 }
 
 // Resize sets in spec the sizes that a policy asks for. Rules get room to grow, so that opening one needs no reload.
@@ -192,6 +202,12 @@ func OpenSet(stateDir, policyDir string) (*Set, error) {
 // Close closes the maps; what is pinned or used by a program stays.
 func (s *Set) Close() error {
 	var errs []error
+	s.mapping.Lock()
+	defer s.mapping.Unlock()
+	for _, memory := range s.mapped {
+		errs = append(errs, unix.Munmap(memory))
+	}
+	s.mapped = nil
 	for _, m := range s.byName {
 		errs = append(errs, m.Close())
 	}

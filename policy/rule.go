@@ -47,7 +47,12 @@ func (r Rule) String() string {
 
 // Equal reports whether both rules open the same ports to the same sources,
 // however they are written: http equals 80/tcp.
-func (r Rule) Equal(o Rule) bool { return r.key() == o.key() }
+func (r Rule) Equal(o Rule) bool {
+	if len(r.Ports) == 1 && len(o.Ports) == 1 && r.Ports[0] != o.Ports[0] {
+		return false // of most rules this tells, and costs nothing
+	}
+	return r.key() == o.key()
+}
 
 // Anyone reports whether the rule is open to every source. A rule that names
 // both 0.0.0.0/0 and ::/0 is.
