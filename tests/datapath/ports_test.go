@@ -3,9 +3,14 @@
 package datapath
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 
+	dpmaps "github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
 )
 
@@ -117,4 +122,51 @@ open:
 				frame: w.from(w.stranger, syn(443)), want: rule("443/tcp")},
 		}
 	})
+}
+
+// Rules that are opened one by one mean what they mean when they are compiled together.
+func TestRulesAddedOneByOne(t *testing.T) {
+	lab.RequireRoot(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	d, err := testdp.Open(testdp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var rules []dpmaps.Rule
+	var numbered []policy.NumberedRule
+	for id := uint16(1); id < 60; id++ {
+		first := 1 + random.IntN(80)
+		text := fmt.Sprintf("%d-%d/%s", first, first+random.IntN(6), []string{"tcp", "udp"}[random.IntN(2)])
+		if random.IntN(3) == 0 {
+			text += " from 192.0.2.0/24"
+		}
+		r, err := policy.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := policy.NumberedRule{ID: id, Rule: r}
+		numbered, rules = append(numbered, n), append(rules, dpmaps.Rule{NumberedRule: n})
+		if r.Anyone() {
+			err = d.Set.AddRules(rules[len(rules)-1:])
+		} else {
+			err = d.Set.PutRules(rules, rules[:len(rules)-1], rules[:len(rules)-1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := policy.Compile(numbered, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.Set.Ports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		if got[i].Rule != want.Ports[i].Rule || (got[i].Set == 0) != (want.Ports[i].Set == 0) {
+			t.Errorf("port %d of protocol %d is %+v, want %+v", i&0xffff, i>>16, got[i], want.Ports[i])
+		}
+	}
 }
