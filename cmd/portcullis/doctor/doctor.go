@@ -100,7 +100,9 @@ func (e *examination) add(v Verdict, name, format string, args []any) *Check {
 	return &e.checks[len(e.checks)-1]
 }
 
-func (e *examination) ok(name, format string, args ...any) *Check { return e.add(OK, name, format, args) }
+func (e *examination) ok(name, format string, args ...any) *Check {
+	return e.add(OK, name, format, args)
+}
 
 func (e *examination) note(name, format string, args ...any) *Check {
 	return e.add(Note, name, format, args)
