@@ -109,7 +109,7 @@ func TestAudit(t *testing.T) {
 	if p.hasUDPLite() {
 		p.listen(unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE, "0.0.0.0:7000", "")
 		p.listen(unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE, "[::]:7001", "")
-		udplite = []string{"closed 7000/udplite [*][][]", "closed 7001/udplite [*][][]"}
+		udplite = []string{"closed 7000/udplite [*] [] []", "closed 7001/udplite [*] [] []"}
 	}
 	p.Server.Do(t, func() error { // neither a client nor a connection of a server listens
 		c, err := net.Dial("tcp", "127.0.0.1:80")
@@ -120,14 +120,14 @@ func TestAudit(t *testing.T) {
 	})
 
 	want := append(udplite,
-		"open 80/tcp [*][*][80/tcp]",
-		"open 22/tcp [192.0.2.1 2001:db8::1][192.0.2.0/24 2001:db8::/32][22/tcp from 192.0.2.0/24 22/tcp from 2001:db8::/32]",
-		"unused 8000-8010/tcp [][*][8000-8010/tcp]",
-		"unused 443/tcp [][192.0.2.7][443/tcp from 192.0.2.7]",
-		"closed 5432/tcp [*][][]",
-		"closed 53/udp [*][][]",
-		"closed 546/udp [*][][]",
-		"open 60001/udp [*][*][60000-61000/udp]",
+		"open 80/tcp [*] [*] [80/tcp]",
+		"open 22/tcp [192.0.2.1 2001:db8::1] [192.0.2.0/24 2001:db8::/32] [22/tcp from 192.0.2.0/24 22/tcp from 2001:db8::/32]",
+		"unused 8000-8010/tcp [] [*] [8000-8010/tcp]",
+		"unused 443/tcp [] [192.0.2.7] [443/tcp from 192.0.2.7]",
+		"closed 5432/tcp [*] [] []",
+		"closed 53/udp [*] [] []",
+		"closed 546/udp [*] [] []",
+		"open 60001/udp [*] [*] [60000-61000/udp]",
 	)
 	same(t, p.audit(), want...)
 	p.must("portcullis up --config " + p.config)
@@ -145,17 +145,17 @@ func TestAudit(t *testing.T) {
 		p.must(got[port].Fix)
 	}
 	same(t, p.audit(), append(udplite,
-		"open 80/tcp [*][*][80/tcp]",
-		"open 22/tcp [192.0.2.1 2001:db8::1][192.0.2.0/24 2001:db8::/32][22/tcp from 192.0.2.0/24 22/tcp from 2001:db8::/32]",
-		"open 5432/tcp [*][*][5432/tcp]",
-		"closed 53/udp [*][][]",
-		"open 546/udp [*][fe80::/10][546/udp from fe80::/10]",
-		"open 60001/udp [*][*][60000-61000/udp]",
+		"open 80/tcp [*] [*] [80/tcp]",
+		"open 22/tcp [192.0.2.1 2001:db8::1] [192.0.2.0/24 2001:db8::/32] [22/tcp from 192.0.2.0/24 22/tcp from 2001:db8::/32]",
+		"open 5432/tcp [*] [*] [5432/tcp]",
+		"closed 53/udp [*] [] []",
+		"open 546/udp [*] [fe80::/10] [546/udp from fe80::/10]",
+		"open 60001/udp [*] [*] [60000-61000/udp]",
 	)...)
 
 	p.write("interfaces: [eth0]\ninput: accept\n")
 	p.must("portcullis up")
-	if e := p.audit()["53/udp"]; line(e) != "open 53/udp [*][*][]" {
+	if e := p.audit()["53/udp"]; line(e) != "open 53/udp [*] [*] []" {
 		t.Error(line(e))
 	}
 }
@@ -178,7 +178,7 @@ func TestAuditOfSCTP(t *testing.T) {
 		unix.Close(fd)
 	}
 	p.listen(unix.SOCK_STREAM, unix.IPPROTO_SCTP, "0.0.0.0:2905", "")
-	same(t, p.audit(), "closed 2905/sctp [*][][]", "unused 80/tcp [][*][80/tcp]")
+	same(t, p.audit(), "closed 2905/sctp [*] [] []", "unused 80/tcp [] [*] [80/tcp]")
 }
 
 // The ports of containers are ports of this host, whether a proxy listens for them or netfilter alone knows them.
@@ -192,7 +192,7 @@ func TestAuditOfContainers(t *testing.T) {
 		"-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 172.17.0.2:443")...)
 	p.tcp("0.0.0.0:8080")
 	got := p.audit()
-	same(t, got, "open 8080/tcp [*][*][8080/tcp]", "closed 5353/udp [*][][]", "unused 9000/tcp [][*][9000/tcp]")
+	same(t, got, "open 8080/tcp [*] [*] [8080/tcp]", "closed 5353/udp [*] [] []", "unused 9000/tcp [] [*] [9000/tcp]")
 	if e := got["8080/tcp"]; !strings.Contains(strings.Join(e.Processes, " "), "to 172.17.0.2:80") || len(e.Processes) != 2 {
 		t.Errorf("processes of 8080/tcp: %q", e.Processes)
 	}
