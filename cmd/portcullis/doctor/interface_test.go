@@ -69,6 +69,7 @@ func TestInterface(t *testing.T) {
 		{"few of few", well, on(func(d *device) { d.Channels = channels{"rx", 1, 4} }), "channels", Warn, "1 of 8 CPUs", "ethtool -L eth0 rx 4"},
 		{"more than half of ena's", stopped, on(func(d *device) { d.Driver = "ena" }), "channels", Warn, "ena refuses", "ethtool -L eth0 combined 4"},
 		{"half of ena's", stopped, on(func(d *device) { d.Driver, d.Channels = "ena", channels{"combined", 4, 8} }), "channels", OK, "4, for 8", ""},
+		{"enough", well, on(func(d *device) { d.Channels = channels{"combined", 8, 16} }), "channels", OK, "8, for 8", ""},
 		{"untold", well, on(func(d *device) { d.Channels = channels{} }), "channels", OK, "does not tell", ""},
 		{"few of a tap", stopped, both(of("tuntap", "tun"), on(func(d *device) { d.Channels = channels{"rx", 1, 8} })), "channels", OK, "of no account", ""},
 		{"stripped", well, both(feature("rx-vlan-hw-parse", true), on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}, {"eth0.20", "vlan"}} })),
