@@ -88,7 +88,7 @@ func (p *patient) print(line string) string {
 	p.t.Helper()
 	out, err := p.shell(line)
 	if err != nil {
-		p.t.Fatalf("%s: %v", line, err)
+		p.t.Fatalf("%s: %v\n%s", line, err, out)
 	}
 	return out
 }

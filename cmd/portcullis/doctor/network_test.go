@@ -54,6 +54,7 @@ func TestPortcullis(t *testing.T) {
 	const up = "up --config " + conf + " eth0"
 	runAll(t, []testcase{
 		{"broken", well, func(s *situation) { s.options.PolicyErr = errors.New("fw.yaml:1:2: no\nfw.yaml:2:2: nor this") }, "policy", Fail, "fw.yaml:1:2: no (and 1 more)", ""},
+		{"unreadable", well, func(s *situation) { s.options.PolicyErr = fs.ErrPermission }, "policy", Note, conf + ": not seen without root", "sudo portcullis doctor"},
 		{"none", well, func(s *situation) { s.options.BuiltIn = true }, "policy", OK, "sshd", ""},
 		{"disabled", well, file(enabled, ""), "boot", Note, "nothing puts the filter up", "systemctl enable portcullis.service"},
 		{"not installed", well, both(file(enabled, ""), file("usr/lib/systemd/system/portcullis.service", "")), "boot", Note, "not installed", ""},

@@ -15,6 +15,7 @@ import (
 // policy examines the policy file.
 func (e *examination) policy() {
 	switch {
+	case e.unseen("policy", e.Config, e.PolicyErr):
 	case e.PolicyErr != nil:
 		lines := strings.Split(strings.TrimSpace(e.PolicyErr.Error()), "\n")
 		more := ""
