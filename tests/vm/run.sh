@@ -24,7 +24,7 @@ host		tests/host		./test -test.run '$RUN'
 virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
 differential	tests/differential	./test -test.run '$RUN' -packets 10000
 cli		tests/cli		./test -test.run '$RUN'
-doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not)'
+doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not|large)'
 bench		tests/bench		modprobe pktgen && ./test -test.run '$RUN' -test.skip '^Test[^G]'
 "
 PACKAGES=${PACKAGES:-$(awk '{ print $1 }' <<<"$suites")}
