@@ -101,7 +101,7 @@ func TestAudit(t *testing.T) {
 		p.tcp(address)
 	}
 	// 40000 is a port of clients; 60001 is one too, but open.
-	for _, address := range []string{"0.0.0.0:53", "127.0.0.53:54", "0.0.0.0:68", "[::]:546", "0.0.0.0:40000", "0.0.0.0:60001"} {
+	for _, address := range []string{"0.0.0.0:53", "127.0.0.53:54", "0.0.0.0:68", "[::]:546", "0.0.0.0:40000", "0.0.0.0:60001", "0.0.0.0:61500", "0.0.0.0:5432"} {
 		p.udp(address)
 	}
 	p.listen(unix.SOCK_DGRAM, unix.IPPROTO_UDP, "0.0.0.0:55", "lo")
@@ -111,13 +111,20 @@ func TestAudit(t *testing.T) {
 		p.listen(unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE, "[::]:7001", "")
 		udplite = []string{"closed 7000/udplite [*] [] []", "closed 7001/udplite [*] [] []"}
 	}
-	p.Server.Do(t, func() error { // neither a client nor a connection of a server listens
-		c, err := net.Dial("tcp", "127.0.0.1:80")
-		if err == nil {
-			t.Cleanup(func() { c.Close() })
-		}
-		return err
-	})
+	for network, local := range map[string]string{"tcp": "127.0.0.1:1234", "udp": "192.0.2.1:1234"} { // a client does not listen
+		p.Server.Do(t, func() error {
+			at := netip.MustParseAddrPort(local)
+			var from net.Addr = net.TCPAddrFromAddrPort(at)
+			if network == "udp" {
+				from = net.UDPAddrFromAddrPort(at)
+			}
+			c, err := (&net.Dialer{LocalAddr: from}).Dial(network, at.Addr().String()+":80")
+			if err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+			return err
+		})
+	}
 
 	want := append(udplite,
 		"open 80/tcp [*] [*] [80/tcp]",
@@ -126,6 +133,8 @@ func TestAudit(t *testing.T) {
 		"unused 443/tcp [] [192.0.2.7] [443/tcp from 192.0.2.7]",
 		"closed 5432/tcp [*] [] []",
 		"closed 53/udp [*] [] []",
+		"closed 5432/udp [*] [] []",
+		"closed 61500/udp [*] [] []",
 		"closed 546/udp [*] [] []",
 		"open 60001/udp [*] [*] [60000-61000/udp]",
 	)
@@ -149,6 +158,8 @@ func TestAudit(t *testing.T) {
 		"open 22/tcp [192.0.2.1 2001:db8::1] [192.0.2.0/24 2001:db8::/32] [22/tcp from 192.0.2.0/24 22/tcp from 2001:db8::/32]",
 		"open 5432/tcp [*] [*] [5432/tcp]",
 		"closed 53/udp [*] [] []",
+		"closed 5432/udp [*] [] []",
+		"closed 61500/udp [*] [] []",
 		"open 546/udp [*] [fe80::/10] [546/udp from fe80::/10]",
 		"open 60001/udp [*] [*] [60000-61000/udp]",
 	)...)

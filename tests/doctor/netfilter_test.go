@@ -44,6 +44,8 @@ func TestPublished(t *testing.T) {
 			"iptables -t nat -A WEB -j DNAT --to-destination 172.17.0.2"}, []string{"tcp 82-82 any 172.17.0.2"}},
 		{"no port", []string{"iptables -t nat -A PREROUTING -d 192.0.2.9 -j DNAT --to-destination 172.17.0.2"}, nil},
 		{"not that port", []string{"iptables -t nat -A PREROUTING -p tcp ! --dport 22 -j DNAT --to-destination 172.17.0.2"}, nil},
+		{"not that address", []string{"iptables -t nat -A PREROUTING ! -d 192.0.2.9/32 -p tcp --dport 83 -j DNAT --to-destination 172.17.0.2"},
+			[]string{"tcp 83-83 any 172.17.0.2"}},
 		{"other hooks", []string{"iptables -t nat -A OUTPUT -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80", "iptables -t nat -A POSTROUTING -j MASQUERADE"}, nil},
 		{"nft", append(chain, nft+"fib daddr type local tcp dport 8443 counter dnat ip to 172.18.0.2:443",
 			nft+"ip6 daddr 2001:db8::1 udp dport 443 dnat ip6 to '[fd00::3]:443'"),
