@@ -64,14 +64,14 @@ type destroyRequest struct {
 	flow *maps.Flow
 }
 
-const destroyRequestLen = 56
+const diagRequestLen = 56 // struct inet_diag_req_v2
 
 // Len implements nl.NetlinkRequestData.
-func (r *destroyRequest) Len() int { return destroyRequestLen }
+func (r *destroyRequest) Len() int { return diagRequestLen }
 
 // Serialize implements nl.NetlinkRequestData.
 func (r *destroyRequest) Serialize() []byte {
-	b := make([]byte, destroyRequestLen)
+	b := make([]byte, diagRequestLen)
 	b[0] = unix.AF_INET
 	if r.flow.Local.Addr().Is6() {
 		b[0] = unix.AF_INET6

@@ -5,11 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,26 +33,9 @@ func SSHPorts() ([]uint16, error) {
 			}
 		}
 	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/comm")
-	for _, comm := range processes {
-		name, err := os.ReadFile(comm)
-		if err != nil || strings.TrimSpace(string(name)) != "sshd" {
-			continue
-		}
-		fds, _ := filepath.Glob(filepath.Dir(comm) + "/fd/*")
-		for _, fd := range fds {
-			target, err := os.Readlink(fd)
-			if err != nil {
-				continue
-			}
-			inode, ok := strings.CutPrefix(target, "socket:[")
-			if !ok {
-				continue
-			}
-			number, _ := strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 32)
-			if port, ok := byInode[uint32(number)]; ok {
-				ports = append(ports, port)
-			}
+	for inode, processes := range socketOwners() {
+		if port, ok := byInode[inode]; ok && slices.Contains(processes, "sshd") {
+			ports = append(ports, port)
 		}
 	}
 	slices.Sort(ports)

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package audit compares the sockets that listen on this host, and the ports
+// that it publishes for containers, with what a policy opens.
+package audit
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// State is how a port, or a rule, stands.
+type State string
+
+// The states.
+const (
+	Open   State = "open"   // something listens, and a rule lets others come
+	Closed State = "closed" // something listens, and nobody can come
+	Unused State = "unused" // a rule, and nobody listens
+)
+
+// Entry is a port on which something listens, or a rule that nothing uses.
+type Entry struct {
+	State     State    `json:"state"`
+	Port      string   `json:"port"`      // as a rule writes it; of an unused rule what it opens
+	Addresses []string `json:"addresses"` // that it listens on; * is all of this host
+	Processes []string `json:"processes"` // or what it is published for
+	Rules     []string `json:"rules"`     // that open it
+	From      []string `json:"from"`      // who may come; empty is nobody, * anyone
+	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
+}
+
+// Input is what is compared.
+type Input struct {
+	Policy    *policy.Policy
+	Listeners []loader.Listener
+	Published []netfilter.Published
+	Local     []netip.Addr // the addresses of this host
+	Loopback  int          // the index of its loopback interface
+	Ephemeral [2]uint16    // the ports that the kernel gives to clients, first and last
+}
+
+// service is a port on which something listens.
+type service struct {
+	protocol    policy.Protocol
+	first, last uint16
+	addresses   []string
+	processes   []string
+}
+
+// Compare lists the ports: those that are closed, those that are open, and the rules that nothing uses.
+func Compare(in Input) (entries []Entry) {
+	used := map[int]bool{}
+	for _, s := range in.services() {
+		entry := Entry{State: Closed, Port: s.text(), Addresses: s.addresses, Processes: s.processes, Rules: []string{}, From: []string{}}
+		if in.Policy.Input == policy.Accept {
+			entry.State, entry.From = Open, []string{"*"}
+		}
+		for i, r := range in.Policy.Open {
+			if !covers(r, s) {
+				continue
+			}
+			used[i] = true
+			entry.State = Open
+			entry.Rules = append(entry.Rules, r.String())
+			entry.From = append(entry.From, sources(r)...)
+		}
+		if slices.Contains(entry.From, "*") {
+			entry.From = []string{"*"}
+		}
+		if entry.State == Closed {
+			if in.client(s) {
+				continue
+			}
+			entry.Fix = "portcullis open " + opens(s)
+		}
+		entries = append(entries, entry)
+	}
+	for i, r := range in.Policy.Open {
+		if used[i] {
+			continue
+		}
+		ports := make([]string, len(r.Ports))
+		for i, p := range r.Ports {
+			ports[i] = p.String()
+		}
+		entries = append(entries, Entry{State: Unused, Port: strings.Join(ports, ","), Addresses: []string{}, Processes: []string{},
+			Rules: []string{r.String()}, From: sources(r), Fix: "portcullis close " + quote(r.String())})
+	}
+	order := []State{Closed, Open, Unused}
+	slices.SortStableFunc(entries, func(a, b Entry) int { return slices.Index(order, a.State) - slices.Index(order, b.State) })
+	return entries
+}
+
+// services lists what others could reach, one entry a port, in order.
+func (in *Input) services() (list []service) {
+	add := func(s service) {
+		for i := range list {
+			if l := &list[i]; l.protocol == s.protocol && l.first == s.first && l.last == s.last {
+				l.addresses = append(l.addresses, s.addresses...)
+				l.processes = append(l.processes, s.processes...)
+				return
+			}
+		}
+		list = append(list, s)
+	}
+	for _, l := range in.Listeners {
+		if l.Local.Addr().IsLoopback() || l.Interface != 0 && l.Interface == in.Loopback {
+			continue
+		}
+		address := l.Local.Addr().String()
+		if l.Local.Addr().IsUnspecified() {
+			address = "*"
+		}
+		add(service{l.Protocol, l.Local.Port(), l.Local.Port(), []string{address}, l.Processes})
+	}
+	for _, p := range in.Published {
+		if address, ok := in.reachable(p.Destination); ok {
+			add(service{p.Protocol, p.First, p.Last, []string{address}, []string{"to " + p.To}})
+		}
+	}
+	slices.SortFunc(list, func(a, b service) int {
+		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.first, b.first), cmp.Compare(a.last, b.last))
+	})
+	for i := range list {
+		for _, texts := range []*[]string{&list[i].addresses, &list[i].processes} {
+			slices.Sort(*texts)
+			*texts = append([]string{}, slices.Compact(*texts)...)
+		}
+	}
+	return list
+}
+
+// reachable tells whether a published address is one of this host that others can reach.
+func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
+	if !p.IsValid() || p.Bits() == 0 {
+		return "*", true
+	}
+	for _, a := range in.Local {
+		if p.Contains(a) && !a.IsLoopback() {
+			return p.Addr().String(), true
+		}
+	}
+	return "", false
+}
+
+// client tells a socket that waits for answers, as far as that can be seen: the answers of DHCPv4 servers pass without
+// a rule, and a UDP port of those that the kernel hands out belongs to somebody who has asked for none.
+func (in *Input) client(s service) bool {
+	const dhcp = 68
+	return s.protocol == policy.UDP && (s.first == dhcp || s.first >= in.Ephemeral[0] && s.first <= in.Ephemeral[1])
+}
+
+func (s service) ports() policy.PortRange {
+	return policy.PortRange{Protocol: s.protocol, First: s.first, Last: s.last}
+}
+
+func (s service) text() string { return s.ports().String() }
+
+// opens is the rule to propose. DHCPv6 servers answer from their link-local address.
+func opens(s service) string {
+	const dhcpv6 = 546
+	if s.protocol == policy.UDP && s.first == dhcpv6 {
+		return quote(s.text() + " from fe80::/10")
+	}
+	return s.text()
+}
+
+// covers tells whether a rule opens some of the ports.
+func covers(r policy.Rule, s service) bool {
+	return r.Overlaps(policy.Rule{Ports: []policy.PortRange{s.ports()}})
+}
+
+func sources(r policy.Rule) []string {
+	if r.Anyone() {
+		return []string{"*"}
+	}
+	_, from, _ := strings.Cut(r.String(), " from ")
+	return strings.Split(from, ",")
+}
+
+// quote makes one word of a rule for a shell.
+func quote(rule string) string {
+	if strings.Contains(rule, " ") {
+		return "'" + rule + "'"
+	}
+	return rule
+}

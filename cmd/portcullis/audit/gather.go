@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// Gather asks the kernel for all that is compared but the policy. Without root it does not know what is published, and
+// says so by an error that goes with the rest.
+func Gather() (*Input, error) {
+	in := &Input{}
+	var err error
+	if in.Listeners, err = loader.Listeners(); err != nil {
+		return nil, err
+	}
+	if lo, err := net.InterfaceByName("lo"); err == nil {
+		in.Loopback = lo.Index
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			in.Local = append(in.Local, p.Addr())
+		}
+	}
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &in.Ephemeral[0], &in.Ephemeral[1])
+	}
+	ruleset, err := netfilter.Read()
+	in.Published = ruleset.Published
+	return in, err
+}

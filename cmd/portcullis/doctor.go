@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	verbose := false
+	cmd := &cobra.Command{
+		Use:   "doctor [IFACE...]",
+		Short: "Find what would stop or slow the filter",
+		Long: `Find what would stop or slow the filter on this host, before it is up or while it runs,
+each with the command that mends it. It looks at the interfaces named, or at those that
+"portcullis up" would filter, and changes nothing.
+
+  fail  stops the filter: it exits with 1
+  warn  slows it, or makes it do less than was meant
+  note  is worth knowing
+
+Without root it says what it could not see.`,
+		Example: `  portcullis doctor
+  portcullis doctor -v eth1
+  portcullis doctor -o json | jq -r '.checks[] | select(.verdict == "warn") | .fix[]'`,
+		GroupID:           "more",
+		ValidArgsFunction: a.completeInterfaces,
+		RunE:              func(_ *cobra.Command, args []string) error { return a.doctor(args, verbose) },
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "a line for what is well, too")
+	return cmd
+}
+
+// doctorView is what doctor found, in JSON.
+type doctorView struct {
+	Stopped    bool           `json:"stopped"` // there is a fail among the checks
+	Interfaces []string       `json:"interfaces"`
+	Checks     []doctor.Check `json:"checks"`
+}
+
+func (a *app) doctor(named []string, verbose bool) error {
+	o := doctor.Options{PinPath: a.pinPath}
+	var filtered []string
+	if a.privileged() != nil {
+		o.FilterErr = fs.ErrPermission
+	} else if f, err := a.firewall.Open(a.pinPath); err != nil {
+		o.FilterErr = err
+	} else {
+		defer f.Close()
+		if o.Running, err = f.Status(); err != nil {
+			return err
+		}
+		if _, drift := compare(o.Running); drift != "" {
+			o.Running.Warnings = append(o.Running.Warnings, drift)
+		}
+		filtered = a.recall()
+	}
+	var configured []string
+	if o.Policy, o.BuiltIn, o.PolicyErr = a.wanted(); o.PolicyErr == nil {
+		configured = o.Policy.Interfaces
+	}
+	if o.Running != nil {
+		o.Policy = o.Running.Policy
+	}
+	o.Config = a.config
+	o.Interfaces, o.InterfaceErr = a.interfaces(named, configured, filtered)
+	o.Default, _ = a.firewall.DefaultInterface()
+
+	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
+	failed := len(namesOf(view.Checks, doctor.Fail))
+	view.Stopped = failed > 0
+	err := a.print(view, func() { a.printChecks(view.Checks, verbose) })
+	if err == nil && failed > 0 {
+		err = errors.New(count(failed, "thing stops the filter here", "things stop the filter here"))
+	}
+	return err
+}
+
+const textWidth = 100 // of a sentence, before it goes on in the next line
+
+// printChecks prints each group: in one line what is well, then what is not.
+func (a *app) printChecks(checks []doctor.Check, verbose bool) {
+	width := 0
+	for _, c := range checks {
+		width = max(width, len(c.Name))
+	}
+	indent := strings.Repeat(" ", len("  fail  ")+width+2)
+	for first := 0; first < len(checks); {
+		group := checks[first:]
+		for i, c := range group {
+			if c.Group != group[0].Group {
+				group = group[:i]
+				break
+			}
+		}
+		if first > 0 {
+			a.printf("\n")
+		}
+		first += len(group)
+		a.printf("%s\n", group[0].Group)
+		if well := namesOf(group, doctor.OK); len(well) > 0 && !verbose {
+			a.printf("  %-4s  %s\n", doctor.OK, strings.Join(well, ", "))
+		}
+		for _, c := range group {
+			if c.Verdict == doctor.OK && !verbose {
+				continue
+			}
+			a.printf("  %-4s  %-*s  %s\n", c.Verdict, width, c.Name, strings.Join(wrap(c.Text, textWidth), "\n"+indent))
+			for _, command := range c.Fix {
+				a.printf("%s  %s\n", indent, command)
+			}
+		}
+	}
+	stops, slows := len(namesOf(checks, doctor.Fail)), len(namesOf(checks, doctor.Warn))
+	switch {
+	case stops > 0: // run says so
+	case slows > 0:
+		a.printf("\nnothing stops the filter here; %s\n", count(slows, "warning", "warnings"))
+	default:
+		a.printf("\nnothing stops the filter here\n")
+	}
+}
+
+func namesOf(checks []doctor.Check, v doctor.Verdict) (names []string) {
+	for _, c := range checks {
+		if c.Verdict == v {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// wrap breaks a sentence into lines.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}

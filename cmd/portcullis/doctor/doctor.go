@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package doctor finds what would stop or slow the filter on this host, and
+// names the command that mends it. It looks, and changes nothing.
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Verdict says what a check has found.
+type Verdict string
+
+// The verdicts.
+const (
+	OK   Verdict = "ok"
+	Note Verdict = "note" // worth knowing
+	Warn Verdict = "warn" // slows the filter, or makes it do less than was meant
+	Fail Verdict = "fail" // stops it
+)
+
+// Check is one thing that was looked at.
+type Check struct {
+	Group   string   `json:"group"` // host, an interface, network or portcullis
+	Name    string   `json:"name"`
+	Verdict Verdict  `json:"verdict"`
+	Text    string   `json:"text"` // what it means here, in a sentence
+	Fix     []string `json:"fix"`  // the commands that mend it, in order
+}
+
+// Options says what is examined.
+type Options struct {
+	PinPath      string
+	Config       string
+	Files        fs.FS    // the root of the file system, if it is not this host's
+	Interfaces   []string // that are, or would be, filtered
+	InterfaceErr error    // why there are none
+	Default      string   // the interface of the default route, or ""
+
+	Policy    *policy.Policy // in force, or else what the next up puts in force; nil when there is none
+	BuiltIn   bool           // there is no file
+	PolicyErr error
+
+	Running   *loader.Status // nil when nothing runs
+	FilterErr error          // why nothing runs
+}
+
+// Examine makes all checks.
+func Examine(o Options) []Check {
+	if o.Files == nil {
+		o.Files = os.DirFS("/")
+	}
+	e := &examination{Options: o, files: files{o.Files}}
+	e.group = "host"
+	e.host(e.probe())
+	for _, name := range o.Interfaces {
+		e.group = name
+		d, err := inspect(name, o.PinPath)
+		if err != nil {
+			e.fail("device", "%s", err)
+			continue
+		}
+		d.Mode = e.modeOf(name)
+		e.device(d)
+	}
+	e.group = "network"
+	e.forwarding(bridges())
+	ruleset, err := netfilter.Read()
+	e.netfilter(ruleset, err)
+	e.conntrack()
+	e.services()
+	e.group = "portcullis"
+	if o.InterfaceErr != nil {
+		e.fail("interfaces", "%s", o.InterfaceErr)
+	}
+	e.policy()
+	e.unit()
+	e.filter()
+	return e.checks
+}
+
+// examination is one run of the doctor.
+type examination struct {
+	Options
+	files  files
+	group  string
+	checks []Check
+}
+
+func (e *examination) add(v Verdict, name, format string, args []any) *Check {
+	e.checks = append(e.checks, Check{Group: e.group, Name: name, Verdict: v, Text: fmt.Sprintf(format, args...), Fix: []string{}})
+	return &e.checks[len(e.checks)-1]
+}
+
+func (e *examination) ok(name, format string, args ...any) *Check {
+	return e.add(OK, name, format, args)
+}
+
+func (e *examination) note(name, format string, args ...any) *Check {
+	return e.add(Note, name, format, args)
+}
+
+func (e *examination) warn(name, format string, args ...any) *Check {
+	return e.add(Warn, name, format, args)
+}
+
+func (e *examination) fail(name, format string, args ...any) *Check {
+	return e.add(Fail, name, format, args)
+}
+
+// fix says what to type.
+func (c *Check) fix(commands ...string) { c.Fix = commands }
+
+// portcullis is a command line of ours, with the pin path that this one was given.
+func (e *examination) portcullis(args string) string {
+	command := "portcullis "
+	if e.PinPath != loader.DefaultPinPath && e.PinPath != "" {
+		command += "--pin-path " + e.PinPath + " "
+	}
+	return command + args
+}
+
+// up is the command that puts the policy in force on an interface.
+func (e *examination) up(args string) string {
+	command := e.portcullis("up")
+	if e.Running == nil && e.Config != "" && !e.BuiltIn {
+		command += " --config " + e.Config
+	}
+	return strings.TrimSpace(command + " " + args)
+}
+
+// modeOf tells in which mode an interface is filtered, and "" when it is not.
+func (e *examination) modeOf(name string) loader.Mode {
+	if e.Running != nil {
+		for _, i := range e.Running.Interfaces {
+			if i.Name == name && i.Present {
+				return i.Mode
+			}
+		}
+	}
+	return ""
+}
+
+// unseen notes what cannot be looked at without root, and tells whether that is so.
+func (e *examination) unseen(name, what string, err error) bool {
+	if !errors.Is(err, fs.ErrPermission) {
+		return false
+	}
+	e.note(name, "%s: not seen without root", what).fix("sudo " + e.portcullis("doctor"))
+	return true
+}
+
+// files reads the file systems in which the kernel and the distribution tell of themselves.
+type files struct{ fs.FS }
+
+// line returns the first line of a file, and false when there is none.
+func (f files) line(path string) (string, bool) {
+	text, err := fs.ReadFile(f, path)
+	first, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(first), err == nil
+}
+
+// exists tells whether anything has a name that matches.
+func (f files) exists(patterns ...string) bool {
+	for _, pattern := range patterns {
+		if found, err := fs.Glob(f, pattern); err == nil && len(found) > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// device examines one interface.
+func (e *examination) device(d *device) {
+	e.kind(d)
+	e.native(d)
+	e.mtu(d)
+	e.offloads(d)
+	e.channels(d)
+	e.stacked(d)
+	e.hooks(d)
+}
+
+func (e *examination) kind(d *device) {
+	switch {
+	case d.MasterKind == "bridge":
+		e.warn("device", "%s is a port of the bridge %s: what goes to the bridge's own addresses is filtered on %s", d.Name, d.Master, d.Master).
+			fix(e.up(d.Master))
+	case d.MasterKind == "bond" || d.MasterKind == "team":
+		e.warn("device", "%s is a port of %s, which has the addresses and gets the packets of all its ports", d.Name, d.Master).
+			fix(e.up(d.Master))
+	case d.Kind == "vlan" && d.Parent != "":
+		e.note("device", "%s is a VLAN on %s, where XDP can filter it together with all else that comes in there", d.Name, d.Parent).
+			fix(e.up(d.Parent))
+	case !d.Up:
+		e.note("device", "%s is down", d.Name).fix("ip link set dev " + d.Name + " up")
+	case d.Kind == "device":
+		e.ok("device", "driver %s", d.Driver)
+	default:
+		e.ok("device", "a device of kind %s", d.Kind)
+	}
+}
+
+// native examines whether the driver takes XDP at all, and at what price.
+func (e *examination) native(d *device) {
+	gro, changeable := d.on("rx-gro-hw")
+	switch {
+	case d.Mode == loader.ModeGeneric:
+		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is dear; TC does not").
+			fix(e.portcullis("down "+d.Name), e.up(d.Name+" --mode tc"))
+	case d.Kind == "veth" && d.Mode == loader.ModeTC:
+		e.ok("xdp", "TC filters, which leaves the other end of the veth pair its segmentation offload")
+	case d.Kind == "veth":
+		check := e.note("xdp", "native XDP on veth turns off segmentation offload of the other end, and bulk TCP drops to a quarter; TC leaves it on")
+		if d.Mode == loader.ModeNative {
+			check.fix(e.portcullis("down "+d.Name), e.up(d.Name+" --mode tc"))
+		} else {
+			check.fix(e.up(d.Name + " --mode tc"))
+		}
+	case d.Mode == loader.ModeNative:
+		e.ok("xdp", "native XDP filters")
+	case !d.native() && d.Kind == "device":
+		e.note("xdp", "the driver %s has no native XDP: TC filters, which costs more a dropped packet", d.Driver)
+	case !d.native():
+		e.note("xdp", "a %s has no native XDP: TC filters", d.Kind)
+	case d.Driver == "virtio_net" && gro && !changeable: // virtnet_xdp_set, drivers/net/virtio_net.c
+		e.note("xdp", "the hypervisor merges segments and has no switch for it, so virtio_net refuses native XDP and TC filters: "+
+			"let it offer ctrl_guest_offloads, or turn guest_tso4, guest_tso6 and guest_ufo off there")
+	case !d.XDPKnown:
+		e.ok("xdp", "the driver %s has native XDP", d.Driver)
+	default:
+		e.ok("xdp", "the driver takes native XDP")
+	}
+}
+
+// linearMTU is the largest MTU with which a frame still fits one page for every driver: ena's and mlx5's limit;
+// virtio_net and veth take a few bytes more. A driver that asks for less says so when it refuses.
+const linearMTU = 3498
+
+func (e *examination) mtu(d *device) {
+	switch {
+	case d.MTU <= linearMTU:
+		e.ok("mtu", "a frame of %d bytes fits one page", d.MTU)
+	case !d.native() || d.Mode != "":
+		e.ok("mtu", "%d", d.MTU)
+	case !d.XDPKnown || d.XDP&xdpFrags != 0:
+		e.ok("mtu", "%d takes multi-buffer XDP, which the driver is asked for", d.MTU)
+	default:
+		e.warn("mtu", "with an MTU of %d the driver refuses native XDP, since a frame does not fit one page: TC filters", d.MTU).
+			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, linearMTU))
+	}
+}
+
+// offloads examines what keeps drivers from native XDP.
+func (e *examination) offloads(d *device) {
+	lro, changeable := d.on("rx-lro")
+	switch {
+	case !lro:
+		e.ok("lro", "large receive offload is off")
+	case d.Mode == loader.ModeNative:
+		e.ok("lro", "the driver filters in native XDP beside it")
+	case changeable:
+		e.warn("lro", "drivers refuse native XDP with large receive offload, and TC would filter").fix("ethtool -K " + d.Name + " lro off")
+	default:
+		e.warn("lro", "large receive offload is on and cannot be turned off, so the driver refuses native XDP and TC filters")
+	}
+	gro, changeable := d.on("rx-gro-hw")
+	switch {
+	case !gro || !d.native() || d.Mode == loader.ModeNative:
+		e.ok("gro-hw", "nothing is merged before XDP")
+	case d.Driver == "virtio_net":
+		e.ok("gro-hw", "virtio_net turns its own off, where it can")
+	case changeable:
+		e.warn("gro-hw", "drivers refuse native XDP with GRO in hardware, and TC would filter").fix("ethtool -K " + d.Name + " rx-gro-hw off")
+	default:
+		e.warn("gro-hw", "GRO in hardware is on and cannot be turned off, so the driver refuses native XDP and TC filters")
+	}
+}
+
+func (e *examination) channels(d *device) {
+	c, most := d.Channels, d.Channels.Max
+	halved := (d.Driver == "ena" || d.Driver == "gve") && c.Kind == "combined" // they want a second queue for each with XDP
+	if halved {
+		most /= 2
+	}
+	set := func(n int) string { return fmt.Sprintf("ethtool -L %s %s %d", d.Name, c.Kind, n) }
+	switch {
+	case c.Max == 0:
+		e.ok("channels", "the driver does not tell of any")
+	case d.Kind != "device" && d.Mode != loader.ModeNative:
+		e.ok("channels", "of no account: the CPU that sends decides")
+	case halved && c.Now > most && d.Mode != loader.ModeNative:
+		e.warn("channels", "with more than half of its %d channels in use, %s refuses native XDP, and TC filters", c.Max, d.Driver).fix(set(max(most, 1)))
+	case c.Now < most && c.Now < d.CPUs:
+		e.warn("channels", "%d of %d CPUs decide on all packets, while the device has channels for %d", c.Now, d.CPUs, most).
+			fix(set(min(most, d.CPUs)))
+	default:
+		e.ok("channels", "%d, for %d CPUs", c.Now, d.CPUs)
+	}
+}
+
+// stacked examines the devices that get their packets from this one.
+func (e *examination) stacked(d *device) {
+	var vlans, macvlans []string
+	for _, s := range d.Stacked {
+		switch s.Kind {
+		case "vlan":
+			vlans = append(vlans, s.Name)
+		case "macvlan", "macvtap":
+			macvlans = append(macvlans, s.Name)
+		}
+	}
+	names := strings.Join(vlans, ", ")
+	stripped, changeable := d.on("rx-vlan-hw-parse")
+	switch {
+	case len(vlans) == 0:
+		e.ok("vlan", "no VLAN stands on it")
+	case stripped && d.Mode != loader.ModeTC && changeable:
+		e.note("vlan", "what comes in for %s is filtered here, by the same rules; the card takes the tags off first, so that the log shows none", names).
+			fix("ethtool -K " + d.Name + " rxvlan off")
+	default:
+		e.ok("vlan", "what comes in for %s is filtered here, by the same rules", names)
+	}
+	if len(macvlans) > 0 {
+		e.note("macvlan", "%s has a MAC address of its own, so its packets pass %s unfiltered", strings.Join(macvlans, ", "), d.Name).
+			fix(e.up(strings.Join(macvlans, " ")))
+	}
+}
+
+// hooks examines the programs of others.
+func (e *examination) hooks(d *device) {
+	if e.unseen("programs", "XDP and TC programs of others", d.HooksErr) {
+		return
+	}
+	if d.HooksErr != nil {
+		e.note("programs", "%s", d.HooksErr)
+		return
+	}
+	quiet := len(e.checks)
+	before := map[bool]*loader.Hook{} // what runs before ours, in and out
+	for i := range d.Hooks {
+		h := &d.Hooks[i]
+		out := strings.HasSuffix(h.Kind, "_out")
+		switch first := before[out]; {
+		case h.Ours && first != nil && first.Kind == "xdp":
+			e.note("programs", "%s runs before portcullis: what it takes does not get here", nameOf(first))
+		case h.Ours && first != nil:
+			e.warn("programs", "%s runs before portcullis, and may end the way of a packet there, unfiltered", nameOf(first)).
+				fix(e.portcullis("down "+d.Name), e.up(d.Name))
+		case h.Ours:
+		case h.Kind == "xdp" && d.Mode == "":
+			e.fail("programs", "%s has the XDP hook, so that \"up\" is refused: filter behind it, or take it off with \"ip link set dev %s xdp off\"", nameOf(h), d.Name).
+				fix(e.up(d.Name + " --mode tc"))
+		default:
+			before[out] = h
+		}
+	}
+	if d.Sockets > 0 {
+		e.note("programs", "%d AF_XDP sockets take packets here: what they send begins no flow, so that replies to it need an open port", d.Sockets)
+	}
+	if len(e.checks) == quiet {
+		e.ok("programs", "none of others stands before portcullis")
+	}
+}
+
+// nameOf names a program, and who has it.
+func nameOf(h *loader.Hook) string {
+	text := map[string]string{"xdp": "the XDP program", "tcx_in": "the TCX program", "tcx_out": "the TCX program",
+		"clsact_in": "the TC filter", "clsact_out": "the TC filter"}[h.Kind]
+	if h.Name != "" {
+		text += fmt.Sprintf(" %q", h.Name)
+	}
+	if h.Program != 0 {
+		text += fmt.Sprintf(" (id %d)", h.Program)
+	}
+	if len(h.Holders) > 0 {
+		text += " of " + strings.Join(h.Holders, ", ")
+	}
+	return text
+}

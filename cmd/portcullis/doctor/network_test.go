@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"errors"
+	"io/fs"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+func TestNetwork(t *testing.T) {
+	forwarding := func(forward policy.ForwardPolicy, bridges ...string) func(*situation) {
+		return func(s *situation) {
+			s.files["proc/sys/net/ipv6/conf/eth0/forwarding"], s.bridges = "1\n", bridges
+			s.options.Policy.Forward = forward
+		}
+	}
+	const up = "\nportcullis up --config " + conf + " eth0"
+	const replace = "sed -i 's/^forward:[^#]*/forward: established /' " + conf + up
+	enabled := func(name string) func(*situation) {
+		return file("etc/systemd/system/multi-user.target.wants/"+name+".service", "[Unit]\n")
+	}
+	runAll(t, []testcase{
+		{"containers", well, forwarding(policy.ForwardDrop, "docker0", "virbr0"), "forward", Warn, "docker0 (Docker), virbr0 (libvirt)", replace},
+		{"router", well, forwarding(policy.ForwardDrop), "forward", Note, "lets nothing through", replace},
+		{"no line in the file", well, both(forwarding(policy.ForwardDrop), file(conf[1:], "open: [ssh]\n")), "forward", Note, "",
+			"echo 'forward: established' >> " + conf + up},
+		{"no file", well, both(forwarding(policy.ForwardDrop), func(s *situation) {
+			r, _ := policy.ParseRule("ssh")
+			s.options.BuiltIn, s.options.Policy.Open = true, []policy.Rule{r}
+		}), "forward", Note, "", "mkdir -p /etc/portcullis\n" + `printf '%s\n' 'forward: established' 'open: ["ssh"]' > ` + conf + up},
+		{"established", well, forwarding(policy.ForwardEstablished, "docker0"), "forward", OK, "only answers", ""},
+		{"accept", well, forwarding(policy.ForwardAccept), "forward", Note, "everything", ""},
+		{"none", well, func(s *situation) { s.bridges = []string{"docker0"} }, "forward", OK, "forwards nothing", ""},
+		{"policy", well, func(s *situation) {
+			s.ruleset.Filters = []netfilter.Filter{{Owner: "iptables", Family: "ip", Table: "filter", Chain: "INPUT", Drops: true, Rules: 3, Remove: []string{"iptables -F"}}}
+		}, "netfilter", Warn, "iptables filters as well: chain INPUT of table ip filter drops by default, with 3 rules", "iptables -F"},
+		{"unseen", well, func(s *situation) { s.rulesErr = fs.ErrPermission }, "netfilter", Note, "not seen without root", "sudo portcullis doctor"},
+		{"half seen", well, func(s *situation) { s.rulesErr = errors.New("no iptables-legacy-save") }, "netfilter", Note, "no iptables-legacy-save", ""},
+		{"full", well, file("proc/sys/net/netfilter/nf_conntrack_count", "250000\n"), "conntrack", Warn, "250000 of at most 262144", "sysctl -w net.netfilter.nf_conntrack_max=524288"},
+		{"some", well, file("proc/sys/net/netfilter/nf_conntrack_count", "25\n"), "conntrack", OK, "25 connections", ""},
+		{"ufw", well, file("etc/ufw/ufw.conf", "ENABLED=yes\n"), "services", Note, "ufw", "ufw disable"},
+		{"nftables", well, enabled("nftables"), "services", Note, "nftables", "systemctl disable --now nftables"},
+		{"firewalld", well, enabled("firewalld"), "services", Note, "firewalld", "systemctl disable --now firewalld"},
+	})
+}
+
+func TestPortcullis(t *testing.T) {
+	const enabled = "etc/systemd/system/a.target.wants/portcullis.service"
+	const up = "up --config " + conf + " eth0"
+	runAll(t, []testcase{
+		{"broken", well, func(s *situation) { s.options.PolicyErr = errors.New("fw.yaml:1:2: no\nfw.yaml:2:2: nor this") }, "policy", Fail, "fw.yaml:1:2: no (and 1 more)", ""},
+		{"unreadable", well, func(s *situation) { s.options.PolicyErr = fs.ErrPermission }, "policy", Note, conf + ": not seen without root", "sudo portcullis doctor"},
+		{"none", well, func(s *situation) { s.options.BuiltIn = true }, "policy", OK, "sshd", ""},
+		{"disabled", well, file(enabled, ""), "boot", Note, "nothing puts the filter up", "systemctl enable portcullis.service"},
+		{"not installed", well, both(file(enabled, ""), file("usr/lib/systemd/system/portcullis.service", "")), "boot", Note, "not installed", ""},
+		{"without systemd", well, both(file(enabled, ""), file("run/systemd/system/x", "")), "boot", OK, "does not run systemd", ""},
+		{"not running", stopped, func(s *situation) { s.options.PinPath = "/sys/fs/bpf/x" }, "filter", Note, "every port is open", "portcullis --pin-path /sys/fs/bpf/x " + up},
+		{"other namespace", stopped, func(s *situation) { s.options.FilterErr = loader.ErrOtherNamespace }, "filter", Fail, "another network namespace",
+			"portcullis --pin-path /sys/fs/bpf/portcullis-NAME " + up},
+		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
+		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
+		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"the flow table was full"} }, "filter", Warn, "was full", ""},
+		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
+		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
+	})
+}
+
+func TestManagers(t *testing.T) {
+	for bridge, want := range map[string]string{"docker0": "Docker", "br-0123456789ab": "Docker", "br-lan": "", "br0": "", "virbr0": "libvirt", "podman1": "Podman", "cni0": "Kubernetes"} {
+		if got := managerOf(bridge); got != want {
+			t.Errorf("%s: %q, want %q", bridge, got, want)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// policy examines the policy file.
+func (e *examination) policy() {
+	switch {
+	case e.unseen("policy", e.Config, e.PolicyErr):
+	case e.PolicyErr != nil:
+		lines := strings.Split(strings.TrimSpace(e.PolicyErr.Error()), "\n")
+		more := ""
+		if len(lines) > 1 {
+			more = fmt.Sprintf(" (and %d more)", len(lines)-1)
+		}
+		e.fail("policy", "%s%s", lines[0], more)
+	case e.BuiltIn:
+		e.ok("policy", "there is no %s: \"up\" opens what an sshd listens on", e.Config)
+	default:
+		e.ok("policy", "%s is good", e.Config)
+	}
+}
+
+// unitName is the service that puts the filter up at boot.
+const unitName = "portcullis.service"
+
+func (e *examination) unit() {
+	installed := e.files.exists("usr/local/lib/systemd/system/"+unitName, "usr/lib/systemd/system/"+unitName,
+		"lib/systemd/system/"+unitName, "etc/systemd/system/"+unitName)
+	switch {
+	case !e.files.exists("run/systemd/system"):
+		e.ok("boot", "this host does not run systemd")
+	case e.files.exists("etc/systemd/system/*.wants/"+unitName, "etc/systemd/system/*.requires/"+unitName):
+		e.ok("boot", "%s is enabled", unitName)
+	case installed:
+		e.note("boot", "nothing puts the filter up at boot").fix("systemctl enable " + unitName)
+	default:
+		e.note("boot", "nothing puts the filter up at boot: %s is not installed", unitName)
+	}
+}
+
+// filter examines what runs.
+func (e *examination) filter() {
+	switch {
+	case e.Running != nil:
+		e.running()
+	case e.unseen("filter", "whether the filter runs", e.FilterErr):
+	case errors.Is(e.FilterErr, loader.ErrNotRunning):
+		e.note("filter", "it does not run: every port is open").fix(e.up(strings.Join(e.Interfaces, " ")))
+	case errors.Is(e.FilterErr, loader.ErrOtherNamespace):
+		other := *e
+		other.PinPath = path.Join(path.Dir(e.PinPath), "portcullis-"+e.namespace())
+		e.fail("filter", "%s", e.FilterErr).fix(other.up(strings.Join(e.Interfaces, " ")))
+	default:
+		e.fail("filter", "%s", e.FilterErr)
+	}
+}
+
+func (e *examination) running() {
+	var filtered []string
+	for _, i := range e.Running.Interfaces {
+		filtered = append(filtered, i.Name)
+	}
+	e.ok("filter", "it runs on %s", strings.Join(filtered, ", "))
+	for _, w := range e.Running.Warnings {
+		e.warn("filter", "%s", w)
+	}
+	for _, name := range append(slices.Clone(e.Interfaces), e.Default) {
+		if name != "" && !slices.Contains(filtered, name) {
+			filtered = append(filtered, name)
+			e.warn("filter", "%s is not filtered", name).fix(e.up(name))
+		}
+	}
+}

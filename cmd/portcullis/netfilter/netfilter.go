@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netfilter reads what netfilter does on this host beside Portcullis:
+// which chains filter what comes in as well, and which ports DNAT publishes.
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Ruleset is what is in force in this network namespace.
+type Ruleset struct {
+	Filters   []Filter
+	Published []Published
+}
+
+// Filter is a chain that drops some of what comes in.
+type Filter struct {
+	Family, Table, Chain string
+	Drops                bool // by default, as its policy
+	Rules                int
+	Owner                string   // iptables, nft, ufw, firewalld ...
+	Remove               []string // the commands that make it accept
+}
+
+// Published is a range of ports of this host that DNAT leads to somebody else.
+type Published struct {
+	Protocol    policy.Protocol
+	Destination netip.Prefix // the addresses of this host; the zero prefix is all of them
+	First, Last uint16
+	To          string // ADDRESS:PORT
+}
+
+// Read asks the kernel; this takes CAP_NET_ADMIN. What iptables-legacy has set nobody but its own tools can tell.
+func Read() (*Ruleset, error) {
+	r := &Ruleset{}
+	if err := r.readTables(); err != nil {
+		return r, fmt.Errorf("list the nftables ruleset: %w", err)
+	}
+	return r, r.readLegacy()
+}
+
+// filter enters a chain that drops, with the commands of whoever has made it.
+func (r *Ruleset) filter(f Filter) {
+	switch f.Owner {
+	case "ufw":
+		f.Remove = []string{"ufw disable"}
+	case "firewalld":
+		f.Remove = []string{"systemctl disable --now firewalld"}
+	case "nft":
+		chain := f.Family + " " + f.Table + " " + f.Chain
+		f.Remove = []string{"nft flush chain " + chain, "nft 'chain " + chain + " { policy accept; }'"}
+	default: // a tool of the iptables family
+		for _, command := range []string{"-P " + f.Chain + " ACCEPT", "-F " + f.Chain} {
+			f.Remove = append(f.Remove, f.Owner+" -t "+f.Table+" "+command)
+		}
+	}
+	r.Filters = append(r.Filters, f)
+}
+
+// match is what a rule, and those that led to it, ask of a packet.
+type match struct {
+	protocol    policy.Protocol // 0 is any
+	destination netip.Prefix
+	ports       [][2]uint16 // first and last
+}
+
+// publish enters a rule that rewrites destinations.
+func (r *Ruleset) publish(m match, to string) {
+	if policy.ProtocolIndex(m.protocol) < 0 {
+		return // all protocols, or one without ports: a host behind this one, not a service
+	}
+	for _, ports := range m.ports {
+		r.Published = append(r.Published, Published{m.protocol, m.destination, ports[0], ports[1], to})
+	}
+}
+
+var errNoTool = errors.New("there are tables of iptables-legacy, and no iptables-legacy-save to read them")

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Listener is a socket that waits for whoever comes.
+type Listener struct {
+	Protocol  policy.Protocol
+	Local     netip.AddrPort // the unspecified address: all of this host
+	Interface int            // the index of the only one that it listens on, or 0
+	Processes []string       // as far as they may be seen
+	inode     uint32
+}
+
+// Listeners lists the sockets of this network namespace that listen, those of the loopback among them.
+func Listeners() ([]Listener, error) {
+	var out []Listener
+	for _, protocol := range policy.Protocols {
+		if !protocolLoaded(protocol) {
+			continue // to ask would load it
+		}
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			found, err := listeners(protocol, family)
+			if errors.Is(err, unix.ENOENT) && (protocol == policy.TCP || protocol == policy.UDP) {
+				found, err = procListeners(protocol, family)
+			}
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, fmt.Errorf("list %s sockets: %w", protocol, err)
+			}
+			out = append(out, found...)
+		}
+	}
+	owners := socketOwners()
+	for i := range out {
+		out[i].Processes = owners[out[i].inode]
+	}
+	return out, nil
+}
+
+// protocolLoaded tells whether the kernel has a protocol in use.
+func protocolLoaded(p policy.Protocol) bool {
+	names := map[policy.Protocol]string{policy.SCTP: "SCTP", policy.UDPLite: "UDP-Lite"}
+	name, optional := names[p]
+	list, err := os.ReadFile("/proc/thread-self/net/protocols")
+	return !optional || err == nil && strings.Contains(string(list), "\n"+name+" ")
+}
+
+// listenRequest is struct inet_diag_req_v2 (linux/inet_diag.h) for a dump of sockets that may listen.
+type listenRequest struct {
+	protocol policy.Protocol
+	family   uint8
+}
+
+// Len implements nl.NetlinkRequestData.
+func (r *listenRequest) Len() int { return diagRequestLen }
+
+// Serialize implements nl.NetlinkRequestData.
+func (r *listenRequest) Serialize() []byte {
+	b := make([]byte, diagRequestLen)
+	b[0], b[1] = r.family, byte(r.protocol)
+	binary.NativeEndian.PutUint32(b[4:], 1<<netlink.TCP_LISTEN|1<<netlink.TCP_CLOSE)
+	return b
+}
+
+const diagMessageLen = 72 // struct inet_diag_msg
+
+func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddData(&listenRequest{protocol, family})
+	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, err
+	}
+	var out []Listener
+	for _, m := range messages {
+		if len(m) < diagMessageLen {
+			return nil, fmt.Errorf("the kernel answers with %d bytes, want %d", len(m), diagMessageLen)
+		}
+		address := m[8:24]
+		if family == unix.AF_INET {
+			address = m[8:12]
+		}
+		local, _ := netip.AddrFromSlice(address)
+		l := Listener{
+			Protocol:  protocol,
+			Local:     netip.AddrPortFrom(local.Unmap(), binary.BigEndian.Uint16(m[4:])),
+			Interface: int(binary.NativeEndian.Uint32(m[40:])),
+			inode:     binary.NativeEndian.Uint32(m[68:]),
+		}
+		if waits(protocol, m[1], binary.BigEndian.Uint16(m[6:]), l.Local.Port()) {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+// waits tells a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.
+func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
+	if protocol == policy.UDP || protocol == policy.UDPLite {
+		return remote == 0 && local != 0
+	}
+	return state == netlink.TCP_LISTEN
+}
+
+// procListeners is listeners from /proc/net, for kernels without sock_diag. It does not tell whose they are.
+func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
+	err = eachProcSocket(int(protocol), family, func(k *socket) {
+		if waits(protocol, k.state, k.remote.Port(), k.local.Port()) {
+			out = append(out, Listener{Protocol: protocol, Local: k.local})
+		}
+	})
+	return out, err
+}
+
+// socketOwners tells by the inode of a socket which processes hold it, of those that may be looked at.
+func socketOwners() map[uint32][]string {
+	owners := make(map[uint32][]string)
+	processes, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, comm := range processes {
+		name, err := os.ReadFile(comm)
+		if err != nil {
+			continue
+		}
+		process := strings.TrimSpace(string(name))
+		fds, _ := filepath.Glob(filepath.Dir(comm) + "/fd/*")
+		for _, fd := range fds {
+			target, err := os.Readlink(fd)
+			if err != nil {
+				continue
+			}
+			inode, ok := strings.CutPrefix(target, "socket:[")
+			if !ok {
+				continue
+			}
+			number, _ := strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 32)
+			if have := owners[uint32(number)]; !slices.Contains(have, process) {
+				owners[uint32(number)] = append(have, process)
+			}
+		}
+	}
+	return owners
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Support is what this kernel makes of the datapath.
+type Support struct {
+	Compiled bool  // by the JIT
+	Frags    error // why it takes no multi-buffer XDP program, which a large MTU needs
+}
+
+// Probe loads the programs as Up would, and lets go of them again. Nothing is attached, so no packet meets one. Where a
+// filter runs, its programs have been loaded, and it takes the smallest alone to tell whether they are compiled.
+func Probe(p *policy.Policy, running bool) (s Support, err error) {
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		return s, err
+	}
+	helpers := helpersOf(spec)
+	small := p.Clone()
+	small.MaxFlows = policy.MinMaxFlows
+	maps.Resize(spec, small)
+	set, err := maps.NewSet(spec, nil)
+	if err != nil {
+		return s, explain(err, helpers)
+	}
+	defer set.Close()
+	f := &factory{spec, set, btf.NewCache()}
+	tools, err := f.tools(p)
+	if err != nil {
+		return s, explain(err, helpers)
+	}
+	defer tools.Close()
+	info, err := tools.clock.Info()
+	if err != nil {
+		return s, err
+	}
+	size, err := info.JitedSize()
+	s.Compiled = err == nil && size > 0
+	if running {
+		return s, nil
+	}
+	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true, Forwarding: forwards()}
+	load := func(name string) error {
+		prog, err := f.load(name, &constants)
+		if err == nil {
+			prog.Close()
+		}
+		return err
+	}
+	for _, name := range []string{bpf.FirewallProgPortcullisXdp, bpf.FirewallProgPortcullisIn, bpf.FirewallProgPortcullisOut} {
+		if err := load(name); err != nil {
+			return s, explain(err, helpers)
+		}
+	}
+	constants.MultiBuffer = true
+	s.Frags = load(bpf.FirewallProgPortcullisXdp)
+	return s, nil
+}
+
+// HiddenMounts tells that this process has mounts that one of its ancestors has not, as under ip netns exec: a bpf
+// filesystem that it mounted would vanish with it.
+func HiddenMounts() bool { return hiddenMounts() }
+
+// helper is a function of the kernel that a program of some type calls.
+type helper struct {
+	program  ebpf.ProgramType
+	function asm.BuiltinFunc
+}
+
+func helpersOf(spec *ebpf.CollectionSpec) (out []helper) {
+	for _, prog := range spec.Programs {
+		for _, ins := range prog.Instructions {
+			h := helper{prog.Type, asm.BuiltinFunc(ins.Constant)}
+			if ins.IsBuiltinCall() && !slices.Contains(out, h) {
+				out = append(out, h)
+			}
+		}
+	}
+	return out
+}
+
+// explain adds to the verifier's words which of the kernel's helpers are not there.
+func explain(err error, helpers []helper) error {
+	var missing []string
+	for _, h := range helpers {
+		err := features.HaveProgramHelper(h.program, h.function)
+		if name := h.function.String(); errors.Is(err, ebpf.ErrNotSupported) && !slices.Contains(missing, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("this kernel has no %s: %w", strings.Join(missing, ", "), err)
+}
