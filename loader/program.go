@@ -4,6 +4,7 @@ package loader
 
 import (
 	"fmt"
+	"path/filepath"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -20,10 +21,13 @@ type factory struct {
 	spec  *ebpf.CollectionSpec
 	set   *maps.Set
 	cache *btf.Cache
+	spare string              // where programs to be used again are pinned, or ""
+	inSet map[ebpf.MapID]bool // the maps of set
 }
 
-// load loads one program. The specification stays as it is, so the next interface begins from the same.
-func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, error) {
+// load loads one program, or finds it among the spare's under the name of its pin. The specification stays as it is, so
+// the next interface begins from the same.
+func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
 	for other := range spec.Programs {
 		if other != name {
@@ -36,6 +40,9 @@ func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, e
 	if constants.MultiBuffer {
 		spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
+	if prog := f.reuse(pin, spec); prog != nil {
+		return prog, nil
+	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: f.set.Replacements(),
 		Cache:           f.cache,
@@ -47,6 +54,12 @@ func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, e
 	return coll.DetachProgram(name), nil
 }
 
+// What the tools are pinned as.
+const (
+	pinClock = "clock"
+	pinSweep = "sweep"
+)
+
 // tools are the programs that no interface runs: the sweep and the clock.
 type tools struct {
 	sweep, clock *ebpf.Program
@@ -56,10 +69,10 @@ type tools struct {
 func (f *factory) tools(p *policy.Policy) (t *tools, err error) {
 	t = &tools{}
 	constants := &maps.Constants{Policy: p}
-	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, constants); err != nil {
+	if t.clock, err = f.load(bpf.FirewallProgPortcullisClock, constants, pinClock); err != nil {
 		return nil, err
 	}
-	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, constants); err != nil {
+	if t.sweep, err = f.load(bpf.FirewallProgPortcullisSweep, constants, pinSweep); err != nil {
 		t.Close()
 		return nil, err
 	}
@@ -68,10 +81,10 @@ func (f *factory) tools(p *policy.Policy) (t *tools, err error) {
 
 func openTools(dir string) (t *tools, err error) {
 	t = &tools{}
-	if t.clock, err = ebpf.LoadPinnedProgram(dir+"/clock", nil); err != nil {
+	if t.clock, err = ebpf.LoadPinnedProgram(filepath.Join(dir, pinClock), nil); err != nil {
 		return nil, fmt.Errorf("open pinned program: %w", err)
 	}
-	if t.sweep, err = ebpf.LoadPinnedProgram(dir+"/sweep", nil); err != nil {
+	if t.sweep, err = ebpf.LoadPinnedProgram(filepath.Join(dir, pinSweep), nil); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("open pinned program: %w", err)
 	}
@@ -91,10 +104,23 @@ func (t *tools) runSweep(args *bpf.FirewallSweep) error {
 func (t *tools) announce() error { return t.runSweep(&bpf.FirewallSweep{}) }
 
 func (t *tools) pin(dir string) error {
-	if err := t.clock.Pin(dir + "/clock"); err != nil {
+	if err := pinProgram(t.clock, filepath.Join(dir, pinClock)); err != nil {
 		return err
 	}
-	return t.sweep.Pin(dir + "/sweep")
+	return pinProgram(t.sweep, filepath.Join(dir, pinSweep))
+}
+
+// pinProgram pins a program beside the pins that it has: a Program moves its own.
+func pinProgram(prog *ebpf.Program, path string) error {
+	clone, err := prog.Clone()
+	if err != nil {
+		return err
+	}
+	defer clone.Close()
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
 }
 
 func (t *tools) Close() {
