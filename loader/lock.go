@@ -3,8 +3,6 @@
 package loader
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -79,21 +77,31 @@ func leadsTo(path string, fd int) bool {
 		named.Dev == opened.Dev && named.Ino == opened.Ino
 }
 
-// holder names the process that holds the lock of a directory, as far as /proc tells.
+// holder names the process that holds the lock of a directory, as far as /proc tells. While one hands it on to the
+// next, neither is listed.
 func holder(dir string) string {
-	const unknown = "another process"
+	for range 5 {
+		if name := listedHolder(dir); name != "" {
+			return name
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "another process"
+}
+
+func listedHolder(dir string) string {
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) != nil {
-		return unknown
+		return ""
 	}
 	text, err := os.ReadFile("/proc/locks")
 	if err != nil {
-		return unknown
+		return ""
 	}
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+	for line := range strings.Lines(string(text)) {
 		// "1: FLOCK  ADVISORY  WRITE 708 00:1d:5 0 EOF"; who waits has an arrow in the second column.
-		fields := strings.Fields(lines.Text())
+		fields := strings.Fields(line)
 		if len(fields) < 6 || fields[1] != "FLOCK" || fields[5] != file {
 			continue
 		}
@@ -104,5 +112,5 @@ func holder(dir string) string {
 		words := strings.ReplaceAll(strings.TrimRight(string(command), "\x00"), "\x00", " ")
 		return fmt.Sprintf("process %s (%s)", fields[4], words)
 	}
-	return unknown
+	return ""
 }
