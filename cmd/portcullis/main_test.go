@@ -205,6 +205,8 @@ func TestCompletion(t *testing.T) {
 	complete("table\njson\n", "status", "-o", "")
 	complete("auto\nnative\ngeneric\ntc\n", "up", "--mode", "")
 	complete("up\n", "u")
+	complete("yaml\nyml\n", "apply", "")
+	complete("", "diff", "one.yaml", "")
 }
 
 type full struct{}
