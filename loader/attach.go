@@ -152,14 +152,7 @@ func (a *attachment) attach(prog *ebpf.Program, flags link.XDPAttachFlags) error
 		if err := a.replaceFilter(prog); err != nil {
 			return err
 		}
-		return replacePin(a.path(), func(path string) error {
-			clone, err := prog.Clone()
-			if err != nil {
-				return err
-			}
-			defer clone.Close()
-			return clone.Pin(path)
-		})
+		return replacePin(a.path(), func(path string) error { return pinProgram(prog, path) })
 	}
 	if err != nil {
 		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)

@@ -35,6 +35,9 @@ func Open(pinPath string) (*Filter, error) {
 		return nil, err
 	}
 	unlock, err := p.lock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (what was pinned at %s was just taken away)", ErrNotRunning, pinPath)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +80,21 @@ func open(p pins) (_ *Filter, err error) {
 		return nil, fmt.Errorf("%w: choose another --pin-path here than %s", ErrOtherNamespace, p.base)
 	}
 	return f, nil
+}
+
+// change takes the lock for a change to the filter, which may be another one by now than when f was opened.
+func (f *Filter) change() (unlock func(), err error) {
+	if unlock, err = f.pins.lock(); err != nil {
+		return nil, err
+	}
+	now, err := open(f.pins)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	f.Close()
+	*f = *now
+	return unlock, nil
 }
 
 // dead tells that every link has lost its interface, as when its network namespace is gone.
@@ -136,6 +154,17 @@ func (f *Filter) Policy() *policy.Policy {
 		p.Open = append(p.Open, r.Rule)
 	}
 	return p
+}
+
+// RuntimeRules returns the rules in force that are not in the file.
+func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
+	rules, err := f.set.Rules()
+	for _, r := range rules {
+		if r.Runtime {
+			out = append(out, r.Rule)
+		}
+	}
+	return out, err
 }
 
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
@@ -233,7 +262,7 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	unlock, err := f.pins.lock()
+	unlock, err := f.change()
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func (f *Filter) Sweep() (live, removed int, err error) {
 }
 
 func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
-	unlock, err := f.pins.lock()
+	unlock, err := f.change()
 	if err != nil {
 		return result, err
 	}

@@ -73,6 +73,8 @@ type Options struct {
 	Runtime    []policy.Rule // those of the policy's rules that are not in the file
 	Config     string        // the file that the policy comes from; later commands save to it
 
+	Replace bool // only in the place of what runs: else ErrNotRunning
+
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool
 }

@@ -23,18 +23,23 @@ const defaultBPFFS = "/sys/fs/bpf"
 //
 //	PIN/v1/maps/      state that outlives a policy
 //	PIN/v1/policy/    maps and programs of the policy in force
-//	PIN/v1/next/      the same of the policy that is being applied
+//	PIN/v1/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
+//	PIN/v1/spare/     the same of the policy before: see spare.go
+//	PIN/v1/gates/     what switches from the one policy to the other: see gates
 //	PIN/v1/links/IFACE/{xdp,tcx_in,tcx_out}             links
 //	PIN/v1/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
 	base string
 }
 
-func (p pins) root() string   { return filepath.Join(p.base, schema) }
-func (p pins) maps() string   { return filepath.Join(p.root(), "maps") }
-func (p pins) policy() string { return filepath.Join(p.root(), "policy") }
-func (p pins) next() string   { return filepath.Join(p.root(), "next") }
-func (p pins) links() string  { return filepath.Join(p.root(), "links") }
+func (p pins) root() string      { return filepath.Join(p.base, schema) }
+func (p pins) maps() string      { return filepath.Join(p.root(), "maps") }
+func (p pins) policy() string    { return filepath.Join(p.root(), "policy") }
+func (p pins) next() string      { return filepath.Join(p.root(), "next") }
+func (p pins) nextState() string { return filepath.Join(p.next(), "state") }
+func (p pins) spare() string     { return filepath.Join(p.root(), "spare") }
+func (p pins) gates() string     { return filepath.Join(p.root(), "gates") }
+func (p pins) links() string     { return filepath.Join(p.root(), "links") }
 
 // escape makes a name that bpffs takes: it reserves dots.
 func escape(name string) string {
@@ -146,22 +151,27 @@ func hiddenMounts() bool {
 }
 
 // lock waits until no other command changes what is pinned here, and returns the function that lets the next one.
-func (p pins) lock() (func(), error) {
-	dir, err := os.Open(p.base)
-	if err != nil {
-		return nil, err
-	}
+func (p pins) lock() (func(), error) { return Lock(p.base) }
+
+// claim makes the directories and takes the lock of them.
+func (p pins) claim() (unlock func(), err error) {
 	for {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
+		if err := p.prepare(); err != nil {
+			return nil, err
 		}
+		unlock, err = p.lock()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a down that held the lock took them away
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := p.prepare(); err != nil {
+			unlock()
+			return nil, err
+		}
+		return unlock, nil
 	}
-	if err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", p.base, err)
-	}
-	return func() { dir.Close() }, nil
 }
 
 // replacePin puts pin at path, in the place of what is there.

@@ -40,7 +40,7 @@ func Probe(p *policy.Policy, running bool) (s Support, err error) {
 		return s, explain(err, helpers)
 	}
 	defer set.Close()
-	f := &factory{spec, set, btf.NewCache()}
+	f := &factory{spec: spec, set: set, cache: btf.NewCache()}
 	tools, err := f.tools(p)
 	if err != nil {
 		return s, explain(err, helpers)
@@ -57,7 +57,7 @@ func Probe(p *policy.Policy, running bool) (s Support, err error) {
 	}
 	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true, Forwarding: forwards()}
 	load := func(name string) error {
-		prog, err := f.load(name, &constants)
+		prog, err := f.load(name, &constants, "")
 		if err == nil {
 			prog.Close()
 		}

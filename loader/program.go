@@ -22,10 +22,13 @@ type factory struct {
 	spec  *ebpf.CollectionSpec
 	set   *maps.Set
 	cache *btf.Cache
+	spare string              // where programs to be used again are pinned, or ""
+	inSet map[ebpf.MapID]bool // the maps of set
 }
 
-// load loads one program. The specification stays as it is, so the next interface begins from the same.
-func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, error) {
+// load loads one program, or finds it among the spare's under the name of its pin. The specification stays as it is, so
+// the next interface begins from the same.
+func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
 	for other := range spec.Programs {
 		if other != name {
@@ -37,6 +40,9 @@ func (f *factory) load(name string, constants *maps.Constants) (*ebpf.Program, e
 	}
 	if constants.MultiBuffer {
 		spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
+	if prog := f.reuse(pin, spec); prog != nil {
+		return prog, nil
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: f.set.Replacements(),
@@ -66,8 +72,8 @@ func (t *tools) each(do func(prog **ebpf.Program, name, pin string) error) error
 // tools loads them with the sizes that they have to know, and without HZ, which the clock is there to find out.
 func (f *factory) tools(p *policy.Policy) (*tools, error) {
 	t := &tools{}
-	err := t.each(func(prog **ebpf.Program, name, _ string) (err error) {
-		*prog, err = f.load(name, &maps.Constants{Policy: p})
+	err := t.each(func(prog **ebpf.Program, name, pin string) (err error) {
+		*prog, err = f.load(name, &maps.Constants{Policy: p}, pin)
 		return err
 	})
 	return t.orClose(err)
@@ -115,7 +121,20 @@ func run[T any](prog *ebpf.Program, args *T) error {
 }
 
 func (t *tools) pin(dir string) error {
-	return t.each(func(prog **ebpf.Program, _, pin string) error { return (*prog).Pin(filepath.Join(dir, pin)) })
+	return t.each(func(prog **ebpf.Program, _, pin string) error { return pinProgram(*prog, filepath.Join(dir, pin)) })
+}
+
+// pinProgram pins a program beside the pins that it has: a Program moves its own.
+func pinProgram(prog *ebpf.Program, path string) error {
+	clone, err := prog.Clone()
+	if err != nil {
+		return err
+	}
+	defer clone.Close()
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
 }
 
 func (t *tools) Close() {

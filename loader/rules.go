@@ -12,7 +12,7 @@ import (
 
 // OpenRules opens rules in the running filter, all of them or none. Runtime marks them as not being in the file.
 func (f *Filter) OpenRules(rules []policy.Rule, runtime bool) (*OpenReport, error) {
-	unlock, err := f.pins.lock()
+	unlock, err := f.change()
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (f *Filter) OpenRules(rules []policy.Rule, runtime bool) (*OpenReport, erro
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
 // kill they are cut. The error is a *policy.CoveredError when other rules open the same ports.
 func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error) {
-	unlock, err := f.pins.lock()
+	unlock, err := f.change()
 	if err != nil {
 		return nil, err
 	}

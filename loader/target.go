@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -61,20 +62,40 @@ func (c *change) attach() error {
 		}
 	}
 	for _, t := range c.targets {
-		if err := c.switchEgress(t); err != nil {
+		if t.oldOut == nil {
+			if err := c.addFirstSupported(t, t.egress, egressKinds); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.putGates(); err != nil {
+		return err
+	}
+	var err error
+	if c.report.Seeded, err = c.seed(); err != nil {
+		return err
+	}
+	if c.gates != nil {
+		if err := c.gates.turn(true); err != nil {
+			return err
+		}
+		// A connection may have come in since by a port that is closed now.
+		if _, err := c.seed(); err != nil {
 			return err
 		}
 	}
-	var err error
-	if c.report.Seeded, err = seed(c.set, c.tools, c.constants.Policy, c.constants.HZ); err != nil {
-		return err
-	}
 	for _, t := range c.targets {
-		if err := c.switchIngress(t); err != nil {
-			return err
+		if t.ingress == nil {
+			if err := c.addIngress(t); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (c *change) seed() (established int, err error) {
+	return seed(c.set, c.tools, c.constants.Policy, c.constants.HZ)
 }
 
 // chooseTargets lists the interfaces that are named, and those that are filtered already.
@@ -155,13 +176,14 @@ func (c *change) pinned(t *target, direction string) string {
 func (c *change) load(t *target, name, direction string) (*ebpf.Program, error) {
 	constants := *t.constants
 	constants.MultiBuffer = direction == directionInFrags
-	prog, err := c.factory.load(name, &constants)
+	path := program(c.pins.next(), t.name(), direction)
+	prog, err := c.factory.load(name, &constants, filepath.Base(path))
 	if err != nil {
 		return nil, err
 	}
-	if err := prog.Pin(program(c.pins.next(), t.name(), direction)); err != nil {
+	if err := pinProgram(prog, path); err != nil {
 		prog.Close()
-		return nil, fmt.Errorf("pin program: %w", err)
+		return nil, err
 	}
 	return prog, nil
 }
@@ -174,17 +196,42 @@ func (t *target) runningMode() Mode {
 	return xdpMode(t.device)
 }
 
-func (c *change) switchEgress(t *target) error {
-	if t.oldOut != nil {
-		return c.swap(t.oldOut, t.egress, c.pinned(t, directionOut))
+// putGates puts a gate in front of every program that is replaced.
+func (c *change) putGates() error {
+	var hooks []hook
+	for _, t := range c.targets {
+		if t.oldOut != nil {
+			hooks = append(hooks, hook{t.oldOut, directionOut, t.egress})
+		}
+		if t.ingress != nil {
+			hooks = append(hooks, hook{t.oldIn, t.direction, t.ingress})
+		}
 	}
-	return c.addFirstSupported(t, t.egress, egressKinds)
+	if len(hooks) == 0 {
+		return nil
+	}
+	g, err := newGates(c.pins)
+	if err != nil {
+		return err
+	}
+	c.gates = g
+	c.onUndo(func() error {
+		if err := g.turn(false); err != nil {
+			return err
+		}
+		return g.takeAway()
+	})
+	for _, h := range hooks {
+		if err := g.put(h, c.factory.spec.Programs[h.section()]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (c *change) switchIngress(t *target) (err error) {
-	if t.ingress != nil {
-		return c.swap(t.oldIn, t.ingress, c.pinned(t, t.direction))
-	}
+// addIngress attaches where none of ours runs, or one of another kind, which goes in the end: for a moment both
+// filter, and never none.
+func (c *change) addIngress(t *target) (err error) {
 	switch {
 	case t.mode == ModeTC:
 	case t.oldIn != nil && t.oldIn.kind == kindXDP:
@@ -213,11 +260,10 @@ func (c *change) switchIngress(t *target) (err error) {
 			c.warn("%s: native XDP is refused, so TC ingress filters: %v", t.name(), refused)
 		}
 	}
-	if err != nil || t.oldIn == nil {
-		return err
+	if err == nil && t.oldIn != nil {
+		c.retired = append(c.retired, t.oldIn)
 	}
-	// The other kind ran till now: for a moment both filter, and never none.
-	return t.oldIn.detach()
+	return err
 }
 
 // addXDP attaches without and then with multi-buffer support: drivers want it for a large MTU, some lose speed by it.
@@ -271,22 +317,5 @@ func (c *change) add(a *attachment, prog *ebpf.Program, flags link.XDPAttachFlag
 		return err
 	}
 	c.onUndo(a.detach)
-	return nil
-}
-
-// swap puts a program in the place of ours that runs, which is pinned at old.
-func (c *change) swap(a *attachment, prog *ebpf.Program, old string) error {
-	before, err := ebpf.LoadPinnedProgram(old, nil)
-	if err != nil {
-		return fmt.Errorf("%s: open pinned program: %w", a.iface, err)
-	}
-	if err := a.update(prog); err != nil {
-		before.Close()
-		return err
-	}
-	c.onUndo(func() error {
-		defer before.Close()
-		return a.update(before)
-	})
 	return nil
 }

@@ -25,6 +25,8 @@ type change struct {
 	constants maps.Constants // of no interface yet
 	report    UpReport
 	targets   []*target
+	gates     *gates        // nil while nothing that runs is replaced
+	retired   []*attachment // what others stand in for from now on
 	undo      []func() error
 }
 
@@ -38,17 +40,14 @@ func Up(o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	c := &change{options: o, pins: pins{o.PinPath}}
-	if err := c.pins.prepare(); err != nil {
-		return nil, err
-	}
-	unlock, err := c.pins.lock()
+	unlock, err := c.pins.claim()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
 	c.old, err = open(c.pins)
-	if errors.Is(err, ErrNotRunning) {
+	if errors.Is(err, ErrNotRunning) && !o.Replace {
 		if err := c.pins.forget(); err != nil {
 			return nil, err
 		}
@@ -92,6 +91,13 @@ func (c *change) build() error {
 	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
 		return err
 	}
+	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
+	if err := c.openSpare(); err != nil {
+		return err
+	}
+	if c.factory.inSet, err = c.set.IDs(); err != nil {
+		return err
+	}
 	if have := c.set.FlowCapacity(); have != places {
 		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
 	}
@@ -113,7 +119,6 @@ func (c *change) build() error {
 	if err := c.set.PutLocal(local); err != nil {
 		return err
 	}
-	c.factory = &factory{spec, c.set, btf.NewCache()}
 	if c.tools, err = c.factory.tools(c.options.Policy); err != nil {
 		return err
 	}
@@ -137,18 +142,18 @@ func (c *change) build() error {
 	if err := os.RemoveAll(c.pins.next()); err != nil {
 		return err
 	}
-	if err := os.Mkdir(c.pins.next(), 0o700); err != nil {
-		return err
-	}
 	c.onUndo(func() error { return os.RemoveAll(c.pins.next()) })
+	for _, dir := range []string{c.pins.next(), c.pins.nextState(), objectDir(c.pins.next())} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	// Before anything runs on them: should this command die, the next one finds what its programs use.
 	if err := c.set.Pin(c.pins.next(), maps.Policy); err != nil {
 		return err
 	}
-	if c.old == nil {
-		// Before anything runs on them: should this command die, the next one finds what its programs use.
-		if err := c.set.Pin(c.pins.maps(), maps.State); err != nil {
-			return err
-		}
+	if err := c.set.Pin(c.pins.nextState(), maps.State); err != nil {
+		return err
 	}
 	return c.tools.pin(c.pins.next())
 }
@@ -156,8 +161,15 @@ func (c *change) build() error {
 // commit makes the new policy the one that later commands find.
 func (c *change) commit() error {
 	c.undo = nil // from here on the new policy stands; a later command finishes what is cut off
-	if err := c.set.Pin(c.pins.maps(), maps.State); err != nil {
-		return err
+	if c.gates != nil {
+		if err := c.gates.takeAway(); err != nil {
+			return err
+		}
+	}
+	for _, a := range c.retired {
+		if err := a.detach(); err != nil {
+			return err
+		}
 	}
 	if err := c.pins.promote(); err != nil {
 		return err
@@ -189,6 +201,9 @@ func (c *change) warn(format string, args ...any) {
 }
 
 func (c *change) close() {
+	if c.gates != nil {
+		c.gates.Close()
+	}
 	for _, t := range c.targets {
 		t.close()
 	}

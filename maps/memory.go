@@ -30,6 +30,16 @@ func (s *Set) memory(name string) ([]byte, error) {
 	return memory, nil
 }
 
+// unmap lets go of a map's memory.
+func (s *Set) unmap(name string) {
+	s.mapping.Lock()
+	defer s.mapping.Unlock()
+	if memory := s.mapped[name]; memory != nil {
+		_ = unix.Munmap(memory) // fails for no memory that was mapped
+		delete(s.mapped, name)
+	}
+}
+
 // view looks at memory as an array of what the datapath keeps there.
 func view[T any](memory []byte) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/int(unsafe.Sizeof(*new(T))))

@@ -129,19 +129,26 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 
 // PutRule records a rule as it was written; its ports stay as they are.
 func (s *Set) PutRule(r Rule) error {
-	var wire bpf.FirewallRule
+	wire, err := wireRule(r)
+	if err != nil {
+		return err
+	}
+	if err := s.byName[bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
+		return fmt.Errorf("write rule %q: %w", r.Rule, err)
+	}
+	return nil
+}
+
+func wireRule(r Rule) (wire bpf.FirewallRule, err error) {
 	text := r.Rule.String()
 	if len(text) >= len(wire.Text) {
-		return fmt.Errorf("rule %q is longer than %d bytes: write its sources as several rules", text, len(wire.Text)-1)
+		return wire, fmt.Errorf("rule %q is longer than %d bytes: write its sources as several rules", text, len(wire.Text)-1)
 	}
 	copy(wire.Text[:], text)
 	if r.Runtime {
 		wire.Runtime = 1
 	}
-	if err := s.byName[bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
-		return fmt.Errorf("write rule %q: %w", text, err)
-	}
-	return nil
+	return wire, nil
 }
 
 // The compiler holds that a policy's entry is laid out as the datapath's.

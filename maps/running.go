@@ -21,28 +21,34 @@ type Running struct {
 
 // PutRunning records r.
 func (s *Set) PutRunning(r *Running) error {
-	p := r.Policy.Clone()
-	p.Open = nil
-	text := p.YAML()
-	wire := bpf.FirewallSettings{
-		Netns:        r.Netns,
-		Hz:           r.HZ,
-		Forwarding:   boolWord(r.Forwarding),
-		ConfigLength: uint32(len(r.Config)),
-		PolicyLength: uint32(len(text)),
+	wire, err := wirePolicy(r.Policy)
+	if err != nil {
+		return err
 	}
-	if len(text) > len(wire.Policy) {
-		return fmt.Errorf("the policy without its rules is %d bytes, and %d is the most", len(text), len(wire.Policy))
-	}
+	wire.Netns = r.Netns
+	wire.Hz = r.HZ
+	wire.Forwarding = boolWord(r.Forwarding)
+	wire.ConfigLength = uint32(len(r.Config))
 	if len(r.Config) > len(wire.Config) {
 		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
 	}
-	copy(wire.Policy[:], text)
 	copy(wire.Config[:], r.Config)
 	if err := s.byName[bpf.FirewallMapRunning].Put(uint32(0), wire); err != nil {
 		return fmt.Errorf("record the policy: %w", err)
 	}
 	return nil
+}
+
+// wirePolicy is what is recorded of a policy: all but its rules.
+func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
+	p = p.Clone()
+	p.Open = nil
+	text := p.YAML()
+	if len(text) > len(wire.Policy) {
+		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most", len(text), len(wire.Policy))
+	}
+	wire.PolicyLength = uint32(copy(wire.Policy[:], text))
+	return wire, nil
 }
 
 // Running returns what PutRunning recorded.

@@ -202,13 +202,8 @@ func OpenSet(stateDir, policyDir string) (*Set, error) {
 // Close closes the maps; what is pinned or used by a program stays.
 func (s *Set) Close() error {
 	var errs []error
-	s.mapping.Lock()
-	defer s.mapping.Unlock()
-	for _, memory := range s.mapped {
-		errs = append(errs, unix.Munmap(memory))
-	}
-	s.mapped = nil
-	for _, m := range s.byName {
+	for name, m := range s.byName {
+		s.unmap(name)
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)

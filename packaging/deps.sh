@@ -52,6 +52,7 @@ needs() {
 		echo traceroute traceroute
 		echo nmap nmap
 		echo iperf3 iperf3
+		echo strace strace
 		;;
 	vm)
 		needs demo

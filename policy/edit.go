@@ -29,7 +29,7 @@ func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
 	if !added {
 		return data, nil
 	}
-	out, err := d.apply(want, d.insertion(r.String()))
+	out, err := d.apply(want, d.insertion("open", func(inFlow bool) string { return quoteRule(r.String(), inFlow) }))
 	if err != nil {
 		return nil, fmt.Errorf("%s: insert rule %q: %w", filename, r, err)
 	}
@@ -50,7 +50,10 @@ func RemoveRule(filename string, data []byte, r Rule) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filename, err)
 	}
-	pieces, err := d.removal(removed)
+	pieces, err := d.removal("open", func(text string) bool {
+		have, err := ParseRule(text)
+		return err == nil && have.Equal(removed)
+	})
 	if err == nil {
 		data, err = d.apply(want, pieces)
 	}
@@ -66,7 +69,8 @@ type piece struct {
 	text       string
 }
 
-func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
+// splice returns the text with pieces of it replaced.
+func (d *document) splice(pieces []piece) []byte {
 	slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.start, b.start) })
 	var out []byte
 	at := 0
@@ -75,7 +79,11 @@ func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
 		out = append(out, p.text...)
 		at = p.end
 	}
-	out = append(out, d.data[at:]...)
+	return append(out, d.data[at:]...)
+}
+
+func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
+	out := d.splice(pieces)
 	got, err := Parse(d.file, out)
 	if err != nil {
 		return nil, fmt.Errorf("the way this file is written does not allow it, edit it by hand: %w", err)
@@ -86,43 +94,45 @@ func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
 	return out, nil
 }
 
-func (d *document) insertion(rule string) []piece {
+// insertion adds an entry, written for a list in brackets or for one of lines,
+// to the list of a key.
+func (d *document) insertion(name string, entry func(inFlow bool) string) []piece {
 	eol := d.eol()
 	if d.root == nil {
-		return []piece{d.appendLines("open:" + eol + "  - " + quoteRule(rule, false))}
+		return []piece{d.appendLines(name + ":" + eol + "  - " + entry(false))}
 	}
 	inFlow := d.root.Style&yaml.FlowStyle != 0
 	indent := strings.Repeat(" ", d.root.Column-1)
-	key, list := d.find("open")
+	key, list := d.find(name)
 	switch {
 	case key == nil && inFlow:
-		text := "open: [" + quoteRule(rule, true) + "]"
+		text := name + ": [" + entry(true) + "]"
 		n := len(d.root.Content)
 		if n == 0 {
 			return d.put(d.offset(d.root.Line, d.root.Column)+1, text)
 		}
 		return d.put(d.end(d.root.Content[n-2], d.root.Content[n-1]), ", "+text)
 	case key == nil:
-		return []piece{d.appendLines(indent + "open:" + eol + indent + "  - " + quoteRule(rule, false))}
+		return []piece{d.appendLines(indent + name + ":" + eol + indent + "  - " + entry(false))}
 	case isNull(list):
 		if list.Value != "" {
 			start, end, _ := d.span(list)
-			return []piece{{start, end, "[" + quoteRule(rule, true) + "]"}}
+			return []piece{{start, end, "[" + entry(true) + "]"}}
 		}
 		colon, _ := d.colon(key)
 		if inFlow {
-			return d.put(colon, " ["+quoteRule(rule, true)+"]")
+			return d.put(colon, " ["+entry(true)+"]")
 		}
-		return d.put(d.lineEnd(colon), eol+indent+"  - "+quoteRule(rule, false))
+		return d.put(d.lineEnd(colon), eol+indent+"  - "+entry(false))
 	case list.Style&yaml.FlowStyle == 0:
 		last := list.Content[len(list.Content)-1]
 		_, end, _ := d.span(last)
-		return d.put(d.lineEnd(end), eol+strings.Repeat(" ", list.Column-1)+"- "+quoteRule(rule, false))
+		return d.put(d.lineEnd(end), eol+strings.Repeat(" ", list.Column-1)+"- "+entry(false))
 	case len(list.Content) == 0:
-		return d.put(d.offset(list.Line, list.Column)+1, quoteRule(rule, true))
+		return d.put(d.offset(list.Line, list.Column)+1, entry(true))
 	}
 	_, end, _ := d.span(list.Content[len(list.Content)-1])
-	return d.put(end, ", "+quoteRule(rule, true))
+	return d.put(end, ", "+entry(true))
 }
 
 func (d *document) put(at int, text string) []piece { return []piece{{at, at, text}} }
@@ -142,10 +152,11 @@ func (d *document) appendLines(text string) piece {
 	return piece{at, at, text + d.eol()}
 }
 
-func (d *document) removal(r Rule) ([]piece, error) {
-	key, list := d.find("open")
+// removal takes the entry that is meant out of the list of a key.
+func (d *document) removal(name string, meant func(text string) bool) ([]piece, error) {
+	key, list := d.find(name)
 	for i, item := range list.Content {
-		if have, err := ParseRule(item.Value); err != nil || !have.Equal(r) {
+		if !meant(item.Value) {
 			continue
 		}
 		if list.Style&yaml.FlowStyle != 0 {
@@ -218,9 +229,13 @@ func (d *document) find(name string) (key, value *yaml.Node) {
 	if d.root == nil {
 		return nil, nil
 	}
-	for i := 0; i+1 < len(d.root.Content); i += 2 {
-		if d.root.Content[i].Value == name {
-			return d.root.Content[i], d.root.Content[i+1]
+	return d.findIn(d.root, name)
+}
+
+func (d *document) findIn(mapping *yaml.Node, name string) (key, value *yaml.Node) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == name {
+			return mapping.Content[i], mapping.Content[i+1]
 		}
 	}
 	return nil, nil

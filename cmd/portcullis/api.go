@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -17,6 +18,8 @@ type firewall interface {
 	Open(pinPath string) (filter, error)
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
+	Connections(ports []uint16) ([]loader.Connection, error)
+	Arrivals(loader.Connection) ([]string, error)
 }
 
 // filter is a running filter.
@@ -24,6 +27,8 @@ type filter interface {
 	Close() error
 	Policy() *policy.Policy
 	Config() string
+	Interfaces() ([]loader.Interface, error)
+	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
@@ -39,6 +44,12 @@ type kernel struct{}
 func (kernel) Up(o loader.Options) (*loader.UpReport, error) { return loader.Up(o) }
 func (kernel) DefaultInterface() (string, error)             { return loader.DefaultInterface() }
 func (kernel) SSHPorts() ([]uint16, error)                   { return loader.SSHPorts() }
+
+func (kernel) Connections(ports []uint16) ([]loader.Connection, error) {
+	return loader.Connections(ports)
+}
+
+func (kernel) Arrivals(c loader.Connection) ([]string, error) { return loader.Arrivals(c) }
 
 func (kernel) Down(pinPath string, interfaces []string) (*loader.DownReport, error) {
 	return loader.Down(pinPath, interfaces)
@@ -67,4 +78,12 @@ func (a *app) connectToChange() (filter, error) {
 		err = fmt.Errorf("%w: nothing was changed; run \"portcullis up\" first", err)
 	}
 	return f, err
+}
+
+// fileOf returns the policy file of the running filter, or the one that --config names.
+func (a *app) fileOf(f filter) string {
+	if a.configGiven {
+		return a.config
+	}
+	return cmp.Or(f.Config(), a.config)
 }

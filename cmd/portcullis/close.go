@@ -100,10 +100,12 @@ func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
 // guardClose refuses to close what this session came in by. A session that could not be opened again before is no
 // worse off.
 func (a *app) guardClose(before, after *policy.Policy) error {
-	if s, ok := parseSession(a.session()); !ok || !s.survives(before) {
-		return nil
+	for _, s := range a.lockedOut(after) {
+		if s.survives(before) {
+			return fmt.Errorf("this session (%s) could not be opened again: run \"portcullis open %s\" first, or use --force", s, s.rule())
+		}
 	}
-	return a.guard(after, func(rule string) string { return fmt.Sprintf("run \"portcullis open %s\" first", rule) })
+	return nil
 }
 
 // removeFrom takes rules out of the text of a file, and returns those that were there. Where others of the file open

@@ -32,7 +32,9 @@ type fake struct {
 	flows    []loader.Flow
 	counters []loader.CounterStatus
 	logged   []loader.LoggedPacket
-	fail     error // of what changes something
+	clients  []loader.Connection // of sshd
+	arrivals []string            // of their packets
+	fail     error               // of what changes something
 	ups      []loader.Options
 	downs    [][]string
 }
@@ -41,14 +43,20 @@ func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
 	if f.fail != nil {
 		return nil, f.fail
 	}
+	if o.Replace && f.running == nil {
+		return nil, loader.ErrNotRunning
+	}
 	f.ups = append(f.ups, o)
 	report := &loader.UpReport{Updated: f.running != nil, Warnings: []string{"something to know"}}
 	interfaces := o.Interfaces
-	if f.running != nil && len(interfaces) == 0 {
-		interfaces = f.running.Interfaces
+	if f.running != nil {
+		interfaces = union(interfaces, f.running.Interfaces)
 	}
 	f.running, f.config, f.runtime, f.rooms = o.Policy.Clone(), o.Config, nil, 0
 	f.running.Interfaces = interfaces
+	for _, r := range o.Runtime {
+		f.runtime = append(f.runtime, r.String())
+	}
 	report.Interfaces = f.interfaces()
 	return report, nil
 }
@@ -91,9 +99,26 @@ func (f *fake) DefaultInterface() (string, error) {
 }
 
 func (f *fake) SSHPorts() ([]uint16, error) { return f.sshd, nil }
-func (f *fake) Close() error                { return nil }
-func (f *fake) Policy() *policy.Policy      { return f.running.Clone() }
-func (f *fake) Config() string              { return f.config }
+func (f *fake) Connections(ports []uint16) ([]loader.Connection, error) {
+	return slices.DeleteFunc(slices.Clone(f.clients), func(c loader.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
+}
+
+func (f *fake) Arrivals(loader.Connection) ([]string, error) { return f.arrivals, nil }
+
+func (f *fake) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
+
+func (f *fake) RuntimeRules() (out []policy.Rule, err error) {
+	for _, r := range f.running.Open {
+		if slices.Contains(f.runtime, r.String()) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (f *fake) Close() error           { return nil }
+func (f *fake) Policy() *policy.Policy { return f.running.Clone() }
+func (f *fake) Config() string         { return f.config }
 
 func (f *fake) Status() (*loader.Status, error) {
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
@@ -116,6 +141,9 @@ func (f *fake) OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport,
 		next, added := f.running.WithRule(r)
 		if !added {
 			report.Already = append(report.Already, r)
+			if !runtime {
+				f.runtime = slices.DeleteFunc(f.runtime, func(text string) bool { return text == r.String() })
+			}
 			continue
 		}
 		f.running = next

@@ -4,9 +4,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,11 +18,8 @@ import (
 
 const sshVariable = "SSH_CONNECTION"
 
-// session is the connection by which the user of this command came to this host.
-type session struct {
-	client netip.Addr
-	port   uint16
-}
+// session is a connection by which somebody came to this host: the user of this command, as far as can be told.
+type session loader.Connection
 
 // parseSession reads "client port server port". What is no session over a network, and what never passes the filter,
 // is none.
@@ -29,43 +28,95 @@ func parseSession(text string) (s session, ok bool) {
 	if len(fields) != 4 {
 		return s, false
 	}
-	client, err := netip.ParseAddr(fields[0])
-	if err != nil {
-		return s, false
+	end := func(addr, port string) (netip.AddrPort, error) {
+		ip, err := netip.ParseAddr(addr)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		number, err := strconv.ParseUint(port, 10, 16)
+		return netip.AddrPortFrom(ip.WithZone("").Unmap(), uint16(number)), err
 	}
-	port, err := strconv.ParseUint(fields[3], 10, 16)
-	if err != nil {
-		return s, false
-	}
-	s = session{client.WithZone("").Unmap(), uint16(port)}
-	return s, !s.client.IsLoopback()
+	var errs [2]error
+	s.Remote, errs[0] = end(fields[0], fields[1])
+	s.Local, errs[1] = end(fields[2], fields[3])
+	return s, errors.Join(errs[:]...) == nil && !s.Remote.Addr().IsLoopback()
 }
 
 // survives tells whether the session could be opened anew under a policy.
 func (s session) survives(p *policy.Policy) bool {
-	if p.Input == policy.Accept {
-		return true
-	}
-	for _, r := range p.Open {
-		if r.Allows(policy.TCP, s.port, s.client) {
-			return true
-		}
-	}
-	return false
+	allows := func(r policy.Rule) bool { return r.Allows(policy.TCP, s.Local.Port(), s.Remote.Addr()) }
+	return p.Input == policy.Accept || slices.ContainsFunc(p.Open, allows)
 }
 
 // rule is the narrowest one that lets the session in.
-func (s session) rule() string { return fmt.Sprintf("%d/tcp from %s", s.port, s.client) }
+func (s session) rule() string { return fmt.Sprintf("%d/tcp from %s", s.Local.Port(), s.Remote.Addr()) }
 
-func (s session) String() string { return fmt.Sprintf("%s to port %d", s.client, s.port) }
+func (s session) String() string {
+	return fmt.Sprintf("%s to port %d", s.Remote.Addr(), s.Local.Port())
+}
 
-// guard refuses a policy that would lock the user of this command out.
-func (a *app) guard(p *policy.Policy, remedy func(rule string) string) error {
-	s, ok := parseSession(a.session())
-	if !ok || s.survives(p) {
+// loss says that a policy would lock the session out, and what its file lacks.
+func (s session) loss(file string) string {
+	return fmt.Sprintf("this session (%s) could not be opened again: add %q to %s", s, s.rule(), file)
+}
+
+// sessions returns those of which one may be the user's. What the environment says is true as long as that connection
+// lives. In tmux, screen and their like it may have ended since, and the user have come by another one: then all that
+// are open to an sshd count, and only when there is none, as under mosh, what the environment says.
+func (a *app) sessions() []session {
+	recorded, ok := parseSession(a.session())
+	if !ok {
 		return nil
 	}
-	return fmt.Errorf("this session (%s) could not be opened again: %s, or use --force", s, remedy(s.rule()))
+	ports, _ := a.firewall.SSHPorts() // without them, the recorded one has to do
+	live, _ := a.firewall.Connections(append(ports, recorded.Local.Port()))
+	if len(live) == 0 || slices.Contains(live, loader.Connection(recorded)) {
+		return []session{recorded}
+	}
+	out := make([]session, len(live))
+	for i, c := range live {
+		out[i] = session(c)
+	}
+	return out
+}
+
+// meets tells whether a session's packets may come in by one of the interfaces. When that cannot be told, they may.
+func (a *app) meets(s session, filtered []string) bool {
+	arrivals, err := a.firewall.Arrivals(loader.Connection(s))
+	return err != nil || len(arrivals) == 0 || len(filtered) == 0 ||
+		slices.ContainsFunc(arrivals, func(name string) bool { return slices.Contains(filtered, name) })
+}
+
+// lockedOut returns the sessions that could not be opened again under a policy on the interfaces that it names.
+func (a *app) lockedOut(p *policy.Policy) (out []session) {
+	for _, s := range a.sessions() {
+		if !s.survives(p) && a.meets(s, p.Interfaces) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// guard refuses a policy, which is to come from a file, that would lock the user of this command out.
+func (a *app) guard(p *policy.Policy, file string) error {
+	for _, s := range a.lockedOut(p) {
+		return fmt.Errorf("%s, or use --force", s.loss(file))
+	}
+	return nil
+}
+
+// unreachable warns of an sshd that nobody could reach any more, also where there is no session to guard.
+func (a *app) unreachable(p *policy.Policy) (warnings []string) {
+	ports, err := a.firewall.SSHPorts()
+	if err != nil || p.Input == policy.Accept {
+		return nil
+	}
+	for _, port := range ports {
+		if !slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) }) {
+			warnings = append(warnings, fmt.Sprintf("an sshd listens on port %d, which no rule opens", port))
+		}
+	}
+	return warnings
 }
 
 // sshConnection returns $SSH_CONNECTION. sudo takes it out of the environment, so it may be a parent's; but a parent

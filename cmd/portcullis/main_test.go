@@ -42,7 +42,7 @@ func TestUsage(t *testing.T) {
 
 func TestNotRunning(t *testing.T) {
 	h := newHost(t)
-	for _, args := range []string{"status", "down", "flows", "flows flush", "flows sweep", "log", "log -f", "open http", "close http"} {
+	for _, args := range []string{"status", "down", "flows", "flows flush", "flows sweep", "log", "log -f", "open http", "close http", "apply", "diff", "save"} {
 		h.types(3, strings.Fields(args)...)
 		h.complains("portcullis: not running")
 		if h.stdout != "" {
@@ -63,7 +63,7 @@ func TestWithoutRoot(t *testing.T) {
 	h := newHost(t)
 	h.runs("")
 	h.privileges = errPrivileges
-	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep", "log"} {
+	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep", "log", "apply", "diff", "save"} {
 		h.types(1, strings.Fields(args)...)
 		if h.stderr != "portcullis: "+errPrivileges.Error()+"\n" {
 			t.Errorf("%q says %q", args, h.stderr)
@@ -114,7 +114,7 @@ func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
 	path := h.runs("open: [ssh]\n")
 	os.WriteFile(path, []byte("open: [ssh, http]\nicmp: drop\n"), 0o644)
 	h.types(0, "status")
-	h.complains(path+" is not what is in force", "and 1 more", `"portcullis up" applies it`)
+	h.complains(path+" is not what is in force", "and 1 more", `"portcullis apply" applies it`)
 	os.WriteFile(path, []byte("open: [htttp]\n"), 0o644)
 	h.types(0, "status")
 	h.complains("no longer good", path+":1:8")
@@ -205,6 +205,8 @@ func TestCompletion(t *testing.T) {
 	complete("table\njson\n", "status", "-o", "")
 	complete("auto\nnative\ngeneric\ntc\n", "up", "--mode", "")
 	complete("up\n", "u")
+	complete("yaml\nyml\n", "apply", "")
+	complete("", "diff", "one.yaml", "")
 }
 
 type full struct{}

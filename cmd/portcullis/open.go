@@ -139,7 +139,7 @@ func (a *app) openRules(f filter, rules []policy.Rule, runtime bool) (*loader.Op
 	}
 	report = &loader.OpenReport{}
 	p := f.Policy()
-	notSaved, err := runtimeRules(f)
+	notSaved, err := f.RuntimeRules()
 	if err != nil {
 		return nil, err
 	}
@@ -161,26 +161,6 @@ func (a *app) openRules(f filter, rules []policy.Rule, runtime bool) (*loader.Op
 	}
 	a.warn(up.Warnings...)
 	return report, nil
-}
-
-// runtimeRules returns the rules in force that are not in the file.
-func runtimeRules(f filter) ([]policy.Rule, error) {
-	status, err := f.Status()
-	if err != nil {
-		return nil, err
-	}
-	var rules []policy.Rule
-	for _, s := range status.Rules {
-		if !s.Runtime {
-			continue
-		}
-		r, err := policy.ParseRule(s.Rule)
-		if err != nil {
-			return nil, err
-		}
-		rules = append(rules, r)
-	}
-	return rules, nil
 }
 
 func printOpen(a *app, v *openView, runtime bool) {

@@ -99,13 +99,15 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
 		"`DIR` in a bpf filesystem that keeps the filter")
+	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` when another command is at work (default: wait)")
 	flags.VarP(&a.output, "output", "o", "table or json")
 	_ = root.RegisterFlagCompletionFunc("output", words("table", "json"))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
 	_ = root.MarkPersistentFlagDirname("pin-path")
 
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
-	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(), a.flowsCommand(), a.logCommand()} {
+	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(),
+		a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.flowsCommand(), a.logCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
@@ -121,6 +123,9 @@ func (a *app) root() *cobra.Command {
 
 // prepare runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
+	loader.Patience.Waiting = func(holder string) {
+		fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder)
+	}
 	a.configGiven = cmd.Flags().Changed("config")
 	// Later commands, from other directories, will have to find the same places.
 	if a.config, err = filepath.Abs(a.config); err != nil {

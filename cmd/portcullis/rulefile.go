@@ -11,8 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -36,7 +35,10 @@ func (a *app) ruleFile(f filter) (*ruleFile, error) {
 	if a.configGiven {
 		file.path = a.config
 	}
-	file.released = lockDirectory(filepath.Dir(file.path))
+	var err error
+	if file.released, err = lockFile(file.path); err != nil {
+		return nil, err
+	}
 	old, err := os.ReadFile(file.path)
 	switch {
 	case err == nil:
@@ -55,16 +57,14 @@ func (a *app) ruleFile(f filter) (*ruleFile, error) {
 	return nil, withRuntimeHint(fmt.Errorf("read policy: %w", err))
 }
 
-// lockDirectory makes two commands that edit the same file take turns. It is no more than a courtesy: where it cannot
-// be had, the file is written as a whole all the same.
-func lockDirectory(path string) (release func()) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return func() {}
+// lockFile makes two commands that read or edit the same file take turns. It is no more than a courtesy: where there is
+// no lock to be had, the file is written as a whole all the same.
+func lockFile(path string) (release func(), err error) {
+	release, err = loader.Lock(filepath.Dir(path))
+	if err != nil && !errors.Is(err, loader.ErrLocked) {
+		return func() {}, nil
 	}
-	for unix.Flock(int(dir.Fd()), unix.LOCK_EX) == unix.EINTR {
-	}
-	return func() { dir.Close() }
+	return release, err
 }
 
 func (f *ruleFile) insert(r policy.Rule) (added bool, err error) {

@@ -115,7 +115,7 @@ func compare(s *loader.Status) (builtIn bool, drift string) {
 	if len(changes) > 1 {
 		more = fmt.Sprintf(" and %d more", len(changes)-1)
 	}
-	return false, fmt.Sprintf("%s is not what is in force (%s%s): \"portcullis up\" applies it", s.Config, changes[0], more)
+	return false, fmt.Sprintf("%s is not what is in force (%s%s): \"portcullis apply\" applies it, \"portcullis save\" saves what is in force", s.Config, changes[0], more)
 }
 
 // savedPolicy returns the policy in force without the rules that were opened for the time being.

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,6 +67,11 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		return err
 	}
 	filtered := a.recall()
+	release, err := lockFile(a.config)
+	if err != nil {
+		return err
+	}
+	defer release()
 	p, builtIn, err := a.wanted()
 	if err != nil {
 		return err
@@ -76,8 +80,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		return err
 	}
 	if !force {
-		err := a.guard(p, func(rule string) string { return fmt.Sprintf("add %q to %s", rule, a.config) })
-		if err != nil {
+		if err := a.guard(withInterfaces(p, filtered), a.config); err != nil {
 			return err
 		}
 	}
@@ -91,6 +94,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 	if err != nil {
 		return err
 	}
+	report.Warnings = append(report.Warnings, a.unreachable(p)...)
 	a.warn(report.Warnings...)
 	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}
 	return a.print(view, func() { a.printUp(report, p, builtIn) })
@@ -103,9 +107,7 @@ func (a *app) recall() (interfaces []string) {
 		return nil // up tells of what is wrong
 	}
 	defer f.Close()
-	if !a.configGiven {
-		a.config = cmp.Or(f.Config(), a.config)
-	}
+	a.config = a.fileOf(f)
 	return f.Policy().Interfaces
 }
 
@@ -139,9 +141,7 @@ func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
 func (a *app) interfaces(named, configured, filtered []string) ([]string, error) {
 	for _, names := range [][]string{named, configured, filtered} {
 		if len(names) > 0 {
-			names = slices.Clone(names)
-			slices.Sort(names)
-			return slices.Compact(names), nil
+			return union(names), nil
 		}
 	}
 	name, err := a.firewall.DefaultInterface()
@@ -149,6 +149,20 @@ func (a *app) interfaces(named, configured, filtered []string) ([]string, error)
 		return nil, err
 	}
 	return []string{name}, nil
+}
+
+// union returns the names in all lists, in order.
+func union(lists ...[]string) []string {
+	names := slices.Concat(lists...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// withInterfaces returns the policy as it will be on interfaces that are filtered already, too.
+func withInterfaces(p *policy.Policy, filtered []string) *policy.Policy {
+	p = p.Clone()
+	p.Interfaces = union(p.Interfaces, filtered)
+	return p
 }
 
 func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,6 +158,36 @@ func TestGuard(t *testing.T) {
 		path + ", or use --force\n"
 	if h.stderr != want {
 		t.Errorf("got %q, want %q", h.stderr, want)
+	}
+}
+
+func TestGuardKnowsWhoIsHere(t *testing.T) {
+	const session = "203.0.113.5 50000 192.0.2.1 22"
+	connection := func(remote string) loader.Connection {
+		return loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort(remote)}
+	}
+	for _, c := range []struct {
+		name, text string
+		clients    []loader.Connection
+		arrivals   []string
+		refused    bool
+	}{
+		{"the session lives", "open: [22/tcp from 203.0.113.5]", []loader.Connection{connection("203.0.113.5:50000"), connection("198.51.100.7:40000")}, nil, false},
+		{"it has ended, and another one is here", "open: [22/tcp from 203.0.113.5]", []loader.Connection{connection("198.51.100.7:40000")}, nil, true},
+		{"it has ended, and the other one survives", "open: [22/tcp from 198.51.100.7]", []loader.Connection{connection("198.51.100.7:40000")}, nil, false},
+		{"one of several does not survive", "open: [22/tcp from 198.51.100.7]", []loader.Connection{connection("198.51.100.7:40000"), connection("198.51.100.8:40000")}, nil, true},
+		{"none is here", "open: [22/tcp from 198.51.100.7]", nil, nil, true},
+		{"it comes by an interface that is not filtered", "", nil, []string{"eth1"}, false},
+		{"it may come by one that is", "", nil, []string{"eth1", "eth0"}, true},
+	} {
+		h := newHost(t)
+		h.session, h.sshd, h.clients, h.arrivals = session, []uint16{22}, c.clients, c.arrivals
+		code := 0
+		if c.refused {
+			code = 1
+		}
+		t.Log(c.name)
+		h.types(code, "up", "--config", h.file(c.text))
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func TestHiddenBPFFilesystemIsSaid(t *testing.T) {
 	l := lab.New(t)
 	cmd := exec.Command("ip", "netns", "exec", l.Server.Name, os.Args[0])
-	cmd.Env = append(os.Environ(), victim+"=9/tcp", loader.PinPathVariable+"="+l.PinPath)
+	cmd.Env = order{Interfaces: []string{"eth0"}}.environment(t, l)
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "nsenter --net=") {
 		t.Errorf("got %v: %s", err, out)

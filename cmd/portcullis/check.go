@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Check a policy file, and touch nothing",
+		Long: `Read the policy file, or FILE, report every mistake with its line and column, and warn of
+what would not work on this host: an interface that is not there, a policy under which
+this ssh session could not be opened again. Needs no root. Exits with 1 if the file has
+a mistake; with warnings alone it is good.`,
+		Example: `  portcullis check
+  portcullis check candidate.yaml`,
+		Args:              atMostOneFile,
+		ValidArgsFunction: completeFile,
+		RunE:              func(_ *cobra.Command, args []string) error { return a.check(args) },
+	}
+}
+
+type checkView struct {
+	File     string   `json:"file"`
+	Rules    []string `json:"rules"`
+	Warnings []string `json:"warnings"`
+}
+
+func (a *app) check(args []string) error {
+	file := a.config
+	if len(args) > 0 {
+		file = args[0]
+	}
+	p, err := loadFitting(file)
+	if err != nil {
+		return err
+	}
+	view := checkView{file, texts(p.Open), list(a.doubts(p, file))}
+	a.warn(view.Warnings...)
+	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
+}
+
+// doubts tells what would not work here, of a policy that is good by itself.
+func (a *app) doubts(p *policy.Policy, file string) (out []string) {
+	for _, name := range p.Interfaces {
+		if _, err := net.InterfaceByName(name); err != nil {
+			out = append(out, fmt.Sprintf("there is no interface %s here", name))
+		}
+	}
+	if len(p.Interfaces) == 0 {
+		if name, err := a.firewall.DefaultInterface(); err == nil {
+			p = withInterfaces(p, []string{name})
+		}
+	}
+	for _, s := range a.lockedOut(p) {
+		out = append(out, s.loss(file))
+	}
+	return append(out, a.unreachable(p)...)
+}
+
+func (a *app) diffCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff [FILE]",
+		Short: "Show what \"portcullis apply\" would change",
+		Long: `Show the difference between what is in force and the policy file, or FILE, as
+"portcullis apply" would make it, and touch nothing. Rules are written as in the file;
+a line of "-" ends, one of "+" begins, one of "~" changes. Exits with 0 whether or not
+there is a difference, which -o json tells programs.`,
+		Example: `  portcullis diff
+  portcullis diff candidate.yaml -o json | jq '.changes | length'`,
+		Args:              atMostOneFile,
+		ValidArgsFunction: completeFile,
+		RunE:              func(_ *cobra.Command, args []string) error { return a.diff(args) },
+	}
+}
+
+type diffView struct {
+	Config   string       `json:"config"`
+	File     string       `json:"file"`
+	Changes  []changeView `json:"changes"`
+	Warnings []string     `json:"warnings"`
+}
+
+func (a *app) diff(args []string) error {
+	f, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := a.candidate(f, args)
+	if err != nil {
+		return err
+	}
+	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.file)))}
+	a.warn(view.Warnings...)
+	return a.print(view, func() {
+		a.printChanges(c.changes)
+		if len(c.changes) == 0 {
+			a.printf("no difference: what %s says is in force\n", c.file)
+		}
+	})
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+)
+
+// The maps and programs of the policy before the one in force are kept as a spare. A policy that differs from it in
+// rules alone needs no new programs, whose verification takes most of the time: the spare's maps are filled anew while
+// no packet meets them. Beside them an empty directory is called by the object that they were loaded from.
+
+const sectionConstants = ".rodata"
+
+func objectDir(dir string) string { return filepath.Join(dir, "object_"+bpf.FirewallDigest()) }
+
+// openSpare takes the spare for the new policy, where there is one of this object.
+func (c *change) openSpare() error {
+	if _, err := os.Stat(objectDir(c.pins.spare())); err != nil || c.old == nil || !waitForPackets() {
+		return nil
+	}
+	c.factory.spare = c.pins.spare()
+	if err := c.set.Adopt(c.pins.spare()); err != nil {
+		return err
+	}
+	rules, err := c.set.Rules()
+	if err != nil {
+		return err
+	}
+	return c.set.PutRules(nil, rules, nil) // or both policies' sources would have to find room
+}
+
+// waitForPackets waits until no packet is on its way through a program that was replaced before: for the end of every
+// RCU read section. It fails where the kernel was booted with nohz_full.
+func waitForPackets() bool {
+	const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL
+	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+	return errno == 0
+}
+
+// reuse opens the spare's program that is pinned under a name, if spec would be loaded as just that.
+func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
+	if f.spare == "" {
+		return nil
+	}
+	prog, err := ebpf.LoadPinnedProgram(filepath.Join(f.spare, name), nil)
+	if err != nil {
+		return nil
+	}
+	if !f.isLoadedFrom(prog, spec) {
+		prog.Close()
+		return nil
+	}
+	return prog
+}
+
+// isLoadedFrom tells whether a program of this object has the constants of spec and uses no maps but the set's.
+func (f *factory) isLoadedFrom(prog *ebpf.Program, spec *ebpf.CollectionSpec) bool {
+	info, err := prog.Info()
+	if err != nil {
+		return false
+	}
+	ids, _ := info.MapIDs()
+	// What is not of the set can only be the constants: of the same object, so they lie where they lie in spec.
+	ids = slices.DeleteFunc(ids, func(id ebpf.MapID) bool { return f.inSet[id] })
+	if len(ids) != 1 {
+		return false
+	}
+	m, err := ebpf.NewMapFromID(ids[0])
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	constants, err := m.LookupBytes(uint32(0))
+	if err != nil {
+		return false
+	}
+	for _, v := range spec.Variables {
+		if v.SectionName != sectionConstants {
+			continue
+		}
+		if end := v.Offset + v.Size(); uint64(end) > uint64(len(constants)) || !bytes.Equal(constants[v.Offset:end], v.Value) {
+			return false
+		}
+	}
+	return true
+}
