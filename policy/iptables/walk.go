@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"errors"
+	"slices"
+)
+
+// ErrTooComplicated is returned for rules that would take too long.
+var ErrTooComplicated = errors.New("the rules are too many, or too entangled, to be translated")
+
+// maxSteps bounds the work that rules can make: one for each rule that packets
+// come to, and for each segment of packets that it takes apart.
+const maxSteps = 20_000_000
+
+// walker plays packets through the chains of one family.
+type walker struct {
+	chains  map[string]*chain
+	family  family
+	in, out iface
+	forward bool // they are routed, so tests of what is local mean nothing
+	steps   *int
+
+	ignore, trust *rule // as if it never matched, or always when it may
+
+	log *journal // nil: only what comes in is of interest
+}
+
+// journal is what each rule did, over all walks of interest.
+type journal struct {
+	walked []*rule // in the order in which they were met
+	deeds  map[*rule]*deeds
+}
+
+// deeds is what one rule did, by family.
+type deeds struct {
+	accepted [2]packets // for certain
+	let      [2]packets // perhaps
+	dropped  [2]packets // for certain, or perhaps
+	base     bool       // it stands in a chain of netfilter's own
+}
+
+func (j *journal) of(r *rule) *deeds {
+	if j.deeds[r] == nil {
+		j.deeds[r] = &deeds{}
+		j.walked = append(j.walked, r)
+	}
+	return j.deeds[r]
+}
+
+// run plays the packets through a chain of netfilter's own and returns those
+// that are accepted.
+func (w *walker) run(name string, from packets) (accepted packets, err error) {
+	c := w.chains[name]
+	left := w.walk(c.rules, from, true, &accepted, []string{name})
+	if c.policy == "ACCEPT" {
+		accepted = accepted.union(left)
+		w.let(c.asRule(), left, packets{})
+	}
+	if *w.steps > maxSteps {
+		return packets{}, ErrTooComplicated
+	}
+	return accepted, nil
+}
+
+// walk plays packets through rules and returns those that come out at the end.
+// Of uncertain packets nobody knows whether they got here: they can be lost but
+// not accepted.
+func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packets, stack []string) (out packets) {
+	for i, r := range rules {
+		if live.empty() || *w.steps > maxSteps {
+			break
+		}
+		sure, perhaps := w.hits(r, live)
+		if w.log != nil {
+			w.log.of(r).base = len(stack) == 1
+		}
+		if sure.empty() && perhaps.empty() {
+			continue
+		}
+		after := func(uncertain packets) {
+			if !uncertain.empty() {
+				out = out.union(w.walk(rules[i+1:], uncertain, false, accepted, stack))
+			}
+		}
+		next := w.chains[r.target]
+		loops := slices.Contains(stack, r.target)
+		switch {
+		case r.target == "ACCEPT":
+			if !certain {
+				sure, perhaps = packets{}, sure.union(perhaps)
+			}
+			live = live.subtract(sure)
+			*accepted = accepted.union(sure)
+			w.let(r, sure, perhaps)
+		case r.passes():
+		case r.target == "RETURN":
+			live = live.subtract(sure).subtract(perhaps)
+			out = out.union(sure)
+			after(perhaps)
+		case next != nil && next.isUsers() && !loops:
+			live = live.subtract(sure).subtract(perhaps)
+			deeper := append(slices.Clone(stack), r.target)
+			back := w.walk(next.rules, sure, certain, accepted, deeper)
+			unsureBack := w.walk(next.rules, perhaps, false, accepted, deeper)
+			if r.goesTo {
+				out = out.union(back)
+				after(unsureBack)
+			} else {
+				live = live.union(back).union(unsureBack)
+			}
+		default:
+			switch {
+			case loops:
+				r.doubt("chain %s, which leads to itself,", r.target)
+			case !r.drops():
+				r.doubt("target %s", r.target)
+			}
+			live = live.subtract(sure).subtract(perhaps)
+			if w.log != nil {
+				d := w.log.of(r)
+				d.dropped[w.family] = d.dropped[w.family].union(sure).union(perhaps)
+			}
+		}
+	}
+	return out.union(live)
+}
+
+// hits is what a rule matches of packets, and what it perhaps does.
+func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
+	*w.steps++
+	if r == w.ignore || !r.applies(w.in, w.out) {
+		return sure, perhaps
+	}
+	m := r.matches(w.family)
+	for c := range live {
+		*w.steps += len(live[c])
+		switch hit := live[c].intersect(m); {
+		case r.level[c] == nothing:
+		case r == w.trust:
+			sure[c] = hit
+		case r.level[c] == some || !r.certain() || w.forward && r.asksLocal:
+			perhaps[c] = hit
+		default:
+			sure[c] = hit
+		}
+	}
+	return sure, perhaps
+}
+
+func (w *walker) let(r *rule, sure, perhaps packets) {
+	if w.log == nil {
+		return
+	}
+	d := w.log.of(r)
+	d.accepted[w.family] = d.accepted[w.family].union(sure)
+	d.let[w.family] = d.let[w.family].union(perhaps)
+}
+
+func (r *rule) drops() bool { return r.target == "DROP" || r.target == "REJECT" }
+
+// passing are the targets behind which packets go on.
+var passing = []string{"", "LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "SET", "TRACE", "AUDIT", "CLASSIFY",
+	"DSCP", "TOS", "TCPMSS", "CHECKSUM", "TTL", "HL", "LED", "IDLETIMER", "RATEEST", "TEE"}
+
+func (r *rule) passes() bool { return slices.Contains(passing, r.target) }
