@@ -76,19 +76,22 @@ func (t *translation) forwardOf(f family) (policy.ForwardPolicy, error) {
 // reportForward lists the rules about routed packets of which the policy lacks
 // something.
 func (t *translation) reportForward() {
-	begun := slices.ContainsFunc(t.routed.walked, func(r *rule) bool { return t.routed.deeds[r].lets(begins) })
+	begun := slices.ContainsFunc(t.routed.walked, func(r *rule) bool { return t.routed.deeds[r].lets(begins, midstream) })
 	for _, r := range t.routed.walked {
 		d := t.routed.deeds[r]
 		if r.target == "REJECT" && t.result.Forward != policy.ForwardAccept {
 			t.note(r.place, "%s", noAnswer)
 		}
+		if r.target != "ACCEPT" && !r.passes() && !r.certain() && t.atStake(r) {
+			t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not forwarded", r.doubts())
+		}
 		switch {
 		case r.target != "ACCEPT" || t.result.Forward == policy.ForwardAccept:
 		case t.result.Forward == policy.ForwardDrop:
-			if begun && d.lets(begins, answers) {
+			if begun && d.lets(begins, midstream, answers) {
 				t.lost(r.place, "forward is drop, established (whatever is behind this host may open connections outward) or accept, none of which says this: drop is written")
 			}
-		case !d.lets(begins):
+		case !d.lets(begins, midstream):
 		case r.in != nil && !r.in.not && !slices.Contains(t.filtered, iface(r.in.value)) && r.certain():
 			t.note(r.place, "forward: established lets all that is routed out of %s begin connections, by whatever interface it came",
 				list(t.filtered))
@@ -96,6 +99,23 @@ func (t *translation) reportForward() {
 			t.lost(r.place, "forward: established lets nobody outside begin a connection through this host")
 		}
 	}
+}
+
+// atStake tells whether more would be forwarded if a rule never matched.
+func (t *translation) atStake(r *rule) bool {
+	inward, outward := t.ways()
+	for _, f := range families {
+		for _, through := range slices.Concat(inward, outward) {
+			w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, forward: true, steps: &t.steps}
+			with, err1 := w.run("FORWARD", throughThisHost(f))
+			w.ignore = r
+			without, err2 := w.run("FORWARD", throughThisHost(f))
+			if err1 != nil || err2 != nil || !with.contains(without) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lets tells whether a rule let in, or perhaps did, anything of some kinds.

@@ -195,7 +195,7 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 		default:
 			t.lost(r.place, "%s", answersCome)
 		}
-		if len(cut[midstream].intersect(t.opened[f])) > 0 && t.result.Input != policy.Accept {
+		if len(cut[midstream].intersect(t.opened[f])) > 0 {
 			t.note(r.place, "%s", noState)
 		}
 	}
@@ -213,7 +213,7 @@ func (t *translation) reportReplies() {
 		} else if len(left[related]) > 0 && t.told[f] {
 			t.note(place{}, "ICMP errors about connections (RELATED) always come in")
 		}
-		if len(left[midstream].intersect(t.opened[f])) > 0 && t.result.Input != policy.Accept {
+		if len(left[midstream].intersect(t.opened[f])) > 0 {
 			t.note(place{}, "%s", noState)
 		}
 	}
@@ -284,10 +284,7 @@ func (t *translation) reportUnmet(r *rule) {
 	case in == loopback:
 	case !byInput && !byForward:
 		t.note(r.place, "no packet gets here for certain: it is all decided before")
-	case !byInput || !in.isName() || slices.Contains(t.filtered, in):
-	case t.letsAll(in) && r.target == "ACCEPT":
-		t.note(r.place, "all is let in by %s, so it is not filtered", in)
-	default:
+	case byInput && in.isName() && !t.letsAll(in) && !slices.Contains(t.filtered, in):
 		t.lost(r.place, "%s is not among the interfaces of the policy, so it is not filtered", in)
 	}
 }

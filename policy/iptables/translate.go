@@ -142,34 +142,39 @@ func (t *translation) choose() {
 }
 
 // guess goes by the names in rules. An interface by which all may come in needs
-// no filter. The others are meant by the policy, and so are those without a
-// name, if something is open on them.
+// no filter. Without names the policy is for the interface of the default
+// route, whichever that is, so it has to hold for those that no rule names.
 func (t *translation) guess() {
-	var named, unnamed []iface
+	var named, wild []iface
 	for _, in := range t.classes {
 		switch {
-		case t.letsAll(in):
-		case in.isName():
+		case in == rest:
+		case !in.isName():
+			wild = append(wild, in)
+		case !t.letsAll(in):
 			named = append(named, in)
-		case t.letsSome(in):
-			unnamed = append(unnamed, in)
+		case t.letsEverything(in):
+			t.note(place{}, "%s is not filtered, as all may come in by it", in)
+		default:
+			t.note(place{}, "%s is not filtered, as all that begins something may come in by it: so do INVALID packets, and others that the rules drop", in)
 		}
 	}
-	switch {
-	case len(named) > 0 && len(unnamed) == 0:
+	if len(named) > 0 && (t.letsAll(rest) || !t.letsSome(rest)) {
 		t.filtered = named
 		t.result.Interfaces = texts(named)
+		for _, in := range wild {
+			if t.letsSome(in) && !t.letsAll(in) {
+				t.lost(place{}, "a policy names every interface: add those that are meant by %s", in)
+			}
+		}
 		t.noteElsewhere()
 		return
-	case len(named) == 0 && len(unnamed) == 0:
-		t.filtered = []iface{rest}
-	default:
-		t.filtered = slices.Concat(named, unnamed)
 	}
-	for _, in := range t.filtered[1:] {
-		if !t.alike(in, t.filtered[0]) {
-			t.lost(place{}, "the rules let in other things by %s, and a policy is the same on all its interfaces: it has what is let in by all. "+
-				"Say which it is for, such as --interface %s", list(t.filtered), exampleOf(named))
+	t.filtered = slices.Concat([]iface{rest}, named, wild)
+	for _, in := range t.filtered {
+		if !t.alike(in, rest) {
+			t.lost(place{}, "the rules let in other things by %s than by others, and a policy is the same on all its interfaces: "+
+				"it has what is let in by all. Say which it is for, such as --interface %s", in, exampleOf(named))
 			return
 		}
 	}
@@ -183,13 +188,18 @@ func exampleOf(named []iface) iface {
 	return "eth0"
 }
 
-// noteElsewhere says what the policy of INPUT did on interfaces that no rule
-// names.
+// noteElsewhere says what the rules did on interfaces that they do not name.
 func (t *translation) noteElsewhere() {
+	if t.letsAll(rest) {
+		return
+	}
 	for _, f := range families {
-		if c := t.chains[f]["INPUT"]; t.told[f] && c.policy == "DROP" && c.policyAt.line > 0 && !t.letsAll(rest) {
-			t.note(c.policyAt, "on interfaces other than %s everything comes in now, as Portcullis filters only those that it names",
-				list(t.filtered))
+		at := place{}
+		if c := t.chains[f]["INPUT"]; c.policy == "DROP" {
+			at = c.policyAt
+		}
+		if t.told[f] {
+			t.note(at, "on interfaces other than %s everything comes in now, as Portcullis filters only those that it names", list(t.filtered))
 		}
 	}
 }
@@ -228,6 +238,10 @@ func (t *translation) letsAll(in iface) bool {
 		}
 	}
 	return true
+}
+
+func (t *translation) letsEverything(in iface) bool {
+	return t.inputs[in][v4].contains(toThisHost(v4)) && t.inputs[in][v6].contains(toThisHost(v6))
 }
 
 // letsSome tells whether anything comes in but ICMP.
