@@ -101,16 +101,19 @@ func (t *translation) reportForward() {
 	}
 }
 
-// atStake tells whether more would be forwarded if a rule never matched.
+// atStake tells whether more would be forwarded if a rule never matched, or
+// always when it may.
 func (t *translation) atStake(r *rule) bool {
 	inward, outward := t.ways()
 	for _, f := range families {
 		for _, through := range slices.Concat(inward, outward) {
-			w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, forward: true, steps: &t.steps}
-			with, err1 := w.run("FORWARD", throughThisHost(f))
-			w.ignore = r
-			without, err2 := w.run("FORWARD", throughThisHost(f))
-			if err1 != nil || err2 != nil || !with.contains(without) {
+			let := func(ignore, trust *rule) packets {
+				w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, forward: true, steps: &t.steps,
+					ignore: ignore, trust: trust}
+				accepted, _ := w.run("FORWARD", throughThisHost(f))
+				return accepted
+			}
+			if now := let(nil, nil); t.steps > maxSteps || !now.contains(let(r, nil)) || !now.contains(let(nil, r)) {
 				return true
 			}
 		}

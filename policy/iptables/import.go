@@ -44,6 +44,10 @@ func Import(files []File, interfaces []string) (*Result, error) {
 	for _, file := range files {
 		s.read(file)
 	}
+	return s.translate(files, interfaces)
+}
+
+func (s *ruleset) translate(files []File, interfaces []string) (*Result, error) {
 	if !s.told[v4] && !s.told[v6] {
 		return nil, ErrNoRules
 	}
