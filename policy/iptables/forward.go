@@ -60,7 +60,7 @@ func (t *translation) forwardOf(f family) (policy.ForwardPolicy, error) {
 	// everybody whom a rule names has to be let, and be let have the answers.
 	found := policy.ForwardDrop
 	for _, through := range outward {
-		begun := lets[through][begins].contains(every[begins])
+		begun := lets[through][begins].contains(every[begins]) && lets[through][midstream].contains(every[midstream])
 		if !begun && through.in == rest {
 			continue
 		}
