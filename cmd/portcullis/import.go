@@ -79,7 +79,7 @@ func (a *app) importRules(files []iptables.File, o importOptions) error {
 	if err := a.print(view, func() { a.printImport(view, o) }); err != nil || !lacking {
 		return err
 	}
-	err = fmt.Errorf("%s not translated: see above", count(len(view.Untranslated), "finding about what is", "findings about what is"))
+	err = fmt.Errorf("not everything is translated: %s above", count(len(view.Untranslated), "finding", "findings"))
 	if o.write != "" {
 		return fmt.Errorf("%w; nothing was written, --partial writes it all the same", err)
 	}
