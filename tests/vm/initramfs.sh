@@ -13,7 +13,7 @@ version=$(ls "$kernel/lib/modules")
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
-programs="ip tc nsenter setpriv ping curl nft iptables iptables-restore ip6tables-restore conntrack ethtool kmod"
+programs="ip tc nsenter setpriv ping curl nft iptables ip6tables iptables-save iptables-restore ip6tables-restore conntrack ethtool kmod"
 # All of netfilter, the protocols, traffic control and pktgen are in net/.
 drivers="bonding dummy ifb macvlan tun veth virtio_net virtio_pci vrf vxlan"
 
