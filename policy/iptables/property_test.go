@@ -12,7 +12,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-var rulesets = flag.Int("rulesets", 2000, "how many made-up sets of rules are translated")
+var rulesets = flag.Int("rulesets", 1000, "how many made-up sets of rules are translated")
 
 // TestNothingIsWidenedNorLostSilently translates made-up rules, and compares
 // what they say about packets with what the policy does.
