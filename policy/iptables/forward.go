@@ -51,6 +51,12 @@ func (t *translation) forwardOf(f family) (policy.ForwardPolicy, error) {
 			return 0, err
 		}
 		lets[through] = accepted
+		w.may, w.log = true, nil
+		may, err := w.run("FORWARD", every)
+		if err != nil {
+			return 0, err
+		}
+		t.passed[f] = t.passed[f].union(may)
 		all = all && accepted.contains(every)
 	}
 	if all {
@@ -82,7 +88,7 @@ func (t *translation) reportForward() {
 		if r.target == "REJECT" && t.result.Forward != policy.ForwardAccept {
 			t.note(r.place, "%s", noAnswer)
 		}
-		if r.target != "ACCEPT" && !r.passes() && !r.certain() && t.atStake(r) {
+		if r.target != "ACCEPT" && !r.passes() && !r.certain() && t.atStake(d) {
 			t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not forwarded", r.doubts())
 		}
 		switch {
@@ -101,21 +107,12 @@ func (t *translation) reportForward() {
 	}
 }
 
-// atStake tells whether more would be forwarded if a rule never matched, or
-// always when it may.
-func (t *translation) atStake(r *rule) bool {
-	inward, outward := t.ways()
+// atStake tells whether a rule that is not understood perhaps takes what may be
+// forwarded.
+func (t *translation) atStake(d *deeds) bool {
 	for _, f := range families {
-		for _, through := range slices.Concat(inward, outward) {
-			let := func(ignore, trust *rule) packets {
-				w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, forward: true, steps: &t.steps,
-					ignore: ignore, trust: trust}
-				accepted, _ := w.run("FORWARD", throughThisHost(f))
-				return accepted
-			}
-			if now := let(nil, nil); t.steps > maxSteps || !now.contains(let(r, nil)) || !now.contains(let(nil, r)) {
-				return true
-			}
+		if !d.doubted[f].intersect(t.passed[f]).empty() {
+			return true
 		}
 	}
 	return false

@@ -31,7 +31,7 @@ func (t *translation) report() {
 			if r.target == "REJECT" {
 				t.note(r.place, "%s", noAnswer)
 			}
-			t.reportDoubt(r)
+			t.reportDoubt(r, d)
 			t.reportCut(r, d)
 		}
 	}
@@ -129,34 +129,21 @@ func rulesFor(what [2]region) string {
 
 // reportDoubt is about jumps, and what drops, that are not understood: what they
 // could take away is not opened.
-func (t *translation) reportDoubt(r *rule) {
+func (t *translation) reportDoubt(r *rule, d *deeds) {
 	if r.certain() {
 		return
 	}
-	switch lost, known := t.stakes(r); {
-	case !known || !isEmpty(lost):
-		t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", r.doubts(), hint(lost))
-	default:
-		t.note(r.place, "%s cannot be said in a policy, but without it no more would come in", r.doubts())
-	}
-}
-
-// stakes is what is not opened because a rule is not understood: what would
-// come in if it never matched, or always when it may.
-func (t *translation) stakes(r *rule) (lost [2]region, known bool) {
-	for _, in := range t.filtered {
-		for _, f := range families {
-			for _, w := range []walker{{ignore: r}, {trust: r}} {
-				w.chains, w.family, w.in, w.steps = t.rulesOf(f), f, in, &t.steps
-				accepted, err := w.run("INPUT", toThisHost(f))
-				if err != nil {
-					return lost, false
-				}
-				lost[f] = lost[f].union(accepted.beginning(f).subtract(t.opened[f]))
-			}
+	var lost [2]region
+	for _, f := range families {
+		for c := begins; c <= toBroadcast; c++ {
+			lost[f] = lost[f].union(d.doubted[f][c].intersect(t.may[f][c]).subtract(t.opened[f]))
 		}
 	}
-	return lost, true
+	if isEmpty(lost) {
+		t.note(r.place, "%s cannot be said in a policy, but without it no more would come in", r.doubts())
+		return
+	}
+	t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", r.doubts(), hint(lost))
 }
 
 // reportPassing is about rules that decide nothing.

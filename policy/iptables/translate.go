@@ -21,11 +21,13 @@ type translation struct {
 	steps    int
 
 	lets   [2]packets // what all filtered interfaces let in
+	may    [2]packets // and what some of them perhaps do
 	opened [2]region  // what the policy does
 	kinds  [2][]uint8 // of ICMP that it lets in, unless it is all
 	result *policy.Policy
 	input  *journal // about filtered interfaces
 	routed *journal
+	passed [2]packets // what perhaps is routed
 }
 
 func (t *translation) translate() error {
@@ -115,6 +117,12 @@ func (t *translation) walkFiltered() error {
 			if _, err := w.run("INPUT", toThisHost(f)); err != nil {
 				return err
 			}
+			w.may, w.log = true, nil
+			may, err := w.run("INPUT", toThisHost(f))
+			if err != nil {
+				return err
+			}
+			t.may[f] = t.may[f].union(may)
 		}
 	}
 	return nil

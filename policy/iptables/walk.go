@@ -21,10 +21,8 @@ type walker struct {
 	in, out iface
 	forward bool // they are routed, so tests of what is local mean nothing
 	steps   *int
-
-	ignore, trust *rule // as if it never matched, or always when it may
-
-	log *journal // nil: only what comes in is of interest
+	may     bool     // whatever is in doubt goes both ways: what comes in is what may come in
+	log     *journal // nil: only what comes in is of interest
 }
 
 // journal is what each rule did, over all walks of interest.
@@ -38,6 +36,7 @@ type deeds struct {
 	accepted [2]packets // for certain
 	let      [2]packets // perhaps
 	dropped  [2]packets // for certain, or perhaps
+	doubted  [2]packets // what it perhaps matched
 	base     bool       // it stands in a chain of netfilter's own
 }
 
@@ -74,13 +73,15 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 		}
 		sure, perhaps := w.hits(r, live)
 		if w.log != nil {
-			w.log.of(r).base = len(stack) == 1
+			d := w.log.of(r)
+			d.base = len(stack) == 1
+			d.doubted[w.family] = d.doubted[w.family].union(perhaps)
 		}
 		if sure.empty() && perhaps.empty() {
 			continue
 		}
 		after := func(uncertain packets) {
-			if !uncertain.empty() {
+			if !w.may && !uncertain.empty() {
 				out = out.union(w.walk(rules[i+1:], uncertain, false, accepted, stack))
 			}
 		}
@@ -88,7 +89,9 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 		loops := slices.Contains(stack, r.target)
 		switch {
 		case r.target == "ACCEPT":
-			if !certain {
+			if w.may {
+				*accepted = accepted.union(perhaps)
+			} else if !certain {
 				sure, perhaps = packets{}, sure.union(perhaps)
 			}
 			live = live.subtract(sure)
@@ -96,16 +99,22 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 			w.let(r, sure, perhaps)
 		case r.passes():
 		case r.target == "RETURN":
-			live = live.subtract(sure).subtract(perhaps)
+			live = live.subtract(sure).subtract(w.gone(perhaps))
 			out = out.union(sure)
+			if w.may {
+				out = out.union(perhaps)
+			}
 			after(perhaps)
 		case next != nil && next.isUsers() && !loops:
-			live = live.subtract(sure).subtract(perhaps)
+			live = live.subtract(sure).subtract(w.gone(perhaps))
 			deeper := append(slices.Clone(stack), r.target)
 			back := w.walk(next.rules, sure, certain, accepted, deeper)
 			unsureBack := w.walk(next.rules, perhaps, false, accepted, deeper)
 			if r.goesTo {
 				out = out.union(back)
+				if w.may {
+					out = out.union(unsureBack)
+				}
 				after(unsureBack)
 			} else {
 				live = live.union(back).union(unsureBack)
@@ -117,7 +126,10 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 			case !r.drops():
 				r.doubt("target %s", r.target)
 			}
-			live = live.subtract(sure).subtract(perhaps)
+			if w.may && !r.drops() {
+				*accepted = accepted.union(sure).union(perhaps) // who knows
+			}
+			live = live.subtract(sure).subtract(w.gone(perhaps))
 			if w.log != nil {
 				d := w.log.of(r)
 				d.dropped[w.family] = d.dropped[w.family].union(sure).union(perhaps)
@@ -127,10 +139,18 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 	return out.union(live)
 }
 
+// gone is what perhaps goes another way.
+func (w *walker) gone(perhaps packets) packets {
+	if w.may {
+		return packets{}
+	}
+	return perhaps
+}
+
 // hits is what a rule matches of packets, and what it perhaps does.
 func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 	*w.steps++
-	if r == w.ignore || !r.applies(w.in, w.out) {
+	if !r.applies(w.in, w.out) {
 		return sure, perhaps
 	}
 	m := r.matches(w.family)
@@ -138,8 +158,6 @@ func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 		*w.steps += len(live[c])
 		switch hit := live[c].intersect(m); {
 		case r.level[c] == nothing:
-		case r == w.trust:
-			sure[c] = hit
 		case r.level[c] == some || !r.certain() || w.forward && r.asksLocal:
 			perhaps[c] = hit
 		default:
