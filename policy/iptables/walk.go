@@ -11,7 +11,7 @@ import (
 var ErrTooComplicated = errors.New("the rules are too many, or too entangled, to be translated")
 
 // maxSteps bounds the work that rules can make: one for each rule that packets
-// come to, and for each segment of packets that it takes apart.
+// come to, and for each span of sources that it takes apart.
 const maxSteps = 20_000_000
 
 // walker plays packets through the chains of one family.
@@ -155,7 +155,9 @@ func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 	}
 	m := r.matches(w.family)
 	for c := range live {
-		*w.steps += len(live[c])
+		for _, s := range live[c] {
+			*w.steps += len(s.from)
+		}
 		switch hit := live[c].intersect(m); {
 		case r.level[c] == nothing:
 		case r.level[c] == some || !r.certain() || w.forward && r.asksLocal:
