@@ -16,6 +16,7 @@ require (
 	golang.org/x/net v0.55.0
 	golang.org/x/sync v0.20.0
 	golang.org/x/sys v0.46.0
+	mvdan.cc/sh/v3 v3.12.0
 )
 
 require (

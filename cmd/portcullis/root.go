@@ -111,7 +111,7 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand())
+	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}

@@ -54,6 +54,8 @@ export CGO_ENABLED=0
 mkdir -p "$tree/bin" "$tree/suites"
 cp "$top/bin/portcullis" "$tree/bin/"
 cp -r "$top/docs" "$tree/"
+mkdir -p "$tree/policy/iptables"
+cp -r "$top/policy/iptables/testdata" "$tree/policy/iptables/"
 for name in $PACKAGES; do
 	read -r _ package command < <(grep "^$name	" <<<"$suites") || die "there is no suite named $name"
 	mkdir -p "$tree/$package"

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/iptables"
+)
+
+type importOptions struct {
+	interfaces []string
+	write      string
+	partial    bool
+}
+
+func (a *app) importCommand() *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import [FILE...]",
+		Short: "Translate rules of iptables into a policy file",
+		Long: `Print the policy file that rules of iptables come to: what iptables-save and
+ip6tables-save print, a shell script of iptables commands, or ufw's user.rules and
+user6.rules. Several files become one policy; without one, or for "-", it reads the
+standard input. Nothing is changed but the file of --write.
+
+The policy lets in nothing that the rules do not, but for what is said under "To know"
+and what always passes. Each line of which it lacks something is listed, at the head of
+the file and on the standard error. Then import exits with 1 and --write writes nothing,
+unless --partial says that such a policy will do.`,
+		Example: `  iptables-save | portcullis import
+  portcullis import /etc/iptables/rules.v4 /etc/iptables/rules.v6 --write portcullis.yaml
+  portcullis import firewall.sh --interface eth0`,
+		GroupID: "more",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := readRules(cmd.InOrStdin(), args)
+			if err != nil {
+				return err
+			}
+			return a.importRules(files, o)
+		},
+	}
+	cmd.Flags().StringSliceVarP(&o.interfaces, "interface", "i", nil, "`NAME` of an interface that the policy is for, instead of those that rules name")
+	cmd.Flags().StringVarP(&o.write, "write", "w", "", "write the policy to `FILE`, and not to the standard output")
+	cmd.Flags().BoolVar(&o.partial, "partial", false, "be content with a policy that lacks something")
+	_ = cmd.MarkFlagFilename("write", "yaml", "yml")
+	return cmd
+}
+
+type importView struct {
+	Policy       string             `json:"policy"` // the text of the file
+	Untranslated []iptables.Finding `json:"untranslated"`
+	Notes        []iptables.Finding `json:"notes"`
+	Written      string             `json:"written,omitempty"`
+}
+
+func (a *app) importRules(files []iptables.File, o importOptions) error {
+	result, err := iptables.Import(files, o.interfaces)
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	view := importView{string(result.YAML()), list(result.Untranslated), list(result.Notes), ""}
+	lacking := len(result.Untranslated) > 0 && !o.partial
+	if o.write != "" && !lacking {
+		if view.Written, err = filepath.Abs(o.write); err != nil {
+			return err
+		}
+		if err := policy.SaveFile(view.Written, []byte(view.Policy)); err != nil {
+			return err
+		}
+	}
+	if err := a.print(view, func() { a.printImport(view, o) }); err != nil || !lacking {
+		return err
+	}
+	err = fmt.Errorf("not everything is translated: %s above", count(len(view.Untranslated), "finding", "findings"))
+	if o.write != "" {
+		return fmt.Errorf("%w; nothing was written, --partial writes it all the same", err)
+	}
+	return err
+}
+
+func (a *app) printImport(view importView, o importOptions) {
+	switch {
+	case view.Written != "":
+		a.printf("written to %s\n", view.Written)
+	case o.write == "":
+		a.printf("%s", view.Policy)
+	}
+	_ = a.out.Flush() // run asks again
+	for _, f := range view.Notes {
+		fmt.Fprintf(a.stderr, "note: %s\n", f)
+	}
+	for _, f := range view.Untranslated {
+		fmt.Fprintf(a.stderr, "not translated: %s\n", f)
+	}
+}
+
+// maxImport bounds what is read as rules, in bytes.
+const maxImport = 16 << 20
+
+func readRules(stdin io.Reader, paths []string) ([]iptables.File, error) {
+	if len(paths) == 0 {
+		paths = []string{"-"}
+	}
+	var files []iptables.File
+	for _, path := range paths {
+		name, in := path, stdin
+		if path == "-" {
+			name = "stdin"
+		} else {
+			f, err := os.Open(path)
+			if err != nil {
+				return nil, fmt.Errorf("import: %w", err)
+			}
+			defer f.Close()
+			in = f
+		}
+		data, err := io.ReadAll(io.LimitReader(in, maxImport+1))
+		if err == nil && len(data) > maxImport {
+			err = errors.New("too large for rules of a firewall")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("import %s: %w", name, err)
+		}
+		files = append(files, iptables.File{Name: name, Data: data})
+	}
+	return files, nil
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// The model decides about one packet at a time, as netfilter does, and shares
+// nothing with the translation: its rules are never read from text.
+
+// modelPacket is one packet.
+type modelPacket struct {
+	in, out  string
+	src      netip.Addr
+	state    string // NEW, ESTABLISHED, RELATED or INVALID
+	protocol string
+	port     uint16
+	icmp     string // echo-request and the like
+	flags    string // of TCP
+	to       string // LOCAL, MULTICAST or BROADCAST
+	chance   uint64 // what limits and the like say, a bit a rule
+}
+
+func (p modelPacket) String() string {
+	return fmt.Sprintf("%s>%s %s %s %s port %d %s%s to %s, chance %x", p.in, p.out, p.src, p.state, p.protocol, p.port, p.icmp, p.flags, p.to, p.chance)
+}
+
+// modelRule is one rule; zero values ask for nothing.
+type modelRule struct {
+	line        int
+	in, out     string
+	notIn       bool
+	src         netip.Prefix
+	notSrc      bool
+	states      []string
+	protocol    string
+	notProtocol bool
+	first, last uint16
+	notPorts    bool
+	icmp        string
+	syn         bool
+	notSyn      bool
+	to          string
+	chance      int // 1+index of a bit
+	target      string
+	goesTo      bool
+}
+
+type modelChain struct {
+	name, policy string
+	policyLine   int
+	rules        []*modelRule
+}
+
+type model struct {
+	chains []*modelChain // the first are INPUT and FORWARD
+	text   string
+}
+
+func (m *model) chain(name string) *modelChain {
+	for _, c := range m.chains {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func (r *modelRule) matches(p modelPacket) bool {
+	is := func(asked, same, not bool) bool { return !asked || same != not }
+	named := func(test, name string) bool {
+		if prefix, wild := strings.CutSuffix(test, "+"); wild {
+			return strings.HasPrefix(name, prefix)
+		}
+		return test == name
+	}
+	// An IPv4 network holds no IPv6 address, and icmp stands for either family's.
+	return is(r.in != "", named(r.in, p.in), r.notIn) &&
+		is(r.out != "", named(r.out, p.out), false) &&
+		is(r.src.IsValid(), r.src.IsValid() && r.src.Contains(p.src), r.notSrc) &&
+		is(r.states != nil, slices.Contains(r.states, p.state), false) &&
+		is(r.protocol != "", r.protocol == p.protocol, r.notProtocol) &&
+		is(r.last > 0, r.first <= p.port && p.port <= r.last, r.notPorts) &&
+		is(r.icmp != "", r.icmp == p.icmp, false) &&
+		is(r.syn, p.flags == "SYN", r.notSyn) &&
+		is(r.to != "", r.to == p.to, false) &&
+		(r.chance == 0 || p.chance>>(r.chance-1)&1 != 0)
+}
+
+// decide plays a packet through a chain: whether it is accepted, and by which
+// line.
+func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
+	c := m.chain(name)
+	verdict, line := m.walk(c, p)
+	if verdict == "" {
+		return c.policy == "ACCEPT", c.policyLine
+	}
+	return verdict == "ACCEPT", line
+}
+
+func (m *model) walk(c *modelChain, p modelPacket) (verdict string, line int) {
+	for _, r := range c.rules {
+		if !r.matches(p) {
+			continue
+		}
+		switch r.target {
+		case "ACCEPT", "DROP":
+			return r.target, r.line
+		case "REJECT":
+			return "DROP", r.line
+		case "RETURN":
+			return "", 0
+		case "LOG", "":
+		default:
+			if verdict, line := m.walk(m.chain(r.target), p); verdict != "" || r.goesTo {
+				return verdict, line
+			}
+		}
+	}
+	return "", 0
+}
+
+// write is the rule as iptables-save prints it.
+func (r *modelRule) write(chain string) string {
+	words := []string{"-A", chain}
+	add := func(asked, not bool, option string, args ...string) {
+		if !asked {
+			return
+		}
+		if not {
+			words = append(words, "!")
+		}
+		words = append(append(words, option), args...)
+	}
+	add(r.src.IsValid(), r.notSrc, "-s", r.src.String())
+	add(r.in != "", r.notIn, "-i", r.in)
+	add(r.out != "", false, "-o", r.out)
+	add(r.protocol != "", r.notProtocol, "-p", r.protocol)
+	add(r.last > 0, false, "-m", r.protocol)
+	add(r.last > 0, r.notPorts, "--dport", fmt.Sprintf("%d:%d", r.first, r.last))
+	add(r.icmp != "", false, "--icmp-type", r.icmp)
+	add(r.syn, r.notSyn, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
+	add(r.states != nil, false, "-m", "conntrack", "--ctstate", strings.Join(r.states, ","))
+	add(r.to != "", false, "-m", "addrtype", "--dst-type", r.to)
+	add(r.chance > 0, false, "-m", "limit", "--limit", "5/min")
+	jump := "-j"
+	if r.goesTo {
+		jump = "-g"
+	}
+	add(r.target != "", false, jump, r.target)
+	return strings.Join(words, " ")
+}
+
+func pick[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
+
+var (
+	modelInterfaces = []string{"eth0", "eth1", "wlan0"} // the last is never named
+	modelSources    = []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("192.0.2.7/32"),
+		netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("128.0.0.0/1"),
+	}
+	modelPorts = []uint16{1, 22, 79, 80, 81, 443, 1000, 65535}
+)
+
+// drawModel makes up rules.
+func drawModel(random *rand.Rand) *model {
+	m := &model{}
+	for _, name := range []string{"INPUT", "FORWARD", "one", "two"} {
+		m.chains = append(m.chains, &modelChain{name: name, policy: pick(random, "DROP", "DROP", "DROP", "ACCEPT")})
+	}
+	chances := 0
+	interfaces := pick(random, []string{"eth0"}, []string{"eth0"}, []string{"eth0", "eth1", "eth+"}, []string{"eth0", "eth1"})
+	for i, c := range m.chains {
+		for range random.IntN(6) {
+			r := &modelRule{}
+			chance := func(percent int) bool { return random.IntN(100) < percent }
+			if chance(25) {
+				r.in, r.notIn = pick(random, interfaces...), chance(15)
+			}
+			if c.name == "FORWARD" && chance(30) {
+				r.out = pick(random, interfaces...)
+			}
+			if chance(25) {
+				r.src, r.notSrc = pick(random, modelSources...), chance(20)
+			}
+			if chance(30) {
+				r.states = pick(random, []string{"NEW"}, []string{"RELATED", "ESTABLISHED"}, []string{"INVALID"}, []string{"NEW", "INVALID"})
+			}
+			if chance(70) {
+				r.protocol = pick(random, "tcp", "tcp", "udp", "icmp", "gre")
+				r.notProtocol = chance(5)
+			}
+			ports := r.protocol == "tcp" || r.protocol == "udp"
+			if ports && !r.notProtocol && chance(80) {
+				a, b := pick(random, modelPorts...), pick(random, modelPorts...)
+				if chance(60) {
+					b = a
+				}
+				r.first, r.last, r.notPorts = min(a, b), max(a, b), chance(10)
+			}
+			if r.protocol == "tcp" && !r.notProtocol && chance(15) {
+				r.syn, r.notSyn = true, chance(50)
+			}
+			if r.protocol == "icmp" && !r.notProtocol && chance(50) {
+				r.icmp = pick(random, "echo-request", "echo-reply", "destination-unreachable")
+			}
+			if c.name != "FORWARD" && chance(5) {
+				r.to = pick(random, "LOCAL", "MULTICAST", "BROADCAST")
+			}
+			if chance(12) {
+				chances++
+				r.chance = chances
+			}
+			targets := []string{"ACCEPT", "ACCEPT", "ACCEPT", "ACCEPT", "DROP", "REJECT", "LOG", ""}
+			if i == 2 || i == 3 {
+				targets = append(targets, "RETURN", "RETURN")
+			}
+			if c.name != "two" {
+				targets = append(targets, "two", "two")
+			}
+			if i < 2 {
+				targets = append(targets, "one", "one")
+			}
+			r.target = pick(random, targets...)
+			r.goesTo = (r.target == "one" || r.target == "two") && chance(20)
+			c.rules = append(c.rules, r)
+		}
+	}
+	m.render()
+	return m
+}
+
+// render writes the text, and gives every rule its line.
+func (m *model) render() {
+	lines := []string{"*filter"}
+	for i, c := range m.chains {
+		policy := c.policy
+		if i >= 2 {
+			policy = "-"
+		}
+		lines = append(lines, fmt.Sprintf(":%s %s [0:0]", c.name, policy))
+		c.policyLine = len(lines)
+	}
+	for _, c := range m.chains {
+		for _, r := range c.rules {
+			lines = append(lines, r.write(c.name))
+			r.line = len(lines)
+		}
+	}
+	m.text = strings.Join(append(lines, "COMMIT", ""), "\n")
+}
+
+// drawPacket makes up a packet that could come in.
+func drawPacket(random *rand.Rand) modelPacket {
+	p := modelPacket{
+		in: pick(random, modelInterfaces...), to: "LOCAL", chance: pick(random, 0, ^uint64(0), random.Uint64()),
+		src: pick(random, netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("192.0.2.7"),
+			netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2001:db8::1")),
+		state:    pick(random, "NEW", "NEW", "NEW", "INVALID", "ESTABLISHED"),
+		protocol: pick(random, "tcp", "tcp", "udp", "icmp", "gre"),
+	}
+	switch p.protocol {
+	case "tcp":
+		p.port = pick(random, modelPorts...)
+		p.flags = pick(random, "SYN", "SYN", "ACK")
+		if p.state == "INVALID" {
+			p.flags = "FIN"
+		}
+	case "udp":
+		p.port = pick(random, modelPorts...)
+		p.to = pick(random, "LOCAL", "LOCAL", "MULTICAST", "BROADCAST")
+		if p.src.Is6() && p.to == "BROADCAST" || p.state != "NEW" {
+			p.to = "LOCAL"
+		}
+	case "icmp":
+		p.icmp = map[string]string{"NEW": "echo-request", "INVALID": "destination-unreachable", "ESTABLISHED": "echo-reply"}[p.state]
+		if p.state == "INVALID" && random.IntN(2) == 0 {
+			p.icmp = "echo-reply"
+		}
+	}
+	return p
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"slices"
+	"strings"
+)
+
+// long are the many names of the options that are understood.
+var long = map[string]string{
+	"--protocol": "-p", "--proto": "-p", "--source": "-s", "--src": "-s", "--destination": "-d", "--dst": "-d",
+	"--in-interface": "-i", "--out-interface": "-o", "--jump": "-j", "--goto": "-g", "--match": "-m", "--fragment": "-f",
+	"--set-counters": "-c", "--source-port": "--sport", "--source-ports": "--sport", "--sports": "--sport",
+	"--destination-port": "--dport", "--destination-ports": "--dport", "--dports": "--dport", "--ctstate": "--state",
+	"--icmpv6-type": "--icmp-type",
+}
+
+// harmless are modules that narrow nothing by being named; what their options
+// mean is read below, or doubted.
+var harmless = []string{"tcp", "udp", "udplite", "sctp", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "multiport", "state",
+	"conntrack", "comment", "iprange", "addrtype", "recent"}
+
+// ofTargets begin the options of targets, which change no verdict.
+var ofTargets = []string{"--log-", "--reject-with", "--nflog-", "--ulog-", "--set-mark", "--set-xmark", "--to-", "--save-mark",
+	"--restore-mark", "--nfmark", "--ctmark", "--mask", "--random", "--persistent", "--queue-", "--clamp-mss-to-pmtu", "--set-mss",
+	"--notrack", "--helper", "--zone", "--add-set", "--del-set", "--set-dscp", "--set-class", "--type"}
+
+// remembers are the options of -m recent that go with --set, which always
+// matches.
+var remembers = []string{"--set", "--name", "--rsource", "--rdest", "--mask"}
+
+// single are the options that take exactly one argument.
+var single = []string{"-p", "-s", "-d", "-i", "-o", "-j", "-g", "-m", "--dport", "--icmp-type", "--state", "--src-range", "--dst-range",
+	"--dst-type"}
+
+// optionParser reads the options of one rule.
+type optionParser struct {
+	*rule
+	rest        []word
+	not         bool
+	module      string
+	recentOther bool // -m recent does more than to remember
+}
+
+// parseRule reads what follows -A CHAIN.
+func parseRule(home family, at place, spec []word) *rule {
+	r := &rule{place: at, home: home}
+	var texts []string
+	for _, w := range spec {
+		texts = append(texts, w.text)
+	}
+	r.spec = strings.Join(texts, " ")
+	p := optionParser{rule: r, rest: spec}
+	for len(p.rest) > 0 {
+		p.option()
+	}
+	if p.recentOther {
+		r.doubt("-m recent")
+	}
+	if r.icmp != nil && r.protocol == nil {
+		r.protocol = &test[int]{value: int(icmpProtocol[home])}
+	}
+	if r.ports != nil {
+		switch {
+		case r.protocol == nil || r.protocol.not || r.protocol.value < 0:
+			r.doubt("ports without a protocol")
+		case keysOf(home, uint8(r.protocol.value)).first >= icmpKeys:
+			r.doubt("ports of a protocol that is none of tcp, udp, sctp and udplite")
+		}
+	}
+	return r
+}
+
+// arguments are the words up to the next option; a ! may stand before them.
+func (p *optionParser) arguments() (args []word) {
+	if len(p.rest) > 1 && p.rest[0].text == "!" && !strings.HasPrefix(p.rest[1].text, "-") {
+		p.not, p.rest = !p.not, p.rest[1:]
+	}
+	for len(p.rest) > 0 && p.rest[0].text != "!" && !(strings.HasPrefix(p.rest[0].text, "-") && !p.rest[0].hidden) {
+		args, p.rest = append(args, p.rest[0]), p.rest[1:]
+	}
+	return args
+}
+
+func (p *optionParser) option() {
+	name := p.rest[0]
+	p.rest = p.rest[1:]
+	p.not = false
+	if name.text == "!" && len(p.rest) > 0 {
+		p.not = true
+		name, p.rest = p.rest[0], p.rest[1:]
+	}
+	if name.hidden {
+		p.doubt("%s, which only the script knows,", name.text)
+		return
+	}
+	option, value, glued := strings.Cut(name.text, "=")
+	if !strings.HasPrefix(option, "--") {
+		option, glued = name.text, false
+	}
+	written := option
+	if short, ok := long[option]; ok {
+		option = short
+	}
+	args := p.arguments()
+	if glued {
+		args = append(wordsOf(value), args...)
+	}
+	values := make([]string, len(args))
+	for i, a := range args {
+		if a.hidden {
+			if option == "-j" || option == "-g" {
+				p.target = "?"
+			}
+			p.doubt("%s %s, which only the script knows,", written, a.text)
+			return
+		}
+		values[i] = a.text
+	}
+	if slices.Contains(single, option) && len(values) != 1 {
+		p.wrong(written, values)
+		return
+	}
+	p.read(option, written, values)
+}
+
+func (p *optionParser) wrong(option string, args []string) {
+	not := ""
+	if p.not {
+		not = "! "
+	}
+	p.doubt("%s%s", not, strings.TrimSpace(option+" "+strings.Join(args, " ")))
+}
+
+// read reads one option with its arguments.
+func (p *optionParser) read(option, written string, args []string) {
+	ok := true
+	switch option {
+	case "-p":
+		n, known := protocolNumber(args[0])
+		p.protocol, ok = &test[int]{n, p.not}, known && !(n < 0 && p.not)
+		if !known {
+			p.protocol = nil
+		}
+	case "-s":
+		ok = p.source(parseAddresses, args[0])
+	case "--src-range":
+		ok = p.source(parseSpan, args[0])
+	case "-d":
+		ok = p.destination(parseAddresses, args[0])
+	case "--dst-range":
+		ok = p.destination(parseSpan, args[0])
+	case "-i", "-o":
+		ok = possibleInterface(args[0])
+		switch {
+		case !ok:
+		case option == "-i":
+			p.in = &test[string]{args[0], p.not}
+		default:
+			p.out = &test[string]{args[0], p.not}
+		}
+	case "-j", "-g":
+		p.target, p.goesTo = args[0], option == "-g"
+	case "-m":
+		p.module = args[0]
+		ok = slices.Contains(harmless, args[0])
+	case "-c", "--comment":
+	case "-f":
+		// Connection tracking has put all pieces together before.
+		p.exactly(p.not)
+	case "--dport":
+		ports, known := p.parsePorts(args[0])
+		if ok = known && p.ports == nil; ok {
+			p.ports = &test[[]portRange]{ports, p.not}
+		}
+	case "--syn":
+		ok = p.flags([]string{"SYN,RST,ACK,FIN", "SYN"})
+	case "--tcp-flags":
+		ok = p.flags(args)
+	case "--icmp-type":
+		ok = p.icmpType(args[0])
+	case "--state":
+		ok = p.cells(states, args[0])
+	case "--dst-type":
+		p.asksLocal = true
+		ok = p.cells(destinations, args[0])
+	default:
+		p.unknown(option, written, args)
+	}
+	if !ok {
+		p.wrong(written, args)
+	}
+}
+
+func (p *optionParser) unknown(option, written string, args []string) {
+	ofTarget := slices.ContainsFunc(ofTargets, func(s string) bool { return strings.HasPrefix(option, s) })
+	switch {
+	case p.module == "recent" && slices.Contains(remembers, option) && !p.not:
+	case p.module == "recent":
+		p.recentOther = true
+	case p.target != "" && ofTarget:
+	case p.module != "" && !slices.Contains(harmless, p.module) && strings.HasPrefix(option, "--"):
+		// The module is doubted as a whole.
+	default:
+		p.wrong(written, args)
+	}
+}
+
+// possibleInterface tells whether Linux could have a device of that name, or
+// with that beginning, and a policy could hold it without quotes.
+func possibleInterface(name string) bool {
+	plain := strings.TrimSuffix(name, "+")
+	return name != "" && len(name) <= 15 && plain != "." && plain != ".." && !strings.ContainsAny(plain, "/:\"'\\+") &&
+		strings.IndexFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) < 0
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"flag"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+var rulesets = flag.Int("rulesets", 1000, "how many made-up sets of rules are translated")
+
+// TestNothingIsWidenedNorLostSilently translates made-up rules, and compares
+// what they say about packets with what the policy does.
+func TestNothingIsWidenedNorLostSilently(t *testing.T) {
+	let, opened := 0, 0
+	for seed := range uint64(*rulesets) {
+		byRules, byPolicy := mustHold(t, rand.New(rand.NewPCG(seed, 7)), 150)
+		let, opened = let+byRules, opened+byPolicy
+	}
+	t.Logf("%d packets let in by rules, %d by policies", let, opened)
+	if opened < let/4 {
+		t.Errorf("rules let in %d packets, the policies only %d: too little is translated", let, opened)
+	}
+}
+
+// mustHold translates one set of rules, and tells how many of some packets they
+// let in, and how many the policy.
+func mustHold(t *testing.T, random *rand.Rand, packets int) (let, opened int) {
+	t.Helper()
+	m := drawModel(random)
+	r, err := Import([]File{{"rules", []byte(m.text)}}, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, m.text)
+	}
+	for range packets {
+		p := drawPacket(random)
+		accepted, line := m.decide("INPUT", p)
+		if accepted {
+			let++
+		}
+		if allows(r.Policy, p) {
+			opened++
+		}
+		if why := judge(r, m, p, accepted, line); why != "" {
+			t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s", why, m.text, p, line, accepted, r.YAML())
+		}
+		if why := judgeRouted(r, m, p, random); why != "" {
+			t.Fatalf("%s\n%s\n%s\n%s", why, m.text, p, r.YAML())
+		}
+	}
+	return let, opened
+}
+
+// judge compares what rules and policy say about a packet to this host.
+func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
+	filtered := slices.Contains(r.Policy.Interfaces, p.in) ||
+		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered")
+	switch {
+	case !filtered && !accepted && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
+		!says(r.Notes, "on interfaces other than"):
+		return "an interface is not filtered, and nothing says so"
+	case !filtered:
+		return ""
+	case allows(r.Policy, p) && !accepted:
+		if p.state == "ESTABLISHED" {
+			if len(r.Untranslated) == 0 && !mentions(r.Notes, line) {
+				return "answers are dropped by the rules, and nothing says that they come in"
+			}
+			return ""
+		}
+		if p.flags == "ACK" && says(r.Notes, noState) {
+			return ""
+		}
+		return "the policy is wider than the rules"
+	case !allows(r.Policy, p) && accepted && p.state == "NEW" && p.flags != "ACK":
+		// What chance decides may be listed at the rule that it decides about.
+		if !mentions(r.Untranslated, line) && !(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) {
+			return "the policy is narrower than the rules, and nothing says so"
+		}
+	case !allows(r.Policy, p) && accepted && p.state == "INVALID":
+		if r.Policy.Invalid == policy.InvalidDrop && len(r.Notes) == 0 {
+			return "INVALID packets are let in by the rules, and nothing says that they are dropped"
+		}
+	}
+	return ""
+}
+
+// allows is what a policy means for one packet, in the words of the README.
+func allows(p *policy.Policy, k modelPacket) bool {
+	switch {
+	case k.state == "ESTABLISHED":
+		return true
+	case k.state == "INVALID" && p.Invalid == policy.InvalidDrop:
+		return false
+	case k.state == "INVALID" && p.Invalid == policy.InvalidAccept, p.Input == policy.Accept:
+		return true
+	case k.protocol == "icmp":
+		types := p.ICMP.Types4()
+		if k.src.Is6() {
+			types = p.ICMP.Types6()
+		}
+		kind := icmpNumbers(k.icmp)[familyOf(k.src)]
+		return types[kind/64]>>(kind%64)&1 != 0
+	}
+	protocol := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP}[k.protocol]
+	return slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Allows(protocol, k.port, k.src) })
+}
+
+// judgeRouted compares what becomes of a packet that is routed.
+func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
+	if p.out = pick(random, modelInterfaces...); p.to != "LOCAL" || p.state == "INVALID" {
+		return ""
+	}
+	named := func(name string) bool { return strings.Contains(m.text, " "+name+" ") }
+	filtered := func(name string) bool {
+		return len(r.Policy.Interfaces) == 0 && !named(name) || slices.Contains(r.Policy.Interfaces, name)
+	}
+	if !filtered(p.in) && !filtered(p.out) {
+		return ""
+	}
+	accepted, _ := m.decide("FORWARD", p)
+	lets := false
+	switch r.Policy.Forward {
+	case policy.ForwardAccept:
+		lets = true
+	case policy.ForwardEstablished:
+		// Whoever has no name is said to be let out, too.
+		lets = p.state == "ESTABLISHED" && filtered(p.in) && !filtered(p.out) && named(p.out) || !filtered(p.in) && named(p.in)
+	}
+	if lets && !accepted {
+		return "forward is wider than the rules"
+	}
+	if accepted && r.Policy.Forward == policy.ForwardDrop && p.state == "NEW" && len(r.Untranslated) == 0 {
+		return "forward is narrower than the rules, and nothing says so"
+	}
+	return ""
+}
+
+func mentions(list []Finding, line int) bool {
+	return slices.ContainsFunc(list, func(f Finding) bool { return f.Line == line || f.Line == 0 })
+}
+
+// says tells whether a finding begins so.
+func says(list []Finding, beginning string) bool {
+	return slices.ContainsFunc(list, func(f Finding) bool { return strings.HasPrefix(f.Why, beginning) })
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+const (
+	noAnswer    = "Portcullis drops without an answer: whoever tries waits instead of being refused"
+	noState     = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
+	answersCome = "answers to what this host itself sends there come in all the same"
+	allGoesOut  = "Portcullis lets out everything"
+)
+
+// report lists the lines of which the policy lacks something, and those that it
+// says in another way.
+func (t *translation) report() {
+	for _, r := range t.input.walked {
+		d := t.input.deeds[r]
+		switch {
+		case r.target == "ACCEPT":
+			t.reportAccept(r, d)
+		case r.passes():
+			t.reportPassing(r)
+		default:
+			if r.target == "REJECT" {
+				t.note(r.place, "%s", noAnswer)
+			}
+			t.reportDoubt(r, d)
+			t.reportCut(r, d)
+		}
+	}
+	t.reportReplies()
+	t.reportForward()
+	t.reportRest()
+}
+
+// reportAccept lists what an ACCEPT let in and the policy does not.
+func (t *translation) reportAccept(r *rule, d *deeds) {
+	var missing, perhaps [2]region
+	refused := false
+	for _, f := range families {
+		for c := begins; c <= toBroadcast; c++ {
+			missing[f] = missing[f].union(d.accepted[f][c].subtract(t.opened[f]))
+			perhaps[f] = perhaps[f].union(d.let[f][c].subtract(t.opened[f]))
+		}
+		refused = refused || len(d.accepted[f][invalid].intersect(t.opened[f])) > 0
+	}
+	switch {
+	case !isEmpty(missing):
+		t.lost(r.place, "%s", t.whyMissing(missing))
+	case !isEmpty(perhaps) && !r.certain():
+		t.lost(r.place, "%s cannot be said in a policy, so this is not opened%s", r.doubts(), hint(perhaps))
+	case !isEmpty(perhaps):
+		t.lost(r.place, "whether packets get to this rule cannot be said in a policy, so it is not opened%s", hint(perhaps))
+	case !r.certain():
+		t.note(r.place, "lets in nothing that does not come in anyway; %s is left out", r.doubts())
+	}
+	if refused && t.result.Invalid == policy.InvalidDrop {
+		t.note(r.place, "lets in INVALID packets, too, which other rules drop: invalid: drop is for all")
+	}
+}
+
+func isEmpty(of [2]region) bool { return len(of[v4])+len(of[v6]) == 0 }
+
+// whyMissing says why what a rule lets in for certain is not in the policy.
+func (t *translation) whyMissing(missing [2]region) string {
+	var icmp, portless, ports bool
+	byAll, toAll := true, true
+	for _, f := range families {
+		icmp = icmp || len(missing[f].only(keys{icmpKeys, otherKeys - 1})) > 0
+		portless = portless || len(missing[f].only(keys{otherKeys, lastKey})) > 0
+		ports = ports || len(missing[f].only(ported)) > 0
+		toAll = toAll && t.lets[f].beginning(f).contains(missing[f])
+		for _, in := range t.filtered {
+			byAll = byAll && t.inputs[in][f].beginning(f).contains(missing[f])
+		}
+	}
+	var why []string
+	switch {
+	case !byAll && len(t.filtered) > 1:
+		why = append(why, "it is not let in by all interfaces ("+list(t.filtered)+"), for which the policy is one")
+	case !toAll:
+		why = append(why, "it is let in to some addresses only: other rules drop what is sent to one host, to groups or to broadcast, which a policy does not tell apart")
+	case ports:
+		why = append(why, "its sources would take too many rules of the policy")
+	}
+	if icmp {
+		why = append(why, "a policy lets in ICMP by type, from everybody: not from some sources, nor by code")
+	}
+	if portless {
+		why = append(why, "a policy cannot open protocols without ports; answers to what this host sends by them come in")
+	}
+	return strings.Join(why, "; ")
+}
+
+// hint says what would open it without the condition.
+func hint(what [2]region) string {
+	if rules := rulesFor(what); rules != "" {
+		return "; without it, it would be " + rules
+	}
+	return ""
+}
+
+// rulesFor are the rules of a policy that open something, if they are short.
+func rulesFor(what [2]region) string {
+	var found []*opening
+	for _, f := range families {
+		found = addOpenings(found, f, what[f])
+	}
+	var quoted []string
+	for _, o := range found {
+		o.widen()
+		for _, text := range o.rules() {
+			quoted = append(quoted, strconv.Quote(text))
+		}
+	}
+	const short = 100
+	if text := strings.Join(quoted, ", "); len(text) <= short {
+		return text
+	}
+	return ""
+}
+
+// reportDoubt is about jumps, and what drops, that are not understood: what they
+// could take away is not opened.
+func (t *translation) reportDoubt(r *rule, d *deeds) {
+	if r.certain() {
+		return
+	}
+	var lost [2]region
+	for _, f := range families {
+		for c := begins; c <= toBroadcast; c++ {
+			lost[f] = lost[f].union(d.doubted[f][c].intersect(t.may[f][c]).subtract(t.opened[f]))
+		}
+	}
+	if isEmpty(lost) {
+		t.note(r.place, "%s cannot be said in a policy, but without it no more would come in", r.doubts())
+		return
+	}
+	t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", r.doubts(), hint(lost))
+}
+
+// reportPassing is about rules that decide nothing.
+func (t *translation) reportPassing(r *rule) {
+	switch logs := slices.Contains([]string{"LOG", "NFLOG", "ULOG"}, r.target); {
+	case logs && r.onlyInvalid() && t.result.Invalid == policy.InvalidLog: // that is what invalid: log says
+	case logs && r.onlyInvalid():
+		t.note(r.place, "invalid packets are dropped and counted by kind; only under invalid: log are they kept for \"portcullis log\"")
+	case logs:
+		t.note(r.place, "Portcullis counts what it drops, by reason, and logs only invalid packets")
+	case r.target == "":
+		t.note(r.place, "has no target, so it only counts, or remembers for other rules")
+	default:
+		t.lost(r.place, "Portcullis has nothing like %s; no packet is dropped by it", r.target)
+	}
+}
+
+func (r *rule) onlyInvalid() bool {
+	for c, l := range r.level {
+		if cell(c) != invalid && l != nothing {
+			return false
+		}
+	}
+	return r.level[invalid] != nothing
+}
+
+// reportCut is about what a rule drops of connections, and of what only looks
+// so.
+func (t *translation) reportCut(r *rule, d *deeds) {
+	for _, f := range families {
+		cut := d.dropped[f]
+		switch {
+		case len(cut[answers]) == 0:
+		case r.ports != nil && r.from == nil && r.certain():
+			t.note(r.place, "%s", answersCome)
+		default:
+			t.lost(r.place, "%s", answersCome)
+		}
+		if len(cut[midstream].intersect(t.opened[f])) > 0 {
+			t.note(r.place, "%s", noState)
+		}
+	}
+}
+
+// reportReplies is about what the policy of a chain cuts of connections.
+func (t *translation) reportReplies() {
+	for _, f := range families {
+		left := toThisHost(f).subtract(t.lets[f])
+		for _, r := range t.input.walked {
+			left = left.subtract(t.input.deeds[r].dropped[f])
+		}
+		if len(left[answers]) > 0 && t.told[f] {
+			t.lost(place{}, "the rules for %s do not let in all answers to what this host sends (ESTABLISHED): Portcullis always does", f)
+		} else if len(left[related]) > 0 && t.told[f] {
+			t.note(place{}, "ICMP errors about connections (RELATED) always come in")
+		}
+		if len(left[midstream].intersect(t.opened[f])) > 0 {
+			t.note(place{}, "%s", noState)
+		}
+	}
+}
+
+// reportRest is about rules that packets to this host never meet.
+func (t *translation) reportRest() {
+	for _, f := range families {
+		if !t.told[f] {
+			continue
+		}
+		fromInput, fromForward, fromOutput := t.reachable(f, "INPUT"), t.reachable(f, "FORWARD"), t.reachable(f, "OUTPUT")
+		if c := t.chains[f]["OUTPUT"]; c.policy == "DROP" {
+			t.lost(c.policyAt, "%s", allGoesOut)
+		}
+		for name, c := range t.chains[f] {
+			for _, r := range c.rules {
+				switch {
+				case fromInput[name] || fromForward[name]:
+					t.reportUnmet(r)
+				case fromOutput[name]:
+					t.reportOutput(r)
+				case !t.ufw:
+					t.note(r.place, "no chain leads to %s", name)
+				}
+			}
+		}
+	}
+}
+
+// reachable are the chains that packets can get to from one of netfilter's own.
+func (t *translation) reachable(f family, from string) map[string]bool {
+	seen := map[string]bool{from: true}
+	for todo := []string{from}; len(todo) > 0; todo = todo[1:] {
+		for _, r := range t.chains[f][todo[0]].rules {
+			if c := t.chains[f][r.target]; c != nil && c.isUsers() && !seen[r.target] {
+				seen[r.target] = true
+				todo = append(todo, r.target)
+			}
+		}
+	}
+	return seen
+}
+
+func (t *translation) reportOutput(r *rule) {
+	next := t.chains[r.home][r.target]
+	switch {
+	case r.target == "ACCEPT" || r.target == "RETURN" || next != nil && next.isUsers():
+	case r.passes():
+		t.note(r.place, "Portcullis lets out everything, and neither logs nor marks it")
+	default:
+		t.lost(r.place, "%s", allGoesOut)
+	}
+}
+
+// reportUnmet is about rules for interfaces that the policy leaves out, and
+// those that nothing comes to.
+func (t *translation) reportUnmet(r *rule) {
+	_, byInput := t.input.deeds[r]
+	_, byForward := t.routed.deeds[r]
+	in := iface("")
+	if r.in != nil && !r.in.not {
+		in = iface(r.in.value)
+	}
+	switch {
+	case in == loopback && r.drops():
+		t.lost(r.place, "lo is never filtered")
+	case in == loopback:
+	case !byInput && !byForward:
+		t.note(r.place, "no packet gets here for certain: it is all decided before")
+	case byInput && in.isName() && !t.letsAll(in) && !slices.Contains(t.filtered, in):
+		t.lost(r.place, "%s is not among the interfaces of the policy, so it is not filtered", in)
+	}
+}

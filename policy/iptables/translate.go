@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// translation makes a policy of a ruleset.
+type translation struct {
+	*ruleset
+	interfaces []string // that were asked for
+
+	home     [2]family // whose rules are taken for a family
+	classes  []iface
+	filtered []iface // those of the policy
+	inputs   map[iface]*[2]packets
+	steps    int
+
+	lets   [2]packets // what all filtered interfaces let in
+	may    [2]packets // and what some of them perhaps do
+	opened [2]region  // what the policy does
+	kinds  [2][]uint8 // of ICMP that it lets in, unless it is all
+	result *policy.Policy
+	input  *journal // about filtered interfaces
+	routed *journal
+	passed [2]packets // what perhaps is routed
+}
+
+func (t *translation) translate() error {
+	for _, f := range families {
+		t.home[f] = f
+		if t.told[f] {
+			t.unsaid(f)
+			continue
+		}
+		t.home[f] = f.other()
+		t.note(place{}, "no rules for %s: those for %s are taken for it, too; name a second file to have its own", f, f.other())
+	}
+	t.result = policy.Default()
+	t.findClasses()
+	if err := t.walkInput(); err != nil {
+		return err
+	}
+	t.choose()
+	if err := t.walkFiltered(); err != nil {
+		return err
+	}
+	t.open()
+	t.chooseInvalid()
+	return t.forward()
+}
+
+// unsaid takes policies that were not set for drop.
+func (t *translation) unsaid(f family) {
+	for _, name := range []string{"INPUT", "FORWARD"} {
+		if c := t.chains[f][name]; c.policy == "" {
+			c.policy = "DROP"
+			t.note(place{}, "no policy is set for %s of %s: drop is taken", name, f)
+		}
+	}
+}
+
+// findClasses lists the interfaces that rules tell apart.
+func (t *translation) findClasses() {
+	var names []string
+	for _, f := range families {
+		for _, c := range t.chains[f] {
+			for _, r := range c.rules {
+				for _, tested := range []*test[string]{r.in, r.out} {
+					if tested != nil && iface(tested.value) != loopback {
+						names = append(names, tested.value)
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	t.classes = []iface{rest}
+	for _, name := range slices.Concat(names, t.interfaces) {
+		if i := iface(name); !slices.Contains(t.classes, i) {
+			t.classes = append(t.classes, i)
+		}
+	}
+}
+
+// rulesOf are the chains that are taken for a family: where nothing was said
+// about it, those of the other one.
+func (t *translation) rulesOf(f family) map[string]*chain { return t.chains[t.home[f]] }
+
+func (t *translation) walkInput() error {
+	t.inputs = make(map[iface]*[2]packets)
+	for _, in := range t.classes {
+		t.inputs[in] = &[2]packets{}
+		for _, f := range families {
+			w := walker{chains: t.rulesOf(f), family: f, in: in, steps: &t.steps}
+			accepted, err := w.run("INPUT", toThisHost(f))
+			if err != nil {
+				return err
+			}
+			t.inputs[in][f] = accepted
+		}
+	}
+	return nil
+}
+
+// walkFiltered walks again through the interfaces of the policy, and notes what
+// each rule does.
+func (t *translation) walkFiltered() error {
+	t.input = &journal{deeds: make(map[*rule]*deeds)}
+	for _, in := range t.filtered {
+		for _, f := range families {
+			w := walker{chains: t.rulesOf(f), family: f, in: in, steps: &t.steps, log: t.input}
+			if _, err := w.run("INPUT", toThisHost(f)); err != nil {
+				return err
+			}
+			w.may, w.log = true, nil
+			may, err := w.run("INPUT", toThisHost(f))
+			if err != nil {
+				return err
+			}
+			t.may[f] = t.may[f].union(may)
+		}
+	}
+	return nil
+}
+
+// choose finds the interfaces that the policy is about, and what all of them
+// let in: one policy holds for all.
+func (t *translation) choose() {
+	if len(t.interfaces) > 0 {
+		t.result.Interfaces = t.interfaces
+		for _, name := range t.interfaces {
+			t.filtered = append(t.filtered, iface(name))
+		}
+	} else {
+		t.guess()
+	}
+	for i, in := range t.filtered {
+		for _, f := range families {
+			if i == 0 {
+				t.lets[f] = t.inputs[in][f]
+			}
+			t.lets[f] = t.lets[f].intersect(t.inputs[in][f])
+		}
+	}
+}
+
+// guess goes by the names in rules. An interface by which all may come in needs
+// no filter. Without names the policy is for the interface of the default
+// route, whichever that is, so it has to hold for those that no rule names.
+func (t *translation) guess() {
+	var named, wild []iface
+	for _, in := range t.classes {
+		switch {
+		case in == rest:
+		case !in.isName():
+			wild = append(wild, in)
+		case !t.letsAll(in):
+			named = append(named, in)
+		case t.letsEverything(in):
+			t.note(place{}, "%s is not filtered, as all may come in by it", in)
+		default:
+			t.note(place{}, "%s is not filtered, as all that begins something may come in by it: so do INVALID packets, and others that the rules drop", in)
+		}
+	}
+	if len(named) > 0 && (t.letsAll(rest) || !t.letsSome(rest)) {
+		t.filtered = named
+		t.result.Interfaces = texts(named)
+		for _, in := range wild {
+			if t.letsSome(in) && !t.letsAll(in) {
+				t.lost(place{}, "a policy names every interface: add those that are meant by %s", in)
+			}
+		}
+		t.noteElsewhere()
+		return
+	}
+	t.filtered = slices.Concat([]iface{rest}, named, wild)
+	for _, in := range t.filtered {
+		if !t.alike(in, rest) {
+			t.lost(place{}, "the rules let in other things by %s than by others, and a policy is the same on all its interfaces: "+
+				"it has what is let in by all. Say which it is for, such as --interface %s", in, exampleOf(named))
+			return
+		}
+	}
+	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those that are named: without a name that of the default route")
+}
+
+func exampleOf(named []iface) iface {
+	if len(named) > 0 {
+		return named[0]
+	}
+	return "eth0"
+}
+
+// noteElsewhere says what the rules did on interfaces that they do not name.
+func (t *translation) noteElsewhere() {
+	if t.letsAll(rest) {
+		return
+	}
+	for _, f := range families {
+		at := place{}
+		if c := t.chains[f]["INPUT"]; c.policy == "DROP" {
+			at = c.policyAt
+		}
+		if t.told[f] {
+			t.note(at, "on interfaces other than %s everything comes in now, as Portcullis filters only those that it names", list(t.filtered))
+		}
+	}
+}
+
+func (t *translation) alike(a, b iface) bool {
+	for _, f := range families {
+		if p, q := t.inputs[a][f], t.inputs[b][f]; !p.contains(q) || !q.contains(p) {
+			return false
+		}
+	}
+	return true
+}
+
+func texts(list []iface) []string {
+	out := make([]string, len(list))
+	for i, in := range list {
+		out[i] = string(in)
+	}
+	return out
+}
+
+// list names interfaces in a sentence.
+func list(of []iface) string {
+	names := texts(of)
+	if i := slices.Index(of, rest); i >= 0 {
+		names[i] = "others"
+	}
+	return strings.Join(names, ", ")
+}
+
+// letsAll tells whether all that begins something comes in by an interface.
+func (t *translation) letsAll(in iface) bool {
+	for _, f := range families {
+		if !t.inputs[in][f].beginning(f).contains(toThisHost(f)[begins]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *translation) letsEverything(in iface) bool {
+	return t.inputs[in][v4].contains(toThisHost(v4)) && t.inputs[in][v6].contains(toThisHost(v6))
+}
+
+// letsSome tells whether anything comes in but ICMP.
+func (t *translation) letsSome(in iface) bool {
+	for _, f := range families {
+		b := t.inputs[in][f][begins]
+		if len(b.only(ported)) > 0 || len(b.only(keys{otherKeys, lastKey})) > 0 {
+			return true
+		}
+	}
+	return false
+}
