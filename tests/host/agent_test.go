@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for what has to happen: a machine may be busy.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // agent is "portcullis run" at the server.
 type agent struct {
