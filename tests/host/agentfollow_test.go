@@ -131,6 +131,11 @@ func TestDrift(t *testing.T) {
 	if got := drift(t, l); got != (loader.Drift{}) {
 		t.Errorf("programs loaded anew have %+v", got)
 	}
+	down(t, l)
+	if err := try(l, loader.Options{}); !errors.Is(err, loader.ErrNotRunning) {
+		t.Errorf("there is no policy in force to load programs for, and up says %v", err)
+	}
+	mustBeClean(t, l)
 }
 
 func TestAgentRespectsDown(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
@@ -176,6 +177,22 @@ func TestAgentFiltersALinkWithoutEthernet(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAttachTakesNoProgramForAnotherLink(t *testing.T) {
+	l := lab.New(t)
+	l.Server.IP(t, "link", "add", "wg0", "type", "veth", "peer", "name", "wg1")
+	upWith(t, l, loader.Options{Interfaces: []string{"wg0"}, Mode: loader.ModeTC, Policy: policy.Default()})
+	l.Server.IP(t, "link", "del", "wg0")
+	wire := tun(t, l.Server, "wg0")
+	defer wire.Close()
+	l.Server.Do(t, func() error {
+		report, err := loader.Attach(l.PinPath, loader.ModeAuto)
+		if err == nil && (len(report.Attached) != 0 || len(report.Slow) != 1 || report.Slow[0].Mode != loader.ModeTC) {
+			t.Errorf("a tunnel where an Ethernet was: %+v", report)
+		}
+		return err
+	})
 }
 
 // mustFilterTunnel makes a tunnel of the name wg0, sees to it that a closed port gets nothing from there and what the

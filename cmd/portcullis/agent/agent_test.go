@@ -131,13 +131,21 @@ func options(t *testing.T, text string) (Options, *bytes.Buffer) {
 	}, log
 }
 
-// runs runs an agent until the test ends it.
-func runs(f *fake, o Options) (end func() error) {
+// runs runs an agent until the test ends it. To meet a change is to have seen it.
+func runs(t *testing.T, f *fake, o Options) (meets func(loader.Change), end func() error) {
 	f.changes = make(chan loader.Change)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, f, o) }()
-	return func() error {
+	meets = func(c loader.Change) {
+		t.Helper()
+		select {
+		case f.changes <- c:
+		case err := <-ended:
+			t.Fatalf("the agent has ended: %v", err)
+		}
+	}
+	return meets, func() error {
 		cancel()
 		return <-ended
 	}
@@ -146,12 +154,12 @@ func runs(f *fake, o Options) (end func() error) {
 func TestChanges(t *testing.T) {
 	o, log := options(t, "interfaces: [eth0]\n")
 	f := &fake{spares: 3}
-	end := runs(f, o)
+	tell, end := runs(t, f, o)
 	// meets tells the agent of a change, and checks what it does at once.
 	meets := func(c loader.Change, want ...string) {
 		t.Helper()
-		f.changes <- c
-		f.changes <- loader.Change{} // so that the one before has been dealt with
+		tell(c)
+		tell(loader.Change{}) // so that the one before has been dealt with
 		if done := f.list(); !slices.Equal(done, want) {
 			t.Errorf("%+v: the agent did %q, want %q", c, done, want)
 		}
@@ -170,7 +178,7 @@ func TestChanges(t *testing.T) {
 	f.mu.Lock()
 	f.drift.Forwarding = true
 	f.mu.Unlock()
-	f.changes <- loader.Change{}
+	tell(loader.Change{})
 	var done []string
 	for end := time.Now().Add(10 * time.Second); len(done) == 0 && time.Now().Before(end); time.Sleep(settleTime / 10) {
 		done = f.list()
@@ -202,8 +210,8 @@ func TestTheKernelFallsSilent(t *testing.T) {
 func TestOneInterfaceFails(t *testing.T) {
 	o, log := options(t, "interfaces: [eth0, eth1, eth2]\n")
 	f := &fake{foreign: "eth1", broken: "eth2"}
-	end := runs(f, o)
-	f.changes <- loader.Change{}
+	meets, end := runs(t, f, o)
+	meets(loader.Change{})
 	if err := end(); err != nil {
 		t.Error(err)
 	}
