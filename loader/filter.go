@@ -167,6 +167,25 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 	return out, err
 }
 
+// Saved returns the policy in force without the rules that are not in the file.
+func (f *Filter) Saved() (*policy.Policy, error) {
+	p := f.running.Policy.Clone()
+	var err error
+	if p.Interfaces, err = f.pins.interfaces(); err != nil {
+		return nil, err
+	}
+	rules, err := f.set.Rules()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if !r.Runtime {
+			p.Open = append(p.Open, r.Rule)
+		}
+	}
+	return p, nil
+}
+
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
@@ -178,13 +197,23 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	}
 	out := []Interface{}
 	for _, name := range names {
-		i := Interface{Name: name, Mode: ModeTC, Egress: "tcx"}
+		i := Interface{Name: name, Mode: ModeAuto}
 		in, eg := f.pins.pinned(name, ingressKinds), f.pins.pinned(name, egressKinds)
-		if in != nil && in.kind == kindXDP {
+		switch {
+		case in == nil: // it was not there yet
+		case in.kind == kindXDP:
 			i.Mode = ModeNative
+		case in.kind == kindGeneric:
+			i.Mode = ModeGeneric
+		default:
+			i.Mode = ModeTC
 		}
-		if eg != nil && eg.kind == kindClsactOut {
+		switch {
+		case eg == nil:
+		case eg.kind == kindClsactOut:
 			i.Egress = "clsact"
+		default:
+			i.Egress = "tcx"
 		}
 		if l, err := device(name); err == nil && in != nil && eg != nil {
 			inAlive, err := in.alive()
@@ -196,7 +225,7 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 				return nil, err
 			}
 			i.Present = inAlive && egAlive
-			if i.Mode == ModeNative {
+			if in.isXDP() {
 				i.Mode = xdpMode(l)
 			}
 		}
@@ -243,7 +272,7 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	for _, i := range s.Interfaces {
 		if !i.Present {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has gone or was made anew, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
 		}
 	}
 	if forwards() && !f.running.Forwarding {
@@ -287,6 +316,9 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 					return nil, err
 				}
 			}
+		}
+		if err := os.RemoveAll(f.pins.link(name, "")); err != nil {
+			return nil, err
 		}
 	}
 	for _, name := range names {

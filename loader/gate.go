@@ -37,7 +37,7 @@ type hook struct {
 // section is what the programs of a hook are called in the object.
 func (h *hook) section() string {
 	switch h.kind {
-	case kindXDP:
+	case kindXDP, kindGeneric:
 		return bpf.FirewallProgPortcullisXdp
 	case kindTCXIn, kindClsactIn:
 		return bpf.FirewallProgPortcullisIn

@@ -86,6 +86,9 @@ func (p pins) dropHalves() (whole []*attachment, err error) {
 			whole = append(whole, both...)
 			continue
 		}
+		if len(both) == 0 {
+			continue // it is waited for
+		}
 		for _, a := range both {
 			if err := a.detach(); err != nil {
 				return nil, err
@@ -149,7 +152,7 @@ func (p pins) programOf(dir string, a *attachment) (*ebpf.Program, error) {
 	if slices.Contains(egressKinds, a.kind) {
 		directions = []string{directionOut}
 	}
-	if a.kind == kindXDP {
+	if a.isXDP() {
 		kind = ebpf.XDP
 	}
 	for _, direction := range directions {

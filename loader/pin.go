@@ -26,7 +26,7 @@ const defaultBPFFS = "/sys/fs/bpf"
 //	PIN/v1/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
 //	PIN/v1/spare/     the same of the policy before: see spare.go
 //	PIN/v1/gates/     what switches from the one policy to the other: see gates
-//	PIN/v1/links/IFACE/{xdp,tcx_in,tcx_out}             links
+//	PIN/v1/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
 //	PIN/v1/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
 	base string
@@ -150,8 +150,15 @@ func hiddenMounts() bool {
 	return false
 }
 
-// lock waits until no other command changes what is pinned here, and returns the function that lets the next one.
-func (p pins) lock() (func(), error) { return Lock(p.base) }
+// lock waits until no other command changes what is pinned here, and returns the function that lets the next one. The
+// error is ErrNotRunning when there is nothing to lock.
+func (p pins) lock() (unlock func(), err error) {
+	unlock, err = Lock(p.base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (nothing is pinned at %s)", ErrNotRunning, p.base)
+	}
+	return unlock, err
+}
 
 // claim makes the directories and takes the lock of them.
 func (p pins) claim() (unlock func(), err error) {
@@ -160,7 +167,7 @@ func (p pins) claim() (unlock func(), err error) {
 			return nil, err
 		}
 		unlock, err = p.lock()
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, ErrNotRunning) {
 			continue // a down that held the lock took them away
 		}
 		if err != nil {

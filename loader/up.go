@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -21,6 +22,7 @@ type change struct {
 	old       *Filter // nil when nothing ran
 	set       *maps.Set
 	factory   *factory
+	load      func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools     *tools
 	constants maps.Constants // of no interface yet
 	report    UpReport
@@ -39,7 +41,9 @@ func Up(o Options) (_ *UpReport, err error) {
 	if o.Mode == "" {
 		o.Mode = ModeAuto
 	}
+	o.Running = o.Running || o.Policy == nil
 	c := &change{options: o, pins: pins{o.PinPath}}
+	c.load = c.loadNew
 	unlock, err := c.pins.claim()
 	if err != nil {
 		return nil, err
@@ -47,7 +51,9 @@ func Up(o Options) (_ *UpReport, err error) {
 	defer unlock()
 
 	c.old, err = open(c.pins)
-	if errors.Is(err, ErrNotRunning) && !o.Replace {
+	if errors.Is(err, ErrNotRunning) && o.Running {
+		return nil, errors.Join(err, c.pins.remove())
+	} else if errors.Is(err, ErrNotRunning) {
 		if err := c.pins.forget(); err != nil {
 			return nil, err
 		}
@@ -56,6 +62,9 @@ func Up(o Options) (_ *UpReport, err error) {
 	} else {
 		defer c.old.Close()
 		c.report.Updated = true
+	}
+	if err := c.keep(); err != nil {
+		return nil, err
 	}
 	defer c.close()
 	defer func() {
@@ -70,6 +79,32 @@ func Up(o Options) (_ *UpReport, err error) {
 		return nil, err
 	}
 	return &c.report, c.commit()
+}
+
+// keep takes from the running filter what the options leave to it. The lock is held, so no command changes it meanwhile.
+func (c *change) keep() error {
+	o := &c.options
+	if c.old == nil || o.Policy != nil && !o.KeepRuntime {
+		return nil
+	}
+	if o.Policy == nil {
+		var err error
+		if o.Policy, err = c.old.Saved(); err != nil {
+			return err
+		}
+		o.Config = c.old.Config()
+	}
+	rules, err := c.old.set.Rules()
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if with, added := o.Policy.WithRule(r.Rule); r.Runtime && added {
+			o.Policy = with
+			o.Runtime = append(o.Runtime, r.Rule)
+		}
+	}
+	return nil
 }
 
 // build makes the maps and fills them, beside what runs.

@@ -146,6 +146,13 @@ func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
 	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(flows) * uint32(placesPerSet)
 }
 
+// Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.
+func (s *Set) Measure(spec *ebpf.CollectionSpec) {
+	for name, m := range s.byName {
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+	}
+}
+
 // Replacements gives the maps in the form that a program load takes.
 func (s *Set) Replacements() map[string]*ebpf.Map {
 	return s.byName

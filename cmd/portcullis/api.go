@@ -26,6 +26,7 @@ type firewall interface {
 type filter interface {
 	Close() error
 	Policy() *policy.Policy
+	Saved() (*policy.Policy, error)
 	Config() string
 	Interfaces() ([]loader.Interface, error)
 	RuntimeRules() ([]policy.Rule, error)

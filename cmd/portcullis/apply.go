@@ -176,12 +176,15 @@ func (a *app) apply(args []string, force bool) error {
 			Mode:       loader.ModeAuto,
 			Policy:     c.policy,
 			Config:     c.config,
-			Replace:    true,
+			Running:    true,
 		})
 		if err != nil {
 			return err
 		}
 		view.Warnings = append(view.Warnings, report.Warnings...)
+		if c.file == c.config {
+			a.keepLastGood()
+		}
 	}
 	view.Warnings = list(view.Warnings)
 	a.warn(view.Warnings...)

@@ -34,7 +34,7 @@ func TestApplyOfTheFile(t *testing.T) {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.opens("ssh", "http")
-	if o := h.ups[0]; !o.Replace || o.Config != path || len(o.Interfaces) != 0 {
+	if o := h.ups[0]; !o.Running || o.Config != path || len(o.Interfaces) != 0 {
 		t.Errorf("options %+v", o)
 	}
 	h.types(0, "diff")

@@ -106,8 +106,8 @@ func (a *app) root() *cobra.Command {
 	_ = root.MarkPersistentFlagDirname("pin-path")
 
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
-	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(),
-		a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.flowsCommand(), a.logCommand()} {
+	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.runCommand(), a.statusCommand(), a.openCommand(),
+		a.closeCommand(), a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.flowsCommand(), a.logCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}

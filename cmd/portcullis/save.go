@@ -71,6 +71,7 @@ func (a *app) save() error {
 			return errors.Join(err, file.restore())
 		}
 	}
+	a.keepLastGood()
 	return a.print(view, func() {
 		a.printChanges(view.Changes)
 		if !view.Created && len(view.Changes) == 0 {

@@ -74,7 +74,7 @@ func TestNothingIsLostWhileThePolicyChanges(t *testing.T) {
 		var changes sync.WaitGroup
 		changes.Go(func() {
 			for ; applied < applies && !tired(); applied++ {
-				o := loader.Options{Policy: policies[(applied+1)%2], Replace: true}
+				o := loader.Options{Policy: policies[(applied+1)%2], Running: true}
 				if err := try(l, o); err != nil {
 					c.fail(fmt.Errorf("apply: %w", err))
 				}
@@ -182,8 +182,6 @@ func (c *chatter) stopped() bool {
 		return false
 	}
 }
-
-const patience = 10 * time.Second // for the slowest machine; what is lost comes never
 
 func (c *chatter) keepTalking(conn net.Conn) error {
 	for i := 0; !c.stopped(); i++ {

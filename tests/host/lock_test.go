@@ -31,7 +31,7 @@ func TestAChangeThatWaitedIsMadeToWhatIsInForce(t *testing.T) {
 // What runs in the place of nothing is an up, and no apply.
 func TestReplaceNeedsARunningFilter(t *testing.T) {
 	l := lab.New(t)
-	o := loader.Options{Interfaces: []string{"eth0"}, Policy: policyOf(t, "9/tcp"), Replace: true}
+	o := loader.Options{Interfaces: []string{"eth0"}, Policy: policyOf(t, "9/tcp"), Running: true}
 	if err := try(l, o); !errors.Is(err, loader.ErrNotRunning) {
 		t.Errorf("got %v", err)
 	}
