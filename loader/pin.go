@@ -151,17 +151,24 @@ func (p pins) lock() (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(dir); err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", p.base, err)
+		return nil, err
 	}
 	return func() { dir.Close() }, nil
+}
+
+// flock waits until nobody else has the file locked. The lock ends when the file is closed.
+func flock(f *os.File) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
 }
 
 // replacePin puts pin at path, in the place of what is there.

@@ -94,6 +94,7 @@ func (c *change) build() error {
 	if max := uint32(c.options.Policy.MaxFlows); max != 0 && max != c.set.FlowCapacity() {
 		c.warn("the flow table keeps its size of %d: down and up make it %d", c.set.FlowCapacity(), max)
 	}
+	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())
 	if err != nil {
 		return err

@@ -17,6 +17,12 @@ type firewall interface {
 	Open(pinPath string) (filter, error)
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
+	Deadlines(pinPath string) (*loader.Deadlines, error)
+	TakeTurn(pinPath string) (*loader.Turn, error)
+	StartKeeper(turn *loader.Turn, pinPath string) error
+	Revert(*loader.Turn) error
+	FindSession() (*loader.Session, error)
+	OnPseudoTerminal() bool
 }
 
 // filter is a running filter.
@@ -24,6 +30,7 @@ type filter interface {
 	Close() error
 	Policy() *policy.Policy
 	Config() string
+	Snapshot() (*loader.Snapshot, error)
 	Status() (*loader.Status, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
@@ -43,6 +50,22 @@ func (kernel) SSHPorts() ([]uint16, error)                   { return loader.SSH
 func (kernel) Down(pinPath string, interfaces []string) (*loader.DownReport, error) {
 	return loader.Down(pinPath, interfaces)
 }
+
+func (kernel) Deadlines(pinPath string) (*loader.Deadlines, error) {
+	return loader.ReadDeadlines(loader.StateDir, pinPath)
+}
+
+func (kernel) TakeTurn(pinPath string) (*loader.Turn, error) {
+	return loader.TakeTurn(loader.StateDir, pinPath)
+}
+
+func (kernel) StartKeeper(turn *loader.Turn, pinPath string) error {
+	return turn.StartKeeper(keepCommandName, "--pin-path", pinPath)
+}
+
+func (kernel) Revert(turn *loader.Turn) error        { return turn.Revert() }
+func (kernel) FindSession() (*loader.Session, error) { return loader.FindSession() }
+func (kernel) OnPseudoTerminal() bool                { return loader.OnPseudoTerminal() }
 
 func (kernel) Open(pinPath string) (filter, error) {
 	f, err := loader.Open(pinPath)

@@ -35,6 +35,11 @@ type fake struct {
 	fail     error // of what changes something
 	ups      []loader.Options
 	downs    [][]string
+	state    string         // directory of the deadlines
+	noKeeper error          // why no keeper can be started
+	reverted []string       // files whose trial was ended
+	arrived  loader.Session // of the user
+	pty      bool
 }
 
 func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
@@ -94,6 +99,32 @@ func (f *fake) SSHPorts() ([]uint16, error) { return f.sshd, nil }
 func (f *fake) Close() error                { return nil }
 func (f *fake) Policy() *policy.Policy      { return f.running.Clone() }
 func (f *fake) Config() string              { return f.config }
+
+func (f *fake) Snapshot() (*loader.Snapshot, error) {
+	s := &loader.Snapshot{Interfaces: f.running.Interfaces, Config: f.config}
+	for i, r := range f.running.Open {
+		s.Rules = append(s.Rules, loader.SnapshotRule{ID: uint16(i + 1), Rule: r.String(), Runtime: slices.Contains(f.runtime, r.String())})
+	}
+	return s, nil
+}
+
+func (f *fake) Deadlines(pinPath string) (*loader.Deadlines, error) {
+	return loader.ReadDeadlines(f.state, pinPath)
+}
+
+func (f *fake) TakeTurn(pinPath string) (*loader.Turn, error) {
+	return loader.TakeTurn(f.state, pinPath)
+}
+
+func (f *fake) StartKeeper(*loader.Turn, string) error { return f.noKeeper }
+
+func (f *fake) Revert(turn *loader.Turn) error {
+	f.reverted = append(f.reverted, turn.Try.File)
+	return turn.EndTry(true)
+}
+
+func (f *fake) FindSession() (*loader.Session, error) { return &f.arrived, nil }
+func (f *fake) OnPseudoTerminal() bool                { return f.pty }
 
 func (f *fake) Status() (*loader.Status, error) {
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
@@ -185,7 +216,9 @@ type host struct {
 	stdout, stderr string
 }
 
-func newHost(t *testing.T) *host { return &host{fake: &fake{route: "eth0"}, t: t} }
+func newHost(t *testing.T) *host {
+	return &host{fake: &fake{route: "eth0", state: t.TempDir()}, t: t}
+}
 
 // runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
 func (h *host) runs(text string) string {

@@ -105,11 +105,12 @@ func (a *app) root() *cobra.Command {
 	_ = root.MarkPersistentFlagDirname("pin-path")
 
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
-	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(), a.flowsCommand(), a.logCommand()} {
+	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(),
+		a.tryCommand(), a.confirmCommand(), a.revertCommand(), a.flowsCommand(), a.logCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.benchCommand(), a.versionCommand())
+	root.AddCommand(a.benchCommand(), a.versionCommand(), a.keepCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}

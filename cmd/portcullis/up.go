@@ -64,9 +64,11 @@ type upView struct {
 }
 
 func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
-	if err := a.privileged(); err != nil {
+	turn, err := a.turnToChange()
+	if err != nil {
 		return err
 	}
+	defer turn.Release()
 	filtered := a.recall()
 	p, builtIn, err := a.wanted()
 	if err != nil {
@@ -89,6 +91,9 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		Config:     a.config,
 	})
 	if err != nil {
+		return err
+	}
+	if err := endTimed(turn); err != nil {
 		return err
 	}
 	a.warn(report.Warnings...)
