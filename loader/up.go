@@ -87,6 +87,10 @@ func (c *change) build() error {
 		if oldRules, err = oldSet.Rules(); err != nil {
 			return err
 		}
+		// Rules keep their numbers, so there is room for the highest as long as the filter runs.
+		for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapCounters} {
+			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, oldSet.Map(name).MaxEntries())
+		}
 	}
 	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
 		return err
