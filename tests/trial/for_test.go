@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trial
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOpenForATime(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	before, _ := s.ready()
+	s.run("open", "10/tcp", "--for", "3s")
+	live := s.opens(10)
+	s.lives(live)
+	if out := s.run("status"); !strings.Contains(out, "for another ") {
+		t.Errorf("status says\n%s", out)
+	}
+	s.awaitNothing()
+	s.closed(10)
+	s.lives(live)
+	s.mustBe(before)
+}
+
+func TestOpenForALongerTime(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	before, _ := s.ready()
+	s.run("open", "10/tcp", "--for", "2s")
+	s.run("open", "10/tcp", "11/tcp", "--for", "1h")
+	if n := len(s.keepers()); n != 1 {
+		t.Errorf("%d keepers", n)
+	}
+	time.Sleep(2500 * time.Millisecond)
+	s.opens(10)
+	s.run("open", "10/tcp", "--for", "1s")
+	s.run("close", "11/tcp", "--runtime")
+	s.awaitNothing()
+	s.closed(10)
+	s.mustBe(before)
+}
+
+// What was opened for good meanwhile stays open.
+func TestOpenForGoodBeforeTheTimeIsUp(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.ready()
+	s.run("open", "10/tcp", "--for", "2s")
+	s.run("open", "10/tcp")
+	s.awaitNothing()
+	time.Sleep(2500 * time.Millisecond)
+	s.opens(10)
+}
+
+// A trial ends what is open for a time, and brings it back only when its time is not up.
+func TestATrialMeetsWhatIsOpenForATime(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	before, _ := s.ready()
+	s.run("open", "10/tcp", "--for", "2s")
+	s.run("open", "11/tcp", "--for", "1h")
+	s.write("bare.yaml", "interfaces: [eth0]\n")
+	s.run("try", "bare.yaml", "--timeout", "4s")
+	s.closed(10)
+	for end := time.Now().Add(patience); s.deadlines().Try != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still on trial")
+		}
+	}
+	s.closed(10)
+	out := s.run("status")
+	if !strings.Contains(out, "11/tcp") || !strings.Contains(out, "for another ") || strings.Contains(out, "10/tcp") {
+		t.Errorf("status says\n%s", out)
+	}
+	s.run("close", "11/tcp", "--runtime")
+	s.awaitNothing()
+	s.mustBe(before)
+}
