@@ -179,12 +179,12 @@ func (a *app) closeLater(turn *loader.Turn, f filter, rules []policy.Rule, perio
 		turn.Timed = old
 		return turn.Save()
 	}
+	if err := a.firewall.StartKeeper(turn, a.pinPath); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed, as nothing would close it", err)
+	}
 	turn.SetDue(rules, loader.After(period))
 	if err := turn.Save(); err != nil {
 		return nil, fmt.Errorf("%w: nothing was changed", err)
-	}
-	if err := a.firewall.StartKeeper(turn, a.pinPath); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: nothing was changed, as nothing would close it", err), undo())
 	}
 	return undo, nil
 }

@@ -126,21 +126,19 @@ func (a *app) snapshot() (*loader.Snapshot, error) {
 
 // putOnTrial puts the policy in force once it is certain that somebody will take it back.
 func (a *app) putOnTrial(turn *loader.Turn, p *policy.Policy) (*loader.UpReport, error) {
+	// The keeper first: it waits for its turn, and finds what there is when this command has ended or died.
+	if err := a.firewall.StartKeeper(turn, a.pinPath); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed, as nothing would put it back", err)
+	}
 	if err := turn.Save(); err != nil {
 		return nil, fmt.Errorf("%w: nothing was changed", err)
 	}
-	err := a.firewall.StartKeeper(turn, a.pinPath)
+	report, err := a.firewall.Up(loader.Options{PinPath: a.pinPath, Interfaces: p.Interfaces, Mode: loader.ModeAuto, Policy: p, Config: a.config})
 	if err != nil {
-		err = fmt.Errorf("%w: nothing was changed, as nothing would put it back", err)
-	} else {
-		var report *loader.UpReport
-		report, err = a.firewall.Up(loader.Options{PinPath: a.pinPath, Interfaces: p.Interfaces, Mode: loader.ModeAuto, Policy: p, Config: a.config})
-		if err == nil {
-			return report, nil
-		}
+		turn.Try = nil
+		return nil, errors.Join(err, turn.Save())
 	}
-	turn.Try = nil
-	return nil, errors.Join(err, turn.Save())
+	return report, nil
 }
 
 func (a *app) printTry(t *loader.Try, report *loader.UpReport, p *policy.Policy) {
