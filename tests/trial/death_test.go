@@ -17,7 +17,7 @@ func TestRevertOutlivesItsTerminal(t *testing.T) {
 	s := newServer(t)
 	before, live := s.ready()
 	master, tty := terminal(t)
-	shell := s.prepare(s.Server.Command("sh", "-c", s.program+" try new.yaml --timeout 4s; while :; do sleep 1; done"))
+	shell := s.prepare(s.Server.Command("sh", "-c", s.program+" try new.yaml --timeout 10m; while :; do sleep 1; done"))
 	lead(shell, tty)
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
@@ -41,6 +41,7 @@ func TestRevertOutlivesItsTerminal(t *testing.T) {
 	unix.Kill(-session, unix.SIGKILL)
 	shell.Wait()
 	s.onTrial()
+	s.makeDue()
 	s.awaitNothing()
 	s.mustBe(before)
 	s.lives(live)
@@ -52,9 +53,9 @@ func TestTheNextCommandDoesWhatAKilledKeeperDidNot(t *testing.T) {
 	s := newServer(t)
 	before, _ := s.ready()
 	for _, next := range []string{"status", "open 12/tcp", "revert", "confirm"} {
-		s.run("try", "new.yaml", "--timeout", "2s")
+		s.run("try", "new.yaml")
 		s.killKeeper()
-		time.Sleep(2500 * time.Millisecond)
+		s.makeDue()
 		s.onTrial() // nobody is there to do it
 		s.command(strings.Fields(next)...).Run()
 		s.closed(10)
@@ -63,9 +64,9 @@ func TestTheNextCommandDoesWhatAKilledKeeperDidNot(t *testing.T) {
 		}
 		s.mustBe(before)
 	}
-	s.run("open", "10/tcp", "--for", "1s")
+	s.run("open", "10/tcp", "--for", "1h")
 	s.killKeeper()
-	time.Sleep(1500 * time.Millisecond)
+	s.makeDue("10/tcp")
 	s.opens(10)
 	s.run("status")
 	s.closed(10)
@@ -77,12 +78,13 @@ func TestAKilledKeeperIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	before, _ := s.ready()
-	s.run("open", "10/tcp", "--for", "4s")
+	s.run("open", "10/tcp", "--for", "1h")
 	s.killKeeper()
-	s.run("open", "11/tcp", "--for", "1s")
+	s.run("open", "11/tcp", "--for", "1h")
 	if n := len(s.keepers()); n != 1 {
 		t.Fatalf("%d keepers", n)
 	}
+	s.makeDue("10/tcp", "11/tcp")
 	s.awaitNothing()
 	s.mustBe(before)
 }
@@ -96,7 +98,7 @@ func TestKillTheTry(t *testing.T) {
 	const tries = 8
 	cutOff := 0
 	for range tries {
-		cmd := s.command("try", "new.yaml", "--timeout", "2s")
+		cmd := s.command("try", "new.yaml", "--timeout", "10m")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -108,6 +110,9 @@ func TestKillTheTry(t *testing.T) {
 			}
 		}
 		timer.Stop()
+		if s.deadlines().Try != nil {
+			s.makeDue()
+		}
 		s.awaitNothing()
 		s.mustBe(before)
 		s.lives(live)

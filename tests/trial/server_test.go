@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for what has to happen, after the time at which it should.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // server is the host that is filtered, with files for it and a client.
 type server struct {
@@ -144,12 +144,38 @@ func (s *server) deadlines() (d *loader.Deadlines) {
 	return d
 }
 
+// makeDue lets the time of a trial, or of rules, be up now.
+func (s *server) makeDue(rules ...string) {
+	s.t.Helper()
+	s.Server.Do(s.t, func() error {
+		turn, err := loader.TakeTurn(loader.StateDir, s.PinPath)
+		if err != nil {
+			return err
+		}
+		defer turn.Release()
+		if len(rules) == 0 {
+			turn.Try.Due = loader.Now()
+		}
+		for i := range turn.Timed {
+			if slices.Contains(rules, turn.Timed[i].Rule) {
+				turn.Timed[i].Due = loader.Now()
+			}
+		}
+		return turn.Save()
+	})
+}
+
 // awaitNothing waits until nothing is to happen any more, and nobody waits for it.
 func (s *server) awaitNothing() {
 	s.t.Helper()
+	s.await(func(d *loader.Deadlines) bool { return d.Try == nil && len(d.Timed) == 0 && len(s.keepers()) == 0 })
+}
+
+func (s *server) await(so func(*loader.Deadlines) bool) {
+	s.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		d := s.deadlines()
-		if d.Try == nil && len(d.Timed) == 0 && len(s.keepers()) == 0 {
+		if so(d) {
 			return
 		}
 		if time.Now().After(end) {

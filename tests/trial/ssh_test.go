@@ -216,7 +216,7 @@ func TestLockedOutOverSSH(t *testing.T) {
 	s.run("up", "--config", "old.yaml")
 	before := s.status()
 	old := d.connect()
-	out := old.succeeds("$P try new.yaml --timeout 5s")
+	out := old.succeeds("$P try new.yaml --timeout 10m")
 	if !strings.Contains(out, "could not be opened again under this policy") {
 		t.Errorf("try says\n%s", out)
 	}
@@ -228,6 +228,7 @@ func TestLockedOutOverSSH(t *testing.T) {
 		t.Error("the session goes on")
 	}
 	s.closed(sshPort)
+	s.makeDue()
 	s.awaitNothing()
 	d.connect().succeeds("true")
 	s.mustBe(before)

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 // state is what portcullis status says, but for what any packet changes: that is how often each rule counted.
@@ -58,7 +57,7 @@ func TestRevertAtTheTimeout(t *testing.T) {
 	s := newServer(t)
 	s.write("new.yaml", "interfaces: [eth0, eth1]\nicmp: drop\nopen: [10/tcp, 11/tcp]\ntimeouts:\n  udp: 10s\n")
 	before, live := s.ready()
-	s.run("try", "new.yaml", "--timeout", "3s")
+	s.run("try", "new.yaml", "--timeout", "12s")
 	s.onTrial()
 	s.lives(live)
 	v := s.status()
@@ -81,8 +80,9 @@ func TestRevertAtTheTimeout(t *testing.T) {
 func TestTryWhereNothingRan(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.run("try", "new.yaml", "--timeout", "2s")
+	s.run("try", "new.yaml", "--timeout", "10m")
 	s.onTrial()
+	s.makeDue()
 	s.awaitNothing()
 	s.opens(9)
 	if _, err := os.Stat(s.PinPath + "/v1"); err == nil {
@@ -95,10 +95,9 @@ func TestConfirmKeepsIt(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.ready()
-	s.run("try", "new.yaml", "--timeout", "3s")
+	s.run("try", "new.yaml", "--timeout", "10m")
 	s.run("confirm")
 	s.awaitNothing()
-	time.Sleep(3500 * time.Millisecond)
 	s.onTrial()
 	s.run("up")
 	s.onTrial()
