@@ -49,9 +49,6 @@ func Keep(root, pinPath string, say func(error)) error {
 	}
 	defer alarm.close()
 	for {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil // somebody has taken everything away
-		}
 		due := After(keeperRetry)
 		t, err := TakeTurn(root, pinPath)
 		if err == nil && t.Failed == nil {
@@ -73,6 +70,9 @@ func Keep(root, pinPath string, say func(error)) error {
 		if err := alarm.wait(due); err != nil {
 			return err
 		}
+		if _, err := os.Stat(filepath.Join(dir, recordFile)); errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody has taken everything away
+		}
 	}
 }
 
@@ -92,8 +92,8 @@ func newAlarm(dir string) (_ *alarm, err error) {
 	if a.changes, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
-	// A record is replaced by a rename.
-	_, err = unix.InotifyAddWatch(a.changes, dir, unix.IN_MOVED_TO|unix.IN_DELETE_SELF|unix.IN_ONLYDIR)
+	// A record is replaced by a rename. Of a directory's own end nobody hears who has files of it open.
+	_, err = unix.InotifyAddWatch(a.changes, dir, unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR)
 	return a, err
 }
 

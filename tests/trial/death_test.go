@@ -4,6 +4,7 @@ package trial
 
 import (
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,21 @@ func TestAKilledKeeperIsReplaced(t *testing.T) {
 	s.makeDue("10/tcp", "11/tcp")
 	s.awaitNothing()
 	s.mustBe(before)
+}
+
+// A keeper does not stay when all that it keeps is taken away.
+func TestAKeeperOfNothingEnds(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.ready()
+	s.run("open", "10/tcp", "--for", "1h")
+	if n := len(s.keepers()); n != 1 {
+		t.Fatalf("%d keepers", n)
+	}
+	if err := os.Remove(s.State() + "/record.json"); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitNothing()
 }
 
 // Whenever a try is killed, what was in force before is in force when its time is over.

@@ -208,7 +208,12 @@ func (s *server) killKeeper() {
 	if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
-	for len(s.keepers()) > 0 {
+	// Its files are closed, and its lock is gone, when it is a zombie at the latest.
+	for {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pids[0]))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }

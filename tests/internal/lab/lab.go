@@ -88,6 +88,7 @@ func New(t testing.TB) *Lab {
 	}
 	t.Cleanup(func() {
 		os.RemoveAll(l.PinPath)
+		os.Remove(filepath.Join(l.State(), "record.json")) // which ends a keeper
 		os.RemoveAll(l.State())
 	})
 	for _, h := range []*Host{l.Server, l.Client} {
