@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // Ancestors yields the process ids of this process's parent, its parent and so on, as far as they can be seen.
@@ -18,17 +19,26 @@ func Ancestors() iter.Seq[int] {
 	}
 }
 
-// parentOf returns the parent of a process, or 0.
-func parentOf(pid int) int {
+// Fields of /proc/PID/stat behind the name (proc_pid_stat(5)).
+const (
+	statParent   = 1
+	statTerminal = 4
+)
+
+// statField returns one field of /proc/PID/stat, or 0 where there is none.
+func statField(pid, field int) int {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	// The name, in parentheses, may hold anything; then come the state and the parent.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 {
+	// The name, in parentheses, may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= field {
 		return 0
 	}
-	parent, _ := strconv.Atoi(string(fields[1]))
-	return parent
+	number, _ := strconv.Atoi(fields[field])
+	return number
 }
+
+// parentOf returns the parent of a process, or 0.
+func parentOf(pid int) int { return statField(pid, statParent) }

@@ -139,21 +139,36 @@ func socketOwners() map[uint32][]string {
 			continue
 		}
 		process := strings.TrimSpace(string(name))
-		fds, _ := filepath.Glob(filepath.Dir(comm) + "/fd/*")
-		for _, fd := range fds {
-			target, err := os.Readlink(fd)
-			if err != nil {
-				continue
-			}
-			inode, ok := strings.CutPrefix(target, "socket:[")
-			if !ok {
-				continue
-			}
-			number, _ := strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 32)
-			if have := owners[uint32(number)]; !slices.Contains(have, process) {
-				owners[uint32(number)] = append(have, process)
+		inodes, _ := socketInodes(filepath.Dir(comm))
+		for _, inode := range inodes {
+			if have := owners[inode]; !slices.Contains(have, process) {
+				owners[inode] = append(have, process)
 			}
 		}
 	}
 	return owners
+}
+
+// socketInodes lists the sockets that a process holds; process is its directory in /proc.
+func socketInodes(process string) ([]uint32, error) {
+	dir := filepath.Join(process, "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var inodes []uint32
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		inode, ok := strings.CutPrefix(target, "socket:[")
+		if !ok {
+			continue
+		}
+		if number, err := strconv.ParseUint(strings.TrimSuffix(inode, "]"), 10, 32); err == nil {
+			inodes = append(inodes, uint32(number))
+		}
+	}
+	return inodes, nil
 }

@@ -77,9 +77,10 @@ type Options struct {
 	Running     bool // change a filter that runs, and begin none
 	KeepRuntime bool // rules of the running filter that are not in the file stay
 
-
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool
+
+	former []maps.Rule // rules of an earlier policy: what is among them goes on counting under its number
 }
 
 // Interface is one attached interface.

@@ -19,7 +19,7 @@ import (
 // Where a kernel has no sock_diag, or cannot load it, /proc lists the same sockets. Not to list them would cut every
 // live connection, the administrator's among them.
 
-// eachProcSocket is eachSocket from /proc/net.
+// eachProcSocket is everySocket from /proc/net.
 func eachProcSocket(protocol int, family uint8, each func(*socket)) error {
 	name := "tcp"
 	if protocol == unix.IPPROTO_UDP {
@@ -46,10 +46,14 @@ func eachProcSocket(protocol int, family uint8, each func(*socket)) error {
 	return nil
 }
 
-// parseProcSocket reads a line of /proc/net/tcp and its like: number, local end, remote end, state.
+// procInode is the column of the inode in /proc/net/tcp and its like.
+const procInode = 9
+
+// parseProcSocket reads a line of /proc/net/tcp and its like: number, local end, remote end, state, and later the
+// inode.
 func parseProcSocket(line string) (*socket, error) {
 	fields := strings.Fields(line)
-	if len(fields) < 4 {
+	if len(fields) <= procInode {
 		return nil, errors.New("too few fields")
 	}
 	local, err := parseProcAddr(fields[1])
@@ -64,7 +68,11 @@ func parseProcSocket(line string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &socket{local, remote, uint8(state)}, nil
+	inode, err := strconv.ParseUint(fields[procInode], 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{local, remote, uint8(state), uint32(inode)}, nil
 }
 
 // parseProcAddr reads ADDRESS:PORT in hexadecimal, the address in words of the host's byte order.

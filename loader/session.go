@@ -3,74 +3,64 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Connection is a TCP connection of this host with another one.
-type Connection struct {
-	Local, Remote netip.AddrPort
+// Session is how the user of this process came to this host, as far as the kernel knows. An environment may be another
+// session's: that of a terminal multiplexer is the one of who started it.
+type Session struct {
+	Connections []Connection // that the parents of this process hold in this network namespace
+	Elsewhere   bool         // a parent is in another network namespace, so that the user did not come by this one
+	Unknown     bool         // of some parent nobody knows what it holds
 }
 
-// Connections lists the TCP connections that are established at one of the ports.
-func Connections(ports []uint16) (out []Connection, err error) {
-	err = eachSocket(unix.IPPROTO_TCP, func(k *socket) {
-		if k.state == netlink.TCP_ESTABLISHED && slices.Contains(ports, k.local.Port()) {
-			out = append(out, Connection{k.local, k.remote})
+// FindSession asks which TCP connections the parents of this process hold: one of them is that of the user's ssh, whose
+// server keeps it open as long as the session lasts.
+func FindSession() (*Session, error) {
+	byInode := make(map[uint32]Connection)
+	err := everySocket(unix.IPPROTO_TCP, func(k *socket) {
+		if k.state != netlink.TCP_LISTEN && k.inode != 0 {
+			byInode[k.inode] = Connection{k.local, k.remote}
 		}
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	here, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{}
+	seen := make(map[Connection]bool)
+	for pid := range Ancestors() {
+		process := fmt.Sprintf("/proc/%d", pid)
+		there, err := os.Readlink(process + "/ns/net")
+		if err == nil && there != here {
+			s.Elsewhere = true
+			break
+		}
+		inodes, err := socketInodes(process)
+		s.Unknown = s.Unknown || err != nil
+		for _, inode := range inodes {
+			if c, ok := byInode[inode]; ok && !seen[c] {
+				seen[c] = true
+				s.Connections = append(s.Connections, c)
+			}
+		}
+	}
+	return s, nil
 }
 
-// Arrivals returns the interfaces on which packets of a connection may meet a filter: where the way to the peer leads
-// out, where our address is, and the devices above and below these, as a VLAN's, a bond's or a bridge's.
-func Arrivals(c Connection) ([]string, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	routes, err := netlink.RouteGet(c.Remote.Addr().AsSlice())
-	if err != nil {
-		return nil, fmt.Errorf("find the way to %s: %w", c.Remote.Addr(), err)
-	}
-	found := make(map[int]bool)
-	for _, r := range routes {
-		found[r.LinkIndex] = true
-	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addresses {
-		if ours, ok := netip.AddrFromSlice(a.IP); ok && ours.Unmap() == c.Local.Addr() {
-			found[a.LinkIndex] = true
-		}
-	}
-	for grown := true; grown; {
-		grown = false
-		for _, l := range links {
-			a := l.Attrs()
-			related := []int{a.MasterIndex}
-			if a.NetNsID < 0 { // else the parent's index is one of another namespace
-				related = append(related, a.ParentIndex)
-			}
-			for _, other := range related {
-				if other != 0 && found[a.Index] != found[other] {
-					found[a.Index], found[other], grown = true, true, true
-				}
-			}
-		}
-	}
-	var names []string
-	for _, l := range links {
-		if found[l.Attrs().Index] {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names, nil
+// Major numbers of pseudo terminals (Documentation/admin-guide/devices.txt).
+const firstPTY, lastPTY = 136, 143
+
+// OnPseudoTerminal tells that the terminal of this process is made by a program: sshd, tmux, sudo, a desktop's. The
+// machine's own are not.
+func OnPseudoTerminal() bool {
+	major := unix.Major(uint64(statField(os.Getpid(), statTerminal)))
+	return firstPTY <= major && major <= lastPTY
 }

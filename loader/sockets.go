@@ -19,6 +19,7 @@ import (
 type socket struct {
 	local, remote netip.AddrPort
 	state         uint8
+	inode         uint32 // 0 before it is accepted
 }
 
 func addrPort(ip net.IP, port uint16) netip.AddrPort {
@@ -35,25 +36,29 @@ func isOutside(local, remote netip.AddrPort) bool {
 // eachSocket calls each for every connected socket of one protocol that talks to another host. One that listens has
 // no remote end.
 func eachSocket(protocol int, each func(*socket)) error {
+	return everySocket(protocol, func(k *socket) {
+		if isOutside(k.local, k.remote) {
+			each(k)
+		}
+	})
+}
+
+// everySocket calls each for every socket of one protocol.
+func everySocket(protocol int, each func(*socket)) error {
 	list := netlink.SocketDiagTCP
 	if protocol == unix.IPPROTO_UDP {
 		list = netlink.SocketDiagUDP
 	}
-	outside := func(k *socket) {
-		if isOutside(k.local, k.remote) {
-			each(k)
-		}
-	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := list(family)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			if err := eachProcSocket(protocol, family, outside); err != nil {
+			if err := eachProcSocket(protocol, family, each); err != nil {
 				return err
 			}
 			continue
 		}
 		for _, s := range sockets {
-			outside(&socket{addrPort(s.ID.Source, s.ID.SourcePort), addrPort(s.ID.Destination, s.ID.DestinationPort), s.State})
+			each(&socket{addrPort(s.ID.Source, s.ID.SourcePort), addrPort(s.ID.Destination, s.ID.DestinationPort), s.State, s.INode})
 		}
 	}
 	return nil

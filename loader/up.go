@@ -122,6 +122,10 @@ func (c *change) build() error {
 		if oldRules, err = oldSet.Rules(); err != nil {
 			return err
 		}
+		// Rules keep their numbers, so there is room for the highest as long as the filter runs.
+		for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapCounters} {
+			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, oldSet.Map(name).MaxEntries())
+		}
 	}
 	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
 		return err
@@ -136,6 +140,7 @@ func (c *change) build() error {
 	if have := c.set.FlowCapacity(); have != places {
 		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
 	}
+	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())
 	if err != nil {
 		return err

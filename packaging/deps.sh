@@ -49,6 +49,7 @@ needs() {
 		echo conntrack conntrack
 		echo tcpdump tcpdump
 		echo ssh openssh-client
+		echo sshd openssh-server
 		echo traceroute traceroute
 		echo nmap nmap
 		echo iperf3 iperf3
@@ -110,6 +111,11 @@ if [ -n "$missing" ]; then
 		*) die "this distribution has no package $package" ;;
 		esac
 	done
+
+	# Tests run an sshd of their own: where there was none, none shall begin to listen (sshd(8) of Debian).
+	case $install in
+	*openssh-server*) mkdir -p /etc/ssh && : >/etc/ssh/sshd_not_to_be_run ;;
+	esac
 
 	if [ -n "$install" ]; then
 		say "installing$install"

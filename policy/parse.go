@@ -253,7 +253,7 @@ func (d *document) timeouts(p *Policy, key, v *yaml.Node) {
 		names[i] = t.Name
 	}
 	d.section(key, v, "udp: 30s", names, func(key, v *yaml.Node) {
-		t, err := parseTimeout(v.Value)
+		t, err := ParseDuration(v.Value)
 		if err != nil {
 			d.errorf(v, "%s", err)
 			return

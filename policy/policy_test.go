@@ -153,7 +153,7 @@ func TestParseTimeout(t *testing.T) {
 		{"720h", 30 * day, "30d"},
 		{"61m1s", 61*time.Minute + time.Second, "1h1m1s"},
 	} {
-		got, err := parseTimeout(c.text)
+		got, err := ParseDuration(c.text)
 		if err != nil || got != c.want {
 			t.Errorf("%s: got %v, %v", c.text, got, err)
 		}
@@ -167,7 +167,7 @@ func TestParseTimeout(t *testing.T) {
 		"0d": outside, "999ms": outside, "-5s": outside, "30d1s": outside, "30d1ns": outside, "2562047h": outside, "65535d2562047h": outside,
 		"30": "duration %q has no unit: write 30s", "1.5": "duration %q has no unit: write 1.5s",
 	} {
-		if _, err := parseTimeout(text); err == nil || err.Error() != strings.Replace(want, "%q", fmt.Sprintf("%q", text), 1) {
+		if _, err := ParseDuration(text); err == nil || err.Error() != strings.Replace(want, "%q", fmt.Sprintf("%q", text), 1) {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}

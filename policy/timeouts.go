@@ -54,8 +54,8 @@ func defaultTimeout(name string) (time.Duration, bool) {
 	return 0, false
 }
 
-// parseTimeout reads a duration as Go does, with d for days in front.
-func parseTimeout(text string) (time.Duration, error) {
+// ParseDuration reads a duration as Go does, with d for days in front, from 1s to 30d.
+func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
 		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
 	}
@@ -82,7 +82,7 @@ func parseTimeout(text string) (time.Duration, error) {
 	return total, nil
 }
 
-// formatTimeout is the shortest text that parseTimeout reads back.
+// formatTimeout is the shortest text that ParseDuration reads back.
 func formatTimeout(d time.Duration) string {
 	var b strings.Builder
 	for _, unit := range []struct {

@@ -18,8 +18,14 @@ type firewall interface {
 	Open(pinPath string) (filter, error)
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
-	Connections(ports []uint16) ([]loader.Connection, error)
+	ConnectionsAt(ports []uint16) ([]loader.Connection, error)
 	Arrivals(loader.Connection) ([]string, error)
+	Deadlines(pinPath string) (*loader.Deadlines, error)
+	TakeTurn(pinPath string) (*loader.Turn, error)
+	StartKeeper(turn *loader.Turn, pinPath string) error
+	Revert(*loader.Turn) error
+	FindSession() (*loader.Session, error)
+	OnPseudoTerminal() bool
 }
 
 // filter is a running filter.
@@ -30,6 +36,7 @@ type filter interface {
 	Config() string
 	Interfaces() ([]loader.Interface, error)
 	RuntimeRules() ([]policy.Rule, error)
+	Snapshot() (*loader.Snapshot, error)
 	Status() (*loader.Status, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
@@ -46,8 +53,8 @@ func (kernel) Up(o loader.Options) (*loader.UpReport, error) { return loader.Up(
 func (kernel) DefaultInterface() (string, error)             { return loader.DefaultInterface() }
 func (kernel) SSHPorts() ([]uint16, error)                   { return loader.SSHPorts() }
 
-func (kernel) Connections(ports []uint16) ([]loader.Connection, error) {
-	return loader.Connections(ports)
+func (kernel) ConnectionsAt(ports []uint16) ([]loader.Connection, error) {
+	return loader.ConnectionsAt(ports)
 }
 
 func (kernel) Arrivals(c loader.Connection) ([]string, error) { return loader.Arrivals(c) }
@@ -55,6 +62,22 @@ func (kernel) Arrivals(c loader.Connection) ([]string, error) { return loader.Ar
 func (kernel) Down(pinPath string, interfaces []string) (*loader.DownReport, error) {
 	return loader.Down(pinPath, interfaces)
 }
+
+func (kernel) Deadlines(pinPath string) (*loader.Deadlines, error) {
+	return loader.ReadDeadlines(loader.StateDir, pinPath)
+}
+
+func (kernel) TakeTurn(pinPath string) (*loader.Turn, error) {
+	return loader.TakeTurn(loader.StateDir, pinPath)
+}
+
+func (kernel) StartKeeper(turn *loader.Turn, pinPath string) error {
+	return turn.StartKeeper(keepCommandName, "--pin-path", pinPath)
+}
+
+func (kernel) Revert(turn *loader.Turn) error        { return turn.Revert() }
+func (kernel) FindSession() (*loader.Session, error) { return loader.FindSession() }
+func (kernel) OnPseudoTerminal() bool                { return loader.OnPseudoTerminal() }
 
 func (kernel) Open(pinPath string) (filter, error) {
 	f, err := loader.Open(pinPath)

@@ -50,6 +50,11 @@ type closeView struct {
 }
 
 func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
+	turn, err := a.turnToChange()
+	if err != nil {
+		return err
+	}
+	defer turn.Release()
 	f, err := a.connectToChange()
 	if err != nil {
 		return err
@@ -90,6 +95,9 @@ func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
 	report, err := f.CloseRules(rules, kill)
 	if err != nil {
 		return errors.Join(err, undo())
+	}
+	if err := forgetTimed(turn, rules); err != nil {
+		return err
 	}
 	if !runtime {
 		a.keepLastGood()

@@ -24,12 +24,23 @@ which something listens can be reached there.`,
 }
 
 func (a *app) down(interfaces []string) error {
-	if err := a.privileged(); err != nil {
+	take := a.turnToChange
+	if len(interfaces) == 0 {
+		take = a.takeTurn // no trial outlives it
+	}
+	turn, err := take()
+	if err != nil {
 		return err
 	}
+	defer turn.Release()
 	report, err := a.firewall.Down(a.pinPath, interfaces)
 	if err != nil {
 		return err
+	}
+	if len(report.Remaining) == 0 {
+		if err := turn.Clear(); err != nil {
+			return err
+		}
 	}
 	view := loader.DownReport{Interfaces: list(report.Interfaces), Remaining: list(report.Remaining)}
 	return a.print(view, func() {

@@ -22,21 +22,26 @@ import (
 
 // fake is a firewall without a kernel.
 type fake struct {
-	running  *policy.Policy // nil: nothing runs
-	runtime  []string       // rules that are not in the file
-	config   string
-	sshd     []uint16
-	route    string
-	rooms    int // rules that have room; 0: any number
-	live     int // connections that a close meets
-	flows    []loader.Flow
-	counters []loader.CounterStatus
-	logged   []loader.LoggedPacket
-	clients  []loader.Connection // of sshd
-	arrivals []string            // of their packets
-	fail     error               // of what changes something
-	ups      []loader.Options
-	downs    [][]string
+	running   *policy.Policy // nil: nothing runs
+	runtime   []string       // rules that are not in the file
+	config    string
+	sshd      []uint16
+	route     string
+	rooms     int // rules that have room; 0: any number
+	live      int // connections that a close meets
+	flows     []loader.Flow
+	counters  []loader.CounterStatus
+	logged    []loader.LoggedPacket
+	clients   []loader.Connection // of sshd
+	arrivals  []string            // of their packets
+	fail      error               // of what changes something
+	ups       []loader.Options
+	downs     [][]string
+	deadlines string         // directory
+	noKeeper  error          // why no keeper can be started
+	reverted  []string       // files whose trial was ended
+	arrived   loader.Session // of the user
+	pty       bool
 }
 
 func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
@@ -99,7 +104,7 @@ func (f *fake) DefaultInterface() (string, error) {
 }
 
 func (f *fake) SSHPorts() ([]uint16, error) { return f.sshd, nil }
-func (f *fake) Connections(ports []uint16) ([]loader.Connection, error) {
+func (f *fake) ConnectionsAt(ports []uint16) ([]loader.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.clients), func(c loader.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
 }
 
@@ -125,6 +130,32 @@ func (f *fake) Saved() (*policy.Policy, error) {
 	p.Open = slices.DeleteFunc(p.Open, func(r policy.Rule) bool { return slices.Contains(f.runtime, r.String()) })
 	return p, nil
 }
+
+func (f *fake) Snapshot() (*loader.Snapshot, error) {
+	s := &loader.Snapshot{Interfaces: f.running.Interfaces, Config: f.config}
+	for i, r := range f.running.Open {
+		s.Rules = append(s.Rules, loader.SnapshotRule{ID: uint16(i + 1), Rule: r.String(), Runtime: slices.Contains(f.runtime, r.String())})
+	}
+	return s, nil
+}
+
+func (f *fake) Deadlines(pinPath string) (*loader.Deadlines, error) {
+	return loader.ReadDeadlines(f.deadlines, pinPath)
+}
+
+func (f *fake) TakeTurn(pinPath string) (*loader.Turn, error) {
+	return loader.TakeTurn(f.deadlines, pinPath)
+}
+
+func (f *fake) StartKeeper(*loader.Turn, string) error { return f.noKeeper }
+
+func (f *fake) Revert(turn *loader.Turn) error {
+	f.reverted = append(f.reverted, turn.Try.File)
+	return turn.EndTry(true)
+}
+
+func (f *fake) FindSession() (*loader.Session, error) { return &f.arrived, nil }
+func (f *fake) OnPseudoTerminal() bool                { return f.pty }
 
 func (f *fake) Status() (*loader.Status, error) {
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
@@ -220,7 +251,9 @@ type host struct {
 	stdout, stderr string
 }
 
-func newHost(t *testing.T) *host { return &host{fake: &fake{route: "eth0"}, t: t, state: t.TempDir()} }
+func newHost(t *testing.T) *host {
+	return &host{fake: &fake{route: "eth0", deadlines: t.TempDir()}, t: t, state: t.TempDir()}
+}
 
 func (h *host) getenv(name string) string {
 	if name == "STATE_DIRECTORY" {

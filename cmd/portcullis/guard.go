@@ -69,7 +69,7 @@ func (a *app) sessions() []session {
 		return nil
 	}
 	ports, _ := a.firewall.SSHPorts() // without them, the recorded one has to do
-	live, _ := a.firewall.Connections(append(ports, recorded.Local.Port()))
+	live, _ := a.firewall.ConnectionsAt(append(ports, recorded.Local.Port()))
 	if len(live) == 0 || slices.Contains(live, loader.Connection(recorded)) {
 		return []session{recorded}
 	}

@@ -63,7 +63,8 @@ func TestWithoutRoot(t *testing.T) {
 	h := newHost(t)
 	h.runs("")
 	h.privileges = errPrivileges
-	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep", "log", "apply", "diff", "save"} {
+	for _, args := range []string{"up", "down", "status", "open http", "close http", "flows", "flows flush", "flows sweep", "log", "apply",
+		"diff", "save", "try new.yaml", "confirm", "revert"} {
 		h.types(1, strings.Fields(args)...)
 		if h.stderr != "portcullis: "+errPrivileges.Error()+"\n" {
 			t.Errorf("%q says %q", args, h.stderr)
@@ -222,7 +223,7 @@ func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
 }
 
 func TestPinPathComesFromTheEnvironmentOrAFlag(t *testing.T) {
-	f := &fake{route: "eth0"}
+	f := &fake{route: "eth0", deadlines: t.TempDir()}
 	e := env{new(strings.Builder), new(strings.Builder), func(name string) string {
 		if name == loader.PinPathVariable {
 			return "/sys/fs/bpf/from-env"

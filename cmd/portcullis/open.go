@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ import (
 )
 
 func (a *app) openCommand() *cobra.Command {
-	runtime := false
+	runtime, period := false, durationFlag{}
 	cmd := &cobra.Command{
 		Use:   "open RULE...",
 		Short: "Let in what a rule names, now and for good",
@@ -23,7 +24,8 @@ func (a *app) openCommand() *cobra.Command {
 its comments kept. What is open already stays so.`,
 		Example: `  portcullis open http https
   portcullis open 22/tcp from 203.0.113.0/24,2001:db8::/32
-  portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"`,
+  portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"
+  portcullis open 8080/tcp --for 1h              not in the file, and closes by itself`,
 		Args:              someRule,
 		ValidArgsFunction: completeServices,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -31,10 +33,11 @@ its comments kept. What is open already stays so.`,
 			if err != nil {
 				return err
 			}
-			return a.open(rules, runtime)
+			return a.open(rules, runtime, period.Duration)
 		},
 	}
 	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save; the next \"up\" closes it again")
+	cmd.Flags().Var(&period, "for", "as --runtime, and close by itself after that; live connections go on")
 	return cmd
 }
 
@@ -90,9 +93,16 @@ type openView struct {
 	Config  string   `json:"config"`
 	Saved   []string `json:"saved"` // rules that came new into the file
 	Created bool     `json:"created"`
+
+	SecondsLeft int `json:"seconds_left,omitempty"` // with --for
 }
 
-func (a *app) open(rules []policy.Rule, runtime bool) error {
+func (a *app) open(rules []policy.Rule, runtime bool, period time.Duration) error {
+	turn, err := a.turnToChange()
+	if err != nil {
+		return err
+	}
+	defer turn.Release()
 	f, err := a.connectToChange()
 	if err != nil {
 		return err
@@ -100,6 +110,12 @@ func (a *app) open(rules []policy.Rule, runtime bool) error {
 	defer f.Close()
 	view := openView{Config: f.Config(), Saved: []string{}}
 	undo := func() error { return nil }
+	if period > 0 {
+		runtime = true
+		if undo, err = a.closeLater(turn, f, rules, period); err != nil {
+			return err
+		}
+	}
 	if !runtime {
 		file, err := a.ruleFile(f)
 		if err != nil {
@@ -130,8 +146,50 @@ func (a *app) open(rules []policy.Rule, runtime bool) error {
 	if !runtime {
 		a.keepLastGood()
 	}
+	if period == 0 {
+		if err := forgetTimed(turn, rules); err != nil {
+			return err
+		}
+	}
 	view.Opened, view.Already = texts(report.Opened), texts(report.Already)
+	for _, r := range rules {
+		if due, ok := turn.RuleDue(r); ok {
+			view.SecondsLeft = seconds(due)
+		} else if period > 0 {
+			a.warn(fmt.Sprintf("%s is open for good, and stays so", r))
+		}
+	}
 	return a.print(view, func() { printOpen(a, &view, runtime) })
+}
+
+// closeLater makes rules close by themselves, but for those that are open for good. Undo takes that back.
+func (a *app) closeLater(turn *loader.Turn, f filter, rules []policy.Rule, period time.Duration) (undo func() error, err error) {
+	s, err := f.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	for _, have := range s.Rules {
+		r, err := policy.ParseRule(have.Rule)
+		if err != nil {
+			return nil, err
+		}
+		if !have.Runtime {
+			rules = slices.DeleteFunc(slices.Clone(rules), r.Equal)
+		}
+	}
+	old := slices.Clone(turn.Timed)
+	undo = func() error {
+		turn.Timed = old
+		return turn.Save()
+	}
+	if err := a.firewall.StartKeeper(turn, a.pinPath); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed, as nothing would close it", err)
+	}
+	turn.SetDue(rules, loader.After(period))
+	if err := turn.Save(); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed", err)
+	}
+	return undo, nil
 }
 
 // openRules opens rules in the running filter, which is made anew where its maps have no room for them.
@@ -178,6 +236,9 @@ func printOpen(a *app, v *openView, runtime bool) {
 		a.printf("%s", createdText(v.Config))
 	case len(v.Saved) > 0:
 		a.printf("saved to %s\n", v.Config)
+	case v.SecondsLeft > 0:
+		left := time.Duration(v.SecondsLeft) * time.Second
+		a.printf("not saved: closes at %s, in %s, and live connections go on\n", clock(loader.After(left)), span(left))
 	case runtime && len(v.Opened) > 0:
 		a.printf("not saved: the next \"portcullis up\" ends it\n")
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,10 +36,23 @@ type statusView struct {
 	BuiltIn    bool                   `json:"built_in"` // there is no file yet
 	Interfaces []loader.Interface     `json:"interfaces"`
 	Policy     policyView             `json:"policy"`
-	Rules      []loader.RuleStatus    `json:"rules"`
+	Rules      []ruleView             `json:"rules"`
 	Counters   []loader.CounterStatus `json:"counters"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
+	Try        *trialView             `json:"try,omitempty"`
+}
+
+// ruleView is a rule in force, and when it closes by itself.
+type ruleView struct {
+	loader.RuleStatus
+	SecondsLeft int `json:"seconds_left,omitempty"`
+}
+
+// trialView is a policy that goes again when nobody confirms it.
+type trialView struct {
+	File        string `json:"file"`
+	SecondsLeft int    `json:"seconds_left"`
 }
 
 type policyView struct {
@@ -65,6 +79,13 @@ func viewPolicy(p *policy.Policy) policyView {
 }
 
 func (a *app) status() error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	deadlines, failed, err := a.deadlines()
+	if err != nil {
+		return err
+	}
 	f, err := a.connect()
 	if err != nil {
 		if isNotRunning(err) && a.output == asJSON {
@@ -77,8 +98,11 @@ func (a *app) status() error {
 	if err != nil {
 		return err
 	}
+	if failed != nil {
+		s.Warnings = append(s.Warnings, failed.Error())
+	}
 	builtIn, drift := compare(s)
-	if drift != "" {
+	if drift != "" && deadlines.Try == nil {
 		s.Warnings = append(s.Warnings, drift)
 	}
 	view := statusView{
@@ -88,12 +112,41 @@ func (a *app) status() error {
 		BuiltIn:    builtIn,
 		Interfaces: list(s.Interfaces),
 		Policy:     viewPolicy(s.Policy),
-		Rules:      list(s.Rules),
+		Rules:      viewRules(s.Rules, deadlines),
 		Counters:   list(s.Counters),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),
 	}
-	return a.print(view, func() { a.printStatus(&view, s.Policy) })
+	if t := deadlines.Try; t != nil {
+		view.Try = &trialView{t.File, seconds(t.Due)}
+	}
+	return a.print(view, func() { a.printStatus(&view, s.Policy, deadlines) })
+}
+
+// deadlines returns what will happen by itself. What is overdue, as when the keeper was killed, happens now.
+func (a *app) deadlines() (d *loader.Deadlines, failed, err error) {
+	d, err = a.firewall.Deadlines(a.pinPath)
+	if err != nil || !d.Overdue() {
+		return d, nil, err
+	}
+	turn, err := a.firewall.TakeTurn(a.pinPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer turn.Release()
+	return &turn.Deadlines, turn.Failed, nil
+}
+
+func viewRules(rules []loader.RuleStatus, d *loader.Deadlines) []ruleView {
+	out := make([]ruleView, len(rules))
+	for i, s := range rules {
+		out[i].RuleStatus = s
+		r, err := policy.ParseRule(s.Rule)
+		if due, timed := d.RuleDue(r); err == nil && timed && s.Runtime {
+			out[i].SecondsLeft = seconds(due)
+		}
+	}
+	return out
 }
 
 // compare tells whether the policy has a file, and where the two differ.
@@ -133,9 +186,12 @@ func savedPolicy(s *loader.Status) *policy.Policy {
 	return p.Clone()
 }
 
-func (a *app) printStatus(v *statusView, p *policy.Policy) {
+func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) {
 	source := v.Config
-	if v.BuiltIn {
+	switch {
+	case d.Try != nil:
+		source = fmt.Sprintf("%s, on trial: in %s %s, unless \"portcullis confirm\" comes", d.Try.File, span(d.Try.Due.Left()), outcome(d.Try))
+	case v.BuiltIn:
 		source = "built in, as there is no " + v.Config
 	}
 	a.printf("policy: %s\n", source)
@@ -157,7 +213,10 @@ func (a *app) printStatus(v *statusView, p *policy.Policy) {
 		rows = [][]string{{"OPEN", "PACKETS", ""}}
 		for _, r := range v.Rules {
 			note := ""
-			if r.Runtime {
+			switch {
+			case r.SecondsLeft > 0:
+				note = "for another " + span(time.Duration(r.SecondsLeft)*time.Second)
+			case r.Runtime:
 				note = "runtime"
 			}
 			rows = append(rows, []string{r.Rule, strconv.FormatUint(r.Packets, 10), note})

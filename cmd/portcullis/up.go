@@ -63,9 +63,11 @@ type upView struct {
 }
 
 func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
-	if err := a.privileged(); err != nil {
+	turn, err := a.turnToChange()
+	if err != nil {
 		return err
 	}
+	defer turn.Release()
 	filtered := a.recall()
 	release, err := lockFile(a.config)
 	if err != nil {
@@ -95,6 +97,9 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		return err
 	}
 	report.Warnings = append(report.Warnings, a.unreachable(p)...)
+	if err := endTimed(turn); err != nil {
+		return err
+	}
 	a.warn(report.Warnings...)
 	a.keepLastGood()
 	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}

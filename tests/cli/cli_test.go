@@ -32,7 +32,10 @@ func TestScripts(t *testing.T) {
 	for _, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
 			s := &server{lab.New(t), program}
-			t.Cleanup(func() { os.RemoveAll(s.lab.PinPath + "-other") })
+			t.Cleanup(func() {
+				os.RemoveAll(s.lab.PinPath + "-other")
+				os.RemoveAll(s.lab.State() + "-other")
+			})
 			testscript.Run(t, testscript.Params{
 				Files:               []string{script},
 				RequireExplicitExec: true,

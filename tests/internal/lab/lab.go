@@ -7,6 +7,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/loader"
 )
 
 // Addresses of the two hosts.
@@ -83,7 +86,11 @@ func New(t testing.TB) *Lab {
 		Client:  &Host{id + "-client"},
 		PinPath: "/sys/fs/bpf/" + id,
 	}
-	t.Cleanup(func() { os.RemoveAll(l.PinPath) })
+	t.Cleanup(func() {
+		os.RemoveAll(l.PinPath)
+		os.Remove(filepath.Join(l.State(), "record.json")) // which ends a keeper
+		os.RemoveAll(l.State())
+	})
 	for _, h := range []*Host{l.Server, l.Client} {
 		run(t, "ip", "netns", "add", h.Name)
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", h.Name).Run() })
@@ -93,6 +100,9 @@ func New(t testing.TB) *Lab {
 	l.Client.setUp(t, "eth0", ClientV4, ClientV6)
 	return l
 }
+
+// State is the directory of the lab's deadlines.
+func (l *Lab) State() string { return filepath.Join(loader.StateDir, url.PathEscape(l.PinPath)) }
 
 func (h *Host) setUp(t testing.TB, dev string, v4, v6 netip.Addr) {
 	t.Helper()

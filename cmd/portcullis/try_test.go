@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// record changes what is written down.
+func (h *host) record(change func(*loader.Deadlines)) {
+	h.t.Helper()
+	turn, err := h.TakeTurn(loader.DefaultPinPath)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer turn.Release()
+	change(&turn.Deadlines)
+	if err := turn.Save(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestTryThatFailsLeavesNothingOnTrial(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	next := h.file("open: [http]\n")
+	h.noKeeper = errors.New("no process can be started")
+	h.types(1, "try", next)
+	h.complains("no process can be started: nothing was changed, as nothing would put it back")
+	h.noKeeper, h.fail = nil, errors.New("the kernel says no")
+	h.types(1, "try", next)
+	h.complains("the kernel says no")
+	h.opens("ssh")
+	h.types(1, "confirm")
+	h.complains("no policy is on trial")
+	if len(h.ups) != 0 || len(h.reverted) != 0 {
+		t.Errorf("ups %v, reverted %v", h.ups, h.reverted)
+	}
+}
+
+func TestTryTakesInterfacesAndFileOfWhatRuns(t *testing.T) {
+	h := newHost(t)
+	h.route = "eth7"
+	path := h.runs(commented)
+	next := h.file("open: [http]\n")
+	h.types(0, "try", next, "--timeout", "90s")
+	h.says("in 1m30s", "what was in force before comes back")
+	if o := h.ups[0]; o.Config != path || !slices.Equal(o.Interfaces, []string{"eth0"}) {
+		t.Errorf("options %+v", o)
+	}
+	h.holds(path, commented)
+	h.types(0, "revert", "-o", "json")
+	h.says(`"running": true`)
+	if !slices.Equal(h.reverted, []string{next}) {
+		t.Errorf("reverted %q", h.reverted)
+	}
+}
+
+func TestConfirmAsksForAWitness(t *testing.T) {
+	const ssh = "203.0.113.5 50000 127.0.0.1 22" // 127.0.0.1: an address of this host
+	outside := loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("203.0.113.5:50000")}
+	inside := loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.1:50000")}
+	for _, c := range []struct {
+		name    string
+		session loader.Session
+		ssh     string
+		pty     bool
+		refused string
+	}{
+		{"a new connection", loader.Session{Connections: []loader.Connection{outside}}, ssh, true, ""},
+		{"within the host", loader.Session{Connections: []loader.Connection{inside}}, ssh, true, "within this host"},
+		{"both", loader.Session{Connections: []loader.Connection{outside, inside}}, ssh, true, "within this host"},
+		{"none to be found", loader.Session{}, ssh, true, "nobody can tell by which connection"},
+		{"none to be found, without a terminal", loader.Session{Unknown: true}, ssh, false, "nobody can tell by which connection"},
+		{"of another host's address", loader.Session{Elsewhere: true}, "203.0.113.5 50000 203.0.113.6 22", true, ""},
+		{"unreadable", loader.Session{}, "UNKNOWN", false, "nobody can tell by which connection"},
+		{"the console", loader.Session{}, "", false, ""},
+		{"a terminal of a program", loader.Session{}, "", true, "say --console"},
+		{"parents that cannot be seen", loader.Session{Unknown: true}, "", false, "say --console"},
+		{"another namespace", loader.Session{Elsewhere: true}, "", true, ""},
+	} {
+		h := newHost(t)
+		path := h.runs(commented)
+		next := h.file("open: [http] # all\n")
+		h.session = c.ssh
+		h.types(0, "try", next)
+		h.arrived, h.pty = c.session, c.pty
+		if c.refused != "" {
+			h.types(1, "confirm")
+			h.complains(c.refused, "what was in force before comes back")
+			h.holds(path, commented)
+			continue
+		}
+		h.types(0, "confirm")
+		h.says("confirmed: the policy of "+next, "saved to "+path)
+		h.holds(path, "open: [http] # all\n")
+		h.holds(path+".bak", commented)
+	}
+}
+
+func TestConfirmThatCannotSaveLeavesItOnTrial(t *testing.T) {
+	h := newHost(t)
+	path := h.runs(commented)
+	h.types(0, "try", h.file("open: [http]\n"))
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	h.types(1, "confirm")
+	h.complains("not confirmed")
+	h.types(0, "status")
+	h.says("on trial")
+}
+
+func TestConfirmMakesTheFile(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	h.config = filepath.Join(t.TempDir(), "etc", "portcullis.yaml")
+	h.types(0, "try", h.file("open: [http]\n"))
+	h.types(0, "confirm", "-o", "json")
+	var v confirmView
+	h.json(&v)
+	if !v.Saved || v.Backup != "" || v.Config != h.config {
+		t.Errorf("JSON: %+v", v)
+	}
+	h.holds(h.config, "open: [http]\n")
+}
+
+func TestWhatIsDueOfAnEarlierBootIsForgotten(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	h.types(0, "try", h.file("open: [http]\n"))
+	h.record(func(d *loader.Deadlines) { d.Boot = "another" })
+	h.types(0, "status")
+	h.types(1, "confirm")
+	h.complains("no policy is on trial: ")
+}
+
+func TestWhatIsDueInAnotherNamespaceIsLeftThere(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	h.types(0, "try", h.file("open: [http]\n"))
+	h.record(func(d *loader.Deadlines) { d.Netns++ })
+	for _, args := range [][]string{{"status"}, {"confirm"}, {"revert"}, {"up"}, {"down"}, {"open", "ftp"}} {
+		h.types(1, args...)
+		h.complains("belongs to another network namespace", "something is due there", h.deadlines)
+	}
+}
+
+func TestOpenForATimeTakesBackWhatFails(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	h.noKeeper = errors.New("no process can be started")
+	h.types(1, "open", "http", "--for", "1h")
+	h.complains("nothing was changed, as nothing would close it")
+	h.noKeeper, h.fail = nil, errors.New("the kernel says no")
+	h.types(1, "open", "http", "--for", "1h")
+	h.opens("ssh")
+	d, err := h.Deadlines(loader.DefaultPinPath)
+	if err != nil || len(d.Timed) != 0 {
+		t.Errorf("still to close: %+v, %v", d, err)
+	}
+}
+
+func TestOpenForATimeLeavesWhatIsOpenForGood(t *testing.T) {
+	h := newHost(t)
+	h.runs(commented)
+	h.types(0, "open", "22/tcp", "http", "--for", "1h")
+	h.says("already open: 22/tcp\n", "opened http\n", "closes at")
+	h.complains("warning: 22/tcp is open for good, and stays so")
+	d, err := h.Deadlines(loader.DefaultPinPath)
+	if err != nil || len(d.Timed) != 1 || d.Timed[0].Rule != "http" {
+		t.Errorf("to close: %+v, %v", d, err)
+	}
+	r, err := policy.ParseRule("80/tcp")
+	if due, ok := d.RuleDue(r); err != nil || !ok || due.Left() < 59*time.Minute || due.Left() > time.Hour {
+		t.Errorf("it closes in %v", due.Left())
+	}
+}
