@@ -20,7 +20,7 @@ import (
 )
 
 // StateDir is where deadlines are kept. They are about this boot only: after the next one the file counts.
-const StateDir = "/run/portcullis-deadlines"
+const StateDir = "/run/portcullis/deadlines"
 
 // Files of one filter below StateDir, in a directory that is called after its pin path.
 const (

@@ -286,7 +286,8 @@ func (c *change) addXDP(t *target, kind string) error {
 		prog, err := c.load(t, bpf.FirewallProgPortcullisXdp, direction)
 		if err == nil {
 			err = c.add(t.attachment(c.pins, kind), prog)
-			if err != nil {
+			if err != nil { // another one takes its place
+				_ = os.Remove(program(c.pins.next(), t.name(), direction))
 				_ = prog.Unpin()
 			}
 			prog.Close()

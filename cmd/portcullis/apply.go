@@ -149,6 +149,11 @@ type applyView struct {
 }
 
 func (a *app) apply(args []string, force bool) error {
+	turn, err := a.turnToChange()
+	if err != nil {
+		return err
+	}
+	defer turn.Release()
 	f, err := a.connectToChange()
 	if err != nil {
 		return err
@@ -179,6 +184,9 @@ func (a *app) apply(args []string, force bool) error {
 			Running:    true,
 		})
 		if err != nil {
+			return err
+		}
+		if err := endTimed(turn); err != nil {
 			return err
 		}
 		view.Warnings = append(view.Warnings, report.Warnings...)

@@ -70,6 +70,7 @@ func (a *app) runAgent(interfaces []string, mode loader.Mode) error {
 		LockFile:    waitForFile,
 		LastGood:    agent.LastGoodOf(a.pinPath, a.getenv),
 		RunDir:      cmp.Or(a.getenv(runVariable), runDirectory),
+		Deadlines:   loader.StateDir,
 		Hangup:      hangup,
 		Log:         agent.NewLog(a.stderr),
 	})

@@ -34,6 +34,11 @@ type saveView struct {
 }
 
 func (a *app) save() error {
+	turn, err := a.turnToChange()
+	if err != nil {
+		return err
+	}
+	defer turn.Release()
 	f, err := a.connect()
 	if err != nil {
 		return err
@@ -70,6 +75,9 @@ func (a *app) save() error {
 		if err := keepRuntimeRules(f); err != nil {
 			return errors.Join(err, file.restore())
 		}
+	}
+	if err := endTimed(turn); err != nil { // what was open for a time is in the file now
+		return err
 	}
 	a.keepLastGood()
 	return a.print(view, func() {

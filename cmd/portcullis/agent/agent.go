@@ -36,6 +36,7 @@ type Options struct {
 	LockFile    func(path string) (release func())
 	LastGood    LastGood
 	RunDir      string           // for the file that names the process
+	Deadlines   string           // where commands keep them, as loader.StateDir
 	Hangup      <-chan os.Signal // SIGHUP
 	Log         *Log
 }
@@ -123,6 +124,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan loader.Change) error {
 			}
 		case <-resync.C:
 			a.lastError = "" // what is still wrong is told again
+			a.actWhenDue()
 			a.attach()
 			a.reload()
 			soon()

@@ -121,13 +121,14 @@ func options(t *testing.T, text string) (Options, *bytes.Buffer) {
 	}
 	log := &bytes.Buffer{}
 	return Options{
-		PinPath:  filepath.Join(dir, "pins"),
-		Config:   file,
-		Mode:     loader.ModeAuto,
-		BuiltIn:  func() (*policy.Policy, error) { return policy.Default(), nil },
-		LockFile: func(string) func() { return func() {} },
-		RunDir:   dir,
-		Log:      &Log{log, false},
+		PinPath:   filepath.Join(dir, "pins"),
+		Config:    file,
+		Mode:      loader.ModeAuto,
+		BuiltIn:   func() (*policy.Policy, error) { return policy.Default(), nil },
+		LockFile:  func(string) func() { return func() {} },
+		RunDir:    dir,
+		Deadlines: filepath.Join(dir, "deadlines"),
+		Log:       &Log{log, false},
 	}, log
 }
 
@@ -194,6 +195,35 @@ func TestChanges(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "error") {
 		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// The end of a trial would undo what the agent does meanwhile.
+func TestTheFileWaitsForATrial(t *testing.T) {
+	o, log := options(t, "interfaces: [eth0]\n")
+	f := &fake{}
+	meets, end := runs(t, f, o)
+	meets(loader.Change{})
+	turn, err := loader.TakeTurn(o.Deadlines, o.PinPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.list()
+	turn.Try = &loader.Try{File: "new.yaml", Due: loader.After(time.Hour)}
+	if err := turn.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.Config, []byte("interfaces: [eth0]\nopen: [http]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	turn.Release()
+	time.Sleep(3 * settleTime)
+	meets(loader.Change{})
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	if done := f.list(); len(done) > 0 || !strings.Contains(log.String(), "new.yaml is on trial") {
+		t.Errorf("the agent did %q, and the log is\n%s", done, log)
 	}
 }
 

@@ -28,6 +28,13 @@ func (a *Agent) start() error {
 		return err
 	}
 	a.follow()
+	turn := a.takeTurn()
+	if turn == nil && f != nil {
+		return nil
+	}
+	if turn != nil {
+		defer turn.Release()
+	}
 	release := a.LockFile(a.Config)
 	defer release()
 	p, err := a.read()
@@ -216,11 +223,16 @@ func (a *Agent) hangup() {
 // reload puts the policy file in force if it has changed. Commands write the file before they change the filter, and
 // hold its lock till then: so what they did is found done.
 func (a *Agent) reload() {
-	release := a.LockFile(a.Config)
-	defer release()
 	if text, _ := a.text(); text == a.seen {
 		return
 	}
+	turn := a.takeTurn()
+	if turn == nil {
+		return
+	}
+	defer turn.Release()
+	release := a.LockFile(a.Config)
+	defer release()
 	defer a.tell()
 	before := a.named
 	p, err := a.read()
