@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Checks what is in the packages, one for each architecture: every file that has to be there with its mode, nothing
-# beside them but manual pages, and a program for that architecture.
+# Checks what is in the packages, one for each architecture: every file that has to be there, with its mode; nothing
+# else but directories and manual pages; and a program for that architecture.
 # usage: tests/boot/package.sh
 set -euo pipefail
 
@@ -27,26 +27,23 @@ expected='drwxr-xr-x root/root /etc/portcullis/
 -rw-r--r-- root/root /usr/share/man/man8/portcullis.8.gz
 -rw-r--r-- root/root /usr/share/zsh/vendor-completions/_portcullis'
 
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
 declare -A machine=([amd64]=3e00 [arm64]=b700) # e_machine, low byte first: elf(5)
 for arch in "${!machine[@]}"; do
-	packages=(bin/portcullis_*_"$arch".deb)
-	[ -e "${packages[0]}" ] && [ ${#packages[@]} -eq 1 ] || die "not one package for $arch: run 'make deb'"
-	package=${packages[0]}
+	package=$(compgen -G "bin/portcullis_*_$arch.deb") || die "no package for $arch: run 'make deb'"
 
 	[ "$(dpkg-deb -f "$package" Architecture)" = "$arch" ] || die "$package is not for $arch"
 	contents=$(dpkg-deb -c "$package" | awk '{ sub(/^\./, "", $6); print $1, $2, $6 }')
-	directories=$(sed 's|[^/]*$||' <<<"$expected" | cut -d ' ' -f 3)
-	others=$(grep -vxF "$expected" <<<"$contents" |
-		grep -vE '^-rw-r--r-- root/root /usr/share/man/man8/portcullis-[a-z-]+\.8\.gz$' |
-		while read -r mode owner path; do
-			[ "$mode $owner" = "drwxr-xr-x root/root" ] && grep -q "^$path" <<<"$directories" || echo "$mode $owner $path"
-		done)
+	others=$(grep -vxF "$expected" <<<"$contents" | grep -vE \
+		'^(drwxr-xr-x root/root .*|-rw-r--r-- root/root /usr/share/man/man8/portcullis-[a-z-]+\.8\.gz)$' || true)
 	[ -z "$others" ] || die "$package: what is not expected: $others"
 	missing=$(grep -vxF "$contents" <<<"$expected" || true)
 	[ -z "$missing" ] || die "$package: not there: $missing"
 
-	elf=$(dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/sbin/portcullis | head -c 20 | od -An -tx1 | tr -d ' \n')
-	[ "${elf:36:4}" = "${machine[$arch]}" ] || die "$package: the program is not for $arch"
+	dpkg-deb -x "$package" "$tree/$arch"
+	elf=$(od -An -tx1 -j 18 -N 2 "$tree/$arch/usr/sbin/portcullis" | tr -d ' ')
+	[ "$elf" = "${machine[$arch]}" ] || die "$package: the program is not for $arch"
 	conffiles=$(dpkg-deb --ctrl-tarfile "$package" | tar -t | grep conffiles || true)
 	[ -z "$conffiles" ] || die "$package: has conffiles, about which an upgrade would ask"
 	echo "ok: $package: $(wc -l <<<"$contents") files and directories, for $arch"
