@@ -3,6 +3,7 @@
 #
 # Checks what is in the packages, one for each architecture: every file that has to be there, with its mode; nothing
 # else but directories and manual pages; and a program for that architecture.
+# And that what make install puts elsewhere works there, and make uninstall takes all of it away.
 # usage: tests/boot/package.sh
 set -euo pipefail
 
@@ -48,3 +49,12 @@ for arch in "${!machine[@]}"; do
 	[ -z "$conffiles" ] || die "$package: has conffiles, about which an upgrade would ask"
 	echo "ok: $package: $(wc -l <<<"$contents") files and directories, for $arch"
 done
+
+make -s install DESTDIR="$tree/install" PREFIX=/opt
+grep -q '^ExecStart=/opt/sbin/portcullis run$' "$tree/install/opt/lib/systemd/system/portcullis.service" ||
+	die "make install: the unit does not start what was installed"
+[ -x "$tree/install/opt/sbin/portcullis" ] || die "make install: no program"
+make -s uninstall DESTDIR="$tree/install" PREFIX=/opt
+left=$(find "$tree/install" ! -type d)
+[ -z "$left" ] || die "make uninstall: left behind: $left"
+echo "ok: make install and make uninstall, below another PREFIX"
