@@ -29,7 +29,7 @@ BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
 
 # What `go test -race` is worth running for: packages that need no kernel of their own.
-RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps))
+RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps cmd/portcullis/agent))
 
 # Prints what tests/differential has written, which is removed before it runs.
 SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"

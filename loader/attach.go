@@ -18,6 +18,7 @@ import (
 // Kinds of attachment, as their pins are called.
 const (
 	kindXDP       = "xdp"
+	kindGeneric   = "xdp_generic"
 	kindTCXIn     = "tcx_in"
 	kindTCXOut    = "tcx_out"
 	kindClsactIn  = "clsact_in"
@@ -25,7 +26,7 @@ const (
 )
 
 var (
-	ingressKinds = []string{kindXDP, kindTCXIn, kindClsactIn}
+	ingressKinds = []string{kindXDP, kindGeneric, kindTCXIn, kindClsactIn}
 	egressKinds  = []string{kindTCXOut, kindClsactOut}
 )
 
@@ -38,6 +39,8 @@ type attachment struct {
 }
 
 func (a *attachment) path() string { return a.pins.link(a.iface, a.kind) }
+
+func (a *attachment) isXDP() bool { return a.kind == kindXDP || a.kind == kindGeneric }
 
 // find returns what is attached to an interface in one direction, and nil when nothing is. A pin whose interface has
 // gone, or has come back as another one, is taken away.
@@ -121,7 +124,7 @@ func idOf(prog *ebpf.Program) (ebpf.ProgramID, error) {
 func (a *attachment) update(prog *ebpf.Program) error {
 	switch a.kind {
 	case kindClsactIn, kindClsactOut:
-		return a.attach(prog, 0)
+		return a.attach(prog)
 	}
 	l, err := link.LoadPinnedLink(a.path(), nil)
 	if err != nil {
@@ -135,7 +138,7 @@ func (a *attachment) update(prog *ebpf.Program) error {
 }
 
 // attach attaches and pins.
-func (a *attachment) attach(prog *ebpf.Program, flags link.XDPAttachFlags) error {
+func (a *attachment) attach(prog *ebpf.Program) error {
 	if err := os.MkdirAll(filepath.Dir(a.path()), 0o700); err != nil {
 		return err
 	}
@@ -143,7 +146,9 @@ func (a *attachment) attach(prog *ebpf.Program, flags link.XDPAttachFlags) error
 	var err error
 	switch a.kind {
 	case kindXDP:
-		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: flags})
+		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: link.XDPDriverMode})
+	case kindGeneric:
+		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: link.XDPGenericMode})
 	case kindTCXIn:
 		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: a.index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 	case kindTCXOut:
@@ -192,7 +197,6 @@ func (a *attachment) detach() error {
 	if err := os.Remove(a.path()); err != nil {
 		return fmt.Errorf("%s: unpin: %w", a.iface, err)
 	}
-	_ = os.Remove(filepath.Dir(a.path())) // goes when it is empty
 	return nil
 }
 

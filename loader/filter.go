@@ -138,6 +138,25 @@ func (f *Filter) Policy() *policy.Policy {
 	return p
 }
 
+// Saved returns the policy in force without the rules that are not in the file.
+func (f *Filter) Saved() (*policy.Policy, error) {
+	p := f.running.Policy.Clone()
+	var err error
+	if p.Interfaces, err = f.pins.interfaces(); err != nil {
+		return nil, err
+	}
+	rules, err := f.set.Rules()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if !r.Runtime {
+			p.Open = append(p.Open, r.Rule)
+		}
+	}
+	return p, nil
+}
+
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
@@ -151,8 +170,11 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	for _, name := range names {
 		i := Interface{Name: name, Mode: ModeTC, Egress: "tcx"}
 		in, eg := f.pins.pinned(name, ingressKinds), f.pins.pinned(name, egressKinds)
-		if in != nil && in.kind == kindXDP {
+		if in != nil && in.isXDP() {
 			i.Mode = ModeNative
+		}
+		if in != nil && in.kind == kindGeneric {
+			i.Mode = ModeGeneric
 		}
 		if eg != nil && eg.kind == kindClsactOut {
 			i.Egress = "clsact"
@@ -167,7 +189,7 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 				return nil, err
 			}
 			i.Present = inAlive && egAlive
-			if i.Mode == ModeNative {
+			if in.isXDP() {
 				i.Mode = xdpMode(l)
 			}
 		}
@@ -258,6 +280,9 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 					return nil, err
 				}
 			}
+		}
+		if err := os.RemoveAll(f.pins.link(name, "")); err != nil {
+			return nil, err
 		}
 	}
 	for _, name := range names {

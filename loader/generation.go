@@ -37,6 +37,9 @@ func (p pins) recover() error {
 	var behind []func() error
 	for _, name := range names {
 		in, out := p.pinned(name, ingressKinds), p.pinned(name, egressKinds)
+		if in == nil && out == nil {
+			continue // it is waited for
+		}
 		if in == nil || out == nil {
 			// Its attachment was under way, and half a filter is none.
 			for _, a := range []*attachment{in, out} {

@@ -68,13 +68,15 @@ func interfacesHere() string {
 	return "there are " + strings.Join(names, ", ")
 }
 
+var errNoDevice = errors.New("there is no such interface")
+
 // device returns an interface that can be filtered.
 func device(name string) (netlink.Link, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		var missing netlink.LinkNotFoundError
 		if errors.As(err, &missing) {
-			return nil, fmt.Errorf("%s: there is no such interface (%s)", name, interfacesHere())
+			return nil, fmt.Errorf("%s: %w (%s)", name, errNoDevice, interfacesHere())
 		}
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -87,6 +89,11 @@ func device(name string) (netlink.Link, error) {
 // hasEthernet tells whether frames of the device begin with an Ethernet header.
 func hasEthernet(l netlink.Link) bool {
 	return l.Attrs().EncapType == "ether"
+}
+
+func macOf(l netlink.Link) (mac [6]byte) {
+	copy(mac[:], l.Attrs().HardwareAddr)
+	return mac
 }
 
 // forwards tells whether any interface of this network namespace forwards packets.
@@ -117,8 +124,7 @@ func localPrefixes() ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("list local routes: %w", err)
 		}
 		for _, r := range routes {
-			if r.Type != unix.RTN_LOCAL && r.Type != unix.RTN_BROADCAST && r.Type != unix.RTN_ANYCAST ||
-				!slices.Contains(tables, r.Table) {
+			if !isLocalType(r.Type) || !slices.Contains(tables, r.Table) {
 				continue
 			}
 			addr, ok := netip.AddrFromSlice(r.Dst.IP)
@@ -133,6 +139,10 @@ func localPrefixes() ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+func isLocalType(route int) bool {
+	return route == unix.RTN_LOCAL || route == unix.RTN_BROADCAST || route == unix.RTN_ANYCAST
 }
 
 // localTables are the routing tables whose local routes hold for all that comes in.

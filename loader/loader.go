@@ -67,11 +67,15 @@ func PinPath() string {
 // Options says what Up attaches.
 type Options struct {
 	PinPath    string
-	Interfaces []string // what already is attached stays attached
-	Mode       Mode     // ModeAuto leaves an attached interface in its mode
-	Policy     *policy.Policy
-	Runtime    []policy.Rule // those of the policy's rules that are not in the file
-	Config     string        // the file that the policy comes from; later commands save to it
+	Interfaces []string       // what already is attached stays attached
+	Mode       Mode           // ModeAuto leaves an attached interface in its mode
+	Policy     *policy.Policy // nil: the one in force, as it is
+	Runtime    []policy.Rule  // those of the policy's rules that are not in the file
+	Config     string         // the file that the policy comes from; later commands save to it
+
+	Wait        bool // an interface that is not there is no error: Attach filters it when it appears
+	Running     bool // change a filter that runs, and begin none
+	KeepRuntime bool // rules of the running filter that are not in the file stay
 
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool

@@ -24,7 +24,7 @@ const defaultBPFFS = "/sys/fs/bpf"
 //	PIN/v1/maps/      state that outlives a policy
 //	PIN/v1/policy/    maps and programs of the policy in force
 //	PIN/v1/next/      the same of the policy that is being applied
-//	PIN/v1/links/IFACE/{xdp,tcx_in,tcx_out}             links
+//	PIN/v1/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
 //	PIN/v1/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
 	base string
@@ -145,23 +145,50 @@ func hiddenMounts() bool {
 	return false
 }
 
-// lock waits until no other command changes what is pinned here, and returns the function that lets the next one.
+// lock waits until no other command changes what is pinned here, and returns the function that lets the next one. The
+// error is ErrNotRunning when there is nothing to lock.
 func (p pins) lock() (func(), error) {
-	dir, err := os.Open(p.base)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
+		dir, err := os.Open(p.base)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w (nothing is pinned at %s)", ErrNotRunning, p.base)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for {
+			err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+			if err != unix.EINTR {
+				break
+			}
+		}
+		if err != nil {
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", p.base, err)
+		}
+		// While this one waited, down may have removed the directory, and up made another.
+		locked, err := dir.Stat()
+		if err != nil {
+			dir.Close()
+			return nil, err
+		}
+		if now, err := os.Stat(p.base); err == nil && os.SameFile(locked, now) {
+			return func() { dir.Close() }, nil
+		}
+		dir.Close()
+	}
+}
+
+// prepareAndLock is lock that makes what there is to lock.
+func (p pins) prepareAndLock() (unlock func(), err error) {
+	for {
+		if err := p.prepare(); err != nil {
+			return nil, err
+		}
+		if unlock, err = p.lock(); !errors.Is(err, ErrNotRunning) {
+			return unlock, err
 		}
 	}
-	if err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", p.base, err)
-	}
-	return func() { dir.Close() }, nil
 }
 
 // replacePin puts pin at path, in the place of what is there.

@@ -77,34 +77,44 @@ func (c *change) attach() error {
 	return nil
 }
 
-// chooseTargets lists the interfaces that are named, and those that are filtered already.
+// chooseTargets lists the interfaces that are named, and those of the filter that runs. One that is not there is
+// waited for: its directory among the links says that it is to be filtered.
 func (c *change) chooseTargets() error {
 	filtered, err := c.pins.interfaces()
 	if err != nil {
 		return err
 	}
 	for _, name := range c.options.Interfaces {
+		dir, known := c.pins.link(name, ""), slices.Contains(filtered, name)
 		device, err := device(name)
-		if err != nil {
+		if err != nil && (!c.options.Wait || !errors.Is(err, errNoDevice)) {
 			return err
 		}
-		c.targets = append(c.targets, &target{device: device, mode: c.options.Mode})
+		if !known {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return err
+			}
+			c.onUndo(func() error { return os.Remove(dir) })
+		}
+		if err == nil {
+			c.targets = append(c.targets, &target{device: device, mode: c.options.Mode})
+		}
 	}
 	for _, name := range filtered {
 		if slices.Contains(c.options.Interfaces, name) {
 			continue
 		}
 		device, err := device(name)
+		if errors.Is(err, errNoDevice) && c.options.Wait {
+			continue
+		}
 		if err != nil {
-			c.warn("%s is gone, and is no longer filtered", name)
-			if err := os.RemoveAll(c.pins.link(name, "")); err != nil {
-				return err
-			}
+			c.warn("%s is gone; \"portcullis run\" filters it when it is back, and \"portcullis down %s\" ends that", name, name)
 			continue
 		}
 		c.targets = append(c.targets, &target{device: device, mode: ModeAuto})
 	}
-	if len(c.targets) == 0 {
+	if len(c.options.Interfaces)+len(filtered) == 0 {
 		return errors.New("no interface is named to be filtered")
 	}
 	return nil
@@ -118,7 +128,7 @@ func (c *change) prepare(t *target) (err error) {
 	}
 	constants := c.constants
 	constants.Ethernet = hasEthernet(t.device)
-	copy(constants.MAC[:], t.device.Attrs().HardwareAddr)
+	constants.MAC = macOf(t.device)
 	t.constants = &constants
 
 	index := t.device.Attrs().Index
@@ -135,7 +145,7 @@ func (c *change) prepare(t *target) (err error) {
 		return nil
 	}
 	program, direction := bpf.FirewallProgPortcullisIn, directionIn
-	if t.oldIn.kind == kindXDP {
+	if t.oldIn.isXDP() {
 		program = bpf.FirewallProgPortcullisXdp
 		if _, err := os.Stat(c.pinned(t, directionInFrags)); err == nil {
 			direction = directionInFrags
@@ -151,8 +161,8 @@ func (c *change) pinned(t *target, direction string) string {
 	return program(c.pins.policy(), t.name(), direction)
 }
 
-// load loads a program and pins it among those of the new policy.
-func (c *change) load(t *target, name, direction string) (*ebpf.Program, error) {
+// loadNew loads a program and pins it among those of the new policy.
+func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, error) {
 	constants := *t.constants
 	constants.MultiBuffer = direction == directionInFrags
 	prog, err := c.factory.load(name, &constants)
@@ -168,7 +178,7 @@ func (c *change) load(t *target, name, direction string) (*ebpf.Program, error) 
 
 // runningMode is the mode in which the target is filtered now.
 func (t *target) runningMode() Mode {
-	if t.oldIn.kind != kindXDP {
+	if !t.oldIn.isXDP() {
 		return ModeTC
 	}
 	return xdpMode(t.device)
@@ -187,7 +197,7 @@ func (c *change) switchIngress(t *target) (err error) {
 	}
 	switch {
 	case t.mode == ModeTC:
-	case t.oldIn != nil && t.oldIn.kind == kindXDP:
+	case t.oldIn != nil && t.oldIn.isXDP():
 		return fmt.Errorf("%s: is filtered in %s mode; the kernel changes between XDP modes only by way of none: run \"portcullis down %s\" first",
 			t.name(), t.runningMode(), t.name())
 	default:
@@ -197,15 +207,15 @@ func (c *change) switchIngress(t *target) (err error) {
 	}
 	switch t.mode {
 	case ModeNative:
-		if err = c.addXDP(t, link.XDPDriverMode); err != nil {
+		if err = c.addXDP(t, kindXDP); err != nil {
 			err = fmt.Errorf("%w; where the driver refuses native XDP, --mode tc works", err)
 		}
 	case ModeGeneric:
-		err = c.addXDP(t, link.XDPGenericMode)
+		err = c.addXDP(t, kindGeneric)
 	case ModeTC:
 		err = c.addTC(t)
 	default:
-		refused := c.addXDP(t, link.XDPDriverMode)
+		refused := c.addXDP(t, kindXDP)
 		if refused == nil {
 			break
 		}
@@ -221,16 +231,16 @@ func (c *change) switchIngress(t *target) (err error) {
 }
 
 // addXDP attaches without and then with multi-buffer support: drivers want it for a large MTU, some lose speed by it.
-func (c *change) addXDP(t *target, flags link.XDPAttachFlags) error {
+func (c *change) addXDP(t *target, kind string) error {
 	var first error
 	for _, direction := range []string{directionIn, directionInFrags} {
 		prog, err := c.load(t, bpf.FirewallProgPortcullisXdp, direction)
 		if err == nil {
-			err = c.add(t.attachment(c.pins, kindXDP), prog, flags)
-			prog.Close()
+			err = c.add(t.attachment(c.pins, kind), prog)
 			if err != nil {
-				_ = os.Remove(program(c.pins.next(), t.name(), direction))
+				_ = prog.Unpin()
 			}
+			prog.Close()
 		}
 		if err == nil || errors.Is(err, link.ErrNotSupported) {
 			return err
@@ -257,7 +267,7 @@ func (c *change) addFirstSupported(t *target, prog *ebpf.Program, kinds []string
 		if c.options.NoTCX && (kind == kindTCXIn || kind == kindTCXOut) {
 			continue
 		}
-		err = c.add(t.attachment(c.pins, kind), prog, 0)
+		err = c.add(t.attachment(c.pins, kind), prog)
 		if !errors.Is(err, link.ErrNotSupported) {
 			break
 		}
@@ -266,8 +276,8 @@ func (c *change) addFirstSupported(t *target, prog *ebpf.Program, kinds []string
 }
 
 // add attaches a program where none of ours runs.
-func (c *change) add(a *attachment, prog *ebpf.Program, flags link.XDPAttachFlags) error {
-	if err := a.attach(prog, flags); err != nil {
+func (c *change) add(a *attachment, prog *ebpf.Program) error {
+	if err := a.attach(prog); err != nil {
 		return err
 	}
 	c.onUndo(a.detach)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -21,6 +22,7 @@ type change struct {
 	old       *Filter // nil when nothing ran
 	set       *maps.Set
 	factory   *factory
+	load      func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools     *tools
 	constants maps.Constants // of no interface yet
 	report    UpReport
@@ -37,18 +39,19 @@ func Up(o Options) (_ *UpReport, err error) {
 	if o.Mode == "" {
 		o.Mode = ModeAuto
 	}
+	o.Running = o.Running || o.Policy == nil
 	c := &change{options: o, pins: pins{o.PinPath}}
-	if err := c.pins.prepare(); err != nil {
-		return nil, err
-	}
-	unlock, err := c.pins.lock()
+	c.load = c.loadNew
+	unlock, err := c.pins.prepareAndLock()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
 	c.old, err = open(c.pins)
-	if errors.Is(err, ErrNotRunning) {
+	if errors.Is(err, ErrNotRunning) && o.Running {
+		return nil, errors.Join(err, c.pins.remove())
+	} else if errors.Is(err, ErrNotRunning) {
 		if err := c.pins.forget(); err != nil {
 			return nil, err
 		}
@@ -57,6 +60,9 @@ func Up(o Options) (_ *UpReport, err error) {
 	} else {
 		defer c.old.Close()
 		c.report.Updated = true
+	}
+	if err := c.keep(); err != nil {
+		return nil, err
 	}
 	defer c.close()
 	defer func() {
@@ -71,6 +77,32 @@ func Up(o Options) (_ *UpReport, err error) {
 		return nil, err
 	}
 	return &c.report, c.commit()
+}
+
+// keep takes from the running filter what the options leave to it. The lock is held, so no command changes it meanwhile.
+func (c *change) keep() error {
+	o := &c.options
+	if c.old == nil || o.Policy != nil && !o.KeepRuntime {
+		return nil
+	}
+	if o.Policy == nil {
+		var err error
+		if o.Policy, err = c.old.Saved(); err != nil {
+			return err
+		}
+		o.Config = c.old.Config()
+	}
+	rules, err := c.old.set.Rules()
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if with, added := o.Policy.WithRule(r.Rule); r.Runtime && added {
+			o.Policy = with
+			o.Runtime = append(o.Runtime, r.Rule)
+		}
+	}
+	return nil
 }
 
 // build makes the maps and fills them, beside what runs.

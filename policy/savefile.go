@@ -14,7 +14,12 @@ import (
 // SaveFile replaces the file at path by data, all of it or nothing, also if the
 // power fails. A symbolic link stays one and its target is replaced. Mode and
 // owner stay what they were; a new file has mode 0644.
-func SaveFile(path string, data []byte) (err error) {
+func SaveFile(path string, data []byte) error { return saveFile(path, data, 0o644) }
+
+// SavePrivateFile is SaveFile for a file that only its owner may read.
+func SavePrivateFile(path string, data []byte) error { return saveFile(path, data, 0o600) }
+
+func saveFile(path string, data []byte, mode fs.FileMode) (err error) {
 	target, err := linkTarget(path)
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
@@ -24,7 +29,7 @@ func SaveFile(path string, data []byte) (err error) {
 			err = fmt.Errorf("save %s: %w", target, err)
 		}
 	}()
-	mode, uid, gid := fs.FileMode(0o644), -1, -1
+	uid, gid := -1, -1
 	switch info, err := os.Stat(target); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:

@@ -23,6 +23,7 @@ type firewall interface {
 type filter interface {
 	Close() error
 	Policy() *policy.Policy
+	Saved() (*policy.Policy, error)
 	Config() string
 	Status() (*loader.Status, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)

@@ -91,6 +91,9 @@ func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
 	if err != nil {
 		return errors.Join(err, undo())
 	}
+	if !runtime {
+		a.keepLastGood()
+	}
 	view.Closed, view.NotOpen = texts(report.Closed), texts(report.NotOpen)
 	view.Kept, view.Killed = report.Kept, report.Killed
 	view.StillBy = stillOpen(after, report.Closed)

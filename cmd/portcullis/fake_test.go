@@ -95,6 +95,12 @@ func (f *fake) Close() error                { return nil }
 func (f *fake) Policy() *policy.Policy      { return f.running.Clone() }
 func (f *fake) Config() string              { return f.config }
 
+func (f *fake) Saved() (*policy.Policy, error) {
+	p := f.Policy()
+	p.Open = slices.DeleteFunc(p.Open, func(r policy.Rule) bool { return slices.Contains(f.runtime, r.String()) })
+	return p, nil
+}
+
 func (f *fake) Status() (*loader.Status, error) {
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
 		Flows: loader.FlowsStatus{Answered: len(f.flows), Max: 1024}}
@@ -181,11 +187,19 @@ type host struct {
 	*fake
 	t              *testing.T
 	session        string
+	state          string // directory of the last good policy
 	privileges     error
 	stdout, stderr string
 }
 
-func newHost(t *testing.T) *host { return &host{fake: &fake{route: "eth0"}, t: t} }
+func newHost(t *testing.T) *host { return &host{fake: &fake{route: "eth0"}, t: t, state: t.TempDir()} }
+
+func (h *host) getenv(name string) string {
+	if name == "STATE_DIRECTORY" {
+		return h.state
+	}
+	return ""
+}
 
 // runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
 func (h *host) runs(text string) string {
@@ -213,7 +227,7 @@ func (h *host) file(text string) string {
 func (h *host) types(code int, args ...string) {
 	h.t.Helper()
 	var stdout, stderr bytes.Buffer
-	e := env{&stdout, &stderr, func(string) string { return "" }, h.fake, func() error { return h.privileges }, func() string { return h.session }}
+	e := env{&stdout, &stderr, h.getenv, h.fake, func() error { return h.privileges }, func() string { return h.session }}
 	got := run(e, args)
 	h.stdout, h.stderr = stdout.String(), stderr.String()
 	if got != code {

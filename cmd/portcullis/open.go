@@ -127,6 +127,9 @@ func (a *app) open(rules []policy.Rule, runtime bool) error {
 	if err != nil {
 		return errors.Join(err, undo())
 	}
+	if !runtime {
+		a.keepLastGood()
+	}
 	view.Opened, view.Already = texts(report.Opened), texts(report.Already)
 	return a.print(view, func() { printOpen(a, &view, runtime) })
 }

@@ -105,7 +105,7 @@ func (a *app) root() *cobra.Command {
 	_ = root.MarkPersistentFlagDirname("pin-path")
 
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
-	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(), a.flowsCommand(), a.logCommand()} {
+	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.openCommand(), a.closeCommand(), a.flowsCommand(), a.logCommand(), a.runCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}

@@ -92,6 +92,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		return err
 	}
 	a.warn(report.Warnings...)
+	a.keepLastGood()
 	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}
 	return a.print(view, func() { a.printUp(report, p, builtIn) })
 }
@@ -115,10 +116,16 @@ func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
 	if a.configGiven || a.config != defaultConfig || !errors.Is(err, fs.ErrNotExist) {
 		return p, false, err
 	}
-	p = policy.Default()
+	p, err = a.builtIn()
+	return p, true, err
+}
+
+// builtIn returns the policy for a host without a file: what an sshd listens on is open.
+func (a *app) builtIn() (*policy.Policy, error) {
+	p := policy.Default()
 	ports, err := a.firewall.SSHPorts()
 	if err != nil {
-		return nil, true, fmt.Errorf("there is no %s, and the port of sshd cannot be found: %w", a.config, err)
+		return nil, fmt.Errorf("there is no %s, and the port of sshd cannot be found: %w", a.config, err)
 	}
 	for _, port := range ports {
 		text := fmt.Sprintf("%d/tcp", port)
@@ -127,11 +134,11 @@ func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
 		}
 		r, err := policy.ParseRule(text)
 		if err != nil {
-			return nil, true, err
+			return nil, err
 		}
 		p.Open = append(p.Open, r)
 	}
-	return p, true, nil
+	return p, nil
 }
 
 // interfaces returns those that are to be filtered: the ones named, else the policy's, else those of a filter that

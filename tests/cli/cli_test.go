@@ -24,7 +24,7 @@ import (
 
 func TestScripts(t *testing.T) {
 	lab.RequireRoot(t)
-	program := build(t)
+	program := lab.Program(t)
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
@@ -50,28 +50,6 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
-}
-
-// build puts the program under test where everybody may run it: the one that PORTCULLIS names, or else a new one.
-func build(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "portcullis-cli-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(dir, "portcullis")
-	cmd := exec.Command("go", "build", "-o", program, "github.com/portcullis-firewall/portcullis/cmd/portcullis")
-	if built := os.Getenv("PORTCULLIS"); built != "" {
-		cmd = exec.Command("cp", built, program)
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-	return program
 }
 
 // server is the host at which a script types.

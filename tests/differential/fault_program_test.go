@@ -55,7 +55,7 @@ func (s *side) hooks(t testing.TB) (in, out *hook) {
 		t.Fatalf("below %s no link of the kinds %q is pinned", s.lab.PinPath, kinds)
 		return nil
 	}
-	return open("xdp", "tcx_in"), open("tcx_out")
+	return open("xdp", "xdp_generic", "tcx_in"), open("tcx_out")
 }
 
 func openHook(pin string) (_ *hook, err error) {

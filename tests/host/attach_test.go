@@ -54,12 +54,26 @@ func mustHaveNothing(t testing.TB, l *lab.Lab, dev string) {
 	if qdiscs := l.Server.Run(t, "tc", "qdisc", "show", "dev", dev); strings.Contains(qdiscs, "clsact") {
 		t.Errorf("a qdisc is left on %s: %s", dev, qdiscs)
 	}
+	for _, id := range programsOn(t, l, dev) {
+		prog, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := prog.Info(); err != nil || strings.HasPrefix(info.Name, "portcullis") {
+			t.Errorf("program %d (%v) is left on %s: %v", id, info.Name, dev, err)
+		}
+		prog.Close()
+	}
+}
+
+// programsOn lists the programs on an interface of the server, but for those in a qdisc.
+func programsOn(t testing.TB, l *lab.Lab, dev string) (ids []ebpf.ProgramID) {
+	t.Helper()
 	l.Server.Do(t, func() error {
 		device, err := netlink.LinkByName(dev)
 		if err != nil {
 			return err
 		}
-		var ids []ebpf.ProgramID
 		if xdp := device.Attrs().Xdp; xdp != nil && xdp.Attached {
 			ids = append(ids, ebpf.ProgramID(xdp.ProgId))
 		}
@@ -75,18 +89,9 @@ func mustHaveNothing(t testing.TB, l *lab.Lab, dev string) {
 				ids = append(ids, p.ID)
 			}
 		}
-		for _, id := range ids {
-			prog, err := ebpf.NewProgramFromID(id)
-			if err != nil {
-				return err
-			}
-			defer prog.Close()
-			if info, err := prog.Info(); err != nil || strings.HasPrefix(info.Name, "portcullis") {
-				t.Errorf("program %d (%v) is left on %s: %v", id, info.Name, dev, err)
-			}
-		}
 		return nil
 	})
+	return ids
 }
 
 func TestUpAndDownLeaveNothing(t *testing.T) {

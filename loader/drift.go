@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+)
+
+// Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
+type Drift struct {
+	Forwarding bool   // it has begun or ceased to forward packets
+	MAC        string // the name of an interface whose MAC is another: the filter is right, but slower
+}
+
+// Drift looks at the host.
+func (f *Filter) Drift() (d Drift, err error) {
+	d.Forwarding = forwards() != f.running.Forwarding
+	interfaces, err := f.Interfaces()
+	if err != nil {
+		return d, err
+	}
+	for _, i := range interfaces {
+		l, err := netlink.LinkByName(i.Name)
+		if err != nil || !i.Present {
+			continue
+		}
+		prog, err := ebpf.LoadPinnedProgram(program(f.pins.policy(), i.Name, directionOut), nil)
+		if err != nil {
+			return d, fmt.Errorf("%s: open pinned program: %w", i.Name, err)
+		}
+		loaded, err := loadedWith(prog)
+		prog.Close()
+		if err != nil {
+			return d, err
+		}
+		if loaded.Ethernet && loaded.MAC != macOf(l) {
+			d.MAC = i.Name
+		}
+	}
+	return d, nil
+}
+
+// SyncLocal makes the addresses that packets are for this host by those of its routing table.
+func (f *Filter) SyncLocal() error {
+	unlock, err := f.pins.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	local, err := localPrefixes()
+	if err != nil {
+		return err
+	}
+	return f.set.PutLocal(local)
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+)
+
+// AttachReport tells what Attach did.
+type AttachReport struct {
+	Attached []Interface // that were not filtered till now
+	Slow     []Interface // for which no program is loaded: Up filters them, in the mode that they should have
+	Warnings []string
+}
+
+// Wants tells whether the filter under a pin path is meant for an interface, be it there or not.
+func Wants(pinPath, iface string) bool {
+	_, err := os.Stat(pins{pinPath}.link(iface, ""))
+	return err == nil
+}
+
+// Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
+// that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
+// those that come for the first time. What fails on one interface is reported beside what was done on the others.
+func Attach(pinPath string, mode Mode) (*AttachReport, error) {
+	p := pins{pinPath}
+	unlock, err := p.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	f, err := open(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := p.interfaces()
+	if err != nil {
+		return nil, err
+	}
+	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f}
+	c.load = c.openLoaded
+	var attached []string
+	var errs []error
+	report := &AttachReport{}
+	for _, name := range names {
+		device, err := device(name)
+		if errors.Is(err, errNoDevice) {
+			continue
+		}
+		t := &target{device: device, mode: mode}
+		if err == nil {
+			var done bool
+			if done, err = c.reattach(t); done {
+				attached = append(attached, name)
+			}
+		}
+		if errors.Is(err, errNotLoaded) {
+			report.Slow = append(report.Slow, Interface{Name: name, Mode: t.mode})
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	report.Warnings = c.report.Warnings
+	if len(attached) > 0 {
+		// Only now, when nothing gets in any more: a device that was renamed may carry connections that live.
+		t, err := f.tools()
+		if err == nil {
+			_, err = seed(f.set, t, f.running.Policy, f.running.HZ)
+		}
+		errs = append(errs, err)
+		interfaces, err := f.Interfaces()
+		errs = append(errs, err)
+		for _, i := range interfaces {
+			if slices.Contains(attached, i.Name) {
+				report.Attached = append(report.Attached, i)
+			}
+		}
+	}
+	return report, errors.Join(errs...)
+}
+
+// reattach filters an interface, and tells whether it had to.
+func (c *change) reattach(t *target) (done bool, err error) {
+	before := c.pins.pinned(t.name(), egressKinds)
+	c.options.NoTCX = before != nil && before.kind == kindClsactOut
+	if a := c.pins.pinned(t.name(), ingressKinds); a != nil {
+		t.mode = a.modeToComeBack()
+	}
+	index := t.device.Attrs().Index
+	if t.oldOut, err = find(c.pins, t.name(), index, egressKinds); err != nil {
+		return false, err
+	}
+	if t.oldIn, err = find(c.pins, t.name(), index, ingressKinds); err != nil {
+		return false, err
+	}
+	if t.oldOut != nil && t.oldIn != nil {
+		return false, nil
+	}
+	// Ingress first: what matters now is that nobody gets in.
+	if t.oldIn == nil {
+		err := c.switchIngress(t)
+		if errors.Is(err, ErrForeignProgram) && t.mode == ModeAuto {
+			// Nobody is there to be asked, and an open host is worse than a slower filter.
+			c.warn("%v", err)
+			t.mode = ModeTC
+			err = c.switchIngress(t)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if t.oldOut == nil {
+		egress, err := c.load(t, bpf.FirewallProgPortcullisOut, directionOut)
+		if err != nil {
+			return false, err
+		}
+		defer egress.Close()
+		if err := c.addFirstSupported(t, egress, egressKinds); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// modeToComeBack is the mode for a device whose predecessor had this attachment. Its driver may be another one.
+func (a *attachment) modeToComeBack() Mode {
+	switch a.kind {
+	case kindXDP:
+		return ModeAuto
+	case kindGeneric:
+		return ModeGeneric
+	}
+	return ModeTC
+}
+
+// errNotLoaded: no program that is loaded fits the device.
+var errNotLoaded = errors.New("no program is loaded for it")
+
+// openLoaded opens a program of the policy in force that fits a target: its own, from the last time that it was there,
+// or a spare, which then becomes its own.
+func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, error) {
+	own := c.pinned(t, direction)
+	ethernet := hasEthernet(t.device)
+	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
+		loaded, err := loadedWith(prog)
+		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {
+			return prog, nil
+		}
+		prog.Close()
+	}
+	// Where the device wanted multi-buffer support, a spare has none.
+	_, err := os.Stat(c.pinned(t, directionInFrags))
+	if direction == directionInFrags || err == nil && name == bpf.FirewallProgPortcullisXdp {
+		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
+	}
+	prog, err := ebpf.LoadPinnedProgram(spare(c.pins.policy(), ethernet, name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
+	}
+	defer prog.Close()
+	clone, err := prog.Clone() // a Program remembers one pin only
+	if err != nil {
+		return nil, err
+	}
+	_ = os.Remove(own)
+	if err := clone.Pin(own); err != nil {
+		clone.Close()
+		return nil, fmt.Errorf("%s: pin program: %w", t.name(), err)
+	}
+	return clone, nil
+}
+
+func programType(name string) ebpf.ProgramType {
+	if name == bpf.FirewallProgPortcullisXdp {
+		return ebpf.XDP
+	}
+	return ebpf.SchedCLS
+}

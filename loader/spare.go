@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/maps"
+)
+
+// It takes the verifier a tenth of a second and more to take a program, in which an interface that has just appeared
+// would be open. So programs are kept ready for those that are waited for: spares, which know no MAC of their own and
+// ask the device for each frame. Up makes better ones later; see Drift.
+
+var spareNames = []string{bpf.FirewallProgPortcullisOut, bpf.FirewallProgPortcullisXdp, bpf.FirewallProgPortcullisIn}
+
+func spare(dir string, ethernet bool, name string) string {
+	link := "ip"
+	if ethernet {
+		link = "ethernet"
+	}
+	return filepath.Join(dir, "spare_"+link+"_"+name)
+}
+
+// Prepare loads one spare program, if one is missing that an interface which is waited for may need, and tells whether
+// it did. One at a time: an interface that appears meanwhile waits for no more than that.
+func Prepare(pinPath string) (loaded bool, err error) {
+	p := pins{pinPath}
+	unlock, err := p.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	f, err := open(p)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if awaited, err := f.awaitsUnprepared(); err != nil || !awaited {
+		return false, err
+	}
+	for _, ethernet := range []bool{true, false} {
+		for _, name := range spareNames {
+			path := spare(p.policy(), ethernet, name)
+			if _, err := os.Stat(path); err == nil {
+				continue
+			}
+			return true, f.loadSpare(path, ethernet, name)
+		}
+	}
+	return false, nil
+}
+
+// awaitsUnprepared tells whether an interface is waited for that has no programs of its own.
+func (f *Filter) awaitsUnprepared() (bool, error) {
+	names, err := f.pins.interfaces()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		_, err := os.Stat(program(f.pins.policy(), name, directionOut))
+		if _, missing := device(name); errors.Is(missing, errNoDevice) && err != nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (f *Filter) loadSpare(path string, ethernet bool, name string) error {
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		return err
+	}
+	f.set.Fit(spec)
+	prog, err := (&factory{spec, f.set, btf.NewCache()}).load(name, &maps.Constants{
+		Policy:     f.running.Policy,
+		HZ:         f.running.HZ,
+		Ethernet:   ethernet,
+		Forwarding: f.running.Forwarding,
+	})
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	if err := prog.Pin(path); err != nil {
+		return fmt.Errorf("pin program: %w", err)
+	}
+	return nil
+}
+
+// linkConstants are the load-time constants that depend on the device.
+type linkConstants struct {
+	Ethernet bool
+	MAC      [6]byte
+}
+
+// constantOffsets are the places of those constants among all.
+var constantOffsets = sync.OnceValues(func() (offsets struct{ ethernet, mac uint32 }, err error) {
+	spec, err := bpf.LoadFirewall()
+	if err == nil {
+		offsets.ethernet = spec.Variables[bpf.FirewallVarEthernet].Offset
+		offsets.mac = spec.Variables[bpf.FirewallVarOwnMac].Offset
+	}
+	return offsets, err
+})
+
+// loadedWith asks a program what it was loaded for.
+func loadedWith(prog *ebpf.Program) (c linkConstants, err error) {
+	offsets, err := constantOffsets()
+	if err != nil {
+		return c, err
+	}
+	info, err := prog.Info()
+	if err != nil {
+		return c, err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return c, err
+		}
+		defer m.Close()
+		if info, err := m.Info(); err != nil || info.Name != ".rodata" {
+			continue
+		}
+		data, err := m.LookupBytes(uint32(0))
+		if err != nil {
+			return c, fmt.Errorf("read the constants of a program: %w", err)
+		}
+		c.Ethernet = data[offsets.ethernet] != 0
+		copy(c.MAC[:], data[offsets.mac:])
+		return c, nil
+	}
+	return c, errors.New("the program has no constants")
+}
