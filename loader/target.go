@@ -169,9 +169,14 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := prog.Pin(program(c.pins.next(), t.name(), direction)); err != nil {
+	path := program(c.pins.next(), t.name(), direction)
+	if err := prog.Pin(path); err != nil {
 		prog.Close()
 		return nil, fmt.Errorf("pin program: %w", err)
+	}
+	if err := (linkConstants{constants.Ethernet, constants.MAC}).record(path); err != nil {
+		prog.Close()
+		return nil, err
 	}
 	return prog, nil
 }
