@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// fake is a firewall without a kernel. It keeps a list of what was asked of it.
+type fake struct {
+	mu      sync.Mutex
+	done    []string
+	running *policy.Policy
+	foreign string // an interface that another XDP program holds
+	broken  string // an interface that cannot be filtered
+	slow    []loader.Interface
+	drift   loader.Drift
+	spares  int // that are to be loaded
+	live    int
+	changes chan loader.Change
+}
+
+func (f *fake) did(format string, args ...any) {
+	f.done = append(f.done, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.did("up %s %s", strings.Join(o.Interfaces, ","), o.Mode)
+	switch {
+	case f.running == nil && (o.Running || o.Policy == nil):
+		return nil, loader.ErrNotRunning
+	case slices.Contains(o.Interfaces, f.foreign) && o.Mode == loader.ModeAuto:
+		return nil, loader.ErrForeignProgram
+	case slices.Contains(o.Interfaces, f.broken):
+		return nil, errors.New("it cannot be filtered")
+	}
+	if o.Policy == nil {
+		f.drift = loader.Drift{}
+		return &loader.UpReport{}, nil
+	}
+	var names []string
+	if f.running != nil {
+		names = f.running.Interfaces
+	}
+	f.running = o.Policy.Clone()
+	f.running.Interfaces = append(names, o.Interfaces...)
+	return &loader.UpReport{}, nil
+}
+
+func (f *fake) Open(string) (Filter, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running == nil {
+		return nil, loader.ErrNotRunning
+	}
+	return f, nil
+}
+
+func (f *fake) Attach(string, loader.Mode) (*loader.AttachReport, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.did("attach")
+	report := &loader.AttachReport{Slow: f.slow}
+	f.slow = nil
+	return report, nil
+}
+
+func (f *fake) Prepare(string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spares--
+	return f.spares >= 0, nil
+}
+
+func (f *fake) Drift() (loader.Drift, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.drift, nil
+}
+
+func (f *fake) Wants(_, iface string) bool                          { return iface == "eth0" }
+func (f *fake) Watch(context.Context) (<-chan loader.Change, error) { return f.changes, nil }
+func (f *fake) DefaultInterface() (string, error)                   { return "eth9", nil }
+func (f *fake) Close() error                                        { return nil }
+func (f *fake) Config() string                                      { return "" }
+func (f *fake) Interfaces() ([]loader.Interface, error)             { return nil, nil }
+func (f *fake) Saved() (*policy.Policy, error)                      { return f.running.Clone(), nil }
+func (f *fake) SyncLocal() error                                    { return nil }
+func (f *fake) Sweep() (live, removed int, err error)               { return f.live, 0, nil }
+
+// list returns what was done, and forgets it.
+func (f *fake) list() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	done := f.done
+	f.done = nil
+	return done
+}
+
+func options(t *testing.T, text string) (Options, *bytes.Buffer) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "portcullis.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := &bytes.Buffer{}
+	return Options{
+		PinPath:  filepath.Join(dir, "pins"),
+		Config:   file,
+		Mode:     loader.ModeAuto,
+		BuiltIn:  func() (*policy.Policy, error) { return policy.Default(), nil },
+		LockFile: func(string) func() { return func() {} },
+		RunDir:   dir,
+		Log:      &Log{log, false},
+	}, log
+}
+
+// runs runs an agent until the test ends it.
+func runs(f *fake, o Options) (end func() error) {
+	f.changes = make(chan loader.Change)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, f, o) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+func TestChanges(t *testing.T) {
+	o, log := options(t, "interfaces: [eth0]\n")
+	f := &fake{spares: 3}
+	end := runs(f, o)
+	// meets tells the agent of a change, and checks what it does at once.
+	meets := func(c loader.Change, want ...string) {
+		t.Helper()
+		f.changes <- c
+		f.changes <- loader.Change{} // so that the one before has been dealt with
+		if done := f.list(); !slices.Equal(done, want) {
+			t.Errorf("%+v: the agent did %q, want %q", c, done, want)
+		}
+	}
+	meets(loader.Change{}, "up eth0 auto", "attach") // which is how it starts
+	meets(loader.Change{})
+	meets(loader.Change{Link: "veth7"})
+	meets(loader.Change{Link: "eth0"}, "attach")
+	meets(loader.Change{Lost: true}, "attach")
+
+	f.mu.Lock()
+	f.slow = []loader.Interface{{Name: "eth0", Mode: loader.ModeGeneric}}
+	f.mu.Unlock()
+	meets(loader.Change{Link: "eth0"}, "attach", "up eth0 generic")
+
+	f.mu.Lock()
+	f.drift.Forwarding = true
+	f.mu.Unlock()
+	f.changes <- loader.Change{}
+	var done []string
+	for end := time.Now().Add(10 * time.Second); len(done) == 0 && time.Now().Before(end); time.Sleep(settleTime / 10) {
+		done = f.list()
+	}
+	if want := []string{"up  "}; !slices.Equal(done, want) {
+		t.Errorf("the agent did %q, want %q", done, want)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	if f.spares >= 0 {
+		t.Errorf("%d spares were not loaded", f.spares+1)
+	}
+	if strings.Contains(log.String(), "error") {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
+func TestTheKernelFallsSilent(t *testing.T) {
+	o, _ := options(t, "interfaces: [eth0]\n")
+	f := &fake{changes: make(chan loader.Change)}
+	close(f.changes)
+	if err := Run(context.Background(), f, o); err == nil {
+		t.Error("an agent that learns nothing more goes on as if all were well")
+	}
+}
+
+// Where one interface cannot be filtered, the others are all the same.
+func TestOneInterfaceFails(t *testing.T) {
+	o, log := options(t, "interfaces: [eth0, eth1, eth2]\n")
+	f := &fake{foreign: "eth1", broken: "eth2"}
+	end := runs(f, o)
+	f.changes <- loader.Change{}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	if got, want := f.running.Interfaces, []string{"eth0", "eth1"}; !slices.Equal(got, want) {
+		t.Errorf("filtered are %q, want %q", got, want)
+	}
+	if done := f.list(); !slices.Contains(done, "up eth1 tc") || slices.Contains(done, "up eth2 tc") {
+		t.Errorf("the agent did %q, want eth1 in TC mode, behind the program that holds it", done)
+	}
+	if !strings.Contains(log.String(), "error: it cannot be filtered") {
+		t.Errorf("the log is\n%s", log)
+	}
+
+	o, _ = options(t, "interfaces: [eth2]\n")
+	if err := Run(context.Background(), &fake{broken: "eth2"}, o); err == nil {
+		t.Error("an agent that can filter nothing goes on as if all were well")
+	}
+}
+
+func TestSweepsOftenerWhenFull(t *testing.T) {
+	o, _ := options(t, "")
+	for live, want := range map[int]time.Duration{0: sweepTime, 512: sweepTime, 513: sweepTimeFull} {
+		f := &fake{live: live, running: &policy.Policy{MaxFlows: 1024}}
+		if got := (&Agent{Options: o, firewall: f}).sweep(); got != want {
+			t.Errorf("%d live flows of 1024: the next sweep is in %v, want %v", live, got, want)
+		}
+	}
+}
+
+func TestLog(t *testing.T) {
+	var b bytes.Buffer
+	for _, journal := range []bool{false, true} {
+		l := &Log{&b, journal}
+		l.Error("%v", errors.Join(errors.New("one"), errors.New("two")))
+		l.Warn("three")
+		l.Info("four")
+	}
+	want := "portcullis: error: one\nportcullis: error: two\nportcullis: warning: three\nportcullis: four\n<3>one\n<3>two\n<4>three\n<6>four\n"
+	if b.String() != want {
+		t.Errorf("the log is %q, want %q", b.String(), want)
+	}
+}
+
+// A filter of a container must not become that of the host at the next boot.
+func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
+	for _, c := range []struct{ pinPath, variable, want string }{
+		{loader.DefaultPinPath, "", "/var/lib/portcullis/last-good.yaml"},
+		{"/sys/fs/bpf/web", "", ""},
+		{"/sys/fs/bpf/web", "/srv/web", "/srv/web/last-good.yaml"},
+	} {
+		if got := LastGoodOf(c.pinPath, func(string) string { return c.variable }); string(got) != c.want {
+			t.Errorf("%+v: got %q", c, got)
+		}
+	}
+}

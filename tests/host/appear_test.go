@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// protectedWithin is how soon an interface that appears has to be filtered.
+const protectedWithin = 100 * time.Millisecond
+
+// appear makes the wire between server and client anew, under a name at the server, and has the client send to a
+// closed port there all the time. It returns how long after the interface came into being a datagram last got in.
+func appear(t *testing.T, l *lab.Lab, iface string) (open time.Duration) {
+	t.Helper()
+	// No neighbour has to be asked for: what is sent is sent at once.
+	mac := map[*lab.Host]net.HardwareAddr{l.Server: {2, 0, 0, 0, 0, 1}, l.Client: {2, 0, 0, 0, 0, 2}}
+	finish := func(h *lab.Host, name string, own, peer netip.Addr, peerMAC net.HardwareAddr) error {
+		return h.Try(func() error {
+			dev, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(dev); err != nil {
+				return err
+			}
+			network := &net.IPNet{IP: own.AsSlice(), Mask: net.CIDRMask(24, 32)}
+			if err := netlink.AddrAdd(dev, &netlink.Addr{IPNet: network}); err != nil {
+				return err
+			}
+			return netlink.NeighSet(&netlink.Neigh{LinkIndex: dev.Attrs().Index, IP: peer.AsSlice(), HardwareAddr: peerMAC, State: netlink.NUD_PERMANENT})
+		})
+	}
+	sink := listenUDP(t, l.Server)
+	defer sink.Close()
+	client, err := netns.GetFromName(l.Client.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	l.Server.Do(t, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: iface, HardwareAddr: mac[l.Server]}, PeerName: "eth0",
+			PeerHardwareAddr: mac[l.Client], PeerNamespace: netlink.NsFd(client)})
+	})
+	born := time.Now()
+	if err := finish(l.Client, "eth0", lab.ClientV4, lab.ServerV4, mac[l.Server]); err != nil {
+		t.Fatal(err)
+	}
+	if err := finish(l.Server, iface, lab.ServerV4, lab.ClientV4, mac[l.Client]); err != nil {
+		t.Fatal(err)
+	}
+	ready := time.Since(born)
+	stop := make(chan struct{})
+	defer close(stop)
+	c, err := dial(l.Client, "udp", lab.ServerV4, 5000, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer c.Close()
+		for tick := time.Tick(time.Millisecond / 2); ; {
+			select {
+			case <-stop:
+				return
+			case <-tick:
+				c.Write([]byte("let me in"))
+			}
+		}
+	}()
+	// Nothing for a second, and it stays so.
+	got := 0
+	b := make([]byte, 64)
+	for sink.SetReadDeadline(time.Now().Add(time.Second)); ; sink.SetReadDeadline(time.Now().Add(time.Second)) {
+		if _, err := sink.Read(b); err != nil {
+			break
+		}
+		got++
+		open = time.Since(born)
+		if open > patience {
+			t.Fatalf("%s is still open", iface)
+		}
+	}
+	t.Logf("traffic began after %v; %d datagrams got in, the last after %v", ready, got, open)
+	return open
+}
+
+func listenUDP(t *testing.T, h *lab.Host) (c *net.UDPConn) {
+	t.Helper()
+	h.Do(t, func() (err error) {
+		c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 5000})
+		return err
+	})
+	return c
+}
+
+// mustBeSoon judges some times, of which a busy machine may have spoilt half.
+func mustBeSoon(t *testing.T, times ...time.Duration) {
+	t.Helper()
+	slices.Sort(times)
+	if median := times[(len(times)-1)/2]; median > protectedWithin {
+		t.Errorf("it took %v, want %v at most", times, protectedWithin)
+	}
+}
+
+func TestAgentFiltersAnInterfaceMadeAnew(t *testing.T) {
+	lab.NeedsVeth(t, "deletes its interface")
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
+		a.runs("--mode", string(mode))
+		echo(t, l.Server, 7)
+		echo(t, l.Server, 9)
+		var times []time.Duration
+		for range 4 {
+			l.Server.IP(t, "link", "del", "eth0")
+			times = append(times, appear(t, l, "eth0"))
+			if got := status(t, l).Interfaces[0]; got.Mode != mode || !got.Present {
+				t.Errorf("it came back as %+v", got)
+			}
+		}
+		mustBeSoon(t, times...)
+		if got := counter(t, l, "closed port"); got == 0 {
+			t.Error("nothing reached the filter: the test shows nothing")
+		}
+		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "the open port")
+		mustNotDial(t, l.Client, lab.ServerV4, 9)
+	})
+}
+
+func TestAgentWaitsForAnInterface(t *testing.T) {
+	lab.NeedsVeth(t, "deletes its interface")
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		l.Server.IP(t, "link", "del", "eth0")
+		a := newAgent(t, l, "interfaces: [wan.0]\n")
+		a.runs("--mode", string(mode))
+		a.waitsFor("spares", func() bool { return a.prepared(6) })
+		mustBeSoon(t, appear(t, l, "wan.0"))
+		if got := status(t, l).Interfaces; len(got) != 1 || got[0].Mode != mode || !got[0].Present {
+			t.Errorf("status says %+v", got)
+		}
+		echo(t, l.Client, 8)
+		mustTalk(t, mustDial(t, l.Server, "tcp", lab.ClientV4, 8), "outward")
+		// In the end the programs know the MAC.
+		a.waitsFor("programs of its own", func() bool { return !a.drifts() })
+		mustNotDial(t, l.Client, lab.ServerV4, 9)
+	})
+}
+
+// An interface whose frames begin with the IP header needs other programs, also where an Ethernet had its name.
+func TestAgentFiltersALinkWithoutEthernet(t *testing.T) {
+	l := lab.New(t)
+	a := newAgent(t, l, "interfaces: [eth0, wg0]\n")
+	a.runs()
+	a.waitsFor("spares", func() bool { return a.prepared(6) })
+	sink := listenUDP(t, l.Server)
+	defer sink.Close()
+	for range 2 {
+		l.Server.IP(t, "link", "add", "wg0", "type", "veth", "peer", "name", "wg1")
+		a.waitsFor("filter on an Ethernet", func() bool { return a.filters("wg0") })
+		l.Server.IP(t, "link", "del", "wg0")
+
+		wire := tun(t, l.Server, "wg0")
+		a.waitsFor("filter on a tunnel", func() bool { return a.filters("wg0") })
+		before := counter(t, l, "closed port")
+		packet := frame.Build(frame.IPv4{Src: lab.InsideV4, Dst: lab.RouterV4}, frame.UDP{SrcPort: 1, DstPort: 5000})
+		if _, err := wire.Write(packet); err != nil {
+			t.Fatal(err)
+		}
+		sink.SetReadDeadline(time.Now().Add(refusal))
+		if _, err := sink.Read(make([]byte, 64)); err == nil {
+			t.Error("a closed port is open on a tunnel")
+		}
+		if got := counter(t, l, "closed port") - before; got != 1 {
+			t.Errorf("%d packets counted under closed port, want 1", got)
+		}
+		wire.Close()
+	}
+}
+
+// tun makes a device without Ethernet at a host, on which that has the router's address, and returns its other end.
+func tun(t *testing.T, h *lab.Host, name string) (wire *os.File) {
+	t.Helper()
+	h.Do(t, func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		wire = os.NewFile(uintptr(fd), "tun")
+		request, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	})
+	h.IP(t, "link", "set", name, "up")
+	h.IP(t, "addr", "add", lab.RouterV4.String()+"/24", "dev", name)
+	return wire
+}
