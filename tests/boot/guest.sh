@@ -35,9 +35,9 @@ gone() { # file...
 	done
 }
 
-# Tries a command for up to 20 seconds; emulated guests are slow.
+# Tries a command for a minute and more; emulated guests are slow.
 soon() {
-	for _ in $(seq 40); do
+	for _ in $(seq 120); do
 		! "$@" || return 0
 		sleep 0.5
 	done
