@@ -5,6 +5,7 @@ package loader
 import (
 	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 )
 
@@ -26,9 +27,14 @@ func (f *Filter) Drift() (d Drift, err error) {
 		if err != nil || !i.Present {
 			continue
 		}
-		loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionOut))
+		prog, err := ebpf.LoadPinnedProgram(program(f.pins.policy(), i.Name, directionOut), nil)
 		if err != nil {
-			return d, fmt.Errorf("%s: %w", i.Name, err)
+			return d, fmt.Errorf("%s: open pinned program: %w", i.Name, err)
+		}
+		loaded, err := loadedWith(prog)
+		prog.Close()
+		if err != nil {
+			return d, err
 		}
 		if loaded.Ethernet && loaded.MAC != macOf(l) {
 			d.MAC = i.Name

@@ -150,7 +150,7 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	own := c.pinned(t, direction)
 	ethernet := hasEthernet(t.device)
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
-		loaded, err := loadedWith(own)
+		loaded, err := loadedWith(prog)
 		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {
 			return prog, nil
 		}
@@ -174,10 +174,6 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	if err := clone.Pin(own); err != nil {
 		clone.Close()
 		return nil, fmt.Errorf("%s: pin program: %w", t.name(), err)
-	}
-	if err := (linkConstants{Ethernet: ethernet}).record(own); err != nil {
-		clone.Close()
-		return nil, fmt.Errorf("%s: %w", t.name(), err)
 	}
 	return clone, nil
 }

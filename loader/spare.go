@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -100,22 +102,43 @@ type linkConstants struct {
 	MAC      [6]byte
 }
 
-// record keeps what a pinned program was loaded with. To ask the program for it would take CAP_SYS_ADMIN, and a bpf
-// filesystem has no files, but it has symbolic links, whose target may be any text.
-func (c linkConstants) record(program string) error {
-	path := program + "_constants"
-	_ = os.Remove(path)
-	return os.Symlink(fmt.Sprintf("%t %x", c.Ethernet, c.MAC), path)
-}
-
-// loadedWith returns what was recorded.
-func loadedWith(program string) (c linkConstants, err error) {
-	text, err := os.Readlink(program + "_constants")
-	if err != nil {
-		return c, fmt.Errorf("read the constants of a program: %w", err)
+// constantOffsets are the places of those constants among all.
+var constantOffsets = sync.OnceValues(func() (offsets struct{ ethernet, mac uint32 }, err error) {
+	spec, err := bpf.LoadFirewall()
+	if err == nil {
+		offsets.ethernet = spec.Variables[bpf.FirewallVarEthernet].Offset
+		offsets.mac = spec.Variables[bpf.FirewallVarOwnMac].Offset
 	}
-	var mac []byte
-	_, err = fmt.Sscanf(text, "%t %x", &c.Ethernet, &mac)
-	copy(c.MAC[:], mac)
-	return c, err
+	return offsets, err
+})
+
+// loadedWith asks a program what it was loaded for.
+func loadedWith(prog *ebpf.Program) (c linkConstants, err error) {
+	offsets, err := constantOffsets()
+	if err != nil {
+		return c, err
+	}
+	info, err := prog.Info()
+	if err != nil {
+		return c, err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return c, err
+		}
+		defer m.Close()
+		if info, err := m.Info(); err != nil || info.Name != ".rodata" {
+			continue
+		}
+		data, err := m.LookupBytes(uint32(0))
+		if err != nil {
+			return c, fmt.Errorf("read the constants of a program: %w", err)
+		}
+		c.Ethernet = data[offsets.ethernet] != 0
+		copy(c.MAC[:], data[offsets.mac:])
+		return c, nil
+	}
+	return c, errors.New("the program has no constants")
 }

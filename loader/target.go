@@ -169,14 +169,9 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	if err != nil {
 		return nil, err
 	}
-	path := program(c.pins.next(), t.name(), direction)
-	if err := prog.Pin(path); err != nil {
+	if err := prog.Pin(program(c.pins.next(), t.name(), direction)); err != nil {
 		prog.Close()
 		return nil, fmt.Errorf("pin program: %w", err)
-	}
-	if err := (linkConstants{constants.Ethernet, constants.MAC}).record(path); err != nil {
-		prog.Close()
-		return nil, err
 	}
 	return prog, nil
 }
