@@ -5,7 +5,6 @@ package loader
 import (
 	"fmt"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 )
 
@@ -27,14 +26,9 @@ func (f *Filter) Drift() (d Drift, err error) {
 		if err != nil || !i.Present {
 			continue
 		}
-		prog, err := ebpf.LoadPinnedProgram(program(f.pins.policy(), i.Name, directionOut), nil)
+		loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionOut))
 		if err != nil {
-			return d, fmt.Errorf("%s: open pinned program: %w", i.Name, err)
-		}
-		loaded, err := loadedWith(prog)
-		prog.Close()
-		if err != nil {
-			return d, err
+			return d, fmt.Errorf("%s: %w", i.Name, err)
 		}
 		if loaded.Ethernet && loaded.MAC != macOf(l) {
 			d.MAC = i.Name

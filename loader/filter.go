@@ -168,16 +168,23 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	}
 	out := []Interface{}
 	for _, name := range names {
-		i := Interface{Name: name, Mode: ModeTC, Egress: "tcx"}
+		i := Interface{Name: name, Mode: ModeAuto}
 		in, eg := f.pins.pinned(name, ingressKinds), f.pins.pinned(name, egressKinds)
-		if in != nil && in.isXDP() {
+		switch {
+		case in == nil: // it was not there yet
+		case in.kind == kindXDP:
 			i.Mode = ModeNative
-		}
-		if in != nil && in.kind == kindGeneric {
+		case in.kind == kindGeneric:
 			i.Mode = ModeGeneric
+		default:
+			i.Mode = ModeTC
 		}
-		if eg != nil && eg.kind == kindClsactOut {
+		switch {
+		case eg == nil:
+		case eg.kind == kindClsactOut:
 			i.Egress = "clsact"
+		default:
+			i.Egress = "tcx"
 		}
 		if l, err := device(name); err == nil && in != nil && eg != nil {
 			inAlive, err := in.alive()
@@ -236,7 +243,7 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	for _, i := range s.Interfaces {
 		if !i.Present {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has gone or was made anew, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
 		}
 	}
 	if forwards() && !f.running.Forwarding {

@@ -84,8 +84,8 @@ type Options struct {
 // Interface is one attached interface.
 type Interface struct {
 	Name    string `json:"name"`
-	Mode    Mode   `json:"mode"`    // native, generic or tc
-	Egress  string `json:"egress"`  // tcx or clsact
+	Mode    Mode   `json:"mode"`    // native, generic or tc; auto before it was ever there
+	Egress  string `json:"egress"`  // tcx or clsact; empty before
 	Present bool   `json:"present"` // false when the interface is gone
 }
 

@@ -150,7 +150,7 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	own := c.pinned(t, direction)
 	ethernet := hasEthernet(t.device)
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
-		loaded, err := loadedWith(prog)
+		loaded, err := loadedWith(own)
 		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {
 			return prog, nil
 		}
@@ -171,7 +171,10 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 		return nil, err
 	}
 	_ = os.Remove(own)
-	if err := clone.Pin(own); err != nil {
+	if err = clone.Pin(own); err == nil {
+		err = linkConstants{Ethernet: ethernet}.record(own)
+	}
+	if err != nil {
 		clone.Close()
 		return nil, fmt.Errorf("%s: pin program: %w", t.name(), err)
 	}

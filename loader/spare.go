@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -94,51 +92,4 @@ func (f *Filter) loadSpare(path string, ethernet bool, name string) error {
 		return fmt.Errorf("pin program: %w", err)
 	}
 	return nil
-}
-
-// linkConstants are the load-time constants that depend on the device.
-type linkConstants struct {
-	Ethernet bool
-	MAC      [6]byte
-}
-
-// constantOffsets are the places of those constants among all.
-var constantOffsets = sync.OnceValues(func() (offsets struct{ ethernet, mac uint32 }, err error) {
-	spec, err := bpf.LoadFirewall()
-	if err == nil {
-		offsets.ethernet = spec.Variables[bpf.FirewallVarEthernet].Offset
-		offsets.mac = spec.Variables[bpf.FirewallVarOwnMac].Offset
-	}
-	return offsets, err
-})
-
-// loadedWith asks a program what it was loaded for.
-func loadedWith(prog *ebpf.Program) (c linkConstants, err error) {
-	offsets, err := constantOffsets()
-	if err != nil {
-		return c, err
-	}
-	info, err := prog.Info()
-	if err != nil {
-		return c, err
-	}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
-		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			return c, err
-		}
-		defer m.Close()
-		if info, err := m.Info(); err != nil || info.Name != ".rodata" {
-			continue
-		}
-		data, err := m.LookupBytes(uint32(0))
-		if err != nil {
-			return c, fmt.Errorf("read the constants of a program: %w", err)
-		}
-		c.Ethernet = data[offsets.ethernet] != 0
-		copy(c.MAC[:], data[offsets.mac:])
-		return c, nil
-	}
-	return c, errors.New("the program has no constants")
 }

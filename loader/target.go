@@ -169,7 +169,11 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := prog.Pin(program(c.pins.next(), t.name(), direction)); err != nil {
+	path := program(c.pins.next(), t.name(), direction)
+	if err = prog.Pin(path); err == nil {
+		err = linkConstants{constants.Ethernet, constants.MAC}.record(path)
+	}
+	if err != nil {
 		prog.Close()
 		return nil, fmt.Errorf("pin program: %w", err)
 	}

@@ -160,32 +160,58 @@ func TestAgentWaitsForAnInterface(t *testing.T) {
 
 // An interface whose frames begin with the IP header needs other programs, also where an Ethernet had its name.
 func TestAgentFiltersALinkWithoutEthernet(t *testing.T) {
-	l := lab.New(t)
-	a := newAgent(t, l, "interfaces: [eth0, wg0]\n")
-	a.runs()
-	a.waitsFor("spares", func() bool { return a.prepared(6) })
-	sink := listenUDP(t, l.Server)
-	defer sink.Close()
-	for range 2 {
-		l.Server.IP(t, "link", "add", "wg0", "type", "veth", "peer", "name", "wg1")
-		a.waitsFor("filter on an Ethernet", func() bool { return a.filters("wg0") })
-		l.Server.IP(t, "link", "del", "wg0")
+	for _, mode := range []loader.Mode{loader.ModeAuto, loader.ModeTC} {
+		t.Run(string(mode), func(t *testing.T) {
+			l := lab.New(t)
+			a := newAgent(t, l, "interfaces: [eth0, wg0]\n")
+			a.runs("--mode", string(mode))
+			a.waitsFor("spares", func() bool { return a.prepared(6) })
+			sink := listenUDP(t, l.Server)
+			defer sink.Close()
+			for range 2 {
+				l.Server.IP(t, "link", "add", "wg0", "type", "veth", "peer", "name", "wg1")
+				a.waitsFor("filter on an Ethernet", func() bool { return a.filters("wg0") })
+				l.Server.IP(t, "link", "del", "wg0")
+				a.mustFilterTunnel(sink)
+			}
+		})
+	}
+}
 
-		wire := tun(t, l.Server, "wg0")
-		a.waitsFor("filter on a tunnel", func() bool { return a.filters("wg0") })
-		before := counter(t, l, "closed port")
-		packet := frame.Build(frame.IPv4{Src: lab.InsideV4, Dst: lab.RouterV4}, frame.UDP{SrcPort: 1, DstPort: 5000})
+// mustFilterTunnel makes a tunnel of the name wg0, sees to it that a closed port gets nothing from there and what the
+// server asks is answered, and takes it away.
+func (a *agent) mustFilterTunnel(closed *net.UDPConn) {
+	t, l := a.t, a.lab
+	t.Helper()
+	wire := tun(t, l.Server, "wg0")
+	defer wire.Close()
+	a.waitsFor("filter on a tunnel", func() bool { return a.filters("wg0") })
+	send := func(from, to uint16) {
+		t.Helper()
+		packet := frame.Build(frame.IPv4{Src: lab.InsideV4, Dst: lab.RouterV4}, frame.UDP{SrcPort: from, DstPort: to})
 		if _, err := wire.Write(packet); err != nil {
 			t.Fatal(err)
 		}
-		sink.SetReadDeadline(time.Now().Add(refusal))
-		if _, err := sink.Read(make([]byte, 64)); err == nil {
-			t.Error("a closed port is open on a tunnel")
-		}
-		if got := counter(t, l, "closed port") - before; got != 1 {
-			t.Errorf("%d packets counted under closed port, want 1", got)
-		}
-		wire.Close()
+	}
+	b := make([]byte, 64)
+	before := counter(t, l, "closed port")
+	send(1, 5000)
+	closed.SetReadDeadline(time.Now().Add(refusal))
+	if _, err := closed.Read(b); err == nil {
+		t.Error("a closed port is open on a tunnel")
+	}
+	if got := counter(t, l, "closed port") - before; got != 1 {
+		t.Errorf("%d packets counted under closed port, want 1", got)
+	}
+
+	c := mustDial(t, l.Server, "udp", lab.InsideV4, 7)
+	if _, err := c.Write([]byte("query")); err != nil {
+		t.Fatal(err)
+	}
+	send(7, c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if _, err := c.Read(b); err != nil {
+		t.Errorf("an answer does not come in by a tunnel: %v", err)
 	}
 }
 

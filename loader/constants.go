@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"os"
+)
+
+// linkConstants are the load-time constants of a program that depend on its device. They are kept beside its pin, as
+// the target of a symbolic link: to ask the program itself takes CAP_SYS_ADMIN, which a service should not need.
+type linkConstants struct {
+	Ethernet bool
+	MAC      [6]byte
+}
+
+const (
+	constantsSuffix = "_constants"
+	constantsFormat = "%t %x"
+)
+
+// record keeps the constants of the program that is pinned at a path.
+func (c linkConstants) record(program string) error {
+	path := program + constantsSuffix
+	_ = os.Remove(path)
+	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC), path); err != nil {
+		return fmt.Errorf("record the constants of a program: %w", err)
+	}
+	return nil
+}
+
+// loadedWith returns the constants of the program that is pinned at a path.
+func loadedWith(program string) (c linkConstants, err error) {
+	text, err := os.Readlink(program + constantsSuffix)
+	if err != nil {
+		return c, fmt.Errorf("read the constants of a program: %w", err)
+	}
+	var mac []byte
+	if _, err := fmt.Sscanf(text, constantsFormat, &c.Ethernet, &mac); err != nil {
+		return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
+	}
+	copy(c.MAC[:], mac)
+	return c, nil
+}
