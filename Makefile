@@ -8,6 +8,9 @@ GO          ?= $(shell packaging/go.sh)
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.7.0
 CLANG_FORMAT ?= clang-format-19
+# From 2.46 on it wants a module that the Go module proxy does not hand out.
+NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+DEB_ARCHS   ?= amd64 arm64
 
 # Packages one after the other: those in tests/ time packets and share /sys/fs/bpf.
 TESTFLAGS   ?= -count=1 -timeout 20m -p 1
@@ -15,6 +18,12 @@ BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
 SEED        ?= 1
+
+# What is installed beside the program, and where.
+INSTALLED   = bin/completion/bash:$(BASHDIR)/portcullis bin/completion/zsh:$(ZSHDIR)/_portcullis \
+	bin/completion/fish:$(FISHDIR)/portcullis.fish packaging/portcullis.yaml:$(DOCDIR)/examples/portcullis.yaml
+
+BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 # Lists the packages that have tests.
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
@@ -28,7 +37,11 @@ SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was co
 PREFIX      ?= /usr/local
 SBINDIR     ?= $(PREFIX)/sbin
 MANDIR      ?= $(PREFIX)/share/man
+DOCDIR      ?= $(PREFIX)/share/doc/portcullis
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
+BASHDIR     ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR      ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR     ?= $(PREFIX)/share/fish/vendor_completions.d
 
 GO_DIRS     = $(wildcard bpf cmd loader maps policy tests)
 C_FILES     = $(wildcard bpf/*.c bpf/*.h)
@@ -47,24 +60,45 @@ export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
-.PHONY: help build man install demo test test-vm race check check-go check-c check-shell check-modules check-generated \
-	generate format budget bench benchmark differential fuzz clean root deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark
+.PHONY: help build man completion install install-files uninstall deb demo test test-boot test-vm race check check-go \
+	check-c check-shell check-modules check-generated generate format budget bench benchmark differential fuzz clean root \
+	deps-build deps-deb deps-generate deps-demo deps-test deps-boot deps-vm deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 build: deps-build ## build bin/portcullis
-	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/portcullis ./cmd/portcullis
+	$(BUILD) -o bin/portcullis ./cmd/portcullis
 
 man: deps-build ## write the manual pages into bin/man
 	rm -rf bin/man && mkdir -p bin/man
 	$(GO) run -tags man -ldflags "-X main.version=$(VERSION)" ./cmd/portcullis man bin/man
 
-install: build man ## install the program and its manual pages below PREFIX (/usr/local; DESTDIR is honoured)
+completion: build ## write the completions for bash, zsh and fish into bin/completion
+	mkdir -p bin/completion
+	for shell in bash zsh fish; do bin/portcullis completion $$shell >bin/completion/$$shell; done
+
+install: build man completion install-files ## install all below PREFIX (/usr/local; DESTDIR is honoured): program, manual, completions, unit
 	install -D -m 0755 bin/portcullis $(DESTDIR)$(SBINDIR)/portcullis
-	for page in bin/man/*.8; do install -D -m 0644 $$page $(DESTDIR)$(MANDIR)/man8/$${page##*/} || exit; done
-	for unit in $(wildcard packaging/*.service packaging/*.timer); do \
-		install -D -m 0644 $$unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit; done
+
+# All but the program, which is another one in the package of another architecture.
+install-files:
+	for page in bin/man/*.8; do install -D -m 0644 $$page $(DESTDIR)$(MANDIR)/man8/$${page##*/}; done
+	for file in $(INSTALLED); do install -D -m 0644 $${file%%:*} $(DESTDIR)$${file#*:}; done
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|=/usr/sbin/|=$(SBINDIR)/|' packaging/portcullis.service >$(DESTDIR)$(UNITDIR)/portcullis.service
+
+uninstall: ## remove what install has installed; the filter stays as it is, and so does /etc/portcullis
+	rm -f $(DESTDIR)$(SBINDIR)/portcullis $(DESTDIR)$(MANDIR)/man8/portcullis.8 $(DESTDIR)$(MANDIR)/man8/portcullis-*.8
+	for file in $(INSTALLED); do rm -f $(DESTDIR)$${file#*:}; done
+	rm -f $(DESTDIR)$(UNITDIR)/portcullis.service
+
+deb: deps-deb man completion ## build bin/portcullis_VERSION_ARCH.deb, for amd64 and arm64 (DEB_ARCHS)
+	rm -rf bin/deb bin/*.deb
+	umask 022; for arch in $(DEB_ARCHS); do \
+		$(MAKE) --no-print-directory install-files DESTDIR=bin/deb/$$arch PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions; \
+		GOARCH=$$arch $(BUILD) -o bin/deb/$$arch/usr/sbin/portcullis ./cmd/portcullis; \
+		GO='$(GO)' NFPM='$(NFPM)' VERSION='$(VERSION)' packaging/deb.sh $$arch; done
 
 demo: root deps-demo build ## show a firewall at work between network namespaces of this machine (root)
 	tests/demo.sh
@@ -77,6 +111,9 @@ test: root deps-test check build ## run every check and every test (root)
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
 		"$$(command -v gcc >/dev/null && echo 'the race run' || echo 'without the race run (no gcc)')$$(\
 		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"
+
+test-boot: deps-boot deb ## install the package in a Debian 12 in QEMU, and see what it does there from boot to removal
+	tests/boot/run.sh
 
 test-vm: deps-vm build ## run tests under Debian's kernels in QEMU (KERNELS="6.1 6.12" PACKAGES="host virtio" RUN=regexp)
 	GO='$(GO)' tests/vm/run.sh
@@ -140,7 +177,7 @@ budget: root deps-test ## write what this kernel's verifier makes of the program
 clean: ## remove what the targets above have built
 	rm -rf bin coverage*
 
-deps-build deps-generate deps-demo deps-test deps-vm deps-benchmark: deps-%:
+deps-build deps-deb deps-generate deps-demo deps-test deps-boot deps-vm deps-benchmark: deps-%:
 	@packaging/deps.sh $*
 
 root:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
-# usage: packaging/deps.sh build|generate|demo|test|vm|benchmark
+# usage: packaging/deps.sh build|deb|generate|demo|test|boot|vm|benchmark
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,6 +19,10 @@ needs() {
 	case $1 in
 	build)
 		echo /etc/ssl/certs/ca-certificates.crt ca-certificates
+		;;
+	deb)
+		needs build
+		echo git git
 		;;
 	generate)
 		needs build
@@ -55,6 +59,15 @@ needs() {
 		echo iperf3 iperf3
 		echo strace strace
 		;;
+	boot)
+		needs deb
+		echo qemu-system-x86_64 qemu-system-x86
+		echo mmdebstrap mmdebstrap
+		echo /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+		echo mke2fs e2fsprogs
+		echo nc.openbsd netcat-openbsd
+		echo dpkg-deb dpkg
+		;;
 	vm)
 		needs demo
 		echo iptables iptables
@@ -73,12 +86,12 @@ needs() {
 		echo xdp-filter xdp-tools
 		;;
 	*)
-		die "no set named '$1': build, generate, demo, test, vm or benchmark"
+		die "no set named '$1': build, deb, generate, demo, test, boot, vm or benchmark"
 		;;
 	esac
 }
 
-[ $# -eq 1 ] || die "usage: packaging/deps.sh build|generate|demo|test|vm|benchmark"
+[ $# -eq 1 ] || die "usage: packaging/deps.sh build|deb|generate|demo|test|boot|vm|benchmark"
 table=$(needs "$1")
 
 missing=$(echo "$table" | while read -r what package; do

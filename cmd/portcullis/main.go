@@ -101,7 +101,7 @@ func (a *app) warn(sentences ...string) {
 	}
 }
 
-var errPrivileges = errors.New("this needs root, or CAP_BPF, CAP_NET_ADMIN and a pin path of one's own: try sudo")
+var errPrivileges = errors.New("this needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and a pin path of one's own: try sudo")
 
 // privileged fails early and in one line, where the kernel would fail late and in its own words.
 func privileged() error {
@@ -113,7 +113,7 @@ func privileged() error {
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return errPrivileges
 	}
-	for _, c := range []int{unix.CAP_BPF, unix.CAP_NET_ADMIN} {
+	for _, c := range []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON} {
 		if data[c/32].Effective&(1<<(c%32)) == 0 {
 			return errPrivileges
 		}

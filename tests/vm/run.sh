@@ -9,6 +9,8 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
+# shellcheck source=tests/vm/qemu.sh
+. "$here/qemu.sh"
 cache=$top/bin/vm
 PATH=$PATH:/usr/sbin:/sbin
 read -ra kernels <<<"${KERNELS:-6.1 6.12}"
@@ -64,29 +66,16 @@ for name in $PACKAGES; do
 	echo "cd $package && $command -test.v -test.timeout $limit" >"$tree/suites/$name"
 done
 
-# A device that is there may still not run a guest, and QEMU goes on with emulation only where KVM does not even begin.
-# The kernel alone finds no root file system and reboots, in a second where KVM works.
-kvm_works() {
-	[ -w /dev/kvm ] && (timeout 10 qemu-system-x86_64 -accel kvm -cpu max -m 512 -nodefaults -display none -no-reboot \
-		-kernel "$1" -append panic=-1 || exit) </dev/null >/dev/null 2>&1
-}
-accelerator=tcg
-# On a busy machine the guest measures its emulated TSC wrongly, and its clock then runs ten times too fast.
-clock="clocksource=hpet tsc=unstable"
-! kvm_works "$cache/${kernels[0]}/vmlinuz" || accelerator=kvm clock=
+choose_accelerator "$cache/${kernels[0]}/vmlinuz"
 
-# Two network cards on one hub, with nothing else on it. The results come by a serial port of their own. After a
-# cmpxchg16b that QEMU 7.2 emulates the flags are garbage now and then: Debian 13's 6.12 died of it in 4 boots of 12,
-# and in none of 12 without that instruction.
+# Two network cards on one hub, with nothing else on it. The results come by a serial port of their own.
 boot() { # directory
-	exec timeout "$limit" qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu max,-cx16 -smp 2 -m 2048 \
-		-nodefaults -no-user-config -display none -no-reboot \
+	exec timeout "$limit" "${qemu[@]}" -m 2048 \
 		-serial "file:$1/console" -serial "file:$1/results" \
 		-netdev hubport,id=a,hubid=0 -device virtio-net-pci,netdev=a \
 		-netdev hubport,id=b,hubid=0 -device virtio-net-pci,netdev=b \
-		-kernel "$1/vmlinuz" -initrd "$1/initramfs" -append "console=ttyS0 loglevel=5 panic=-1 net.ifnames=0 \
-		mitigations=off no_timer_check $clock nokaslr random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests \
-		NONCE=$nonce SUITES=${PACKAGES//[[:space:]]/,}" </dev/null >"$1/qemu" 2>&1
+		-kernel "$1/vmlinuz" -initrd "$1/initramfs" \
+		-append "$parameters NONCE=$nonce SUITES=${PACKAGES//[[:space:]]/,}" </dev/null >"$1/qemu" 2>&1
 }
 
 nonce=$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')

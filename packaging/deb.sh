@@ -1,0 +1,39 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Makes bin/portcullis_VERSION_ARCH.deb of the tree bin/deb/ARCH, into which 'make deb' has installed, and of what only
+# Debian asks for. The same commit gives the same package, byte for byte.
+# usage: NFPM=module@version VERSION=version packaging/deb.sh ARCH
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+export ARCH=$1 TREE=bin/deb/$1
+documents=$TREE/usr/share/doc/portcullis
+
+# As git describe says it: a release, commits after it, a tree with changes; a '~' sorts before the release, a '+'
+# after it. Without any release so far it is the commit.
+commit=$(git log -1 --format=%cd --date=format:%Y%m%d 2>/dev/null || true)
+DEB_VERSION=$(sed -E "/^v?[0-9]+(\.[0-9]+)+/!s/^/0~${commit:-0}./; s/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/
+	s/-dirty\$/+dirty/; s/-/~/g" <<<"$VERSION")
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
+export DEB_VERSION SOURCE_DATE_EPOCH
+
+mkdir -p "$documents"
+{
+	cat packaging/deb/copyright
+	sed 's/^$/./; s/^/ /' bpf/LICENSE.BSD-2-Clause
+} >"$documents/copyright"
+gzip -9nc CHANGELOG.md >"$documents/changelog.gz"
+gzip -9nc >"$documents/changelog.Debian.gz" <<END
+portcullis ($DEB_VERSION-1) unstable; urgency=medium
+
+  * Package of version $VERSION: see changelog.gz.
+
+ -- $(sed -n 's/^maintainer: //p' packaging/nfpm.yaml)  $(date -uRd "@$SOURCE_DATE_EPOCH")
+END
+gzip -9nf "$TREE"/usr/share/man/man8/*.8
+install -D -m 0644 packaging/deb/lintian-overrides "$TREE/usr/share/lintian/overrides/portcullis"
+
+# nfpm is built for this machine, whatever it packs for.
+env -u GOARCH "${GO:-go}" run "$NFPM" package --config packaging/nfpm.yaml --packager deb \
+	--target "bin/portcullis_$DEB_VERSION-1_$ARCH.deb"
