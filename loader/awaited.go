@@ -30,7 +30,7 @@ func awaited(dir string, ethernet bool, name string) string {
 // Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
 // it did. One at a time: an interface that appears meanwhile waits for no more than that.
 func Prepare(pinPath string) (loaded bool, err error) {
-	p := pins{pinPath}
+	p := pins{base: pinPath}
 	unlock, err := p.lock()
 	if err != nil {
 		return false, err

@@ -25,9 +25,9 @@ type Filter struct {
 // Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
 // none for this network namespace.
 func Open(pinPath string) (*Filter, error) {
-	p := pins{pinPath}
+	p := pins{base: pinPath}
 	if _, err := os.Stat(p.root()); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (nothing is pinned at %s)", ErrNotRunning, pinPath)
+		return nil, p.notRunning("nothing is pinned at " + pinPath)
 	} else if err != nil {
 		return nil, err
 	}
@@ -50,12 +50,19 @@ func open(p pins) (_ *Filter, err error) {
 	if err := p.recover(); err != nil {
 		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
 	}
+	if other, ok := p.otherVersion(); ok && number(other.version) < number(Schema) {
+		if _, err := os.Stat(p.policy()); err == nil { // our programs run already on what is left there
+			if err := p.adopt(other); err != nil {
+				return nil, err
+			}
+		}
+	}
 	names, err := p.interfaces()
 	if err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(p.policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (nothing is attached under %s)", ErrNotRunning, p.base)
+		return nil, p.notRunning("nothing is attached under " + p.base)
 	}
 	f := &Filter{pins: p}
 	defer func() {
@@ -287,6 +294,9 @@ func (f *Filter) Status() (*Status, error) {
 // Down takes the filter off the interfaces, or off all when none is named.
 func Down(pinPath string, interfaces []string) (*DownReport, error) {
 	f, err := Open(pinPath)
+	if errors.Is(err, ErrOlderSchema) || errors.Is(err, ErrNewerSchema) {
+		return downOther(pins{base: pinPath}, interfaces)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func Hooks(pinPath, iface string) ([]Hook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", iface, err)
 	}
-	p := pins{pinPath}
+	p := pins{base: pinPath}
 	var hooks []Hook
 	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
 		hooks = append(hooks, Hook{Kind: kindXDP, Program: xdp.ProgId, Name: programName(xdp.ProgId)})

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,26 +14,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
+// Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
 // it understands.
-const schema = "v1"
+const Schema = "v2"
 
 const defaultBPFFS = "/sys/fs/bpf"
 
 // pins knows where things are pinned:
 //
-//	PIN/v1/maps/      state that outlives a policy
-//	PIN/v1/policy/    maps and programs of the policy in force
-//	PIN/v1/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
-//	PIN/v1/spare/     the same of the policy before: see spare.go
-//	PIN/v1/gates/     what switches from the one policy to the other: see gates
-//	PIN/v1/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
-//	PIN/v1/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
+//	PIN/v2/maps/      state that outlives a policy
+//	PIN/v2/policy/    maps and programs of the policy in force
+//	PIN/v2/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
+//	PIN/v2/spare/     the same of the policy before: see spare.go
+//	PIN/v2/gates/     what switches from the one policy to the other: see gates
+//	PIN/v2/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
+//	PIN/v2/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
-	base string
+	base    string
+	version string // another than Schema; empty for ours
 }
 
-func (p pins) root() string      { return filepath.Join(p.base, schema) }
+func (p pins) root() string      { return filepath.Join(p.base, cmp.Or(p.version, Schema)) }
 func (p pins) maps() string      { return filepath.Join(p.root(), "maps") }
 func (p pins) policy() string    { return filepath.Join(p.root(), "policy") }
 func (p pins) next() string      { return filepath.Join(p.root(), "next") }
@@ -155,7 +157,7 @@ func hiddenMounts() bool {
 func (p pins) lock() (unlock func(), err error) {
 	unlock, err = Lock(p.base)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (nothing is pinned at %s)", ErrNotRunning, p.base)
+		return nil, p.notRunning("nothing is pinned at " + p.base)
 	}
 	return unlock, err
 }

@@ -22,7 +22,7 @@ type AttachReport struct {
 
 // Wants tells whether the filter under a pin path is meant for an interface, be it there or not.
 func Wants(pinPath, iface string) bool {
-	_, err := os.Stat(pins{pinPath}.link(iface, ""))
+	_, err := os.Stat(pins{base: pinPath}.link(iface, ""))
 	return err == nil
 }
 
@@ -30,7 +30,7 @@ func Wants(pinPath, iface string) bool {
 // that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
 // those that come for the first time. What fails on one interface is reported beside what was done on the others.
 func Attach(pinPath string, mode Mode) (*AttachReport, error) {
-	p := pins{pinPath}
+	p := pins{base: pinPath}
 	unlock, err := p.lock()
 	if err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func (t *target) close() {
 // attach brings every interface to the new programs. All that replace others are loaded and pinned before the first
 // one does: a command that dies on the way has left what the next one needs to end it. Egress goes first, so that no
 // connection that begins meanwhile is missed; then the flows of those that live already; then ingress, which drops.
-func (c *change) attach() error {
+func (c *change) attach() (err error) {
 	if err := c.chooseTargets(); err != nil {
 		return err
 	}
@@ -62,16 +62,19 @@ func (c *change) attach() error {
 		}
 	}
 	for _, t := range c.targets {
-		if t.oldOut == nil {
-			if err := c.addFirstSupported(t, t.egress, egressKinds); err != nil {
-				return err
-			}
+		switch {
+		case t.oldOut == nil:
+			err = c.addFirstSupported(t, t.egress, egressKinds)
+		case t.oldOut.isOlder():
+			err = c.swap(t.oldOut, t.egress)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if err := c.putGates(); err != nil {
 		return err
 	}
-	var err error
 	if c.report.Seeded, err = c.seed(); err != nil {
 		return err
 	}
@@ -85,10 +88,14 @@ func (c *change) attach() error {
 		}
 	}
 	for _, t := range c.targets {
-		if t.ingress == nil {
-			if err := c.addIngress(t); err != nil {
-				return err
-			}
+		switch {
+		case t.ingress == nil:
+			err = c.addIngress(t)
+		case t.oldIn.isOlder():
+			err = c.swap(t.oldIn, t.ingress)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -104,6 +111,13 @@ func (c *change) chooseTargets() error {
 	filtered, err := c.pins.interfaces()
 	if err != nil {
 		return err
+	}
+	if c.older != nil {
+		more, err := c.older.interfaces()
+		if err != nil {
+			return err
+		}
+		filtered = append(filtered, more...)
 	}
 	for _, name := range c.options.Interfaces {
 		dir, known := c.pins.link(name, ""), slices.Contains(filtered, name)
@@ -152,11 +166,10 @@ func (c *change) prepare(t *target) (err error) {
 	constants.MAC = macOf(t.device)
 	t.constants = &constants
 
-	index := t.device.Attrs().Index
-	if t.oldOut, err = find(c.pins, t.name(), index, egressKinds); err != nil {
+	if t.oldOut, err = c.find(t, egressKinds); err != nil {
 		return err
 	}
-	if t.oldIn, err = find(c.pins, t.name(), index, ingressKinds); err != nil {
+	if t.oldIn, err = c.find(t, ingressKinds); err != nil {
 		return err
 	}
 	if t.egress, err = c.load(t, bpf.FirewallProgPortcullisOut, directionOut); err != nil {
@@ -165,15 +178,15 @@ func (c *change) prepare(t *target) (err error) {
 	if t.oldIn == nil || (t.mode != ModeAuto && t.mode != t.runningMode()) {
 		return nil
 	}
-	program, direction := bpf.FirewallProgPortcullisIn, directionIn
+	name, direction := bpf.FirewallProgPortcullisIn, directionIn
 	if t.oldIn.isXDP() {
-		program = bpf.FirewallProgPortcullisXdp
-		if _, err := os.Stat(c.pinned(t, directionInFrags)); err == nil {
+		name = bpf.FirewallProgPortcullisXdp
+		if _, err := os.Stat(program(t.oldIn.pins.policy(), t.name(), directionInFrags)); err == nil {
 			direction = directionInFrags
 		}
 	}
 	t.direction = direction
-	t.ingress, err = c.load(t, program, direction)
+	t.ingress, err = c.load(t, name, direction)
 	return err
 }
 
@@ -213,10 +226,10 @@ func (t *target) runningMode() Mode {
 func (c *change) putGates() error {
 	var hooks []hook
 	for _, t := range c.targets {
-		if t.oldOut != nil {
+		if t.oldOut != nil && !t.oldOut.isOlder() {
 			hooks = append(hooks, hook{t.oldOut, directionOut, t.egress})
 		}
-		if t.ingress != nil {
+		if t.ingress != nil && !t.oldIn.isOlder() {
 			hooks = append(hooks, hook{t.oldIn, t.direction, t.ingress})
 		}
 	}

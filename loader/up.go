@@ -20,6 +20,7 @@ type change struct {
 	options   Options
 	pins      pins
 	old       *Filter // nil when nothing ran
+	older     *pins   // of an older version, whose filter is taken over
 	set       *maps.Set
 	factory   *factory
 	load      func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
@@ -42,7 +43,7 @@ func Up(o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o, pins: pins{o.PinPath}}
+	c := &change{options: o, pins: pins{base: o.PinPath}}
 	c.load = c.loadNew
 	unlock, err := c.pins.claim()
 	if err != nil {
@@ -51,17 +52,24 @@ func Up(o Options) (_ *UpReport, err error) {
 	defer unlock()
 
 	c.old, err = open(c.pins)
-	if errors.Is(err, ErrNotRunning) && o.Running {
+	older := errors.Is(err, ErrOlderSchema)
+	switch {
+	case (older || errors.Is(err, ErrNotRunning)) && o.Running:
 		return nil, errors.Join(err, c.pins.remove())
-	} else if errors.Is(err, ErrNotRunning) {
+	case older || errors.Is(err, ErrNotRunning):
 		if err := c.pins.forget(); err != nil {
 			return nil, err
 		}
-	} else if err != nil {
+	case err != nil:
 		return nil, err
-	} else {
+	default:
 		defer c.old.Close()
 		c.report.Updated = true
+	}
+	if other, ok := c.pins.otherVersion(); older && ok {
+		c.older = &other
+		c.report.Updated = true
+		c.warn("what an older version had put there (pins %s) is taken over: connections go on, counters begin at 0", other.version)
 	}
 	if err := c.keep(); err != nil {
 		return nil, err
@@ -208,6 +216,11 @@ func (c *change) commit() error {
 	}
 	for _, a := range c.retired {
 		if err := a.detach(); err != nil {
+			return err
+		}
+	}
+	if c.older != nil {
+		if err := c.pins.adopt(*c.older); err != nil {
 			return err
 		}
 	}

@@ -61,7 +61,7 @@ func Watch(ctx context.Context) (<-chan Change, error) {
 // PinDirs are the directories that change when a command begins or ends a filter, replaces its policy, or takes an
 // interface on or off.
 func PinDirs(pinPath string) []string {
-	p := pins{pinPath}
+	p := pins{base: pinPath}
 	return []string{p.base, p.root(), p.links()}
 }
 

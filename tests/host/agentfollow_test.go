@@ -54,7 +54,7 @@ func TestAgentFollowsAddresses(t *testing.T) {
 func (a *agent) local(addr netip.Addr) bool {
 	a.t.Helper()
 	name := map[bool]string{true: "local6", false: "local4"}[addr.Is6()]
-	m, err := ebpf.LoadPinnedMap(filepath.Join(a.lab.PinPath, "v1/maps", name), &ebpf.LoadPinOptions{ReadOnly: true})
+	m, err := ebpf.LoadPinnedMap(filepath.Join(a.lab.PinPath, loader.Schema+"/maps", name), &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
 		a.t.Fatal(err)
 	}

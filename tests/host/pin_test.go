@@ -29,7 +29,7 @@ func TestHiddenBPFFilesystemIsSaid(t *testing.T) {
 func TestPinsThatOthersMayWriteAreRefused(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policy.Default())
-	for _, dir := range []string{l.PinPath, l.PinPath + "/v1"} {
+	for _, dir := range []string{l.PinPath, l.PinPath + "/" + loader.Schema} {
 		info, err := os.Stat(dir)
 		if err != nil {
 			t.Fatal(err)

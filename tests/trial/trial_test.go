@@ -7,6 +7,7 @@ package trial
 import (
 	"encoding/json"
 	"errors"
+	"github.com/portcullis-firewall/portcullis/loader"
 	"io"
 	"os"
 	"strings"
@@ -85,7 +86,7 @@ func TestTryWhereNothingRan(t *testing.T) {
 	s.makeDue()
 	s.awaitNothing()
 	s.opens(9)
-	if _, err := os.Stat(s.PinPath + "/v1"); err == nil {
+	if _, err := os.Stat(s.PinPath + "/" + loader.Schema); err == nil {
 		t.Error("pins are left")
 	}
 	s.refuses("no policy is on trial", "confirm")

@@ -24,7 +24,7 @@ func (a *Agent) start() error {
 		if !a.ConfigGiven {
 			a.Config = cmp.Or(f.Config(), a.Config)
 		}
-	} else if !errors.Is(err, loader.ErrNotRunning) {
+	} else if !errors.Is(err, loader.ErrNotRunning) && !errors.Is(err, loader.ErrOlderSchema) {
 		return err
 	}
 	a.follow()
