@@ -244,11 +244,11 @@ func (a *agent) filters(iface string) bool {
 // prepared tells whether so many programs are ready for interfaces that are yet to appear.
 func (a *agent) prepared(programs int) bool {
 	a.t.Helper()
-	spares, err := filepath.Glob(filepath.Join(a.lab.PinPath, "*/policy/spare_*"))
+	ready, err := filepath.Glob(filepath.Join(a.lab.PinPath, "*/policy/awaited_*"))
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return len(spares) == programs
+	return len(ready) == programs
 }
 
 func TestAgentEndsAndTheFilterStays(t *testing.T) {

@@ -146,7 +146,7 @@ func TestAgentWaitsForAnInterface(t *testing.T) {
 		l.Server.IP(t, "link", "del", "eth0")
 		a := newAgent(t, l, "interfaces: [wan.0]\n")
 		a.runs("--mode", string(mode))
-		a.waitsFor("spares", func() bool { return a.prepared(6) })
+		a.waitsFor("programs that are kept ready", func() bool { return a.prepared(6) })
 		mustBeSoon(t, appear(t, l, "wan.0"))
 		if got := status(t, l).Interfaces; len(got) != 1 || got[0].Mode != mode || !got[0].Present {
 			t.Errorf("status says %+v", got)
@@ -166,7 +166,7 @@ func TestAgentFiltersALinkWithoutEthernet(t *testing.T) {
 			l := lab.New(t)
 			a := newAgent(t, l, "interfaces: [eth0, wg0]\n")
 			a.runs("--mode", string(mode))
-			a.waitsFor("spares", func() bool { return a.prepared(6) })
+			a.waitsFor("programs that are kept ready", func() bool { return a.prepared(6) })
 			sink := listenUDP(t, l.Server)
 			defer sink.Close()
 			for range 2 {

@@ -28,7 +28,7 @@ type fake struct {
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
 	drift   loader.Drift
-	spares  int // that are to be loaded
+	unready int // that are to be loaded
 	live    int
 	changes chan loader.Change
 }
@@ -83,8 +83,8 @@ func (f *fake) Attach(string, loader.Mode) (*loader.AttachReport, error) {
 func (f *fake) Prepare(string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.spares--
-	return f.spares >= 0, nil
+	f.unready--
+	return f.unready >= 0, nil
 }
 
 func (f *fake) Drift() (loader.Drift, error) {
@@ -154,7 +154,7 @@ func runs(t *testing.T, f *fake, o Options) (meets func(loader.Change), end func
 
 func TestChanges(t *testing.T) {
 	o, log := options(t, "interfaces: [eth0]\n")
-	f := &fake{spares: 3}
+	f := &fake{unready: 3}
 	tell, end := runs(t, f, o)
 	// meets tells the agent of a change, and checks what it does at once.
 	meets := func(c loader.Change, want ...string) {
@@ -190,8 +190,8 @@ func TestChanges(t *testing.T) {
 	if err := end(); err != nil {
 		t.Error(err)
 	}
-	if f.spares >= 0 {
-		t.Errorf("%d spares were not loaded", f.spares+1)
+	if f.unready >= 0 {
+		t.Errorf("%d unready were not loaded", f.unready+1)
 	}
 	if strings.Contains(log.String(), "error") {
 		t.Errorf("the log is\n%s", log)

@@ -38,7 +38,8 @@ func (a *Agent) sweep() time.Duration {
 	return sweepTime
 }
 
-// prepare loads spare programs as long as nothing else is to be done, and tells whether there are more to load.
+// prepare loads programs for what is waited for, as long as nothing else is to be done, and tells whether there are more
+// to load.
 func (a *Agent) prepare(idle func() bool) (more bool) {
 	for idle() {
 		loaded, err := a.firewall.Prepare(a.PinPath)
