@@ -245,6 +245,9 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 func (f *Filter) Status() (*Status, error) {
 	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
+	if s.Saved, err = f.Saved(); err != nil {
+		return nil, err
+	}
 	if s.Interfaces, err = f.Interfaces(); err != nil {
 		return nil, err
 	}

@@ -132,6 +132,7 @@ type Status struct {
 	PinPath    string          `json:"pin_path"`
 	Interfaces []Interface     `json:"interfaces"`
 	Policy     *policy.Policy  `json:"-"` // with the rules in force
+	Saved      *policy.Policy  `json:"-"` // without those that are not in the file
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there

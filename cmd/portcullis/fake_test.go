@@ -158,7 +158,11 @@ func (f *fake) FindSession() (*loader.Session, error) { return &f.arrived, nil }
 func (f *fake) OnPseudoTerminal() bool                { return f.pty }
 
 func (f *fake) Status() (*loader.Status, error) {
-	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Config: f.config, Counters: f.counters,
+	saved, err := f.Saved()
+	if err != nil {
+		return nil, err
+	}
+	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Saved: saved, Config: f.config, Counters: f.counters,
 		Flows: loader.FlowsStatus{Answered: len(f.flows), Max: 1024}}
 	for _, r := range f.running.Open {
 		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.runtime, r.String())})

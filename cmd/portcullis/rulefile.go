@@ -45,11 +45,11 @@ func (a *app) ruleFile(f filter) (*ruleFile, error) {
 		file.old, file.text, file.exists = old, old, true
 		return file, nil
 	case errors.Is(err, fs.ErrNotExist) && file.path == recorded:
-		s, err := f.Status()
+		saved, err := f.Saved()
 		if err != nil {
 			return nil, err
 		}
-		file.old = append([]byte(fileHeader), savedPolicy(s).YAML()...)
+		file.old = append([]byte(fileHeader), saved.YAML()...)
 		file.text = file.old
 		return file, nil
 	}

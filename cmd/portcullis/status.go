@@ -158,9 +158,8 @@ func compare(s *loader.Status) (builtIn bool, drift string) {
 	if err != nil {
 		return false, fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)
 	}
-	saved := savedPolicy(s)
-	file.Interfaces = saved.Interfaces // which may have been named on the command line
-	changes := policy.Diff(saved, file)
+	file.Interfaces = s.Saved.Interfaces // which may have been named on the command line
+	changes := policy.Diff(s.Saved, file)
 	if len(changes) == 0 {
 		return false, ""
 	}
@@ -169,21 +168,6 @@ func compare(s *loader.Status) (builtIn bool, drift string) {
 		more = fmt.Sprintf(" and %d more", len(changes)-1)
 	}
 	return false, fmt.Sprintf("%s is not what is in force (%s%s): \"portcullis apply\" applies it, \"portcullis save\" saves what is in force", s.Config, changes[0], more)
-}
-
-// savedPolicy returns the policy in force without the rules that were opened for the time being.
-func savedPolicy(s *loader.Status) *policy.Policy {
-	p := s.Policy
-	for _, r := range s.Rules {
-		rule, err := policy.ParseRule(r.Rule)
-		if !r.Runtime || err != nil {
-			continue
-		}
-		if without, _, err := p.WithoutRule(rule); err == nil {
-			p = without
-		}
-	}
-	return p.Clone()
 }
 
 func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) {
