@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -20,6 +22,8 @@ type Filter struct {
 	set     *maps.Set
 	loaded  *tools // when they are first needed: see tools
 	running *maps.Running
+
+	policyInode uint64 // see isCurrent
 }
 
 // Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
@@ -64,7 +68,7 @@ func open(p pins) (_ *Filter, err error) {
 	if _, err := os.Stat(p.policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
 		return nil, p.notRunning("nothing is attached under " + p.base)
 	}
-	f := &Filter{pins: p}
+	f := &Filter{pins: p, policyInode: inode(p.policy())}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -94,6 +98,9 @@ func (f *Filter) change() (unlock func(), err error) {
 	if unlock, err = f.pins.lock(); err != nil {
 		return nil, err
 	}
+	if f.isCurrent() {
+		return unlock, nil
+	}
 	now, err := open(f.pins)
 	if err != nil {
 		unlock()
@@ -102,6 +109,21 @@ func (f *Filter) change() (unlock func(), err error) {
 	f.Close()
 	*f = *now
 	return unlock, nil
+}
+
+// isCurrent tells that no other policy has been put in force since the filter was opened, nor one half.
+func (f *Filter) isCurrent() bool {
+	_, err := os.Stat(f.pins.next())
+	return errors.Is(err, fs.ErrNotExist) && f.policyInode == inode(f.pins.policy())
+}
+
+// inode returns that of a directory, or 0. Each policy has a directory of its own, and bpffs uses no number twice.
+func inode(path string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // dead tells that every link has lost its interface, as when its network namespace is gone.

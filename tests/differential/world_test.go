@@ -122,8 +122,10 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	withoutGRO(t, s.lab.Server)
 	forget := s.conntrack(t, w) // which NAT needs here too; otherwise nothing is tracked
 	s.flush = func() error {
-		_, err := filter.Flush()
-		return errors.Join(err, forget())
+		return errors.Join(s.lab.Server.Try(func() error {
+			_, err := filter.Flush()
+			return err
+		}), forget())
 	}
 	s.setPort = func(open bool) error {
 		return s.lab.Server.Try(func() error { return changeFilter(filter, open) })
