@@ -208,10 +208,12 @@ func (s *server) killKeeper() {
 	if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
-	// Its files are closed, and its lock is gone, when it is a zombie at the latest.
+	// Its files are closed, and its lock is gone, when the last of its threads is a zombie at the latest.
 	for {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pids[0]))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
+		process := fmt.Sprintf("/proc/%d", pids[0])
+		threads, _ := os.ReadDir(process + "/task")
+		stat, err := os.ReadFile(process + "/stat")
+		if err != nil || len(threads) < 2 && strings.Contains(string(stat), ") Z ") {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
