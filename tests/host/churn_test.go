@@ -41,7 +41,7 @@ const (
 )
 
 // TestNothingIsLostWhileThePolicyChanges: a transfer, short connections in both directions, and connections at ports
-// that close behind them go on, and the filter drops none of their packets.
+// that close behind them go on, and the filter drops none of their packets. Some of the changes are upgrades.
 func TestNothingIsLostWhileThePolicyChanges(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		applies, toggles := applies, toggles
@@ -74,6 +74,11 @@ func TestNothingIsLostWhileThePolicyChanges(t *testing.T) {
 		var changes sync.WaitGroup
 		changes.Go(func() {
 			for ; applied < applies && !tired(); applied++ {
+				if applied%50 == 7 { // an upgrade
+					if err := becomeAnotherBuild(l); err != nil {
+						c.fail(err)
+					}
+				}
 				o := loader.Options{Policy: policies[(applied+1)%2], Running: true}
 				if err := try(l, o); err != nil {
 					c.fail(fmt.Errorf("apply: %w", err))

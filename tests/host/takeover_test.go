@@ -4,6 +4,7 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -156,15 +157,8 @@ func TestAnotherBuildGoesOn(t *testing.T) {
 	ours := mustDial(t, l.Server, "tcp", lab.ClientV4, 7)
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
 	dropped, before := counter(t, l, "closed port"), linkIDs(t, l)
-	// The object's digest is the name of a directory. Without it nothing of the old build's programs is used.
-	objects, err := filepath.Glob(filepath.Join(l.PinPath, loader.Schema, "*", "object_*"))
-	if err != nil || len(objects) == 0 {
-		t.Fatalf("found %v, %v", objects, err)
-	}
-	for _, path := range objects {
-		if err := os.Rename(path, filepath.Join(filepath.Dir(path), "object_0123456789abcdef")); err != nil {
-			t.Fatal(err)
-		}
+	if err := becomeAnotherBuild(l); err != nil {
+		t.Fatal(err)
 	}
 	up(t, l, loader.ModeAuto, policy.Default())
 	mustTalk(t, ours, "after")
@@ -176,6 +170,21 @@ func TestAnotherBuildGoesOn(t *testing.T) {
 			t.Errorf("%s is another link than before", kind)
 		}
 	}
+}
+
+// becomeAnotherBuild makes what runs look as if another build had loaded it. The object's digest is the name of a
+// directory, without which nothing of the old build's programs is used again.
+func becomeAnotherBuild(l *lab.Lab) error {
+	objects, err := filepath.Glob(filepath.Join(l.PinPath, loader.Schema, "*", "object_*"))
+	if err != nil || len(objects) == 0 {
+		return fmt.Errorf("found %v, %v", objects, err)
+	}
+	for _, path := range objects {
+		if err := os.Rename(path, filepath.Join(filepath.Dir(path), "object_0123456789abcdef")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func open(l *lab.Lab) error {
