@@ -149,16 +149,11 @@ type applyView struct {
 }
 
 func (a *app) apply(args []string, force bool) error {
-	turn, err := a.turnToChange()
+	turn, f, end, err := a.beginChange()
 	if err != nil {
 		return err
 	}
-	defer turn.Release()
-	f, err := a.connectToChange()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+	defer end()
 	release, err := lockFile(a.fileOf(f))
 	if err != nil {
 		return err

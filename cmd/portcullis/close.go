@@ -50,16 +50,11 @@ type closeView struct {
 }
 
 func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
-	turn, err := a.turnToChange()
+	turn, f, end, err := a.beginChange()
 	if err != nil {
 		return err
 	}
-	defer turn.Release()
-	f, err := a.connectToChange()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+	defer end()
 	before := f.Policy()
 	after := before
 	view := closeView{Config: f.Config(), Saved: []string{}}

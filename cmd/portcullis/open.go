@@ -98,16 +98,11 @@ type openView struct {
 }
 
 func (a *app) open(rules []policy.Rule, runtime bool, period time.Duration) error {
-	turn, err := a.turnToChange()
+	turn, f, end, err := a.beginChange()
 	if err != nil {
 		return err
 	}
-	defer turn.Release()
-	f, err := a.connectToChange()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+	defer end()
 	view := openView{Config: f.Config(), Saved: []string{}}
 	undo := func() error { return nil }
 	if period > 0 {

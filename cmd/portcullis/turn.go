@@ -56,6 +56,18 @@ func (a *app) turnToChange() (*loader.Turn, error) {
 	return turn, nil
 }
 
+// beginChange takes the turn, and finds the filter that is to be changed. End gives both back.
+func (a *app) beginChange() (turn *loader.Turn, f filter, end func(), err error) {
+	if turn, err = a.turnToChange(); err != nil {
+		return nil, nil, nil, err
+	}
+	if f, err = a.connectToChange(); err != nil {
+		turn.Release()
+		return nil, nil, nil, err
+	}
+	return turn, f, func() { f.Close(); turn.Release() }, nil
+}
+
 // endTimed takes it down that no rule is open for a time any more.
 func endTimed(turn *loader.Turn) error {
 	if len(turn.Timed) == 0 {
