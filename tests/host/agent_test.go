@@ -253,9 +253,9 @@ func (a *agent) prepared(programs int) bool {
 
 func TestAgentEndsAndTheFilterStays(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
-	echo(t, l.Server, 9)
-	echo(t, l.Client, 8)
+	l.Server.Echo(t, 7)
+	l.Server.Echo(t, 9)
+	l.Client.Echo(t, 8)
 	a := newAgent(t, l, "interfaces: [eth0]\nopen: [9/tcp]\n")
 	var programs []ebpf.ProgramID
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {

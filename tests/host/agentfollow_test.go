@@ -23,8 +23,8 @@ import (
 func TestAgentFollowsAddresses(t *testing.T) {
 	l := lab.New(t)
 	inside := l.AddInside(t)
-	echo(t, l.Server, 7)
-	echo(t, inside, 7)
+	l.Server.Echo(t, 7)
+	inside.Echo(t, 7)
 	a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
 	a.runs()
 	for _, moving := range []netip.Addr{netip.MustParseAddr("198.51.100.77"), netip.MustParseAddr("2001:db8:1::77")} {
@@ -73,7 +73,7 @@ func TestAgentFollowsForwarding(t *testing.T) {
 	for _, family := range []string{"ipv4", "ipv6"} {
 		l.Server.Sysctl(t, family+"/conf/all/forwarding", "0")
 	}
-	echo(t, inside, 7)
+	inside.Echo(t, 7)
 	a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
 	a.runs()
 	for i, family := range []string{"ipv4", "ipv6"} {
@@ -142,7 +142,7 @@ func TestAgentRespectsDown(t *testing.T) {
 	lab.NeedsVeth(t, "deletes an interface")
 	l := lab.New(t)
 	inside := l.AddInside(t)
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	a := newAgent(t, l, "interfaces: [eth0, eth1]\n")
 	a.runs()
 	flap := func() {

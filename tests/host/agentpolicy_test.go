@@ -19,8 +19,8 @@ import (
 
 func TestAgentAppliesTheFileWhenItChanges(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
-	echo(t, l.Server, 9)
+	l.Server.Echo(t, 7)
+	l.Server.Echo(t, 9)
 	a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
 	a.runs()
 	live := mustDial(t, l.Client, "tcp", lab.ServerV4, 7)
@@ -130,8 +130,8 @@ func (a *agent) mustKeep(rules ...string) {
 
 func TestAgentStartsWithABadFile(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
-	echo(t, l.Server, 9)
+	l.Server.Echo(t, 7)
+	l.Server.Echo(t, 9)
 	a := newAgent(t, l, "open: [9/tcp]\n")
 	a.types("--config", a.file(), "up", "eth0")
 	a.mustKeep("9/tcp")

@@ -121,8 +121,8 @@ func TestAgentFiltersAnInterfaceMadeAnew(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
 		a.runs("--mode", string(mode))
-		echo(t, l.Server, 7)
-		echo(t, l.Server, 9)
+		l.Server.Echo(t, 7)
+		l.Server.Echo(t, 9)
 		var times []time.Duration
 		for range 4 {
 			l.Server.IP(t, "link", "del", "eth0")
@@ -151,7 +151,7 @@ func TestAgentWaitsForAnInterface(t *testing.T) {
 		if got := status(t, l).Interfaces; len(got) != 1 || got[0].Mode != mode || !got[0].Present {
 			t.Errorf("status says %+v", got)
 		}
-		echo(t, l.Client, 8)
+		l.Client.Echo(t, 8)
 		mustTalk(t, mustDial(t, l.Server, "tcp", lab.ClientV4, 8), "outward")
 		// In the end the programs know the MAC.
 		a.waitsFor("programs of its own", func() bool { return !a.drifts() })

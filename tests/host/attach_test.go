@@ -96,7 +96,7 @@ func programsOn(t testing.TB, l *lab.Lab, dev string) (ids []ebpf.ProgramID) {
 
 func TestUpAndDownLeaveNothing(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		up(t, l, mode, policy.Default())
 		got := status(t, l).Interfaces
 		if len(got) != 1 || got[0].Name != "eth0" || got[0].Mode != mode || !got[0].Present {
@@ -112,8 +112,8 @@ func TestUpAndDownLeaveNothing(t *testing.T) {
 // Before Linux 6.6 there is no TCX; the same story with clsact.
 func TestClsact(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
-	echo(t, l.Client, 8)
+	l.Server.Echo(t, 7)
+	l.Client.Echo(t, 8)
 	for _, mode := range []loader.Mode{loader.ModeTC, loader.ModeNative} {
 		options := loader.Options{Interfaces: []string{"eth0"}, Mode: mode, Policy: policy.Default(), NoTCX: true}
 		upWith(t, l, options)
@@ -134,9 +134,9 @@ func TestClsact(t *testing.T) {
 
 func TestSecondUpUpdatesInPlace(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
-		echo(t, l.Server, 9)
-		echo(t, l.Client, 8)
+		l.Server.Echo(t, 7)
+		l.Server.Echo(t, 9)
+		l.Client.Echo(t, 8)
 		up(t, l, mode, policyOf(t, "7/tcp", "9/tcp"))
 		out := mustDial(t, l.Server, "tcp", lab.ClientV4, 8)
 		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "count me")
@@ -170,7 +170,7 @@ func TestSecondUpUpdatesInPlace(t *testing.T) {
 
 func TestModeCanChange(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	up(t, l, loader.ModeTC, policy.Default())
 	if got := status(t, l).Interfaces[0].Mode; got != loader.ModeTC {
@@ -239,7 +239,7 @@ func TestForeignProgramIsNotReplaced(t *testing.T) {
 				t.Errorf("pins are left: %v", err)
 			}
 			mustHaveNothing(t, l, "eth0")
-			echo(t, l.Server, 7)
+			l.Server.Echo(t, 7)
 			up(t, l, loader.ModeTC, policy.Default()) // beside it there is room
 			mustNotDial(t, l.Client, lab.ServerV4, 7)
 			down(t, l)
@@ -251,7 +251,7 @@ func TestHalfDoneAttachIsUndone(t *testing.T) {
 	l := lab.New(t)
 	l.Server.IP(t, "link", "add", "eth1", "type", "veth", "peer", "name", "eth2")
 	foreign(t, l.Server, "eth1")
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	both := loader.Options{Interfaces: []string{"eth0", "eth1"}, Policy: policy.Default()}
 	if err := try(l, both); !errors.Is(err, loader.ErrForeignProgram) {
 		t.Fatalf("got %v", err)
@@ -283,8 +283,8 @@ func TestUnknownInterfaceAndLoopback(t *testing.T) {
 
 func TestNamespacesDoNotMeet(t *testing.T) {
 	a, b := lab.New(t), lab.New(t)
-	echo(t, a.Server, 7)
-	echo(t, b.Server, 7)
+	a.Server.Echo(t, 7)
+	b.Server.Echo(t, 7)
 	up(t, a, loader.ModeNative, policy.Default())
 	up(t, b, loader.ModeTC, policyOf(t, "7/tcp"))
 	mustNotDial(t, a.Client, lab.ServerV4, 7)
@@ -320,7 +320,7 @@ func TestPinsOfADeadNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
 }
 
@@ -340,7 +340,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 	if s := status(t, l); s.Interfaces[0].Present {
 		t.Errorf("another interface of the same name is taken for filtered: %+v", s)
 	}
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
 	if s := status(t, l); !s.Interfaces[0].Present {
@@ -351,7 +351,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 // A MAC that changes under the filter must not make its own frames look like another host's.
 func TestChangedMACDoesNotOpenTheHost(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		up(t, l, mode, policy.Default())
 		l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77")
 		l.Client.Command("ip", "neigh", "flush", "dev", "eth0").Run()
@@ -376,7 +376,7 @@ func TestInterfaceNameWithDot(t *testing.T) {
 func TestOneInterfaceOfTwoGoesDown(t *testing.T) {
 	l := lab.New(t)
 	inside := l.AddInside(t)
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	upWith(t, l, loader.Options{Interfaces: []string{"eth0", "eth1"}, Policy: policy.Default()})
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
 	mustNotDial(t, inside, lab.RouterV4, 7)

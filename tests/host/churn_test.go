@@ -51,9 +51,9 @@ func TestNothingIsLostWhileThePolicyChanges(t *testing.T) {
 		policies := []*policy.Policy{policyOf(t, "80/tcp", "81/tcp", "82/tcp"), policyOf(t, "80/tcp", "81/tcp")}
 		sum := receiveBulk(t, l.Server)
 		for _, port := range []int{portEcho, portApplied, portToggled} {
-			echo(t, l.Server, port)
+			l.Server.Echo(t, port)
 		}
-		echo(t, l.Client, 7)
+		l.Client.Echo(t, 7)
 		up(t, l, mode, policies[0])
 		openRule(t, l, "83/tcp")
 		c := &chatter{lab: l, stop: make(chan struct{})}

@@ -36,8 +36,8 @@ func TestLargeMTU(t *testing.T) {
 	for _, h := range []*lab.Host{l.Server, l.Client} {
 		h.IP(t, "link", "set", "eth0", "mtu", "9000")
 	}
-	echo(t, l.Server, 7)
-	echo(t, l.Server, 9)
+	l.Server.Echo(t, 7)
+	l.Server.Echo(t, 9)
 	report := up(t, l, loader.ModeAuto, policyOf(t, "7/tcp"))
 	got := status(t, l).Interfaces[0]
 	t.Logf("%s, egress %s; %q", got.Mode, got.Egress, report.Warnings)

@@ -26,7 +26,7 @@ func TestForwardPolicies(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		inside := l.AddInside(t)
 		for _, h := range []*lab.Host{l.Server, l.Client, inside} {
-			echo(t, h, 7)
+			h.Echo(t, 7)
 		}
 		for _, f := range families {
 			insideAddr := lab.InsideV4
@@ -63,7 +63,7 @@ func TestForwardPolicies(t *testing.T) {
 func TestAddressAddedUnderForwarding(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		l.AddInside(t)
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		up(t, l, mode, forwarding(t, policy.ForwardDrop))
 		l.Server.IP(t, "addr", "add", "192.0.2.33/24", "dev", "eth0")
 		c, err := dial(l.Client, "tcp", lab.ServerV4.Next().Next(), 7, refusal) // nobody's address
@@ -79,7 +79,7 @@ func TestAddressAddedUnderForwarding(t *testing.T) {
 func TestMasquerade(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		inside := l.AddInside(t)
-		echo(t, l.Client, 7)
+		l.Client.Echo(t, 7)
 		l.Client.IP(t, "route", "del", "198.51.100.0/24", "via", lab.ServerV4.String())
 		l.Server.Run(t, "nft", "add table ip nat; add chain ip nat post { type nat hook postrouting priority srcnat; }; add rule ip nat post oifname eth0 masquerade")
 		up(t, l, mode, forwarding(t, policy.ForwardEstablished))
@@ -131,8 +131,8 @@ func TestBridgePortPassesOtherHostsTraffic(t *testing.T) {
 		}
 		inside.IP(t, "addr", "add", "192.0.2.9/24", "dev", "eth0")
 		behind := netip.MustParseAddr("192.0.2.9")
-		echo(t, inside, 7)
-		echo(t, l.Client, 8)
+		inside.Echo(t, 7)
+		l.Client.Echo(t, 8)
 		report := up(t, l, mode, policy.Default())
 		if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "br0") {
 			t.Errorf("warnings: %q", report.Warnings)

@@ -7,7 +7,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -121,31 +120,6 @@ func counter(t testing.TB, l *lab.Lab, reason string) (packets uint64) {
 		t.Fatalf("there is no reason %q", reason)
 	}
 	return packets
-}
-
-// echo sends back what it gets on a TCP port of a host until the test ends.
-func echo(t testing.TB, h *lab.Host, port int) {
-	t.Helper()
-	h.Do(t, func() error {
-		ln, err := net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					io.Copy(c, c)
-				}()
-			}
-		}()
-		return nil
-	})
 }
 
 // echoUDP answers every datagram on a port of a host until the test ends.

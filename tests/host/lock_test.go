@@ -13,8 +13,8 @@ import (
 // Two at once: what the second one changes is what the first one has put in force, though it was there before.
 func TestAChangeThatWaitedIsMadeToWhatIsInForce(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
-	echo(t, l.Server, 9)
+	l.Server.Echo(t, 7)
+	l.Server.Echo(t, 9)
 	up(t, l, loader.ModeNative, policyOf(t, "9/tcp"))
 	with(t, l, func(f *loader.Filter) error {
 		up(t, l, loader.ModeNative, policyOf(t, "10/tcp"))

@@ -13,7 +13,7 @@ import (
 // A rule keeps the number under which it counts, also when most of the others go and its number is a high one.
 func TestRulesThatStayKeepTheirNumbers(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 3000)
+	l.Server.Echo(t, 3000)
 	var texts []string
 	for port := 1001; port <= 3000; port++ {
 		texts = append(texts, fmt.Sprintf("%d/tcp", port))

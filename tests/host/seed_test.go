@@ -12,8 +12,8 @@ import (
 
 func TestConnectionsFromBeforeUpGoOn(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
-		echo(t, l.Client, 8)
+		l.Server.Echo(t, 7)
+		l.Client.Echo(t, 8)
 		for _, f := range families {
 			echoUDP(t, l.Client, f.client, 53)
 			in := mustDial(t, l.Client, "tcp", f.server, 7)

@@ -55,9 +55,9 @@ func TestVLANIsAnInputOfItsOwn(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			l := lab.New(t)
 			addVLAN(t, l)
-			echo(t, l.Server, 7)
-			echo(t, l.Server, 9)
-			echo(t, l.Client, 8)
+			l.Server.Echo(t, 7)
+			l.Server.Echo(t, 9)
+			l.Client.Echo(t, 8)
 			report := upWith(t, l, loader.Options{Interfaces: []string{"eth0.10"}, Mode: mode, Policy: policyOf(t, "9/tcp")})
 			if mode == loader.ModeAuto && (report.Interfaces[0].Mode != loader.ModeTC || len(report.Warnings) != 1) {
 				t.Errorf("up reports %+v, want TC and a warning of why", report)
@@ -78,9 +78,9 @@ func TestVLANIsAnInputOfItsOwn(t *testing.T) {
 func TestVLANBehindAFilteredInterface(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		addVLAN(t, l)
-		echo(t, l.Server, 7)
-		echo(t, l.Server, 9)
-		echo(t, l.Client, 8)
+		l.Server.Echo(t, 7)
+		l.Server.Echo(t, 9)
+		l.Client.Echo(t, 8)
 		up(t, l, mode, policyOf(t, "9/tcp"))
 		for _, f := range families10 {
 			mustNotDial(t, l.Client, f.server, 7)
@@ -101,8 +101,8 @@ func TestVRFAddressesAreLocal(t *testing.T) {
 			l.Server.IP(t, "addr", "replace", addr.String()+"/64", "dev", dev, "nodad")
 		}
 		l.Server.Sysctl(t, "ipv4/tcp_l3mdev_accept", "1")
-		echo(t, l.Server, 7)
-		echo(t, inside, 7)
+		l.Server.Echo(t, 7)
+		inside.Echo(t, 7)
 		table := l.Server.IP(t, "route", "show", "table", "10", "type", "local")
 		if !strings.Contains(table, lab.ServerV4.String()) {
 			t.Fatalf("table 10 has no local route to the server: %s", table)

@@ -63,8 +63,8 @@ func TestUpTakesOverAnOlderVersion(t *testing.T) {
 	for name, o := range modes {
 		t.Run(name, func(t *testing.T) {
 			l := lab.New(t)
-			echo(t, l.Client, 7)
-			echo(t, l.Server, 7)
+			l.Client.Echo(t, 7)
+			l.Server.Echo(t, 7)
 			o.Interfaces, o.Policy = []string{"eth0"}, policy.Default()
 			upWith(t, l, o)
 			ours := mustDial(t, l.Server, "tcp", lab.ClientV4, 7)
@@ -109,7 +109,7 @@ func TestUpTakesOverAnOlderVersion(t *testing.T) {
 // A command that was cut off in the move of the links is finished by the next one.
 func TestTakeoverThatWasCutOff(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	old := filepath.Join(l.PinPath, "v1", "links", "eth0")
 	if err := os.MkdirAll(old, 0o700); err != nil {
@@ -127,7 +127,7 @@ func TestTakeoverThatWasCutOff(t *testing.T) {
 // What a newer version runs is left alone, but taken off when that is asked for.
 func TestANewerVersionIsLeftAlone(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Server, 7)
+	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	become(t, l, "v999")
 	before := linkIDs(t, l)
@@ -151,8 +151,8 @@ func TestANewerVersionIsLeftAlone(t *testing.T) {
 // A program of another build takes the filter over with its flows and counters.
 func TestAnotherBuildGoesOn(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Client, 7)
-	echo(t, l.Server, 7)
+	l.Client.Echo(t, 7)
+	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	ours := mustDial(t, l.Server, "tcp", lab.ClientV4, 7)
 	mustNotDial(t, l.Client, lab.ServerV4, 7)

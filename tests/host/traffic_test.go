@@ -18,7 +18,7 @@ import (
 
 func TestClosedPortGivesNoAnswer(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		mustDial(t, l.Client, "tcp", lab.ServerV4, 7) // it would answer
 		up(t, l, mode, policy.Default())
 		for _, f := range families {
@@ -43,7 +43,7 @@ func TestOpenPortServesAndClosedOneKeepsItsConnections(t *testing.T) {
 			go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the page") }))
 			return nil
 		})
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		up(t, l, mode, policyOf(t, "7/tcp"))
 		for _, f := range families {
 			mustNotDial(t, l.Client, f.server, 80)
@@ -69,7 +69,7 @@ func TestOpenPortServesAndClosedOneKeepsItsConnections(t *testing.T) {
 
 func TestCloseKillCutsLiveConnections(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		up(t, l, mode, policyOf(t, "7/tcp"))
 		for _, f := range families {
 			live := mustDial(t, l.Client, "tcp", f.server, 7)
@@ -87,7 +87,7 @@ func TestCloseKillCutsLiveConnections(t *testing.T) {
 
 func TestServerReachesOut(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Client, 7)
+		l.Client.Echo(t, 7)
 		up(t, l, mode, policy.Default())
 		for _, f := range families {
 			c := mustDial(t, l.Server, "tcp", f.client, 7)
@@ -130,7 +130,7 @@ func TestUDPServerAnswersOnlyWhenOpen(t *testing.T) {
 
 func TestRuleForSomeSources(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 22)
+		l.Server.Echo(t, 22)
 		up(t, l, mode, policyOf(t, "22/tcp from 192.0.2.2,2001:db8::/64"))
 		l.Client.IP(t, "addr", "add", "192.0.2.77/24", "dev", "eth0")
 		for _, f := range families {
@@ -160,7 +160,7 @@ func TestRuleForSomeSources(t *testing.T) {
 
 func TestFlushForgetsUntilTheHostSpeaks(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Client, 7)
+	l.Client.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())
 	c := mustDial(t, l.Server, "tcp", lab.ClientV4, 7)
 	mustTalk(t, c, "hello")
@@ -179,7 +179,7 @@ func TestFlushForgetsUntilTheHostSpeaks(t *testing.T) {
 
 func TestSweepTakesOutOnlyTheDead(t *testing.T) {
 	l := lab.New(t)
-	echo(t, l.Client, 7)
+	l.Client.Echo(t, 7)
 	p := policy.Default()
 	p.Timeouts = map[string]time.Duration{"icmp": time.Second}
 	up(t, l, loader.ModeNative, p)
@@ -214,7 +214,7 @@ func TestSweepTakesOutOnlyTheDead(t *testing.T) {
 // Where all input is accepted nothing that comes in has a flow, and connections still begin, talk and end.
 func TestInputAccept(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
-		echo(t, l.Server, 7)
+		l.Server.Echo(t, 7)
 		p := policy.Default()
 		p.Input = policy.Accept
 		up(t, l, mode, p)
@@ -233,7 +233,7 @@ func TestInputAccept(t *testing.T) {
 func TestASweepKeepsConnectionsOfACrowd(t *testing.T) {
 	const crowd = 4096
 	l := lab.New(t)
-	echo(t, l.Client, 7)
+	l.Client.Echo(t, 7)
 	for _, f := range families {
 		up(t, l, loader.ModeTC, policy.Default())
 		c := mustDial(t, l.Server, "tcp", f.client, 7)

@@ -37,7 +37,7 @@ type server struct {
 func newServer(t *testing.T) *server {
 	s := &server{lab.New(t), t, lab.Program(t), t.TempDir()}
 	for _, port := range []int{7, 9, 10} {
-		s.echo(port)
+		s.Server.Echo(s.t, port)
 	}
 	s.write("old.yaml", "interfaces: [eth0]\nopen: [7/tcp, 9/tcp]\n")
 	s.write("new.yaml", "interfaces: [eth0]\nicmp: drop\nopen: [10/tcp, 7/tcp]\n")
@@ -218,31 +218,6 @@ func (s *server) killKeeper() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-}
-
-// echo sends back what it gets on a TCP port.
-func (s *server) echo(port int) {
-	s.t.Helper()
-	s.Server.Do(s.t, func() error {
-		ln, err := net.Listen("tcp", fmt.Sprintf("%s:%d", lab.ServerV4, port))
-		if err != nil {
-			return err
-		}
-		s.t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					io.Copy(c, c)
-				}()
-			}
-		}()
-		return nil
-	})
 }
 
 func (s *server) dial(port int, timeout time.Duration) (c net.Conn, err error) {
