@@ -74,7 +74,9 @@ static __always_inline bool flow_begin(const struct flow_key *key, __u64 hash, c
 
 	if (!entry)
 		return false;
-	entry_fill(entry, key, flow);
+	entry->key = *key;
+	entry->flow = *flow;
+	table_give(place, hash);
 	return true;
 }
 

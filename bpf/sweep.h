@@ -26,10 +26,10 @@ static __always_inline void mark_used(const struct flow_key *key)
 /* A place is freed by its tag alone: the next moment it may be somebody else's. */
 static __always_inline void sweep_place(__u64 *word, __u32 place, __u32 number, struct sweep *sweep)
 {
-	__u64 before = *word;
+	__u64 before = *word, tag = before >> shift_of(number) & TAG_MASK;
 	struct entry *entry;
 
-	if (!(before >> (number * TAG_BITS) & TAG_MASK))
+	if (tag == FREE || tag == BUSY)
 		return;
 	entry = bpf_map_lookup_elem(&flows, &place);
 	if (!entry)
@@ -41,7 +41,7 @@ static __always_inline void sweep_place(__u64 *word, __u32 place, __u32 number, 
 	}
 	if (sweep->flush)
 		entry->flow.expires = 0;
-	if (exchange_tag(word, before, number, 0))
+	if (exchange_tag(word, before, number, FREE))
 		sweep->removed++;
 }
 

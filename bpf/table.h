@@ -3,9 +3,8 @@
  * as there are lines that lead to it: the kernel's hash map takes a bucket, a chain and two lines an entry, this one a
  * line of tags, which stays in the cache, and the entry. A packet of a flood ends at the tags.
  *
- * Places stand in sets, each place with a tag of some bits of its flow's hash; tag 0 is a free place, whose flow is
- * dead. Whoever changes a tag by compare-and-exchange has the place. A reader that meets a flow half written sees a
- * dead one. */
+ * Places stand in sets, each place with a tag of some bits of its flow's hash. Tag FREE is nobody's. Whoever makes a
+ * tag BUSY, by compare-and-exchange, has the place for himself, until he gives it the tag of the flow that is there. */
 #ifndef PORTCULLIS_TABLE_H
 #define PORTCULLIS_TABLE_H
 
@@ -19,6 +18,8 @@
 #define barrier() asm volatile("" ::: "memory")
 
 #define TAG_MASK ((1ULL << TAG_BITS) - 1)
+#define FREE 0ULL
+#define BUSY TAG_MASK
 /* A value in each tag of a word. */
 #define EACH_TAG(value) ((value) * 0x0004010040100401ULL)
 
@@ -49,7 +50,7 @@ static __always_inline __u64 tag_of(__u64 hash)
 {
 	__u64 tag = hash >> (64 - TAG_BITS);
 
-	return tag ? tag : 1;
+	return tag == FREE ? FREE + 1 : tag == BUSY ? BUSY - 1 : tag;
 }
 
 /* The high bit of each tag that is 0. */
@@ -118,10 +119,15 @@ static __always_inline bool is_answered(const struct flow *flow)
 	return flow->answered && flow->state != FLOW_TCP_SYN_SENT;
 }
 
+static __always_inline __u32 shift_of(__u32 number)
+{
+	return number % TAGS_PER_WORD * TAG_BITS;
+}
+
 /* Puts one tag in the place of another; false when it has changed meanwhile. */
 static __always_inline bool exchange_tag(__u64 *word, __u64 before, __u32 number, __u64 tag)
 {
-	__u64 shift = number * TAG_BITS & 63, after = (before & ~(TAG_MASK << shift)) | tag << shift;
+	__u64 shift = shift_of(number), after = (before & ~(TAG_MASK << shift)) | tag << shift;
 
 	return __sync_val_compare_and_swap(word, before, after) == before;
 }
@@ -131,7 +137,7 @@ static __always_inline int take_free_place(struct tags *tags, __u64 hash)
 	for (int i = 0; i < TAG_WORDS; i++) {
 		__u64 number = TAG_WORD(hash + i), word = tags->words[number], free = zero_tags(word);
 
-		if (free && exchange_tag(&tags->words[number], word, lowest(free), tag_of(hash)))
+		if (free && exchange_tag(&tags->words[number], word, lowest(free), BUSY))
 			return number * TAGS_PER_WORD + lowest(free);
 	}
 	return NO_PLACE;
@@ -165,8 +171,10 @@ static __always_inline int take_used_place(struct tags *tags, __u64 hash, __u64 
 	__u64 found = ALL * PLACES_PER_SET, *word, before;
 	struct entry *entry;
 
-	for (__u32 i = 0; i < PLACES_PER_SET; i++)
-		found = table_spare(first + i, found, time);
+	for (__u32 i = 0; i < PLACES_PER_SET; i++) {
+		if ((tags->words[TAG_WORD(i / TAGS_PER_WORD)] >> shift_of(i) & TAG_MASK) != BUSY)
+			found = table_spare(first + i, found, time);
+	}
 	if (found >= ALL * PLACES_PER_SET)
 		return NO_PLACE;
 	number = found % PLACES_PER_SET;
@@ -174,13 +182,13 @@ static __always_inline int take_used_place(struct tags *tags, __u64 hash, __u64 
 	before = *word;
 	place = first + number;
 	entry = bpf_map_lookup_elem(&flows, &place);
-	if (!entry || worth(&entry->flow, time) == ALL ||
-	    !exchange_tag(word, before, number % TAGS_PER_WORD, tag_of(hash)))
+	if ((before >> shift_of(number) & TAG_MASK) == BUSY || !entry || worth(&entry->flow, time) == ALL ||
+	    !exchange_tag(word, before, number, BUSY))
 		return NO_PLACE;
 	return number;
 }
 
-/* A place for a new flow, which is the caller's to fill, or NO_PLACE when all of the set are taken. */
+/* A place for a new flow, busy until table_give, or NO_PLACE when all of the set are taken. */
 __noinline int table_take(__u64 hash, __u64 time)
 {
 	__u32 set = set_of(hash);
@@ -195,19 +203,17 @@ __noinline int table_take(__u64 hash, __u64 time)
 	return place == NO_PLACE ? NO_PLACE : (int)(set * PLACES_PER_SET + place);
 }
 
-/* Fills a place: first nobody's flow is alive there, and at last this one. */
-static __always_inline void entry_fill(struct entry *entry, const struct flow_key *key, const struct flow *flow)
+/* Gives a busy place to the flow that has been written there. */
+static __always_inline void table_give(__u32 place, __u64 hash)
 {
-	entry->flow.expires = 0;
-	barrier();
-	entry->key = *key;
-	entry->flow.created = flow->created;
-	entry->flow.ack = flow->ack;
-	entry->flow.state = flow->state;
-	entry->flow.ending = flow->ending;
-	entry->flow.answered = flow->answered;
-	barrier();
-	entry->flow.expires = flow->expires;
+	__u32 set = place / PLACES_PER_SET, number = place % PLACES_PER_SET;
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
+	__u64 keep = ~((BUSY ^ tag_of(hash)) << shift_of(number)), before;
+
+	if (!tags)
+		return;
+	before = __sync_fetch_and_and(&tags->words[TAG_WORD(number / TAGS_PER_WORD)], keep);
+	asm volatile("" ::"r"(before)); /* what is fetched is ordered: the flow is there before its tag */
 }
 
 #endif

@@ -43,6 +43,7 @@ const (
 	tagBits      = 10
 	tagsPerWord  = 6
 	placesPerSet = len(bpf.FirewallTags{}.Words) * tagsPerWord
+	busy         = 1<<tagBits - 1 // somebody writes a flow there
 )
 
 // flowSets is the size of a table for so many flows: places for twice as many, so that none of its sets gets full
@@ -70,7 +71,7 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 	for set := range tags {
 		for i, word := range tags[set].Words {
 			for place := set*placesPerSet + i*tagsPerWord; word != 0; place, word = place+1, word>>tagBits {
-				if word&(1<<tagBits-1) == 0 {
+				if tag := word & busy; tag == 0 || tag == busy {
 					continue
 				}
 				f := &Flow{}
