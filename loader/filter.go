@@ -198,6 +198,14 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 
 // Saved returns the policy in force without the rules that are not in the file.
 func (f *Filter) Saved() (*policy.Policy, error) {
+	if !f.isCurrent() {
+		now, err := Open(f.pins.base)
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+		*f = *now
+	}
 	p := f.running.Policy.Clone()
 	var err error
 	if p.Interfaces, err = f.pins.interfaces(); err != nil {

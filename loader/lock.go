@@ -29,6 +29,10 @@ func Lock(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
+	// Mostly nobody holds it, and then no other thread need be woken.
+	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil && leadsTo(dir, fd) {
+		return func() { unix.Close(fd) }, nil
+	}
 	done := make(chan error, 1)
 	go func() { // where the kernel makes those that wait take turns
 		var err error

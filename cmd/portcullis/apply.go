@@ -186,7 +186,7 @@ func (a *app) apply(args []string, force bool) error {
 		}
 		view.Warnings = append(view.Warnings, report.Warnings...)
 		if c.file == c.config {
-			a.keepLastGood()
+			a.keepNewLastGood()
 		}
 	}
 	view.Warnings = list(view.Warnings)

@@ -95,7 +95,7 @@ func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
 		return err
 	}
 	if !runtime {
-		a.keepLastGood()
+		a.keepLastGood(f)
 	}
 	view.Closed, view.NotOpen = texts(report.Closed), texts(report.NotOpen)
 	view.Kept, view.Killed = report.Kept, report.Killed

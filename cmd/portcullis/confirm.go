@@ -75,7 +75,7 @@ func (a *app) confirm(console bool) error {
 	if err := turn.EndTry(false); err != nil {
 		return err
 	}
-	a.keepLastGood()
+	a.keepLastGood(f)
 	return a.print(view, func() {
 		a.printf("confirmed: the policy of %s stays in force\n", view.File)
 		switch {

@@ -139,7 +139,7 @@ func (a *app) open(rules []policy.Rule, runtime bool, period time.Duration) erro
 		return errors.Join(err, undo())
 	}
 	if !runtime {
-		a.keepLastGood()
+		a.keepLastGood(f)
 	}
 	if period == 0 {
 		if err := forgetTimed(turn, rules); err != nil {

@@ -99,14 +99,20 @@ func (a *app) builtInAtBoot() (*policy.Policy, error) {
 	return p, nil
 }
 
-// keepLastGood keeps the policy in force for a boot at which the file is bad.
-func (a *app) keepLastGood() {
+// keepNewLastGood is keepLastGood for a filter that was put in force just now.
+func (a *app) keepNewLastGood() {
 	f, err := a.connect()
-	if err == nil {
-		defer f.Close()
-		err = agent.LastGoodOf(a.pinPath, a.getenv).Keep(f)
-	}
 	if err != nil {
+		a.warn(err.Error())
+		return
+	}
+	defer f.Close()
+	a.keepLastGood(f)
+}
+
+// keepLastGood keeps the policy in force for a boot at which the file is bad.
+func (a *app) keepLastGood(f filter) {
+	if err := agent.LastGoodOf(a.pinPath, a.getenv).Keep(f); err != nil {
 		a.warn(err.Error())
 	}
 }

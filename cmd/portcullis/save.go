@@ -79,7 +79,7 @@ func (a *app) save() error {
 	if err := endTimed(turn); err != nil { // what was open for a time is in the file now
 		return err
 	}
-	a.keepLastGood()
+	a.keepLastGood(f)
 	return a.print(view, func() {
 		a.printChanges(view.Changes)
 		if !view.Created && len(view.Changes) == 0 {

@@ -101,7 +101,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		return err
 	}
 	a.warn(report.Warnings...)
-	a.keepLastGood()
+	a.keepNewLastGood()
 	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}
 	return a.print(view, func() { a.printUp(report, p, builtIn) })
 }
