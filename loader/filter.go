@@ -319,7 +319,7 @@ func (f *Filter) Status() (*Status, error) {
 		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
 	}
 	if s.Flows.Full > 0 {
-		s.Warnings = append(s.Warnings, "the flow table was full: raise \"flows\" in the policy, or run \"portcullis flows sweep\"")
+		s.Warnings = append(s.Warnings, "the flow table was full of connections that live: raise \"flows\" in the policy")
 	}
 	return s, nil
 }
