@@ -17,11 +17,18 @@ import (
 // WHAT is the name of a service, NAME/PROTO, PORT/PROTO or FIRST-LAST/PROTO; a
 // name without protocol stands for every protocol that the services list for
 // it. PREFIX is an IPv4 or IPv6 address or network. An error is a [*RuleError].
-func ParseRule(text string) (Rule, error) { return defaultServices().ParseRule(text) }
+func ParseRule(text string) (Rule, error) { return ruleParser{defaultServices}.rule(text) }
 
 // ParseRule is the function [ParseRule] with the names of s.
 func (s *Services) ParseRule(text string) (Rule, error) {
-	r, bad := s.parseRule(text)
+	return ruleParser{func() *Services { return s }}.rule(text)
+}
+
+// ruleParser asks for the services only where a rule names one: a number needs no file.
+type ruleParser struct{ services func() *Services }
+
+func (in ruleParser) rule(text string) (Rule, error) {
+	r, bad := in.parseRule(text)
 	if bad != nil {
 		return Rule{}, bad
 	}
@@ -54,7 +61,7 @@ func (w word) cut(at string) (before, after word, found bool) {
 	return word{w.text[:i], w.offset}, word{w.text[i+1:], w.offset + i + 1}, true
 }
 
-func (s *Services) parseRule(text string) (Rule, *RuleError) {
+func (in ruleParser) parseRule(text string) (Rule, *RuleError) {
 	const example = "write a service or a port, such as http or 8080/tcp"
 	what, rest, _ := word{text, 0}.trim().cut(blanks)
 	if what.text == "" {
@@ -63,7 +70,7 @@ func (s *Services) parseRule(text string) (Rule, *RuleError) {
 	if strings.EqualFold(what.text, "from") {
 		return Rule{}, what.errorf("no port before %s: %s", quote(what.text), example)
 	}
-	name, ports, bad := s.parseWhat(what)
+	name, ports, bad := in.parseWhat(what)
 	if bad != nil {
 		return Rule{}, bad
 	}
@@ -82,7 +89,7 @@ func (s *Services) parseRule(text string) (Rule, *RuleError) {
 	return r, nil
 }
 
-func (s *Services) parseWhat(w word) (string, []PortRange, *RuleError) {
+func (in ruleParser) parseWhat(w word) (string, []PortRange, *RuleError) {
 	if _, more, found := w.cut(","); found {
 		more.offset--
 		more.text = "," + more.text
@@ -109,7 +116,7 @@ func (s *Services) parseWhat(w word) (string, []PortRange, *RuleError) {
 		}
 		return pr.String(), []PortRange{pr}, nil
 	}
-	return s.parseName(left, protocol, slash)
+	return in.parseName(left, protocol, slash)
 }
 
 func parseNumbers(w word, protocol Protocol, hasProtocol bool) (PortRange, *RuleError) {
@@ -150,11 +157,12 @@ func parseNumbers(w word, protocol Protocol, hasProtocol bool) (PortRange, *Rule
 	return PortRange{protocol, ends[0], ends[1]}, nil
 }
 
-func (s *Services) parseName(w word, protocol Protocol, hasProtocol bool) (string, []PortRange, *RuleError) {
-	name, listed := s.lookup(w.text)
+func (in ruleParser) parseName(w word, protocol Protocol, hasProtocol bool) (string, []PortRange, *RuleError) {
+	services := in.services()
+	name, listed := services.lookup(w.text)
 	if name == "" {
 		return "", nil, w.errorf("unknown service %s: %s", quote(w.text),
-			didYouMean(w.text, s.names(), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))
+			didYouMean(w.text, services.names(), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))
 	}
 	var ports []PortRange
 	var others []string

@@ -189,22 +189,20 @@ func bridges() (names []string) {
 	return names
 }
 
-// managers of bridges, by the names that they give.
-var managers = []struct {
-	bridge *regexp.Regexp
-	name   string
-}{
-	{regexp.MustCompile(`^(docker\d+|docker_gwbridge|br-[0-9a-f]{12})$`), "Docker"},
-	{regexp.MustCompile(`^(podman|cni-podman)\d+$`), "Podman"},
-	{regexp.MustCompile(`^cni\d+$`), "Kubernetes"},
-	{regexp.MustCompile(`^virbr\d+$`), "libvirt"},
-	{regexp.MustCompile(`^lxcbr\d+$`), "LXC"},
-	{regexp.MustCompile(`^(lxdbr|incusbr)\d+$`), "Incus or LXD"},
+// managers of bridges, by regular expressions for the names that they give.
+var managers = []struct{ bridge, name string }{
+	{`^(docker\d+|docker_gwbridge|br-[0-9a-f]{12})$`, "Docker"},
+	{`^(podman|cni-podman)\d+$`, "Podman"},
+	{`^cni\d+$`, "Kubernetes"},
+	{`^virbr\d+$`, "libvirt"},
+	{`^lxcbr\d+$`, "LXC"},
+	{`^(lxdbr|incusbr)\d+$`, "Incus or LXD"},
 }
 
 func managerOf(bridge string) string {
 	for _, m := range managers {
-		if m.bridge.MatchString(bridge) {
+		// Compiled here, where few bridges are asked for: other commands start the sooner.
+		if regexp.MustCompile(m.bridge).MatchString(bridge) {
 			return m.name
 		}
 	}
