@@ -43,6 +43,7 @@ var (
 	splitQuote   = &difference{row: "SCTP chunk header, or what an ICMP error quotes, split over fragments", netfilter: input, ours: drop}
 	nodeAnswer   = &difference{row: "answer to an ICMPv6 node information query (139, 140)", netfilter: input, ours: drop}
 	cutHeader    = &difference{row: "IPv6 extension header that is longer than the packet, before ICMPv6", netfilter: input, ours: drop}
+	findRouters  = &difference{row: "multicast router discovery (ICMPv6 151, 152), on Linux 6.1", netfilter: drop, ours: input}
 	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
 	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
 	cutOff       = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}
@@ -53,7 +54,7 @@ var (
 	allDifferent = []*difference{
 		dhcpAnswer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, unseen,
 		splitLie, wrongTag, pickup, halfSCTP, otherCode, otherCall, givenUp, openPort, strayToOpen, brokenReset,
-		splitHeader, splitQuote, nodeAnswer, cutHeader, noLength, manyHeaders, cutOff, aboutAnswer, markRouted,
+		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, aboutAnswer, markRouted,
 		closedPort, published,
 	}
 )

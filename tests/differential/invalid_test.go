@@ -72,6 +72,9 @@ func everyICMPType(h hosts) (steps []step) {
 		if h.six && (kind >= frame.ListenerQuery && kind < frame.Redirect6 || kind == frame.ListenerReport2) {
 			s = s.mayBut(neighbours)
 		}
+		if h.six && (kind == 151 || kind == 152) {
+			s = s.mayBut(findRouters)
+		}
 		steps = append(steps, s)
 	}
 	return steps

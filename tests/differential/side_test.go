@@ -224,7 +224,19 @@ func (s *side) change(event kind) error {
 	return nil
 }
 
+// send sends a step's frame, and again where a slow machine has a queue full of what came before.
 func (s *side) send(st step, f []byte) error {
+	var err error
+	for range 100 {
+		if err = s.sendOnce(st, f); !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+func (s *side) sendOnce(st step, f []byte) error {
 	if !st.out {
 		s.afterInbound = true
 		if st.inside {
