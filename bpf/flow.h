@@ -76,7 +76,8 @@ static __always_inline bool flow_begin(const struct flow_key *key, __u64 hash, c
 		return false;
 	entry->key = *key;
 	entry->flow = *flow;
-	return table_give(place, hash);
+	table_give(place, hash);
+	return true;
 }
 
 static __always_inline __u16 stamp_of(__u64 time)

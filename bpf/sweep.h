@@ -23,12 +23,10 @@ static __always_inline void mark_used(const struct flow_key *key)
 		used[port_slot(class, key->local_port)] = state.sweep;
 }
 
-/* A dead flow's place is first made BUSY, so that what is there stays what was looked at. */
-static __always_inline void sweep_place(struct tags *tags, __u32 set, __u32 number, struct sweep *sweep)
+/* A place is freed by its tag alone: the next moment it may be somebody else's. */
+static __always_inline void sweep_place(__u64 *word, __u32 place, __u32 number, struct sweep *sweep)
 {
-	__u64 *word = &tags->words[TAG_WORD(number / TAGS_PER_WORD)], before = *word;
-	__u64 tag = before >> shift_of(number) & TAG_MASK;
-	__u32 place = set * PLACES_PER_SET + number;
+	__u64 before = *word, tag = before >> shift_of(number) & TAG_MASK;
 	struct entry *entry;
 
 	if (tag == FREE || tag == BUSY)
@@ -41,17 +39,10 @@ static __always_inline void sweep_place(struct tags *tags, __u32 set, __u32 numb
 		sweep->live++;
 		return;
 	}
-	if (!exchange_tag(word, before, number, BUSY))
-		return;
-	if (!sweep->flush && sweep->now < entry->flow.expires) { /* it has just been looked up */
-		end_busy(word, number, tag);
-		return;
-	}
 	if (sweep->flush)
 		entry->flow.expires = 0;
-	table_forget(place);
-	end_busy(word, number, FREE);
-	sweep->removed++;
+	if (exchange_tag(word, before, number, FREE))
+		sweep->removed++;
 }
 
 static long sweep_set(struct bpf_map *map, const __u32 *set, struct tags *tags, struct sweep *sweep)
@@ -59,8 +50,9 @@ static long sweep_set(struct bpf_map *map, const __u32 *set, struct tags *tags, 
 	for (__u32 word = 0; word < TAG_WORDS; word++) {
 		if (!tags->words[word])
 			continue;
-		for (__u32 i = 0; i < TAGS_PER_WORD; i++)
-			sweep_place(tags, *set, word * TAGS_PER_WORD + i, sweep);
+		for (__u32 number = 0; number < TAGS_PER_WORD; number++)
+			sweep_place(&tags->words[word], *set * PLACES_PER_SET + word * TAGS_PER_WORD + number, number,
+				    sweep);
 	}
 	return 0;
 }
