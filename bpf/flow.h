@@ -76,8 +76,7 @@ static __always_inline bool flow_begin(const struct flow_key *key, __u64 hash, c
 		return false;
 	entry->key = *key;
 	entry->flow = *flow;
-	table_give(place, hash);
-	return true;
+	return table_give(place, hash);
 }
 
 static __always_inline __u16 stamp_of(__u64 time)

@@ -23,36 +23,49 @@ static __always_inline void mark_used(const struct flow_key *key)
 		used[port_slot(class, key->local_port)] = state.sweep;
 }
 
-/* A place is freed by its tag alone: the next moment it may be somebody else's. */
-static __always_inline void sweep_place(__u64 *word, __u32 place, __u32 number, struct sweep *sweep)
+/* A dead flow's place is first made BUSY, so that what is there stays what was looked at. A global function that
+ * counts, as Linux 6.1 takes each number its caller counts to for another way to go, and gives up on them. */
+__noinline int sweep_place(__u32 place, struct sweep *sweep)
 {
-	__u64 before = *word, tag = before >> shift_of(number) & TAG_MASK;
-	struct entry *entry;
+	__u32 set = place / PLACES_PER_SET, number = place % PLACES_PER_SET;
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
+	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
+	__u64 *word, before, tag;
 
+	if (!sweep || !tags || !entry)
+		return 0;
+	word = &tags->words[TAG_WORD(number / TAGS_PER_WORD)];
+	before = *word;
+	tag = before >> shift_of(number) & TAG_MASK;
 	if (tag == FREE || tag == BUSY)
-		return;
-	entry = bpf_map_lookup_elem(&flows, &place);
-	if (!entry)
-		return;
+		return 0;
 	if (!sweep->flush && sweep->now < entry->flow.expires) {
 		mark_used(&entry->key);
 		sweep->live++;
-		return;
+		return 0;
+	}
+	if (!exchange_tag(word, before, number, BUSY))
+		return 0;
+	if (!sweep->flush && sweep->now < entry->flow.expires) { /* it has just been looked up */
+		end_busy(word, number, tag);
+		sweep->live++;
+		return 0;
 	}
 	if (sweep->flush)
 		entry->flow.expires = 0;
-	if (exchange_tag(word, before, number, FREE))
-		sweep->removed++;
+	table_forget(place);
+	end_busy(word, number, FREE);
+	sweep->removed++;
+	return 0;
 }
 
 static long sweep_set(struct bpf_map *map, const __u32 *set, struct tags *tags, struct sweep *sweep)
 {
-	for (__u32 word = 0; word < TAG_WORDS; word++) {
-		if (!tags->words[word])
-			continue;
-		for (__u32 number = 0; number < TAGS_PER_WORD; number++)
-			sweep_place(&tags->words[word], *set * PLACES_PER_SET + word * TAGS_PER_WORD + number, number,
-				    sweep);
+	for (__u32 number = 0; number < PLACES_PER_SET; number++) {
+		__u64 word = tags->words[TAG_WORD(number / TAGS_PER_WORD)];
+
+		if ((word >> shift_of(number) & TAG_MASK) != FREE)
+			sweep_place(*set * PLACES_PER_SET + number, sweep);
 	}
 	return 0;
 }

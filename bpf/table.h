@@ -85,28 +85,32 @@ __noinline int table_find(const struct flow_key *key, __u64 hash)
 {
 	volatile __u32 set = set_of(hash);
 	struct tags *tags = bpf_map_lookup_elem(&flow_tags, (void *)&set);
-	__u64 pattern = EACH_TAG(tag_of(hash)), any = 0;
+	__u64 found = 0;
 	__u32 place;
 
 	if (!tags || !key)
 		return NO_PLACE;
-	/* A flood has no tag in any word. */
-#pragma clang loop unroll(full)
-	for (int word = 0; word < TAG_WORDS; word++)
-		any |= zero_tags(tags->words[word] ^ pattern);
-	if (!any)
-		return NO_PLACE;
-	for (__u32 word = 0; word < TAG_WORDS; word++) {
-		__u64 found = zero_tags(tags->words[word] ^ pattern);
+	/* The words, by the step's upper bits, and the places whose tag is the same, by the lower three: one counter,
+	 * as there is no stack for two. */
+	for (__u32 step = 0; step < TAG_WORDS << 3; step++) {
+		__u64 number = TAG_WORD(hash + (step >> 3)), word = tags->words[number];
+		struct entry *entry;
 
-		for (int n = 0; n < TAGS_PER_WORD && found; n++, found &= found - 1) {
-			struct entry *entry;
-
-			place = set * PLACES_PER_SET + word * TAGS_PER_WORD + lowest(found);
-			entry = bpf_map_lookup_elem(&flows, &place);
-			if (entry && same_key(&entry->key, key))
-				return place;
+		if (!(step & 7))
+			found = zero_tags(word ^ EACH_TAG(tag_of(hash)));
+		asm volatile("" : "+r"(hash)); /* what comes of it is not kept on the stack */
+		if (!found) {
+			/* Here a flood ends. */
+			if (!step && !(word >> STRAYS_SHIFT))
+				return NO_PLACE;
+			step |= 7;
+			continue;
 		}
+		place = set * PLACES_PER_SET + number * TAGS_PER_WORD + lowest(found);
+		entry = bpf_map_lookup_elem(&flows, &place);
+		if (entry && same_key(&entry->key, key))
+			return place;
+		found &= found - 1;
 	}
 	place = NO_PLACE;
 	barrier();
@@ -130,6 +134,50 @@ static __always_inline bool exchange_tag(__u64 *word, __u64 before, __u32 number
 	__u64 shift = shift_of(number), after = (before & ~(TAG_MASK << shift)) | tag << shift;
 
 	return __sync_val_compare_and_swap(word, before, after) == before;
+}
+
+/* More strays than this are not counted: the word then has some for ever. */
+#define MANY_STRAYS (~0ULL >> STRAYS_SHIFT)
+/* So often nobody else changes a word in between. */
+#define ATTEMPTS 16
+
+/* Counts a stray of a word, before it can be looked for, or one less, after that. */
+static __always_inline bool count_stray(__u64 *word, bool more)
+{
+	const __u64 one = 1ULL << STRAYS_SHIFT;
+
+	for (int i = 0; i < ATTEMPTS; i++) {
+		__u64 before = *word;
+
+		if (before >> STRAYS_SHIFT == MANY_STRAYS ||
+		    __sync_val_compare_and_swap(word, before, more ? before + one : before - one) == before)
+			return true;
+	}
+	return false;
+}
+
+/* For a busy place: the flow that was there can no longer be found, and is no stray of its word. */
+__noinline int table_forget(__u32 place)
+{
+	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
+	__u32 set = place / PLACES_PER_SET;
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
+	__u64 home;
+
+	if (!entry || !tags)
+		return 0;
+	home = TAG_WORD(hash_of(&entry->key));
+	if (home != place % PLACES_PER_SET / TAGS_PER_WORD)
+		count_stray(&tags->words[home], false);
+	return 0;
+}
+
+/* Puts a tag, or FREE, in the place of BUSY: whoever made it that is alone there. */
+static __always_inline void end_busy(__u64 *word, __u32 number, __u64 tag)
+{
+	__u64 before = __sync_fetch_and_and(word, ~((BUSY ^ tag) << shift_of(number)));
+
+	asm volatile("" ::"r"(before)); /* what is fetched is ordered: what was written there is seen before the tag */
 }
 
 static __always_inline int take_free_place(struct tags *tags, __u64 hash)
@@ -185,6 +233,7 @@ static __always_inline int take_used_place(struct tags *tags, __u64 hash, __u64 
 	if ((before >> shift_of(number) & TAG_MASK) == BUSY || !entry || worth(&entry->flow, time) == ALL ||
 	    !exchange_tag(word, before, number, BUSY))
 		return NO_PLACE;
+	table_forget(place);
 	return number;
 }
 
@@ -203,17 +252,20 @@ __noinline int table_take(__u64 hash, __u64 time)
 	return place == NO_PLACE ? NO_PLACE : (int)(set * PLACES_PER_SET + place);
 }
 
-/* Gives a busy place to the flow that has been written there. */
-static __always_inline void table_give(__u32 place, __u64 hash)
+/* Gives a busy place to the flow that has been written there. False, and the place is free, when too many others are
+ * at work. */
+static __always_inline bool table_give(__u32 place, __u64 hash)
 {
 	__u32 set = place / PLACES_PER_SET, number = place % PLACES_PER_SET;
 	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
-	__u64 keep = ~((BUSY ^ tag_of(hash)) << shift_of(number)), before;
+	__u64 word = TAG_WORD(number / TAGS_PER_WORD), home = TAG_WORD(hash);
+	bool given;
 
 	if (!tags)
-		return;
-	before = __sync_fetch_and_and(&tags->words[TAG_WORD(number / TAGS_PER_WORD)], keep);
-	asm volatile("" ::"r"(before)); /* what is fetched is ordered: the flow is there before its tag */
+		return false;
+	given = word == home || count_stray(&tags->words[home], true);
+	end_busy(&tags->words[word], number, given ? tag_of(hash) : FREE);
+	return given;
 }
 
 #endif

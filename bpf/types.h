@@ -155,9 +155,12 @@ struct entry {
 };
 _Static_assert(sizeof(struct entry) == 64, "an entry is a line of the cache");
 
-/* What tells of each place of a set whether it may be the one that is looked for: another line, tags of 10 bits. */
+/* What tells of each place of a set whether it may be the one that is looked for: another line, tags of 10 bits. The
+ * hash names the word in which a flow's tag is looked for first. Where that was full the flow is a stray, in another
+ * word; how many of those a word has is in its bits above the tags. */
 #define TAG_BITS 10
 #define TAGS_PER_WORD 6
+#define STRAYS_SHIFT (TAGS_PER_WORD * TAG_BITS)
 #define TAG_WORDS 8
 #define PLACES_PER_SET (TAG_WORDS * TAGS_PER_WORD)
 struct tags {

@@ -70,6 +70,7 @@ func (s *Set) Flows(each func(*Flow) bool) error {
 func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*Flow) bool) {
 	for set := range tags {
 		for i, word := range tags[set].Words {
+			word &= 1<<(tagsPerWord*tagBits) - 1 // what is above counts strays
 			for place := set*placesPerSet + i*tagsPerWord; word != 0; place, word = place+1, word>>tagBits {
 				if tag := word & busy; tag == 0 || tag == busy {
 					continue

@@ -17,6 +17,19 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
 )
 
+// mustForget takes all flows out, after which nothing of them may be left: neither tags nor counted strays.
+func mustForget(t *testing.T, d *testdp.Datapath) {
+	t.Helper()
+	d.Sweep(t, true)
+	var set uint32
+	var tags bpf.FirewallTags
+	for it := d.Set.Map(bpf.FirewallMapFlowTags).Iterate(); it.Next(&set, &tags); {
+		if tags != (bpf.FirewallTags{}) {
+			t.Fatalf("set %d is empty, and its tags are %#x", set, tags.Words)
+		}
+	}
+}
+
 const smallTable = server + "flows: {max: 1024}"
 
 // asks sends a query of its own for each number, and tells whether there was room for the flow.
@@ -125,6 +138,7 @@ func TestThereIsRoomForTheFlowsOfThePolicy(t *testing.T) {
 				if flows := r.Flows(t); len(flows) != 1024 {
 					t.Errorf("1024 flows began, %d are there", len(flows))
 				}
+				mustForget(t, d)
 			})
 		}
 	}
@@ -163,6 +177,7 @@ func TestAFloodOfNewFlowsKeepsThoseThatWereAnswered(t *testing.T) {
 			}
 			last := 10000 + flood - 1
 			r.expect(t, w.in(answer(last)), established)
+			mustForget(t, d)
 		})
 	}
 }
@@ -205,6 +220,7 @@ func TestPlacesAreTakenOnce(t *testing.T) {
 			for number := range workers * each {
 				r.expect(t, w.in(answer(number)), established)
 			}
+			mustForget(t, d)
 		})
 	}
 }
