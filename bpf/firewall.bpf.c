@@ -139,7 +139,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 		return invalid_verdict();
 	if (class != CLASS_NONE) {
 		/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
-		port = ports[port_slot(class, packet->dst_port)];
+		port = port_entry(class, packet->dst_port);
 		if (port.rule)
 			return RULE_REASON(port.rule);
 		if (flow_admits(packet, class, input->time))
@@ -218,7 +218,7 @@ static __always_inline int egress(const struct input *input, bool routed)
 	class = class_of(packet.protocol);
 	/* Whoever answers comes in through the open port. Were this a flow, the outside could make us allocate. Routed,
 	 * it is such an answer when a container gave it and the address was translated back to ours. */
-	if (class != CLASS_NONE && ports[port_slot(class, packet.src_port)].rule &&
+	if (class != CLASS_NONE && port_entry(class, packet.src_port).rule &&
 	    (!routed || (forwarding && is_own(packet.family, packet.src))))
 		return PARSED;
 	if (!flow_track(&packet, input->time))

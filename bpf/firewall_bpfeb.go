@@ -112,6 +112,16 @@ type FirewallPort struct {
 	Set  uint16
 }
 
+type FirewallPorts struct {
+	_       structs.HostLayout
+	Entries [262144]struct {
+		_    structs.HostLayout
+		Rule uint16
+		Set  uint16
+	}
+	Listed [4096]uint64
+}
+
 type FirewallReason uint32
 
 const (

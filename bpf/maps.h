@@ -30,8 +30,12 @@ struct {
 	__type(value, struct tags);
 } flow_tags SEC(".maps");
 
-/* The open ports, in .bss: user space writes, the datapath reads without a helper call. */
-struct port ports[PORT_SLOTS];
+/* The open ports, in .bss: user space writes, the datapath reads without a helper call. A bit each tells whether there
+ * is an entry: a flood of random ports reads those alone, and 8 KiB a protocol stay in the cache. */
+struct ports {
+	struct port entries[PORT_SLOTS];
+	__u64 listed[PORT_SLOTS / 64];
+} ports;
 
 /* For each local port, the sweep in which a flow last used it; 0 is never. An inbound packet to a port that is
  * neither open nor used can have no flow, so a flood of random ports never reaches the flow tables. */

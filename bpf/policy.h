@@ -16,6 +16,16 @@
 #define DHCP_SERVER 67
 #define DHCP_CLIENT 68
 
+/* What is open at a local port. */
+static __always_inline struct port port_entry(enum port_class class, __u16 number)
+{
+	__u32 slot = port_slot(class, number);
+
+	if (!(ports.listed[slot / 64] >> slot % 64 & 1))
+		return (struct port){};
+	return ports.entries[slot];
+}
+
 /* The rule that lets `addr` use the ports of `set`, or 0. */
 static __always_inline __u32 source_rule(__u32 set, __u8 family, const __u32 *addr)
 {

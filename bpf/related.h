@@ -51,7 +51,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 
 	class = class_of(quoted.protocol);
 	if (class != CLASS_NONE && local) {
-		port = ports[port_slot(class, quoted.src_port)];
+		port = port_entry(class, quoted.src_port);
 		if (port.rule)
 			return true;
 		if (port.set && source_rule(port.set, quoted.family, quoted.dst))

@@ -3,10 +3,6 @@
 package maps
 
 import (
-	"sync/atomic"
-	"unsafe"
-
-	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -21,32 +17,16 @@ func (s *Set) AddRules(rules []Rule) error {
 			return err
 		}
 	}
-	memory, err := s.memory(portsMap)
+	ports, err := s.ports()
 	if err != nil {
 		return err
 	}
-	ports := words(memory)
 	for _, r := range rules {
 		for _, p := range r.Rule.Ports {
 			for port := int(p.First); port <= int(p.Last); port++ {
-				openPort(&ports[policy.PortIndex(p.Protocol, uint16(port))], r.ID)
+				ports.open(policy.PortIndex(p.Protocol, uint16(port)), r.ID)
 			}
 		}
 	}
 	return nil
-}
-
-// openPort gives a port to a rule, if no other has it.
-func openPort(word *uint32, rule uint16) {
-	for {
-		before := atomic.LoadUint32(word)
-		entry := *(*bpf.FirewallPort)(unsafe.Pointer(&before))
-		if entry.Rule != 0 {
-			return
-		}
-		entry.Rule = rule
-		if atomic.CompareAndSwapUint32(word, before, *(*uint32)(unsafe.Pointer(&entry))) {
-			return
-		}
-	}
 }

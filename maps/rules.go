@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
-	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -111,9 +109,11 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err := s.addSources(compiled.Sources); err != nil {
 		return err
 	}
-	if err := s.putPorts(compiled); err != nil {
+	ports, err := s.ports()
+	if err != nil {
 		return err
 	}
+	ports.put(compiled)
 	if err := s.dropSources(sources, compiled.Sources); err != nil {
 		return err
 	}
@@ -149,46 +149,4 @@ func wireRule(r Rule) (wire bpf.FirewallRule, err error) {
 		wire.Runtime = 1
 	}
 	return wire, nil
-}
-
-// The compiler holds that a policy's entry is laid out as the datapath's.
-var (
-	_ = [1]struct{}{}[unsafe.Sizeof(policy.PortEntry{})-unsafe.Sizeof(bpf.FirewallPort{})]
-	_ = [1]struct{}{}[unsafe.Offsetof(policy.PortEntry{}.Set)-unsafe.Offsetof(bpf.FirewallPort{}.Set)]
-)
-
-// putPorts writes the entries that differ, each as one word.
-func (s *Set) putPorts(c *policy.Compiled) error {
-	memory, err := s.memory(portsMap)
-	if err != nil {
-		return err
-	}
-	const some = 4096 // bytes: most of the ports are as they were, and compared in no time
-	wanted := unsafe.Slice((*byte)(unsafe.Pointer(&c.Ports)), unsafe.Sizeof(c.Ports))
-	for at := 0; at < len(wanted); at += some {
-		if bytes.Equal(memory[at:at+some], wanted[at:at+some]) {
-			continue
-		}
-		ports := words(memory[at : at+some])
-		for i, word := range words(wanted[at : at+some]) {
-			if atomic.LoadUint32(&ports[i]) != word {
-				atomic.StoreUint32(&ports[i], word)
-			}
-		}
-	}
-	return nil
-}
-
-// Ports returns what each port means to the datapath at this moment.
-func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
-	memory, err := s.memory(portsMap)
-	if err != nil {
-		return entries, err
-	}
-	for i := range entries {
-		word := atomic.LoadUint32(&words(memory)[i])
-		wire := *(*bpf.FirewallPort)(unsafe.Pointer(&word))
-		entries[i] = policy.PortEntry{Rule: wire.Rule, Set: wire.Set}
-	}
-	return entries, nil
 }

@@ -28,14 +28,17 @@ func telltale(tb testing.TB) *testdp.Datapath {
 	tb.Helper()
 	// Rules enough that there is a counter for each number: the text does not matter.
 	d := load(tb, testdp.Options{Policy: "icmp: drop", Rules: 1 + 4*telltalePorts})
-	ports := make([]bpf.FirewallPort, 4*65536)
+	var ports bpf.FirewallPorts
+	for i := range ports.Listed {
+		ports.Listed[i] = ^uint64(0)
+	}
 	for _, protocol := range policy.Protocols {
 		for port := range 65536 {
 			rule := telltaleRule(uint8(protocol), uint16(port)) - dpmaps.RuleReason(0)
-			ports[policy.PortIndex(protocol, uint16(port))].Rule = uint16(rule)
+			ports.Entries[policy.PortIndex(protocol, uint16(port))].Rule = uint16(rule)
 		}
 	}
-	if err := d.Set.Map(".bss").Put(uint32(0), ports); err != nil {
+	if err := d.Set.Map(".bss").Put(uint32(0), &ports); err != nil {
 		tb.Fatal(err)
 	}
 	return d

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/bpf"
 	dpmaps "github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -155,8 +156,20 @@ func TestRulesAddedOneByOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		wantPorts(t, d, numbered)
 	}
-	want, err := policy.Compile(numbered, nil)
+	// The last half is taken back.
+	half := len(rules) / 2
+	if err := d.Set.PutRules(rules[:half], rules, rules); err != nil {
+		t.Fatal(err)
+	}
+	wantPorts(t, d, numbered[:half])
+}
+
+// wantPorts compares the ports with what the rules are compiled to, and the bits that list them with their entries.
+func wantPorts(t *testing.T, d *testdp.Datapath, rules []policy.NumberedRule) {
+	t.Helper()
+	want, err := policy.Compile(rules, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,9 +177,17 @@ func TestRulesAddedOneByOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var raw bpf.FirewallPorts
+	if err := d.Set.Map(".bss").Lookup(uint32(0), &raw); err != nil {
+		t.Fatal(err)
+	}
 	for i := range got {
 		if got[i].Rule != want.Ports[i].Rule || (got[i].Set == 0) != (want.Ports[i].Set == 0) {
 			t.Errorf("port %d of protocol %d is %+v, want %+v", i&0xffff, i>>16, got[i], want.Ports[i])
+		}
+		listed, entry := raw.Listed[i/64]>>(i%64)&1 == 1, raw.Entries[i].Rule != 0 || raw.Entries[i].Set != 0
+		if listed != entry {
+			t.Errorf("port %d of protocol %d is listed: %v, has an entry: %v", i&0xffff, i>>16, listed, entry)
 		}
 	}
 }

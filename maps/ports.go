@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// ports is what the datapath reads of ports: an entry each, by [policy.PortIndex], and a bit each that says that there
+// is one. A bit is set after its entry is written, and cleared before it is taken away.
+type ports struct {
+	entries []uint32
+	listed  []uint64
+}
+
+// The compiler holds that a policy's entry is laid out as the datapath's.
+var (
+	_ = [1]struct{}{}[unsafe.Sizeof(policy.PortEntry{})-unsafe.Sizeof(bpf.FirewallPort{})]
+	_ = [1]struct{}{}[unsafe.Offsetof(policy.PortEntry{}.Set)-unsafe.Offsetof(bpf.FirewallPort{}.Set)]
+)
+
+func (s *Set) ports() (ports, error) {
+	memory, err := s.memory(portsMap)
+	if err != nil {
+		return ports{}, err
+	}
+	const entries = unsafe.Sizeof(bpf.FirewallPorts{}.Entries)
+	all := memory[:unsafe.Sizeof(bpf.FirewallPorts{})]
+	return ports{entries: words(all[:entries]), listed: view[uint64](all[entries:])}, nil
+}
+
+// open gives a port to a rule, if no other has it.
+func (p ports) open(slot int, rule uint16) {
+	for {
+		before := atomic.LoadUint32(&p.entries[slot])
+		entry := *(*bpf.FirewallPort)(unsafe.Pointer(&before))
+		if entry.Rule != 0 {
+			break
+		}
+		entry.Rule = rule
+		if atomic.CompareAndSwapUint32(&p.entries[slot], before, *(*uint32)(unsafe.Pointer(&entry))) {
+			break
+		}
+	}
+	atomic.OrUint64(&p.listed[slot/64], 1<<(slot%64))
+}
+
+// put writes the entries that differ, each as one word.
+func (p ports) put(c *policy.Compiled) {
+	wanted := unsafe.Slice((*uint32)(unsafe.Pointer(&c.Ports)), len(c.Ports))
+	for i := range p.listed {
+		var listed uint64
+		for bit, entry := range wanted[i*64:][:64] {
+			if entry != 0 {
+				listed |= 1 << bit
+			}
+		}
+		atomic.AndUint64(&p.listed[i], listed)
+		for slot := i * 64; slot < (i+1)*64; slot++ {
+			if atomic.LoadUint32(&p.entries[slot]) != wanted[slot] {
+				atomic.StoreUint32(&p.entries[slot], wanted[slot])
+			}
+		}
+		atomic.OrUint64(&p.listed[i], listed)
+	}
+}
+
+// Ports returns what each port means to the datapath at this moment.
+func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
+	p, err := s.ports()
+	if err != nil {
+		return entries, err
+	}
+	for slot := range entries {
+		if p.listed[slot/64]>>(slot%64)&1 == 0 {
+			continue
+		}
+		word := atomic.LoadUint32(&p.entries[slot])
+		wire := *(*bpf.FirewallPort)(unsafe.Pointer(&word))
+		entries[slot] = policy.PortEntry{Rule: wire.Rule, Set: wire.Set}
+	}
+	return entries, nil
+}
