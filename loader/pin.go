@@ -22,13 +22,13 @@ const defaultBPFFS = "/sys/fs/bpf"
 
 // pins knows where things are pinned:
 //
-//	PIN/v2/maps/      state that outlives a policy
-//	PIN/v2/policy/    maps and programs of the policy in force
-//	PIN/v2/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
-//	PIN/v2/spare/     the same of the policy before: see spare.go
-//	PIN/v2/gates/     what switches from the one policy to the other: see gates
-//	PIN/v2/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
-//	PIN/v2/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
+//	PIN/Schema/maps/      state that outlives a policy
+//	PIN/Schema/policy/    maps and programs of the policy in force
+//	PIN/Schema/next/      the same of the policy that is being applied, and in state/ the state that it goes on with
+//	PIN/Schema/spare/     the same of the policy before: see spare.go
+//	PIN/Schema/gates/     what switches from the one policy to the other: see gates
+//	PIN/Schema/links/IFACE/{xdp,xdp_generic,tcx_in,tcx_out} links
+//	PIN/Schema/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
 	base    string
 	version string // another than Schema; empty for ours

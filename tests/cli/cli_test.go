@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -64,6 +65,7 @@ type server struct {
 func (s *server) setUp(e *testscript.Env) error {
 	e.Setenv("PORTCULLIS_PIN_PATH", s.lab.PinPath)
 	e.Setenv("PIN", s.lab.PinPath)
+	e.Setenv("SCHEMA", loader.Schema)
 	e.Setenv("PORTCULLIS", s.program)
 	e.Setenv("NETNS", "/run/netns/"+s.lab.Server.Name)
 	// As if this test had not been started over ssh.

@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		steps += p.steps
 	}
 	b.progress = newProgress(o.Progress, steps)
-	defer b.progress.done()
+	defer b.progress.end()
 	for _, p := range parts {
 		if err := p.run(); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -104,14 +105,25 @@ func installed(programs ...string) func() string {
 
 // command runs a program in the room of the calling thread.
 func command(input, name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
+	cmd := detached(name, args...)
 	cmd.Stdin = strings.NewReader(input)
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true} // an interrupt is for us alone
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return "", failed(cmd, err, out)
 	}
 	return string(out), nil
+}
+
+// detached is a program that ends with us; an interrupt is for us alone.
+func detached(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+	return cmd
+}
+
+// failed is the error of a program, with what it said.
+func failed(cmd *exec.Cmd, err error, said []byte) error {
+	return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(said))
 }
 
 // none is no firewall.
