@@ -27,8 +27,8 @@ func (b *bench) otherParts() []part {
 	return []part{
 		{"program", b.options.Rounds, false, b.program},
 		{"open-port", b.options.Rounds, false, b.openPort},
-		{"stream", len(streams) * (1 + len(streamCounts)*b.streamRounds()), true, func() error { return b.throughput(streams) }},
-		{"connections", len(streams) * (1 + b.streamRounds()), true, func() error { return b.connections(streams) }},
+		{"stream", len(streams) * (1 + len(streamCounts)*b.options.Rounds), true, func() error { return b.throughput(streams) }},
+		{"connections", len(streams) * (1 + b.options.Rounds), true, func() error { return b.connections(streams) }},
 	}
 }
 

@@ -26,9 +26,6 @@ const (
 
 var streamCounts = []int{1, 8}
 
-// streamRounds keeps a run within minutes: each takes a second or more.
-func (b *bench) streamRounds() int { return min(b.options.Rounds, 9) }
-
 // streamSubjects lists who is measured: one that passes everything, in the mode that has one, and what can be meant for
 // a host that talks TCP.
 func (b *bench) streamSubjects() (out []*kind) {
@@ -68,7 +65,7 @@ func (b *bench) onStands(subjects []*kind, begin func(*stand) (end func(), err e
 		}
 		s.undo = append(s.undo, func() error { end(); return nil })
 	}
-	for round := range b.streamRounds() {
+	for round := range b.options.Rounds {
 		for n := range subjects {
 			if err := b.ctx.Err(); err != nil {
 				return err
