@@ -113,7 +113,7 @@ test: root deps-test check build ## run every check and every test (root)
 		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"
 
 test-boot: deps-boot deb ## install the package in a Debian 12 in QEMU, and see what it does there from boot to removal
-	tests/boot/run.sh
+	GO='$(GO)' tests/boot/run.sh
 
 test-vm: deps-vm build ## run tests under Debian's kernels in QEMU (KERNELS="6.1 6.12" PACKAGES="host virtio" RUN=regexp)
 	GO='$(GO)' tests/vm/run.sh

@@ -22,6 +22,7 @@ expected='drwxr-xr-x root/root /etc/portcullis/
 -rw-r--r-- root/root /usr/share/doc/portcullis/changelog.gz
 -rw-r--r-- root/root /usr/share/doc/portcullis/copyright
 -rw-r--r-- root/root /usr/share/doc/portcullis/examples/portcullis.yaml
+-rw-r--r-- root/root /usr/share/doc/portcullis/third-party-notices.gz
 -rw-r--r-- root/root /usr/share/fish/vendor_completions.d/portcullis.fish
 -rw-r--r-- root/root /usr/share/lintian/overrides/portcullis
 -rw-r--r-- root/root /usr/share/man/man8/portcullis-up.8.gz
@@ -45,6 +46,10 @@ for arch in "${!machine[@]}"; do
 	dpkg-deb -x "$package" "$tree/$arch"
 	elf=$(od -An -tx1 -j 18 -N 2 "$tree/$arch/usr/sbin/portcullis" | tr -d ' ')
 	[ "$elf" = "${machine[$arch]}" ] || die "$package: the program is not for $arch"
+	notices=$(zgrep '^==== ' "$tree/$arch/usr/share/doc/portcullis/third-party-notices.gz")
+	for module in $("${GO:-go}" version -m "$tree/$arch/usr/sbin/portcullis" | awk '$1 == "dep" { print $2 }'); do
+		grep -qxF "==== $module" <<<"$notices" || die "$package: no licence of $module"
+	done
 	conffiles=$(dpkg-deb --ctrl-tarfile "$package" | tar -t | grep conffiles || true)
 	[ -z "$conffiles" ] || die "$package: has conffiles, about which an upgrade would ask"
 	echo "ok: $package: $(wc -l <<<"$contents") files and directories, for $arch"
