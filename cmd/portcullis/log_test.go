@@ -94,10 +94,34 @@ func TestDescribeFrame(t *testing.T) {
 			t.Errorf("without Ethernet: %q, want %q", got, want)
 		}
 	}
-	tagged := build(t, ethernet(layers.EthernetTypeDot1Q), &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4},
-		ipv4(layers.IPProtocolUDP), &layers.UDP{SrcPort: 1, DstPort: 2})
-	if got, want := describeFrame(tagged, true), "udp 192.0.2.2:1 > 192.0.2.1:2"; got != want {
-		t.Errorf("tagged: %q, want %q", got, want)
+	tag := &layers.Dot1Q{VLANIdentifier: 7, Type: layers.EthernetTypeIPv4}
+	outer := &layers.Dot1Q{VLANIdentifier: 8, Type: layers.EthernetTypeDot1Q}
+	udp := &layers.UDP{SrcPort: 1, DstPort: 2}
+	options, fragment := ipv4(layers.IPProtocolUDP), ipv4(layers.IPProtocolUDP)
+	options.Options = []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}}
+	fragment.FragOffset = 3
+	hop := gopacket.Payload{byte(layers.IPProtocolIPv6Fragment), 0, 1, 4, 0, 0, 0, 0}
+	first := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 1, 1, 2, 3, 4}
+	later := gopacket.Payload{byte(layers.IPProtocolUDP), 0, 0, 8, 1, 2, 3, 4, 9, 9, 9, 9, 9, 9, 9, 9}
+	const four12, six12 = "udp 192.0.2.2:1 > 192.0.2.1:2", "udp [2001:db8::2]:1 > [2001:db8::1]:2"
+	for name, c := range map[string]struct {
+		frame []byte
+		want  string
+	}{
+		"a tag":           {build(t, ethernet(layers.EthernetTypeDot1Q), tag, ipv4(layers.IPProtocolUDP), udp), four12},
+		"two tags":        {build(t, ethernet(layers.EthernetTypeQinQ), outer, tag, ipv4(layers.IPProtocolUDP), udp), four12},
+		"options":         {build(t, four, options, udp), four12},
+		"later fragment":  {build(t, four, fragment, udp), "udp 192.0.2.2 > 192.0.2.1"},
+		"extensions":      {build(t, six, ipv6(layers.IPProtocolIPv6HopByHop), hop, first, gopacket.Payload{0, 1, 0, 2}), six12},
+		"IPv6 fragment":   {build(t, six, ipv6(layers.IPProtocolIPv6Fragment), later), "udp 2001:db8::2 > 2001:db8::1"},
+		"ICMP over IPv6":  {build(t, six, ipv6(layers.IPProtocolICMPv4), first), "icmp 2001:db8::2 > 2001:db8::1"},
+		"cut in the tags": {build(t, ethernet(layers.EthernetTypeDot1Q), tag)[:16], "unreadable (00000000000000000000000081000007)"},
+		"no name":         {build(t, four, ipv4(253)), "protocol 253 192.0.2.2 > 192.0.2.1"},
+		"ports alone":     {build(t, four, ipv4(layers.IPProtocolTCP), gopacket.Payload{0, 1, 0, 2}), "tcp 192.0.2.2:1 > 192.0.2.1:2"},
+	} {
+		if got := describeFrame(c.frame, true); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 	if got := describeFrame([]byte{1, 2}, true); got != "unreadable (0102)" {
 		t.Errorf("two bytes are %q", got)
