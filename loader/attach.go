@@ -160,6 +160,9 @@ func (a *attachment) attach(prog *ebpf.Program) error {
 		return replacePin(a.path(), func(path string) error { return pinProgram(prog, path) })
 	}
 	if err != nil {
+		if _, missing := netlink.LinkByIndex(a.index); errors.As(missing, new(netlink.LinkNotFoundError)) {
+			err = unix.ENODEV // which for XDP the kernel calls EINVAL
+		}
 		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
 	}
 	defer l.Close()
@@ -193,13 +196,21 @@ func (a *attachment) detach() error {
 	return nil
 }
 
-// checkForeign refuses an interface on which somebody else's XDP program sits.
-func checkForeign(l netlink.Link) error {
+// checkForeign refuses an interface on which somebody else's XDP program sits, once it is known that none of ours does.
+// It asks anew: what was learnt before that may be of a device that has gone since, with our own program on it.
+func checkForeign(known netlink.Link) error {
+	name := known.Attrs().Name
+	l, err := netlink.LinkByIndex(known.Attrs().Index)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return fmt.Errorf("%s: %w", name, unix.ENODEV)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	xdp := l.Attrs().Xdp
 	if xdp == nil || !xdp.Attached {
 		return nil
 	}
-	name := l.Attrs().Name
 	what := fmt.Sprintf("program %d", xdp.ProgId)
 	if prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId)); err == nil {
 		if info, err := prog.Info(); err == nil && info.Name != "" {

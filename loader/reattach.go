@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -62,9 +63,12 @@ func Attach(pinPath string, mode Mode) (*AttachReport, error) {
 				attached = append(attached, name)
 			}
 		}
-		if errors.Is(err, errNotLoaded) {
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENODEV): // it has just gone: the notice of that, or of its successor, is on its way
+		case errors.Is(err, errNotLoaded):
 			report.Slow = append(report.Slow, Interface{Name: name, Mode: t.mode})
-		} else if err != nil {
+		default:
 			errs = append(errs, err)
 		}
 	}

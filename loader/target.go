@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -279,7 +280,8 @@ func (c *change) addIngress(t *target) (err error) {
 		err = c.addTC(t)
 	default:
 		refused := c.addXDP(t, kindXDP)
-		if refused == nil {
+		if refused == nil || errors.Is(refused, unix.ENODEV) { // gone is not refused
+			err = refused
 			break
 		}
 		if err = c.addTC(t); err == nil {
@@ -299,13 +301,13 @@ func (c *change) addXDP(t *target, kind string) error {
 		prog, err := c.load(t, bpf.FirewallProgPortcullisXdp, direction)
 		if err == nil {
 			err = c.add(t.attachment(c.pins, kind), prog)
-			if err != nil { // another one takes its place
+			if err != nil && !errors.Is(err, unix.ENODEV) { // another one takes its place
 				_ = os.Remove(program(c.pins.next(), t.name(), direction))
 				_ = prog.Unpin()
 			}
 			prog.Close()
 		}
-		if err == nil || errors.Is(err, link.ErrNotSupported) {
+		if err == nil || errors.Is(err, link.ErrNotSupported) || errors.Is(err, unix.ENODEV) {
 			return err
 		}
 		if first == nil {

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -193,6 +194,62 @@ func TestAttachTakesNoProgramForAnotherLink(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// A device that goes while it is looked at must not leave its successor with another mode, nor an error: what was seen
+// on it was our own program.
+func TestAttachWhileAnInterfaceIsMadeAnew(t *testing.T) {
+	l := lab.New(t)
+	wire := []string{"link", "add", "wan0", "type", "veth", "peer", "name", "wan1"}
+	l.Server.IP(t, wire...)
+	upWith(t, l, loader.Options{Interfaces: []string{"wan0"}, Mode: loader.ModeNative, Policy: policy.Default()})
+	end, attached := make(chan struct{}), make(chan error, 1)
+	go func() {
+		attached <- l.Server.Try(func() error {
+			for {
+				report, err := loader.Attach(l.PinPath, loader.ModeNative)
+				if err == nil && (report.Warnings != nil || report.Slow != nil) {
+					err = fmt.Errorf("a device that came back as it was: %+v", report)
+				}
+				if err != nil {
+					return err
+				}
+				select {
+				case <-end:
+					return nil
+				default:
+				}
+			}
+		})
+	}()
+	const times = 150
+	l.Server.Do(t, func() error {
+		for range times {
+			old, err := netlink.LinkByName("wan0")
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkDel(old); err != nil {
+				return err
+			}
+			if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "wan0"}, PeerName: "wan1"}); err != nil {
+				return err
+			}
+			time.Sleep(10 * time.Millisecond) // in which it is mostly filtered again
+		}
+		return nil
+	})
+	close(end)
+	if err := <-attached; err != nil {
+		t.Fatal(err)
+	}
+	l.Server.Do(t, func() error {
+		_, err := loader.Attach(l.PinPath, loader.ModeNative)
+		return err
+	})
+	if i := status(t, l).Interfaces[0]; !i.Present || i.Mode != loader.ModeNative {
+		t.Errorf("in the end it is %+v", i)
+	}
 }
 
 // mustFilterTunnel makes a tunnel of the name wg0, sees to it that a closed port gets nothing from there and what the

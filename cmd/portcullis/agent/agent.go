@@ -209,7 +209,7 @@ func (a *Agent) follow() { a.files.follow(a.Config, loader.PinDirs(a.PinPath)) }
 // renew loads the programs for the host as it is now, with the policy as it is.
 func (a *Agent) renew(why string) {
 	report, err := a.firewall.Up(loader.Options{PinPath: a.PinPath, Wait: true})
-	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, unix.ENOLINK) {
+	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, unix.ENOLINK) || errors.Is(err, unix.ENODEV) {
 		return // taken down a moment ago, or an interface went away, which is a change of its own
 	}
 	a.complain(err)
