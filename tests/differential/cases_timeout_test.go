@@ -14,7 +14,7 @@ import (
 const late = 1500 * time.Millisecond
 
 // tooLate comes behind late: a flow of three seconds has ended by then, but not one that was renewed.
-const tooLate = 1800 * time.Millisecond
+const tooLate = 2200 * time.Millisecond
 
 // All the flows grow old at once, so that there is but one wait.
 var timeoutCases = []testCase{

@@ -44,6 +44,7 @@ var (
 	nodeAnswer   = &difference{row: "answer to an ICMPv6 node information query (139, 140)", netfilter: input, ours: drop}
 	cutHeader    = &difference{row: "IPv6 extension header that is longer than the packet, before ICMPv6", netfilter: input, ours: drop}
 	findRouters  = &difference{row: "multicast router discovery (ICMPv6 151, 152), on Linux 6.1", netfilter: drop, ours: input}
+	foundRouters = &difference{row: findRouters.row, netfilter: input, ours: drop} // under `invalid: accept`
 	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
 	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
 	cutOff       = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}

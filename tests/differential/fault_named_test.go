@@ -24,8 +24,9 @@ var faults = []fault{
 	{"every packet passes", &noICMP, false, always(pass)},
 	{"every packet is dropped", &noICMP, false, always(drops)},
 	{"drop and pass are exchanged", &noICMP, false, inverting("return is_drop(result & REASON_MASK) ?")},
-	{"no port is open", &noICMP, false, reading("port = ports[port_slot(class, packet->dst_port)]", 0)},
-	{"every port is open", &noICMP, false, reading("port = ports[port_slot(class, packet->dst_port)]", 1)},
+	{"no port is listed", &noICMP, false, reading("if (!(ports.listed[", 0)},
+	{"no port is open", &noICMP, false, reading("return ports.entries[slot]", 0)},
+	{"every port is open", &noICMP, false, both(reading("if (!(ports.listed[", -1), reading("return ports.entries[slot]", 1))},
 	{"nothing that goes out begins a flow", &noICMP, true, always(pass)},
 	{"flows are over as soon as they begin", &noICMP, false, reading("return time < flow->expires", 0)},
 	{"flows never end", &short, false, reading("return time < flow->expires", -1)},
@@ -74,6 +75,18 @@ func reading(text string, value int32) func(loader.Mode) mutation {
 		constant.Metadata = i.Metadata
 		*i = constant
 	})
+}
+
+func both(first, then func(loader.Mode) mutation) func(loader.Mode) mutation {
+	return func(mode loader.Mode) mutation {
+		return func(program asm.Instructions) (asm.Instructions, error) {
+			changed, err := first(mode)(program)
+			if err != nil {
+				return nil, err
+			}
+			return then(mode)(changed)
+		}
+	}
 }
 
 func changing(text, what string, which func(asm.Instruction) bool, change func(*asm.Instruction)) func(loader.Mode) mutation {
