@@ -76,7 +76,7 @@ func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
 		return entries, err
 	}
 	for slot := range entries {
-		if p.listed[slot/64]>>(slot%64)&1 == 0 {
+		if atomic.LoadUint64(&p.listed[slot/64])>>(slot%64)&1 == 0 {
 			continue
 		}
 		word := atomic.LoadUint32(&p.entries[slot])

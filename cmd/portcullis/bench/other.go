@@ -260,7 +260,8 @@ func (o *opener) open(port int) (took time.Duration, err error) {
 		return nil
 	}
 	if o.stand == nil {
-		return took, run()
+		err = run()
+		return took, err
 	}
 	err = o.stand.inside.do(run)
 	return took, err

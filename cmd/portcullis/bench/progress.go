@@ -25,9 +25,9 @@ func newProgress(to io.Writer, steps int) *progress {
 }
 
 const (
-	barWidth    = 24
-	eraseLine   = "\r\x1b[K"
-	usualColumn = 80 // of a terminal that does not say
+	barWidth     = 24
+	eraseLine    = "\r\x1b[K"
+	usualColumns = 80 // of a terminal that does not say
 )
 
 // step says what comes next.
@@ -57,7 +57,7 @@ func columns(to io.Writer) int {
 			return width
 		}
 	}
-	return usualColumn
+	return usualColumns
 }
 
 // end takes the bar away.
