@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -42,26 +43,25 @@ func (a *attachment) path() string { return a.pins.link(a.iface, a.kind) }
 
 func (a *attachment) isXDP() bool { return a.kind == kindXDP || a.kind == kindGeneric }
 
-// find returns what is attached to an interface in one direction, and nil when nothing is. A pin whose interface has
-// gone, or has come back as another one, is taken away.
+// find returns what is attached to an interface in one direction, and nil when nothing is. The pin of an interface that
+// has gone, or has come back as another one, stays until it has a successor: it tells how the interface was filtered.
 func find(p pins, iface string, index int, kinds []string) (*attachment, error) {
 	for _, kind := range kinds {
 		a := &attachment{p, iface, index, kind}
-		if _, err := os.Stat(a.path()); err != nil {
-			continue
-		}
-		alive, err := a.alive()
-		if err != nil {
-			return nil, err
-		}
-		if alive {
-			return a, nil
-		}
-		if err := os.Remove(a.path()); err != nil {
-			return nil, err
+		if pinned, alive, err := a.state(); err != nil || pinned && alive {
+			return a, err
 		}
 	}
 	return nil, nil
+}
+
+// state tells whether the attachment is pinned, and alive.
+func (a *attachment) state() (pinned, alive bool, err error) {
+	if _, err := os.Stat(a.path()); err != nil {
+		return false, false, nil
+	}
+	alive, err = a.alive()
+	return true, alive, err
 }
 
 // alive tells whether the attachment still is on the interface of this index.
@@ -157,7 +157,7 @@ func (a *attachment) attach(prog *ebpf.Program) error {
 		if err := a.replaceFilter(prog); err != nil {
 			return err
 		}
-		return replacePin(a.path(), func(path string) error { return pinProgram(prog, path) })
+		return a.pin(func(path string) error { return pinProgram(prog, path) })
 	}
 	if err != nil {
 		if _, missing := netlink.LinkByIndex(a.index); errors.As(missing, new(netlink.LinkNotFoundError)) {
@@ -166,8 +166,27 @@ func (a *attachment) attach(prog *ebpf.Program) error {
 		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
 	}
 	defer l.Close()
-	if err := l.Pin(a.path()); err != nil {
-		return fmt.Errorf("%s: pin link: %w", a.iface, err)
+	return a.pin(l.Pin)
+}
+
+// pin records the attachment in the place of what is left of those to an interface of the same name that has gone.
+func (a *attachment) pin(pin func(path string) error) error {
+	if err := replacePin(a.path(), pin); err != nil {
+		return fmt.Errorf("%s: pin %s: %w", a.iface, a.kind, err)
+	}
+	kinds := ingressKinds
+	if slices.Contains(egressKinds, a.kind) {
+		kinds = egressKinds
+	}
+	for _, kind := range kinds {
+		other := &attachment{a.pins, a.iface, a.index, kind}
+		pinned, alive, err := other.state()
+		if err == nil && pinned && !alive {
+			err = os.Remove(other.path())
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

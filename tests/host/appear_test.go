@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -249,6 +250,36 @@ func TestAttachWhileAnInterfaceIsMadeAnew(t *testing.T) {
 	})
 	if i := status(t, l).Interfaces[0]; !i.Present || i.Mode != loader.ModeNative {
 		t.Errorf("in the end it is %+v", i)
+	}
+}
+
+// An interface that could not be filtered when it came back is filtered as it was when it can.
+func TestAttachKeepsTheModeThroughAFailure(t *testing.T) {
+	l := lab.New(t)
+	wire := []string{"link", "add", "wan0", "type", "veth", "peer", "name", "wan1"}
+	l.Server.IP(t, wire...)
+	upWith(t, l, loader.Options{Interfaces: []string{"wan0"}, Mode: loader.ModeGeneric, NoTCX: true, Policy: policy.Default()})
+	before := status(t, l).Interfaces
+	attach := func() (report *loader.AttachReport, err error) {
+		l.Server.Do(t, func() error {
+			report, err = loader.Attach(l.PinPath, loader.ModeNative)
+			return nil
+		})
+		return report, err
+	}
+	l.Server.IP(t, "link", "del", "wan0")
+	l.Server.IP(t, wire...)
+	foreign(t, l.Server, "wan0")
+	if report, err := attach(); !errors.Is(err, loader.ErrForeignProgram) {
+		t.Fatalf("somebody else's program is there: %+v, %v", report, err)
+	}
+	l.Server.IP(t, "link", "del", "wan0")
+	l.Server.IP(t, wire...)
+	if report, err := attach(); err != nil || len(report.Attached) != 1 {
+		t.Fatalf("it is back: %+v, %v", report, err)
+	}
+	if after := status(t, l).Interfaces; !slices.Equal(before, after) {
+		t.Errorf("it was %+v, and came back as %+v", before, after)
 	}
 }
 
