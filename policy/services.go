@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -16,23 +15,16 @@ import (
 // ServicesFile is where the names of services come from.
 const ServicesFile = "/etc/services"
 
-// Services maps the names of services to ports, as /etc/services does.
-type Services struct {
-	byName map[string][]servicePort
-}
+// Services maps the names of services to ports, as /etc/services does. It keeps the text, as a command looks for a few
+// names at most.
+type Services struct{ text string }
 
 type servicePort struct {
 	protocol string
 	port     uint16
 }
 
-var builtinServices = sync.OnceValue(func() *Services {
-	s, err := ReadServices(strings.NewReader(builtinTable))
-	if err != nil {
-		panic(err) // a string cannot fail to be read
-	}
-	return s
-})
+var builtinServices = &Services{builtinTable}
 
 // defaultServices is read once: a policy must not change its meaning halfway
 // through because somebody edits /etc/services.
@@ -62,38 +54,45 @@ func LoadServices(path string) (*Services, error) {
 // ReadServices reads text in the format of /etc/services. Like the C library
 // it skips lines that it cannot read, and the first line with a name wins.
 func ReadServices(r io.Reader) (*Services, error) {
-	s := &Services{byName: make(map[string][]servicePort)}
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) < 2 {
-			continue
-		}
-		number, protocol, _ := strings.Cut(fields[1], "/")
-		port, err := strconv.ParseUint(number, 10, 16)
-		if err != nil || port == 0 || protocol == "" {
-			continue
-		}
-		sp := servicePort{strings.ToLower(protocol), uint16(port)}
-		s.add(fields[0], sp)
-		for _, alias := range fields[2:] {
-			s.add(alias, sp)
-		}
-	}
-	return s, lines.Err()
+	text, err := io.ReadAll(r)
+	return &Services{string(text)}, err
 }
 
-func (s *Services) add(name string, sp servicePort) {
+// readService reads one line: a port, and the names that it has.
+func readService(line string) (sp servicePort, names []string, ok bool) {
+	line, _, _ = strings.Cut(line, "#")
+	fields := strings.Fields(line)
+	if len(fields) < 2 {
+		return sp, nil, false
+	}
+	number, protocol, _ := strings.Cut(fields[1], "/")
+	port, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || port == 0 || protocol == "" {
+		return sp, nil, false
+	}
+	sp = servicePort{strings.ToLower(protocol), uint16(port)}
+	return sp, append(fields[:1], fields[2:]...), true
+}
+
+// find returns the ports of a name, one of each protocol.
+func (s *Services) find(name string) (ports []servicePort) {
 	if !validServiceName(name) {
-		return
+		return nil
 	}
-	for _, known := range s.byName[name] {
-		if known.protocol == sp.protocol {
-			return
+	for rest := s.text; ; {
+		at := strings.Index(rest, name)
+		if at < 0 {
+			return ports
 		}
+		start := strings.LastIndexByte(rest[:at], '\n') + 1
+		line, after, _ := strings.Cut(rest[start:], "\n")
+		sp, names, ok := readService(line)
+		same := func(known servicePort) bool { return known.protocol == sp.protocol }
+		if ok && slices.Contains(names, name) && !slices.ContainsFunc(ports, same) {
+			ports = append(ports, sp)
+		}
+		rest = after
 	}
-	s.byName[name] = append(s.byName[name], sp)
 }
 
 // validServiceName keeps names that the grammar of a rule, a comma list and a
@@ -117,8 +116,8 @@ func validServiceName(name string) bool {
 // written and then in lower case.
 func (s *Services) lookup(name string) (found string, ports []servicePort) {
 	for _, n := range []string{name, strings.ToLower(name)} {
-		for _, table := range []*Services{s, builtinServices()} {
-			if ports, ok := table.byName[n]; ok {
+		for _, table := range []*Services{s, builtinServices} {
+			if ports := table.find(n); ports != nil {
 				return n, ports
 			}
 		}
@@ -128,9 +127,10 @@ func (s *Services) lookup(name string) (found string, ports []servicePort) {
 
 func (s *Services) names() []string {
 	var names []string
-	for _, table := range []*Services{s, builtinServices()} {
-		for name := range table.byName {
-			names = append(names, name)
+	for _, table := range []*Services{s, builtinServices} {
+		for line := range strings.Lines(table.text) {
+			_, of, _ := readService(line)
+			names = append(names, slices.DeleteFunc(of, func(name string) bool { return !validServiceName(name) })...)
 		}
 	}
 	slices.Sort(names)
