@@ -136,32 +136,40 @@ func ReadDeadlines(root, pinPath string) (*Deadlines, error) {
 }
 
 func readRecord(dir string) (*Deadlines, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, err
-	}
-	netns, err := netnsCookie()
-	if err != nil {
-		return nil, err
-	}
-	none := &Deadlines{Boot: string(bytes.TrimSpace(boot)), Netns: netns}
 	text, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return none, nil // who may not read these keeps none of his own
+		return &Deadlines{}, nil // who may not read these keeps none of his own
 	}
 	if err != nil {
 		return nil, err
 	}
-	d := &Deadlines{}
-	if err := json.Unmarshal(text, d); err != nil {
+	var recorded, now Deadlines
+	if err := json.Unmarshal(text, &recorded); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
 	}
-	if d.Boot != none.Boot {
-		return none, nil
+	if err := now.stamp(); err != nil {
+		return nil, err
 	}
-	if _, pending := d.next(); pending && d.Netns != netns {
+	if recorded.Boot != now.Boot {
+		return &Deadlines{}, nil
+	}
+	if _, pending := recorded.next(); pending && recorded.Netns != now.Netns {
 		return nil, fmt.Errorf("%w, and something is due there: if that namespace is gone, remove %s", ErrOtherNamespace, dir)
 	}
-	d.Netns = netns
-	return d, nil
+	recorded.Netns = now.Netns
+	return &recorded, nil
+}
+
+// stamp records what the deadlines hold for, unless they tell.
+func (d *Deadlines) stamp() error {
+	if d.Boot != "" {
+		return nil
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	d.Boot = string(bytes.TrimSpace(boot))
+	d.Netns, err = netnsCookie()
+	return err
 }

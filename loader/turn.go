@@ -61,6 +61,9 @@ func openFile(dir, name string) (*os.File, error) {
 
 // Save makes the deadlines those that count.
 func (t *Turn) Save() error {
+	if err := t.stamp(); err != nil {
+		return err
+	}
 	text, err := json.MarshalIndent(&t.Deadlines, "", "  ")
 	if err != nil {
 		return err
