@@ -76,7 +76,9 @@ func (f *Filter) loadAwaited(path string, ethernet bool, name string) error {
 	if err != nil {
 		return err
 	}
-	f.set.Measure(spec)
+	if err := f.set.Measure(spec); err != nil {
+		return err
+	}
 	prog, err := (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).load(name, &maps.Constants{
 		Policy:     f.running.Policy,
 		HZ:         f.running.HZ,

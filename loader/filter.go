@@ -28,7 +28,15 @@ type Filter struct {
 
 // Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
 // none for this network namespace.
-func Open(pinPath string) (*Filter, error) {
+func Open(pinPath string) (*Filter, error) { return openLocked(pinPath, (*maps.Set).OpenAll) }
+
+// OpenToChange is Open for who has the turn: as nobody else takes the filter down, maps can be opened when they are
+// first needed, and to open a port needs few.
+func OpenToChange(pinPath string) (*Filter, error) {
+	return openLocked(pinPath, func(*maps.Set) error { return nil })
+}
+
+func openLocked(pinPath string, prepare func(*maps.Set) error) (*Filter, error) {
 	p := pins{base: pinPath}
 	if _, err := os.Stat(p.root()); errors.Is(err, fs.ErrNotExist) {
 		return nil, p.notRunning("nothing is pinned at " + pinPath)
@@ -46,10 +54,18 @@ func Open(pinPath string) (*Filter, error) {
 		return nil, err
 	}
 	defer unlock()
-	return open(p)
+	f, err := open(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(f.set); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-// open is Open under the lock.
+// open is OpenToChange under the lock.
 func open(p pins) (_ *Filter, err error) {
 	if err := p.recover(); err != nil {
 		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
@@ -298,7 +314,9 @@ func (f *Filter) Status() (*Status, error) {
 			s.Flows.Full = counters[reason]
 		}
 	}
-	s.Flows.Max = f.set.FlowCapacity()
+	if s.Flows.Max, err = f.set.FlowCapacity(); err != nil {
+		return nil, err
+	}
 	err = f.set.Flows(func(flow *maps.Flow) bool {
 		if flow.Answered {
 			s.Flows.Answered++

@@ -44,8 +44,12 @@ func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebp
 	if prog := f.reuse(pin, spec); prog != nil {
 		return prog, nil
 	}
+	all, err := f.set.All()
+	if err != nil {
+		return nil, err
+	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: f.set.Replacements(),
+		MapReplacements: all,
 		Cache:           f.cache,
 	})
 	if err != nil {

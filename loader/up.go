@@ -132,7 +132,11 @@ func (c *change) build() error {
 		}
 		// Rules keep their numbers, so there is room for the highest as long as the filter runs.
 		for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapCounters} {
-			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, oldSet.Map(name).MaxEntries())
+			m, err := oldSet.Map(name)
+			if err != nil {
+				return err
+			}
+			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, m.MaxEntries())
 		}
 	}
 	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
@@ -145,7 +149,11 @@ func (c *change) build() error {
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
 		return err
 	}
-	if have := c.set.FlowCapacity(); have != places {
+	have, err := c.set.FlowCapacity()
+	if err != nil {
+		return err
+	}
+	if have != places {
 		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
 	}
 	oldRules = append(oldRules, c.options.former...)

@@ -12,7 +12,10 @@ import (
 
 // Counters returns packets by reason, over all CPUs. Rules that never counted are left out.
 func (s *Set) Counters() (map[Reason]uint64, error) {
-	m := s.byName[bpf.FirewallMapCounters]
+	m, err := s.Map(bpf.FirewallMapCounters)
+	if err != nil {
+		return nil, err
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
@@ -42,13 +45,17 @@ func (s *Set) ResetCounter(r Reason) error {
 }
 
 func (s *Set) putCounter(r Reason, sum uint64) error {
+	m, err := s.Map(bpf.FirewallMapCounters)
+	if err != nil {
+		return err
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
 	}
 	values := make([]uint64, cpus)
 	values[0] = sum
-	if err := s.byName[bpf.FirewallMapCounters].Put(uint32(r), values); err != nil {
+	if err := m.Put(uint32(r), values); err != nil {
 		return fmt.Errorf("set counter of %s: %w", r, err)
 	}
 	return nil
@@ -59,7 +66,7 @@ func copyCounters(from, to *Set) error {
 	if err != nil {
 		return err
 	}
-	limit := Reason(to.byName[bpf.FirewallMapCounters].MaxEntries())
+	limit := Reason(to.byName[State][bpf.FirewallMapCounters].MaxEntries())
 	for reason, sum := range counters {
 		if reason < limit && sum > 0 {
 			if err := to.putCounter(reason, sum); err != nil {

@@ -29,7 +29,11 @@ type Events struct{ reader *ringbuf.Reader }
 
 // Events opens the log.
 func (s *Set) Events() (*Events, error) {
-	reader, err := ringbuf.NewReader(s.byName[bpf.FirewallMapEvents])
+	m, err := s.Map(bpf.FirewallMapEvents)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := ringbuf.NewReader(m)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}

@@ -88,7 +88,13 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 }
 
 // FlowCapacity returns how many places the flow table has.
-func (s *Set) FlowCapacity() uint32 { return s.byName[bpf.FirewallMapFlows].MaxEntries() }
+func (s *Set) FlowCapacity() (uint32, error) {
+	m, err := s.Map(bpf.FirewallMapFlows)
+	if err != nil {
+		return 0, err
+	}
+	return m.MaxEntries(), nil
+}
 
 // AfterSweep takes the marks off ports that no flow has used for two sweeps.
 func (s *Set) AfterSweep() error {

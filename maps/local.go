@@ -11,7 +11,14 @@ import (
 
 // PutLocal makes prefixes the ones that this host takes packets for: what is new is added first, then the rest goes.
 func (s *Set) PutLocal(prefixes []netip.Prefix) error {
-	m4, m6 := s.byName[bpf.FirewallMapLocal4], s.byName[bpf.FirewallMapLocal6]
+	m4, err := s.Map(bpf.FirewallMapLocal4)
+	if err != nil {
+		return err
+	}
+	m6, err := s.Map(bpf.FirewallMapLocal6)
+	if err != nil {
+		return err
+	}
 	keep4, keep6 := make(map[bpf.FirewallLocalKey4]bool), make(map[bpf.FirewallLocalKey6]bool)
 	for _, p := range prefixes {
 		var err error

@@ -13,12 +13,15 @@ import (
 // memory returns that of an array map whose values fill whole words, as the datapath reads and writes it. It stays
 // mapped until the set is closed: to map it anew costs a fault for each page that is touched.
 func (s *Set) memory(name string) ([]byte, error) {
-	s.mapping.Lock()
-	defer s.mapping.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if have := s.mapped[name]; have != nil {
 		return have, nil
 	}
-	m := s.byName[name]
+	m, err := s.find(name)
+	if err != nil {
+		return nil, err
+	}
 	memory, err := unix.Mmap(m.FD(), 0, int(m.ValueSize()*m.MaxEntries()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of %s: %w", m, err)
@@ -30,10 +33,8 @@ func (s *Set) memory(name string) ([]byte, error) {
 	return memory, nil
 }
 
-// unmap lets go of a map's memory.
+// unmap lets go of a map's memory, under the lock.
 func (s *Set) unmap(name string) {
-	s.mapping.Lock()
-	defer s.mapping.Unlock()
 	if memory := s.mapped[name]; memory != nil {
 		_ = unix.Munmap(memory) // fails for no memory that was mapped
 		delete(s.mapped, name)

@@ -78,7 +78,7 @@ func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedR
 }
 
 // Capacity returns the number that rule numbers stay below.
-func (s *Set) Capacity() uint32 { return s.byName[bpf.FirewallMapRules].MaxEntries() }
+func (s *Set) Capacity() uint32 { return s.byName[Policy][bpf.FirewallMapRules].MaxEntries() }
 
 // PutRules makes rules the rules in force instead of old. The counters of those that are not among counted begin at 0.
 // Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
@@ -119,7 +119,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	}
 	for _, o := range old {
 		if !slices.ContainsFunc(rules, func(r Rule) bool { return o.ID == r.ID }) {
-			if err := s.byName[bpf.FirewallMapRules].Put(uint32(o.ID), bpf.FirewallRule{}); err != nil {
+			if err := s.byName[Policy][bpf.FirewallMapRules].Put(uint32(o.ID), bpf.FirewallRule{}); err != nil {
 				return fmt.Errorf("remove rule %s: %w", o.Rule, err)
 			}
 		}
@@ -133,7 +133,7 @@ func (s *Set) PutRule(r Rule) error {
 	if err != nil {
 		return err
 	}
-	if err := s.byName[bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
+	if err := s.byName[Policy][bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
 		return fmt.Errorf("write rule %q: %w", r.Rule, err)
 	}
 	return nil

@@ -33,7 +33,7 @@ func (s *Set) PutRunning(r *Running) error {
 		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
 	}
 	copy(wire.Config[:], r.Config)
-	if err := s.byName[bpf.FirewallMapRunning].Put(uint32(0), wire); err != nil {
+	if err := s.byName[Policy][bpf.FirewallMapRunning].Put(uint32(0), wire); err != nil {
 		return fmt.Errorf("record the policy: %w", err)
 	}
 	return nil
@@ -54,7 +54,7 @@ func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
 // Running returns what PutRunning recorded.
 func (s *Set) Running() (*Running, error) {
 	var wire bpf.FirewallSettings
-	if err := s.byName[bpf.FirewallMapRunning].Lookup(uint32(0), &wire); err != nil {
+	if err := s.byName[Policy][bpf.FirewallMapRunning].Lookup(uint32(0), &wire); err != nil {
 		return nil, fmt.Errorf("read the policy in force: %w", err)
 	}
 	p, err := policy.Parse("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])

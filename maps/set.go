@@ -63,16 +63,21 @@ var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 
 // Set holds the maps of one datapath.
 type Set struct {
-	byName map[string]*ebpf.Map
+	byName   [2]map[string]*ebpf.Map // by Group
+	stateDir string                  // where maps of group State are pinned that are not open
 
-	mapping sync.Mutex
-	mapped  map[string][]byte // see memory
+	mu     sync.Mutex        // of the following, and of the maps of group State
+	mapped map[string][]byte // see memory
+}
+
+func newSet() *Set {
+	return &Set{byName: [2]map[string]*ebpf.Map{make(map[string]*ebpf.Map), make(map[string]*ebpf.Map)}}
 }
 
 // NewSet creates the maps that spec describes, taking those of group State from old when it is not nil. Maps of old
 // whose size no longer fits are made anew; the counters then keep their values.
 func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
-	s := &Set{byName: make(map[string]*ebpf.Map)}
+	s := newSet()
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -84,10 +89,13 @@ func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
 			return nil, fmt.Errorf("the object has no map %s", k.name)
 		}
 		if k.group == State && old != nil {
-			have := old.byName[k.name]
+			have, err := old.Map(k.name)
+			if err != nil {
+				return nil, err
+			}
 			if have.MaxEntries() == mapSpec.MaxEntries || slices.Contains(keepSize, k.name) {
 				mapSpec.MaxEntries = have.MaxEntries()
-				if s.byName[k.name], err = have.Clone(); err != nil {
+				if s.byName[State][k.name], err = have.Clone(); err != nil {
 					return nil, err
 				}
 				continue
@@ -96,7 +104,7 @@ func NewSet(spec *ebpf.CollectionSpec, old *Set) (_ *Set, err error) {
 		if strings.HasPrefix(k.name, ".") {
 			mapSpec.Flags |= unix.BPF_F_MMAPABLE // as the library does it for the sections of global variables
 		}
-		if s.byName[k.name], err = ebpf.NewMap(mapSpec); err != nil {
+		if s.byName[k.group][k.name], err = ebpf.NewMap(mapSpec); err != nil {
 			return nil, fmt.Errorf("create map %s: %w", k.name, err)
 		}
 		switch {
@@ -147,20 +155,55 @@ func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
 }
 
 // Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.
-func (s *Set) Measure(spec *ebpf.CollectionSpec) {
-	for name, m := range s.byName {
+func (s *Set) Measure(spec *ebpf.CollectionSpec) error {
+	all, err := s.All()
+	for name, m := range all {
 		spec.Maps[name].MaxEntries = m.MaxEntries()
 	}
+	return err
 }
 
-// Replacements gives the maps in the form that a program load takes.
-func (s *Set) Replacements() map[string]*ebpf.Map {
-	return s.byName
+// All returns the maps by their names in the object, in the form that a program load takes.
+func (s *Set) All() (map[string]*ebpf.Map, error) {
+	all := make(map[string]*ebpf.Map)
+	for _, k := range kinds {
+		m, err := s.Map(k.name)
+		if err != nil {
+			return nil, err
+		}
+		all[k.name] = m
+	}
+	return all, nil
+}
+
+// OpenAll opens what has not been asked for yet.
+func (s *Set) OpenAll() error {
+	_, err := s.All()
+	return err
 }
 
 // Map returns one map by its name in the object.
-func (s *Set) Map(name string) *ebpf.Map {
-	return s.byName[name]
+func (s *Set) Map(name string) (*ebpf.Map, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(name)
+}
+
+// find is Map under the lock.
+func (s *Set) find(name string) (*ebpf.Map, error) {
+	for _, k := range kinds {
+		if k.name != name {
+			continue
+		}
+		m, err := s.byName[k.group][name], error(nil)
+		if m == nil {
+			if m, err = openPinned(s.stateDir, k.pin); err == nil {
+				s.byName[k.group][name] = m
+			}
+		}
+		return m, err
+	}
+	return nil, fmt.Errorf("there is no map %s", name)
 }
 
 // Pin pins the maps of a group below dir. Pins of the same name are replaced.
@@ -171,7 +214,11 @@ func (s *Set) Pin(dir string, group Group) error {
 		}
 		// Pin into a name beside and rename: a map is never without its pin.
 		path, next := filepath.Join(dir, k.pin), filepath.Join(dir, k.pin+"_next")
-		clone, err := s.byName[k.name].Clone() // a Map remembers one pin only
+		m, err := s.Map(k.name)
+		if err != nil {
+			return err
+		}
+		clone, err := m.Clone() // a Map remembers one pin only
 		if err != nil {
 			return err
 		}
@@ -188,30 +235,42 @@ func (s *Set) Pin(dir string, group Group) error {
 	return nil
 }
 
-// OpenSet opens the pinned maps of a datapath.
+// OpenSet opens the pinned maps of a datapath, those of group State when they are first asked for.
 func OpenSet(stateDir, policyDir string) (*Set, error) {
-	s := &Set{byName: make(map[string]*ebpf.Map)}
+	s := newSet()
+	s.stateDir = stateDir
 	for _, k := range kinds {
-		dir := stateDir
-		if k.group == Policy {
-			dir = policyDir
+		if k.group != Policy {
+			continue
 		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, k.pin), nil)
+		m, err := openPinned(policyDir, k.pin)
 		if err != nil {
 			s.Close()
-			return nil, fmt.Errorf("open pinned map %s: %w", k.pin, err)
+			return nil, err
 		}
-		s.byName[k.name] = m
+		s.byName[Policy][k.name] = m
 	}
 	return s, nil
 }
 
+func openPinned(dir, pin string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pin), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", pin, err)
+	}
+	return m, nil
+}
+
 // Close closes the maps; what is pinned or used by a program stays.
 func (s *Set) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
-	for name, m := range s.byName {
-		s.unmap(name)
-		errs = append(errs, m.Close())
+	for _, group := range s.byName {
+		for name, m := range group {
+			s.unmap(name)
+			errs = append(errs, m.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -20,7 +20,7 @@ func (s *Set) sources() ([]policy.SourcePrefix, error) {
 	var out []policy.SourcePrefix
 	var rule uint32
 	var key4 bpf.FirewallSourceKey4
-	it := s.byName[bpf.FirewallMapSources4].Iterate()
+	it := s.byName[Policy][bpf.FirewallMapSources4].Iterate()
 	for it.Next(&key4, &rule) {
 		out = append(out, policy.SourcePrefix{Set: uint16(key4.Set), Prefix: prefixOf4(&key4), Rule: uint16(rule)})
 	}
@@ -28,7 +28,7 @@ func (s *Set) sources() ([]policy.SourcePrefix, error) {
 		return nil, fmt.Errorf("read sources: %w", err)
 	}
 	var key6 bpf.FirewallSourceKey6
-	it = s.byName[bpf.FirewallMapSources6].Iterate()
+	it = s.byName[Policy][bpf.FirewallMapSources6].Iterate()
 	for it.Next(&key6, &rule) {
 		out = append(out, policy.SourcePrefix{Set: uint16(key6.Set), Prefix: prefixOf6(&key6), Rule: uint16(rule)})
 	}
@@ -43,9 +43,9 @@ func (s *Set) addSources(sources []policy.SourcePrefix) error {
 	for _, p := range sources {
 		var err error
 		if p.Prefix.Addr().Is4() {
-			err = s.byName[bpf.FirewallMapSources4].Put(sourceKey4(p.Set, p.Prefix), uint32(p.Rule))
+			err = s.byName[Policy][bpf.FirewallMapSources4].Put(sourceKey4(p.Set, p.Prefix), uint32(p.Rule))
 		} else {
-			err = s.byName[bpf.FirewallMapSources6].Put(sourceKey6(p.Set, p.Prefix), uint32(p.Rule))
+			err = s.byName[Policy][bpf.FirewallMapSources6].Put(sourceKey6(p.Set, p.Prefix), uint32(p.Rule))
 		}
 		if errors.Is(err, unix.ENOSPC) {
 			return fmt.Errorf("%w: too many source prefixes", ErrNoRoom)
@@ -72,9 +72,9 @@ func (s *Set) dropSources(old, current []policy.SourcePrefix) error {
 		}
 		var err error
 		if p.Prefix.Addr().Is4() {
-			err = s.byName[bpf.FirewallMapSources4].Delete(sourceKey4(p.Set, p.Prefix))
+			err = s.byName[Policy][bpf.FirewallMapSources4].Delete(sourceKey4(p.Set, p.Prefix))
 		} else {
-			err = s.byName[bpf.FirewallMapSources6].Delete(sourceKey6(p.Set, p.Prefix))
+			err = s.byName[Policy][bpf.FirewallMapSources6].Delete(sourceKey6(p.Set, p.Prefix))
 		}
 		if err != nil {
 			return fmt.Errorf("remove source %s: %w", p.Prefix, err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
@@ -14,33 +13,39 @@ import (
 // Adopt takes the maps of group Policy that are pinned in dir in the place of new ones, where they have the same
 // size. Nobody else may use them; what they hold stays until it is written anew.
 func (s *Set) Adopt(dir string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, k := range kinds {
 		if k.group != Policy {
 			continue
 		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, k.pin), nil)
+		m, err := openPinned(dir, k.pin)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("open pinned map %s: %w", k.pin, err)
+			return err
 		}
-		fresh := s.byName[k.name]
+		fresh := s.byName[Policy][k.name]
 		if m.MaxEntries() != fresh.MaxEntries() || m.ValueSize() != fresh.ValueSize() {
 			m.Close()
 			continue
 		}
 		s.unmap(k.name)
 		fresh.Close()
-		s.byName[k.name] = m
+		s.byName[Policy][k.name] = m
 	}
 	return nil
 }
 
 // IDs returns the kernel's ids of the maps.
 func (s *Set) IDs() (map[ebpf.MapID]bool, error) {
+	all, err := s.All()
+	if err != nil {
+		return nil, err
+	}
 	ids := make(map[ebpf.MapID]bool)
-	for name, m := range s.byName {
+	for name, m := range all {
 		info, err := m.Info()
 		if err != nil {
 			return nil, fmt.Errorf("map %s: %w", name, err)

@@ -16,6 +16,7 @@ type firewall interface {
 	Up(loader.Options) (*loader.UpReport, error)
 	Down(pinPath string, interfaces []string) (*loader.DownReport, error)
 	Open(pinPath string) (filter, error)
+	OpenToChange(pinPath string) (filter, error)
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
 	ConnectionsAt(ports []uint16) ([]loader.Connection, error)
@@ -87,6 +88,14 @@ func (kernel) Open(pinPath string) (filter, error) {
 	return f, nil
 }
 
+func (kernel) OpenToChange(pinPath string) (filter, error) {
+	f, err := loader.OpenToChange(pinPath)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // connect finds the running filter.
 func (a *app) connect() (filter, error) {
 	if err := a.privileged(); err != nil {
@@ -95,9 +104,12 @@ func (a *app) connect() (filter, error) {
 	return a.firewall.Open(a.pinPath)
 }
 
-// connectToChange is connect for commands that can do nothing without a filter.
+// connectToChange is connect for commands that have the turn, and can do nothing without a filter.
 func (a *app) connectToChange() (filter, error) {
-	f, err := a.connect()
+	if err := a.privileged(); err != nil {
+		return nil, err
+	}
+	f, err := a.firewall.OpenToChange(a.pinPath)
 	if isNotRunning(err) {
 		err = fmt.Errorf("%w: nothing was changed; run \"portcullis up\" first", err)
 	}

@@ -89,6 +89,8 @@ func (f *fake) Down(_ string, interfaces []string) (*loader.DownReport, error) {
 	return report, nil
 }
 
+func (f *fake) OpenToChange(pinPath string) (filter, error) { return f.Open(pinPath) }
+
 func (f *fake) Open(string) (filter, error) {
 	if f.running == nil {
 		return nil, fmt.Errorf("%w (nothing is pinned)", loader.ErrNotRunning)

@@ -23,7 +23,7 @@ func mustForget(t *testing.T, d *testdp.Datapath) {
 	d.Sweep(t, true)
 	var set uint32
 	var tags bpf.FirewallTags
-	for it := d.Set.Map(bpf.FirewallMapFlowTags).Iterate(); it.Next(&set, &tags); {
+	for it := d.Map(t, bpf.FirewallMapFlowTags).Iterate(); it.Next(&set, &tags); {
 		if tags != (bpf.FirewallTags{}) {
 			t.Fatalf("set %d is empty, and its tags are %#x", set, tags.Words)
 		}
@@ -54,12 +54,13 @@ func answer(number int) frame.UDP {
 // fill answers queries, from number 0 on, until no place is free. It returns those that have one.
 func fill(t *testing.T, r *trial, w world) (numbers []int) {
 	t.Helper()
-	for number := 0; len(numbers) < int(r.Set.FlowCapacity()); number++ {
+	places := int(r.Map(t, bpf.FirewallMapFlows).MaxEntries())
+	for number := 0; len(numbers) < places; number++ {
 		if asks(t, r, w, number) {
 			r.expect(t, w.in(answer(number)), established)
 			numbers = append(numbers, number)
 		}
-		if number > 100*int(r.Set.FlowCapacity()) {
+		if number > 100*places {
 			t.Fatalf("%d queries have filled %d places", number, len(numbers))
 		}
 	}
@@ -275,7 +276,7 @@ func TestMarksOfUsedPorts(t *testing.T) {
 	marks := func() (n int) {
 		t.Helper()
 		var used [4 * 65536]uint8
-		if err := d.Set.Map(".data.used").Lookup(uint32(0), &used); err != nil {
+		if err := d.Map(t, ".data.used").Lookup(uint32(0), &used); err != nil {
 			t.Fatal(err)
 		}
 		for _, mark := range used {

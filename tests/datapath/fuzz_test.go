@@ -38,7 +38,7 @@ func telltale(tb testing.TB) *testdp.Datapath {
 			ports.Entries[policy.PortIndex(protocol, uint16(port))].Rule = uint16(rule)
 		}
 	}
-	if err := d.Set.Map(".bss").Put(uint32(0), &ports); err != nil {
+	if err := d.Map(tb, ".bss").Put(uint32(0), &ports); err != nil {
 		tb.Fatal(err)
 	}
 	return d

@@ -178,7 +178,7 @@ func wantPorts(t *testing.T, d *testdp.Datapath, rules []policy.NumberedRule) {
 		t.Fatal(err)
 	}
 	var raw bpf.FirewallPorts
-	if err := d.Set.Map(".bss").Lookup(uint32(0), &raw); err != nil {
+	if err := d.Map(t, ".bss").Lookup(uint32(0), &raw); err != nil {
 		t.Fatal(err)
 	}
 	for i := range got {

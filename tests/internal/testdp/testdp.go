@@ -69,7 +69,11 @@ func Open(o Options) (_ *Datapath, err error) {
 	if err := set.PutRules(rules, nil, nil); err != nil {
 		return nil, err
 	}
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: set.Replacements()})
+	all, err := set.All()
+	if err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: all})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +131,8 @@ func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
 	d.Sweep(tb, true)
 	for _, name := range []string{".data.used", ".data.syn_sent"} {
-		if err := d.Set.Map(name).Put(uint32(0), make([]byte, d.Set.Map(name).ValueSize())); err != nil {
+		m := d.Map(tb, name)
+		if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -135,11 +140,21 @@ func (d *Datapath) Forget(tb testing.TB) {
 	d.Counted(tb)
 }
 
+// Map returns one of the maps by its name in the object.
+func (d *Datapath) Map(tb testing.TB, name string) *ebpf.Map {
+	tb.Helper()
+	m, err := d.Set.Map(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m
+}
+
 // Advance moves the clock.
 func (d *Datapath) Advance(tb testing.TB, by time.Duration) {
 	tb.Helper()
 	var state bpf.FirewallState
-	if err := d.Set.Map(".data.state").Lookup(uint32(0), &state); err != nil {
+	if err := d.Map(tb, ".data.state").Lookup(uint32(0), &state); err != nil {
 		tb.Fatal(err)
 	}
 	state.ClockOffset += uint64(maps.Jiffies(by, HZ))
@@ -148,7 +163,7 @@ func (d *Datapath) Advance(tb testing.TB, by time.Duration) {
 
 func (d *Datapath) putState(tb testing.TB, state *bpf.FirewallState) {
 	tb.Helper()
-	if err := d.Set.Map(".data.state").Put(uint32(0), state); err != nil {
+	if err := d.Map(tb, ".data.state").Put(uint32(0), state); err != nil {
 		tb.Fatal(err)
 	}
 }
