@@ -70,8 +70,19 @@ func upWith(t testing.TB, l *lab.Lab, o loader.Options) (report *loader.UpReport
 // with opens the running filter.
 func with(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 	t.Helper()
+	withOpened(t, l, loader.Open, work)
+}
+
+// change is with, as commands do it that change the filter.
+func change(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
+	t.Helper()
+	withOpened(t, l, loader.OpenToChange, work)
+}
+
+func withOpened(t testing.TB, l *lab.Lab, open func(pinPath string) (*loader.Filter, error), work func(f *loader.Filter) error) {
+	t.Helper()
 	l.Server.Do(t, func() error {
-		f, err := loader.Open(l.PinPath)
+		f, err := open(l.PinPath)
 		if err != nil {
 			return err
 		}
@@ -82,7 +93,7 @@ func with(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 
 func openRule(t testing.TB, l *lab.Lab, text string) {
 	t.Helper()
-	with(t, l, func(f *loader.Filter) error {
+	change(t, l, func(f *loader.Filter) error {
 		_, err := f.OpenRules(rules(t, text), false)
 		return err
 	})
@@ -90,7 +101,7 @@ func openRule(t testing.TB, l *lab.Lab, text string) {
 
 func closeRule(t testing.TB, l *lab.Lab, text string, kill bool) (report *loader.CloseReport) {
 	t.Helper()
-	with(t, l, func(f *loader.Filter) (err error) {
+	change(t, l, func(f *loader.Filter) (err error) {
 		report, err = f.CloseRules(rules(t, text), kill)
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -16,7 +17,7 @@ func TestAChangeThatWaitedIsMadeToWhatIsInForce(t *testing.T) {
 	l.Server.Echo(t, 7)
 	l.Server.Echo(t, 9)
 	up(t, l, loader.ModeNative, policyOf(t, "9/tcp"))
-	with(t, l, func(f *loader.Filter) error {
+	change(t, l, func(f *loader.Filter) error {
 		up(t, l, loader.ModeNative, policyOf(t, "10/tcp"))
 		_, err := f.OpenRules(rules(t, "7/tcp"), false)
 		return err
@@ -36,4 +37,17 @@ func TestReplaceNeedsARunningFilter(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	mustHaveNothing(t, l, "eth0")
+}
+
+// Who reads has no turn, and is not to meet a filter half of which is gone.
+func TestWhatIsReadIsOfOneFilter(t *testing.T) {
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policy.Default())
+	with(t, l, func(f *loader.Filter) error {
+		if _, err := loader.Down(l.PinPath, nil); err != nil {
+			return err
+		}
+		_, err := f.Counters()
+		return err
+	})
 }
