@@ -129,10 +129,7 @@ func (c *candidate) hook(outbound bool) *hook {
 // examine plays until there is a disagreement that is not documented, and describes it; "" is none.
 func (c *candidate) examine() (string, error) {
 	for _, q := range c.questions {
-		if err := c.side.flush(); err != nil {
-			return "", err
-		}
-		verdicts, err := c.side.play(q.steps)
+		verdicts, err := c.side.decide(q.steps)
 		if errors.Is(err, errBarrier) {
 			return q.name + "\n  ARP is not let in", nil
 		}

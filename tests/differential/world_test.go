@@ -193,9 +193,7 @@ func together(t testing.TB, sides []*side, steps []step) [][]verdict {
 	var wait sync.WaitGroup
 	for i, s := range sides {
 		wait.Go(func() {
-			if errs[i] = s.flush(); errs[i] == nil {
-				results[i], errs[i] = s.play(steps)
-			}
+			results[i], errs[i] = s.decide(steps)
 		})
 	}
 	wait.Wait()
