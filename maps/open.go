@@ -17,15 +17,17 @@ func (s *Set) AddRules(rules []Rule) error {
 			return err
 		}
 	}
-	ports, err := s.ports()
-	if err != nil {
-		return err
-	}
 	for _, r := range rules {
 		for _, p := range r.Rule.Ports {
-			for port := int(p.First); port <= int(p.Last); port++ {
-				ports.open(policy.PortIndex(p.Protocol, uint16(port)), r.ID)
+			first, last := policy.PortIndex(p.Protocol, p.First), policy.PortIndex(p.Protocol, p.Last)
+			ports, release, err := s.portsBetween(first, last)
+			if err != nil {
+				return err
 			}
+			for slot := first; slot <= last; slot++ {
+				ports.open(slot, r.ID)
+			}
+			release()
 		}
 	}
 	return nil

@@ -15,7 +15,10 @@ import (
 type ports struct {
 	entries []uint32
 	listed  []uint64
+	first   int // slot of the first entry; the first bits are those of its word
 }
+
+const entriesSize = unsafe.Sizeof(bpf.FirewallPorts{}.Entries)
 
 // The compiler holds that a policy's entry is laid out as the datapath's.
 var (
@@ -28,25 +31,41 @@ func (s *Set) ports() (ports, error) {
 	if err != nil {
 		return ports{}, err
 	}
-	const entries = unsafe.Sizeof(bpf.FirewallPorts{}.Entries)
 	all := memory[:unsafe.Sizeof(bpf.FirewallPorts{})]
-	return ports{entries: words(all[:entries]), listed: view[uint64](all[entries:])}, nil
+	return ports{entries: words(all[:entriesSize]), listed: view[uint64](all[entriesSize:])}, nil
+}
+
+// portsBetween is ports for slots first to last alone.
+func (s *Set) portsBetween(first, last int) (p ports, release func(), err error) {
+	const entry, word = unsafe.Sizeof(p.entries[0]), unsafe.Sizeof(p.listed[0])
+	entries, releaseEntries, err := s.window(portsMap, uintptr(first)*entry, uintptr(last+1)*entry)
+	if err != nil {
+		return p, nil, err
+	}
+	listed, releaseListed, err := s.window(portsMap, entriesSize+uintptr(first/64)*word, entriesSize+uintptr(last/64+1)*word)
+	if err != nil {
+		releaseEntries()
+		return p, nil, err
+	}
+	release = func() { releaseEntries(); releaseListed() }
+	return ports{words(entries), view[uint64](listed), first}, release, nil
 }
 
 // open gives a port to a rule, if no other has it.
 func (p ports) open(slot int, rule uint16) {
+	word := &p.entries[slot-p.first]
 	for {
-		before := atomic.LoadUint32(&p.entries[slot])
+		before := atomic.LoadUint32(word)
 		entry := *(*bpf.FirewallPort)(unsafe.Pointer(&before))
 		if entry.Rule != 0 {
 			break
 		}
 		entry.Rule = rule
-		if atomic.CompareAndSwapUint32(&p.entries[slot], before, *(*uint32)(unsafe.Pointer(&entry))) {
+		if atomic.CompareAndSwapUint32(word, before, *(*uint32)(unsafe.Pointer(&entry))) {
 			break
 		}
 	}
-	atomic.OrUint64(&p.listed[slot/64], 1<<(slot%64))
+	atomic.OrUint64(&p.listed[slot/64-p.first/64], 1<<(slot%64))
 }
 
 // put writes the entries that differ, each as one word.

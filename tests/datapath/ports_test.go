@@ -156,29 +156,62 @@ func TestRulesAddedOneByOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantPorts(t, d, numbered)
+		wantPorts(t, d.Set, numbered)
 	}
 	// The last half is taken back.
 	half := len(rules) / 2
 	if err := d.Set.PutRules(rules[:half], rules, rules); err != nil {
 		t.Fatal(err)
 	}
-	wantPorts(t, d, numbered[:half])
+	wantPorts(t, d.Set, numbered[:half])
+}
+
+// A command that opens ports maps the pages of these alone: here those at the ends of words, of pages and of all.
+func TestRulesAddedToMapsThatAreNotMapped(t *testing.T) {
+	lab.RequireRoot(t)
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dpmaps.ResizeFlows(spec, 1)
+	for _, text := range []string{
+		"1/tcp", "63-64/tcp", "64/udp", "1023-1024/tcp", "1024/udp", "32767-32768/tcp", "32768/sctp", "30000-33000/udp",
+		"65535/tcp", "1-65535/udp", "1/udplite", "65535/udplite",
+	} {
+		r, err := policy.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbered := policy.NumberedRule{ID: 7, Rule: r}
+		set, err := dpmaps.NewSet(spec.Copy(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := set.AddRules([]dpmaps.Rule{{NumberedRule: numbered}}); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		wantPorts(t, set, []policy.NumberedRule{numbered})
+		set.Close()
+	}
 }
 
 // wantPorts compares the ports with what the rules are compiled to, and the bits that list them with their entries.
-func wantPorts(t *testing.T, d *testdp.Datapath, rules []policy.NumberedRule) {
+func wantPorts(t *testing.T, set *dpmaps.Set, rules []policy.NumberedRule) {
 	t.Helper()
 	want, err := policy.Compile(rules, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := d.Set.Ports()
+	got, err := set.Ports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := set.Map(".bss")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var raw bpf.FirewallPorts
-	if err := d.Map(t, ".bss").Lookup(uint32(0), &raw); err != nil {
+	if err := m.Lookup(uint32(0), &raw); err != nil {
 		t.Fatal(err)
 	}
 	for i := range got {
