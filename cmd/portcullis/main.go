@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// To look for the limits of a container is a part of each command's start, and none of them works for long.
-//go:debug containermaxprocs=0
+// A command is over before the limits of its container change.
 //go:debug updatemaxprocs=0
 
 // Command portcullis is the command line of the firewall.
