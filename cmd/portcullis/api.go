@@ -80,16 +80,13 @@ func (kernel) Revert(turn *loader.Turn) error        { return turn.Revert() }
 func (kernel) FindSession() (*loader.Session, error) { return loader.FindSession() }
 func (kernel) OnPseudoTerminal() bool                { return loader.OnPseudoTerminal() }
 
-func (kernel) Open(pinPath string) (filter, error) {
-	f, err := loader.Open(pinPath)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
+func (kernel) Open(pinPath string) (filter, error) { return opened(loader.Open(pinPath)) }
+func (kernel) OpenToChange(pinPath string) (filter, error) {
+	return opened(loader.OpenToChange(pinPath))
 }
 
-func (kernel) OpenToChange(pinPath string) (filter, error) {
-	f, err := loader.OpenToChange(pinPath)
+// opened keeps the filter nil that comes with an error.
+func opened(f *loader.Filter, err error) (filter, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,45 +126,6 @@ func knock(port int) error {
 		c.Close()
 	}
 	return err
-}
-
-// twoCPUs tells where the two sides are to run: where the scheduler leaves them is a matter of luck, and of a third of the
-// rate.
-func twoCPUs() (outside, inside int, ok bool) {
-	var set unix.CPUSet
-	if unix.SchedGetaffinity(os.Getpid(), &set) != nil {
-		return 0, 0, false
-	}
-	var cpus []int
-	for cpu := range 8 * int(unsafe.Sizeof(set)) {
-		if set.IsSet(cpu) {
-			cpus = append(cpus, cpu)
-		}
-	}
-	if len(cpus) < 2 {
-		return 0, 0, false
-	}
-	return cpus[0], cpus[1], true
-}
-
-// onCPU runs work on the CPU of one side.
-func onCPU(isInside bool, work func() error) error {
-	cpu, inside, ok := twoCPUs()
-	if !ok {
-		return work()
-	}
-	if isInside {
-		cpu = inside
-	}
-	var before, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &before); err != nil {
-		return err
-	}
-	one.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return err
-	}
-	return errors.Join(work(), unix.SchedSetaffinity(0, &before))
 }
 
 // shortStream is what a run sends that is meant to take less than the second that is iperf3's shortest.
