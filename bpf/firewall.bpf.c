@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "config.h"
+#include "count.h"
 #include "device.h"
 #include "event.h"
 #include "flow.h"
@@ -29,14 +30,6 @@ struct input {
 	__u32 ifindex;
 	__u64 time;
 };
-
-static __always_inline void count(__u32 reason)
-{
-	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
-
-	if (counter)
-		*counter += 1;
-}
 
 /* Under `log` an invalid packet is told of, and the rest of the policy decides. */
 static __always_inline bool invalid_decides(const struct packet *packet)
@@ -343,6 +336,7 @@ int portcullis_out(struct __sk_buff *skb)
 volatile const enum reason reason_names = 0;
 volatile const enum flow_state flow_state_names = 0;
 volatile const enum policy policy_names = 0;
+volatile const enum mark mark_names = 0;
 struct event *volatile const event_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type FirewallAccount struct {
+	_        structs.HostLayout
+	Flows    int64
+	MaxFlows uint32
+	NextSet  uint32
+}
+
 type FirewallEntry struct {
 	_    structs.HostLayout
 	Key  FirewallFlowKey
@@ -38,14 +45,14 @@ type FirewallEventBudget struct {
 }
 
 type FirewallFlow struct {
-	_        structs.HostLayout
-	Expires  uint64
-	Created  uint64
-	Ack      uint32
-	State    uint8
-	Ending   uint8
-	Answered uint8
-	Pad      uint8
+	_       structs.HostLayout
+	Expires uint64
+	Created uint32
+	Ack     uint32
+	End     uint32
+	Marks   uint16
+	State   uint8
+	Pad     uint8
 }
 
 type FirewallFlowKey struct {
@@ -62,27 +69,28 @@ type FirewallFlowKey struct {
 type FirewallFlowState uint32
 
 const (
-	FirewallFlowStateFLOW_NONE             FirewallFlowState = 0
-	FirewallFlowStateFLOW_TCP_SYN_SENT     FirewallFlowState = 1
-	FirewallFlowStateFLOW_TCP_SYN_RECV     FirewallFlowState = 2
-	FirewallFlowStateFLOW_TCP_ESTABLISHED  FirewallFlowState = 3
-	FirewallFlowStateFLOW_TCP_FIN_WAIT     FirewallFlowState = 4
-	FirewallFlowStateFLOW_TCP_CLOSE_WAIT   FirewallFlowState = 5
-	FirewallFlowStateFLOW_TCP_LAST_ACK     FirewallFlowState = 6
-	FirewallFlowStateFLOW_TCP_TIME_WAIT    FirewallFlowState = 7
-	FirewallFlowStateFLOW_TCP_CLOSE        FirewallFlowState = 8
-	FirewallFlowStateFLOW_TCP_LOOSE        FirewallFlowState = 9
-	FirewallFlowStateFLOW_UDP              FirewallFlowState = 10
-	FirewallFlowStateFLOW_UDP_STREAM       FirewallFlowState = 11
-	FirewallFlowStateFLOW_ICMP             FirewallFlowState = 12
-	FirewallFlowStateFLOW_GRE              FirewallFlowState = 13
-	FirewallFlowStateFLOW_GRE_STREAM       FirewallFlowState = 14
-	FirewallFlowStateFLOW_SCTP_NEW         FirewallFlowState = 15
-	FirewallFlowStateFLOW_SCTP_ESTABLISHED FirewallFlowState = 16
-	FirewallFlowStateFLOW_SCTP_CLOSED      FirewallFlowState = 17
-	FirewallFlowStateFLOW_OTHER            FirewallFlowState = 18
-	FirewallFlowStateFLOW_STATES           FirewallFlowState = 19
-	FirewallFlowStateFLOW_KILLED           FirewallFlowState = 19
+	FirewallFlowStateFLOW_NONE               FirewallFlowState = 0
+	FirewallFlowStateFLOW_TCP_SYN_SENT       FirewallFlowState = 1
+	FirewallFlowStateFLOW_TCP_SYN_RECV       FirewallFlowState = 2
+	FirewallFlowStateFLOW_TCP_ESTABLISHED    FirewallFlowState = 3
+	FirewallFlowStateFLOW_TCP_FIN_WAIT       FirewallFlowState = 4
+	FirewallFlowStateFLOW_TCP_CLOSE_WAIT     FirewallFlowState = 5
+	FirewallFlowStateFLOW_TCP_LAST_ACK       FirewallFlowState = 6
+	FirewallFlowStateFLOW_TCP_TIME_WAIT      FirewallFlowState = 7
+	FirewallFlowStateFLOW_TCP_CLOSE          FirewallFlowState = 8
+	FirewallFlowStateFLOW_TCP_LOOSE          FirewallFlowState = 9
+	FirewallFlowStateFLOW_UDP                FirewallFlowState = 10
+	FirewallFlowStateFLOW_UDP_STREAM         FirewallFlowState = 11
+	FirewallFlowStateFLOW_ICMP               FirewallFlowState = 12
+	FirewallFlowStateFLOW_GRE                FirewallFlowState = 13
+	FirewallFlowStateFLOW_GRE_STREAM         FirewallFlowState = 14
+	FirewallFlowStateFLOW_SCTP_NEW           FirewallFlowState = 15
+	FirewallFlowStateFLOW_SCTP_ESTABLISHED   FirewallFlowState = 16
+	FirewallFlowStateFLOW_SCTP_CLOSED        FirewallFlowState = 17
+	FirewallFlowStateFLOW_OTHER              FirewallFlowState = 18
+	FirewallFlowStateFLOW_TCP_UNACKNOWLEDGED FirewallFlowState = 19
+	FirewallFlowStateFLOW_STATES             FirewallFlowState = 20
+	FirewallFlowStateFLOW_KILLED             FirewallFlowState = 20
 )
 
 type FirewallLocalKey4 struct {
@@ -96,6 +104,21 @@ type FirewallLocalKey6 struct {
 	PrefixLen uint32
 	Addr      [4]uint32
 }
+
+type FirewallMark uint32
+
+const (
+	FirewallMarkANSWERED   FirewallMark = 1
+	FirewallMarkASSURED    FirewallMark = 2
+	FirewallMarkFIN_OURS   FirewallMark = 4
+	FirewallMarkFIN_THEIRS FirewallMark = 8
+	FirewallMarkRST_OURS   FirewallMark = 16
+	FirewallMarkRST_THEIRS FirewallMark = 32
+	FirewallMarkSYN_THEIRS FirewallMark = 64
+	FirewallMarkSYN_AGAIN  FirewallMark = 128
+	FirewallMarkUNACKED    FirewallMark = 256
+	FirewallMarkNUMBERED   FirewallMark = 512
+)
 
 type FirewallPolicy uint32
 
@@ -149,12 +172,13 @@ const (
 	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 21
 	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 22
 	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 23
-	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 24
-	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 25
-	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 26
-	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 27
-	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 28
-	FirewallReasonREASON_COUNT            FirewallReason = 29
+	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 24
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 25
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 26
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 27
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 28
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 29
+	FirewallReasonREASON_COUNT            FirewallReason = 30
 )
 
 type FirewallRule struct {
@@ -239,6 +263,7 @@ const (
 	FirewallProgPortcullisOut   = "portcullis_out"
 	FirewallProgPortcullisSweep = "portcullis_sweep"
 	FirewallProgPortcullisXdp   = "portcullis_xdp"
+	FirewallVarAccount          = "account"
 	FirewallVarEthernet         = "ethernet"
 	FirewallVarEventType        = "event_type"
 	FirewallVarFlowSets         = "flow_sets"
@@ -251,6 +276,7 @@ const (
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
 	FirewallVarLongestSynSent   = "longest_syn_sent"
+	FirewallVarMarkNames        = "mark_names"
 	FirewallVarMultiBuffer      = "multi_buffer"
 	FirewallVarOwnMac           = "own_mac"
 	FirewallVarPolicyNames      = "policy_names"
@@ -334,6 +360,7 @@ type FirewallMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
+	Account        *ebpf.VariableSpec `ebpf:"account"`
 	Ethernet       *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType      *ebpf.VariableSpec `ebpf:"event_type"`
 	FlowSets       *ebpf.VariableSpec `ebpf:"flow_sets"`
@@ -346,6 +373,7 @@ type FirewallVariableSpecs struct {
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
 	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	MarkNames      *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
 	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
@@ -411,6 +439,7 @@ func (m *FirewallMaps) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
+	Account        *ebpf.Variable `ebpf:"account"`
 	Ethernet       *ebpf.Variable `ebpf:"ethernet"`
 	EventType      *ebpf.Variable `ebpf:"event_type"`
 	FlowSets       *ebpf.Variable `ebpf:"flow_sets"`
@@ -423,6 +452,7 @@ type FirewallVariables struct {
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
 	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
+	MarkNames      *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.Variable `ebpf:"own_mac"`
 	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Flows: finding, beginning and keeping them. What a packet makes of one is in state.h, where it stands in table.h.
+/* Flows: finding, beginning and keeping them. What a packet makes of one is in state.h, where it stands in table.h, and
+ * which one gives way in room.h.
  *
- * Entries change through the looked-up pointer without a lock. Two CPUs may overwrite each other's state, and a place
- * that is taken meanwhile may have become another flow's: at worst a flow lives for one timeout too many, or falls back
- * one state until its next packet. */
+ * Keys, and flows that begin, are written by whoever has the place alone (table.h). A flow that lives changes through
+ * the looked-up pointer without a lock. Two CPUs may overwrite each other's state: then a flow falls back one state, or
+ * lacks a mark, until its next packet. And a place that gives way between the look and the write has become another
+ * flow's, which then lives for one timeout of the wrong state: too long, or till its next packet from this host, as a
+ * flow of this host's own making in either case. */
 #ifndef PORTCULLIS_FLOW_H
 #define PORTCULLIS_FLOW_H
 
@@ -12,6 +15,7 @@
 #include "config.h"
 #include "maps.h"
 #include "parse.h"
+#include "room.h"
 #include "state.h"
 #include "table.h"
 #include "types.h"
@@ -57,10 +61,9 @@ static __always_inline struct flow_key key_of(const struct packet *packet, enum 
 	return key;
 }
 
-/* The flow of a key, alive or not. */
-static __always_inline struct flow *flow_find(const struct flow_key *key, __u64 hash)
+/* The flow of a place that table_find or room_take has returned. */
+static __always_inline struct flow *flow_at(__u32 place)
 {
-	__u32 place = table_find(key, hash);
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
 
 	return entry ? &entry->flow : NULL;
@@ -69,14 +72,25 @@ static __always_inline struct flow *flow_find(const struct flow_key *key, __u64 
 /* Enters a flow that is not in the table. False when there is no room. */
 static __always_inline bool flow_begin(const struct flow_key *key, __u64 hash, const struct flow *flow, __u64 time)
 {
-	__u32 place = table_take(hash, time);
+	__u32 place = room_take(hash, time);
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
 
 	if (!entry)
 		return false;
 	entry->key = *key;
 	entry->flow = *flow;
-	return table_give(place, hash);
+	return table_give(place, key, hash, false);
+}
+
+/* Begins a flow anew in the place where it was found. False when that is no longer its place. */
+static __always_inline bool flow_restart(__u32 place, const struct flow_key *key, __u64 hash, const struct flow *flow)
+{
+	struct flow *have = flow_at(place);
+
+	if (!have || !table_claim(place, key, hash))
+		return false;
+	*have = *flow;
+	return table_give(place, key, hash, true);
 }
 
 static __always_inline __u16 stamp_of(__u64 time)
@@ -84,7 +98,8 @@ static __always_inline __u16 stamp_of(__u64 time)
 	return time >> STAMP_SHIFT;
 }
 
-/* Where a local port has its stamp. A port out of a register that was spilled has no bounds on Linux 6.1 and 6.12. */
+/* Where a local port has its stamp. CPUs that write one at the same time write the same time, or one that is a unit
+ * older, for which longest_syn_sent leaves room. A port out of a register that was spilled has no bounds on Linux 6.1 and 6.12. */
 static __always_inline __u16 *syn_stamp(__u16 port)
 {
 	return &syn_sent[BOUNDED(port, PORTS_PER_CLASS - 1)];
@@ -109,52 +124,38 @@ static __always_inline bool flow_admits(struct packet *packet, enum port_class c
 	if (!may_have_flow(packet, class, time))
 		return false;
 	key = key_of(packet, INBOUND);
-	flow = flow_find(&key, hash_of(&key));
+	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));
 	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
 		return false;
-	if (!flow->answered)
-		flow->answered = true;
+	if (!(flow->marks & ANSWERED))
+		flow->marks |= ANSWERED;
 	return true;
+}
+
+/* One that the administrator has cut: nothing revives it but a new connection. */
+static __always_inline bool stays_cut(const struct flow *flow, const struct packet *packet, __u64 time)
+{
+	return flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet);
 }
 
 /* An outbound packet: begins, moves or ends its flow. False when a new one finds no room. */
 static __always_inline bool flow_track(const struct packet *packet, __u64 time)
 {
-	enum flow_state first = flow_first_state(packet);
 	struct flow_key key = key_of(packet, OUTBOUND);
 	__u64 hash = hash_of(&key);
-	struct flow *flow = flow_find(&key, hash);
+	int place = table_find(&key, hash, NO_PLACE);
+	struct flow *flow = flow_at(place), next;
+	enum flow_state first;
 
-	if (flow && flow_alive(flow, time)) {
-		bool closed = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
-			      flow->state == FLOW_TCP_LAST_ACK;
-
-		if (!(closed && is_tcp_syn(packet))) {
-			flow_outbound(flow, packet, time);
-			return true;
-		}
-	}
-	if (first == FLOW_NONE)
+	if (flow && flow_alive(flow, time) && flow_outbound(flow, packet, time))
 		return true;
-	if (flow && flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet))
+	first = flow_first_state(packet);
+	if (first == FLOW_NONE || (flow && stays_cut(flow, packet, time)))
 		return true;
-
-	struct flow next = {
-		.expires = time + timeout_of(first),
-		.created = time,
-		.ack = packet->tcp_flags & TCP_ACK ? packet->ack : 0,
-		.state = first,
-	};
-
 	if (first == FLOW_TCP_SYN_SENT)
 		*syn_stamp(packet->src_port) = stamp_of(time);
-	if (!flow)
-		return flow_begin(&key, hash, &next, time);
-	/* One that ended by a RST, after which more has come, is to netfilter the same when it begins again. */
-	if (time < flow->expires && !flow->ending)
-		next.answered = flow->answered;
-	*flow = next;
-	return true;
+	next = flow_of(packet, first, time);
+	return (flow && flow_restart(place, &key, hash, &next)) || flow_begin(&key, hash, &next, time);
 }
 
 #endif

@@ -8,7 +8,8 @@
 #include "verdict.h"
 
 /* Default sizes; the loader sets what the policy asks for. */
-#define FLOW_SETS 10923
+#define MAX_FLOWS 262144
+#define FLOW_SETS 10923 /* places for twice as many */
 #define MAX_RULES 1024
 #define MAX_SOURCES 65536
 #define MAX_LOCAL 4096
@@ -53,6 +54,14 @@ struct state {
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
 } state SEC(".data.state") = {.sweep = 1};
+
+/* How many flows are in the table, dead ones that nobody has taken out among them, the most that it keeps, and which set
+ * a CPU that finds it full looks at next. Apart from what every packet reads. */
+struct account {
+	__s64 flows;
+	__u32 max_flows;
+	__u32 next_set;
+} account SEC(".data.account") = {.max_flows = MAX_FLOWS};
 
 /* Who may use the ports of a set. */
 struct {

@@ -124,6 +124,7 @@ static __always_inline int parse_tcp(const struct frame *frame, struct packet *p
 		packet->seq = bpf_ntohl(tcp->seq);
 		packet->ack = bpf_ntohl(tcp->ack);
 		packet->tcp_flags = tcp->flags;
+		packet->payload = header < length ? length - header : 0;
 		if (!tcp_flags_valid(tcp->flags))
 			packet->invalid = INVALID_FLAGS;
 		/* The rest of a fragmented header comes later. */

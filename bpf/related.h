@@ -61,7 +61,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 			return false;
 	}
 	key = key_of(&quoted, OUTBOUND);
-	flow = flow_find(&key, hash_of(&key));
+	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));
 	return flow && flow_alive(flow, time);
 }
 

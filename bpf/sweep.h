@@ -23,39 +23,21 @@ static __always_inline void mark_used(const struct flow_key *key)
 		used[port_slot(class, key->local_port)] = state.sweep;
 }
 
-/* A dead flow's place is first made BUSY, so that what is there stays what was looked at. A global function that
- * counts, as Linux 6.1 takes each number its caller counts to for another way to go, and gives up on them. */
+/* Buries a flow that is dead, or any when the table is flushed. A global function that counts, as Linux 6.1 takes each
+ * number its caller counts to for another way to go, and gives up on them. A live flow's key may be written anew while
+ * its port is marked: at worst a port is marked that no flow uses, until the sweep after the next one. */
 __noinline int sweep_place(__u32 place, struct sweep *sweep)
 {
-	__u32 set = place / PLACES_PER_SET, number = place % PLACES_PER_SET;
-	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
-	__u64 *word, before, tag;
 
-	if (!sweep || !tags || !entry)
+	if (!sweep || !entry)
 		return 0;
-	word = &tags->words[TAG_WORD(number / TAGS_PER_WORD)];
-	before = *word;
-	tag = before >> shift_of(number) & TAG_MASK;
-	if (tag == FREE || tag == BUSY)
-		return 0;
-	if (!sweep->flush && sweep->now < entry->flow.expires) {
+	if (room_bury(place, sweep->flush ? ~0ULL : sweep->now)) {
+		sweep->removed++;
+	} else if (sweep->now < entry->flow.expires) {
 		mark_used(&entry->key);
 		sweep->live++;
-		return 0;
 	}
-	if (!exchange_tag(word, before, number, BUSY))
-		return 0;
-	if (!sweep->flush && sweep->now < entry->flow.expires) { /* it has just been looked up */
-		end_busy(word, number, tag);
-		sweep->live++;
-		return 0;
-	}
-	if (sweep->flush)
-		entry->flow.expires = 0;
-	table_forget(place);
-	end_busy(word, number, FREE);
-	sweep->removed++;
 	return 0;
 }
 
@@ -76,6 +58,8 @@ int portcullis_sweep(struct sweep *args)
 {
 	struct sweep sweep = {.now = now(), .flush = args->flush};
 
+	/* One sweep at a time: user space holds its lock. A CPU that has read the number before marks a port with one
+	 * that is a sweep old, which stays for one sweep more, and this sweep marks the ports of the flows that it sees. */
 	state.sweep = state.sweep == 255 ? 1 : state.sweep + 1;
 	bpf_for_each_map_elem(&flow_tags, sweep_set, &sweep, 0);
 	*args = sweep;
@@ -88,18 +72,18 @@ int portcullis_enter(struct seed *args)
 {
 	struct entry entry = args->entry;
 	__u64 hash = hash_of(&entry.key), time = now();
-	struct flow *have = flow_find(&entry.key, hash);
+	int place = table_find(&entry.key, hash, NO_PLACE);
+	struct flow *have = flow_at(place);
 
 	args->entered = false;
 	if (have && flow_alive(have, time) && !args->replace)
 		return 0;
-	if (have)
-		*have = entry.flow;
-	else if (!flow_begin(&entry.key, hash, &entry.flow, time))
+	if (!(have && flow_restart(place, &entry.key, hash, &entry.flow)) &&
+	    !flow_begin(&entry.key, hash, &entry.flow, time))
 		return 0;
 	mark_used(&entry.key);
 	if (entry.flow.state == FLOW_TCP_SYN_SENT)
-		*syn_stamp(entry.key.local_port) = stamp_of(entry.flow.created);
+		*syn_stamp(entry.key.local_port) = entry.flow.created >> (STAMP_SHIFT - CREATED_SHIFT);
 	args->entered = true;
 	return 0;
 }

@@ -4,7 +4,9 @@
  * line of tags, which stays in the cache, and the entry. A packet of a flood ends at the tags.
  *
  * Places stand in sets, each place with a tag of some bits of its flow's hash. Tag FREE is nobody's. Whoever makes a
- * tag BUSY, by compare-and-exchange, has the place for himself, until he gives it the tag of the flow that is there. */
+ * tag BUSY, by compare-and-exchange from what he has seen there, has the place for himself until he gives it a tag: he
+ * alone writes the key, and takes a flow out or puts one in. What packets change in the flow of a place that they have
+ * found (flow.h) is not locked. */
 #ifndef PORTCULLIS_TABLE_H
 #define PORTCULLIS_TABLE_H
 
@@ -25,7 +27,8 @@
 
 #define MIX 0x9e3779b97f4a7c15ULL /* 2^64 by the golden ratio */
 
-/* Without the seed nobody can choose connections that crowd one set. */
+/* Without the seed nobody can choose connections that crowd one set. Ports that follow one another, to one peer, have
+ * to spread like random ones: that takes the last multiplication (a test fills tables with them). */
 static __always_inline __u64 hash_of(const struct flow_key *key)
 {
 	__u64 hash = state.seed ^ ((__u64)key->local[0] << 32 | key->remote[0]);
@@ -38,7 +41,8 @@ static __always_inline __u64 hash_of(const struct flow_key *key)
 	hash = (hash ^ hash >> 32) * MIX;
 	hash ^= (__u64)key->protocol << 32 | (__u32)key->local_port << 16 | key->remote_port;
 	hash = (hash ^ hash >> 29) * MIX;
-	return hash ^ hash >> 32;
+	hash = (hash ^ hash >> 32) * MIX;
+	return hash ^ hash >> 29;
 }
 
 static __always_inline __u32 set_of(__u64 hash)
@@ -79,9 +83,15 @@ static __always_inline bool same_key(const struct flow_key *a, const struct flow
 /* A word of a set's tags, as one that the verifier knows to be within. */
 #define TAG_WORD(number) BOUNDED(number, TAG_WORDS - 1)
 
-/* The place of a flow, alive or not, or NO_PLACE. Global functions are verified once, and not behind each path that
- * leads to them. Linux 6.1 has 32 bytes of stack left for this one, so the set stays where it is. */
-__noinline int table_find(const struct flow_key *key, __u64 hash)
+static __always_inline __u32 shift_of(__u32 number)
+{
+	return number % TAGS_PER_WORD * TAG_BITS;
+}
+
+/* The place of a flow, alive or not, or NO_PLACE; `besides` is passed over. Global functions are verified once, and not
+ * behind each path that leads to them. Linux 6.1 has 32 bytes of stack left for this one, so the set stays where it
+ * is. */
+__noinline int table_find(const struct flow_key *key, __u64 hash, int besides)
 {
 	volatile __u32 set = set_of(hash);
 	struct tags *tags = bpf_map_lookup_elem(&flow_tags, (void *)&set);
@@ -108,7 +118,7 @@ __noinline int table_find(const struct flow_key *key, __u64 hash)
 		}
 		place = set * PLACES_PER_SET + number * TAGS_PER_WORD + lowest(found);
 		entry = bpf_map_lookup_elem(&flows, &place);
-		if (entry && same_key(&entry->key, key))
+		if (entry && same_key(&entry->key, key) && (int)place != besides)
 			return place;
 		found &= found - 1;
 	}
@@ -117,29 +127,51 @@ __noinline int table_find(const struct flow_key *key, __u64 hash)
 	return place;
 }
 
-/* A flow that nothing but its end takes out of the table: it was answered, and not by a refusal. */
-static __always_inline bool is_answered(const struct flow *flow)
+/* So often nobody else changes a word in between. */
+#define ATTEMPTS 16
+
+/* Puts a tag in the place of the one that was seen there; false when that has changed. Other tags of the word may
+ * change meanwhile. */
+static __always_inline bool exchange_tag(__u64 *word, __u32 number, __u64 from, __u64 to)
 {
-	return flow->answered && flow->state != FLOW_TCP_SYN_SENT;
+	__u64 shift = shift_of(number);
+
+	for (int i = 0; i < ATTEMPTS; i++) {
+		__u64 before = *(volatile __u64 *)word, after = (before & ~(TAG_MASK << shift)) | to << shift;
+
+		if ((before >> shift & TAG_MASK) != from)
+			return false;
+		if (__sync_val_compare_and_swap(word, before, after) == before)
+			return true;
+	}
+	return false;
 }
 
-static __always_inline __u32 shift_of(__u32 number)
+/* The tag of a place, and the word that it stands in. */
+static __always_inline __u64 *word_of(__u32 place)
 {
-	return number % TAGS_PER_WORD * TAG_BITS;
+	__u32 set = place / PLACES_PER_SET;
+	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
+
+	return tags ? &tags->words[TAG_WORD(place % PLACES_PER_SET / TAGS_PER_WORD)] : NULL;
 }
 
-/* Puts one tag in the place of another; false when it has changed meanwhile. */
-static __always_inline bool exchange_tag(__u64 *word, __u64 before, __u32 number, __u64 tag)
+static __always_inline __u64 tag_in(__u64 word, __u32 number)
 {
-	__u64 shift = shift_of(number), after = (before & ~(TAG_MASK << shift)) | tag << shift;
+	return word >> shift_of(number) & TAG_MASK;
+}
 
-	return __sync_val_compare_and_swap(word, before, after) == before;
+/* Puts a tag, or FREE, in the place of BUSY: whoever made it that is alone there. What is fetched is ordered: what was
+ * written there is seen before the tag. */
+static __always_inline void end_busy(__u64 *word, __u32 number, __u64 tag)
+{
+	__u64 before = __sync_fetch_and_and(word, ~((BUSY ^ tag) << shift_of(number)));
+
+	asm volatile("" ::"r"(before));
 }
 
 /* More strays than this are not counted: the word then has some for ever. */
 #define MANY_STRAYS (~0ULL >> STRAYS_SHIFT)
-/* So often nobody else changes a word in between. */
-#define ATTEMPTS 16
 
 /* Counts a stray of a word, before it can be looked for, or one less, after that. */
 static __always_inline bool count_stray(__u64 *word, bool more)
@@ -147,7 +179,7 @@ static __always_inline bool count_stray(__u64 *word, bool more)
 	const __u64 one = 1ULL << STRAYS_SHIFT;
 
 	for (int i = 0; i < ATTEMPTS; i++) {
-		__u64 before = *word;
+		__u64 before = *(volatile __u64 *)word;
 
 		if (before >> STRAYS_SHIFT == MANY_STRAYS ||
 		    __sync_val_compare_and_swap(word, before, more ? before + one : before - one) == before)
@@ -172,89 +204,60 @@ __noinline int table_forget(__u32 place)
 	return 0;
 }
 
-/* Puts a tag, or FREE, in the place of BUSY: whoever made it that is alone there. */
-static __always_inline void end_busy(__u64 *word, __u32 number, __u64 tag)
+/* Frees a busy place. */
+static __always_inline void table_free(__u32 place, __u64 *word)
 {
-	__u64 before = __sync_fetch_and_and(word, ~((BUSY ^ tag) << shift_of(number)));
-
-	asm volatile("" ::"r"(before)); /* what is fetched is ordered: what was written there is seen before the tag */
+	table_forget(place);
+	end_busy(word, place % PLACES_PER_SET, FREE);
+	__sync_fetch_and_add(&account.flows, -1);
 }
 
 static __always_inline int take_free_place(struct tags *tags, __u64 hash)
 {
-	for (int i = 0; i < TAG_WORDS; i++) {
-		__u64 number = TAG_WORD(hash + i), word = tags->words[number], free = zero_tags(word);
+	for (__u32 step = 0; step < TAG_WORDS * 2; step++) {
+		__u64 number = TAG_WORD(hash + (step >> 1)), free = zero_tags(tags->words[number]);
 
-		if (free && exchange_tag(&tags->words[number], word, lowest(free), BUSY))
+		/* Each word is tried twice: somebody may have been faster. */
+		if (free && exchange_tag(&tags->words[number], lowest(free), FREE, BUSY))
 			return number * TAGS_PER_WORD + lowest(free);
 	}
 	return NO_PLACE;
 }
 
-/* How much a flow is worth keeping: nothing when it is dead, ALL when it was answered. */
-#define ALL (~0ULL / PLACES_PER_SET - 1)
-static __always_inline __u64 worth(const struct flow *flow, __u64 time)
-{
-	if (time >= flow->expires)
-		return 0;
-	return is_answered(flow) ? ALL : flow->expires;
-}
-
-/* The less worthy of a place and one that was found before: what it is worth, then its number in the set. */
-__noinline __u64 table_spare(__u32 place, __u64 found, __u64 time)
+/* Takes the place of a flow that was found there, to write it anew: false when it is no longer its place. */
+static __always_inline bool table_claim(__u32 place, const struct flow_key *key, __u64 hash)
 {
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
-	__u64 this;
+	__u64 *word = word_of(place);
 
-	if (!entry)
-		return found;
-	this = worth(&entry->flow, time) * PLACES_PER_SET + place % PLACES_PER_SET;
-	return this < found ? this : found;
+	if (!entry || !word || !exchange_tag(word, place % PLACES_PER_SET, tag_of(hash), BUSY))
+		return false;
+	if (same_key(&entry->key, key))
+		return true;
+	end_busy(word, place % PLACES_PER_SET, tag_of(hash));
+	return false;
 }
 
-/* The place of a dead flow, or of the unanswered one that has least to live: netfilter drops those early, too. */
-static __always_inline int take_used_place(struct tags *tags, __u64 hash, __u64 time)
+/* Two CPUs may have begun the same flow at once, each in a place of its own. Whoever has given his a tag last sees both:
+ * the one further back goes. */
+__noinline int table_settle(const struct flow_key *key, __u64 hash, int place)
 {
-	__u32 first = set_of(hash) * PLACES_PER_SET, number, place;
-	__u64 found = ALL * PLACES_PER_SET, *word, before;
-	struct entry *entry;
+	int other = table_find(key, hash, place);
+	__u64 *word;
 
-	for (__u32 i = 0; i < PLACES_PER_SET; i++) {
-		if ((tags->words[TAG_WORD(i / TAGS_PER_WORD)] >> shift_of(i) & TAG_MASK) != BUSY)
-			found = table_spare(first + i, found, time);
-	}
-	if (found >= ALL * PLACES_PER_SET)
-		return NO_PLACE;
-	number = found % PLACES_PER_SET;
-	word = &tags->words[TAG_WORD(number / TAGS_PER_WORD)];
-	before = *word;
-	place = first + number;
-	entry = bpf_map_lookup_elem(&flows, &place);
-	if ((before >> shift_of(number) & TAG_MASK) == BUSY || !entry || worth(&entry->flow, time) == ALL ||
-	    !exchange_tag(word, before, number, BUSY))
-		return NO_PLACE;
-	table_forget(place);
-	return number;
-}
-
-/* A place for a new flow, busy until table_give, or NO_PLACE when all of the set are taken. */
-__noinline int table_take(__u64 hash, __u64 time)
-{
-	__u32 set = set_of(hash);
-	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
-	int place;
-
-	if (!tags)
-		return NO_PLACE;
-	place = take_free_place(tags, hash);
-	if (place == NO_PLACE)
-		place = take_used_place(tags, hash, time);
-	return place == NO_PLACE ? NO_PLACE : (int)(set * PLACES_PER_SET + place);
+	if (!key || other == NO_PLACE)
+		return 0;
+	if (other < place)
+		other = place;
+	word = word_of(other);
+	if (word && table_claim(other, key, hash))
+		table_free(other, word);
+	return 0;
 }
 
 /* Gives a busy place to the flow that has been written there. False, and the place is free, when too many others are
- * at work. */
-static __always_inline bool table_give(__u32 place, __u64 hash)
+ * at work. `stays`: the flow was there before, and counts as what it is. */
+static __always_inline bool table_give(__u32 place, const struct flow_key *key, __u64 hash, bool stays)
 {
 	__u32 set = place / PLACES_PER_SET, number = place % PLACES_PER_SET;
 	struct tags *tags = bpf_map_lookup_elem(&flow_tags, &set);
@@ -263,8 +266,12 @@ static __always_inline bool table_give(__u32 place, __u64 hash)
 
 	if (!tags)
 		return false;
-	given = word == home || count_stray(&tags->words[home], true);
+	given = stays || word == home || count_stray(&tags->words[home], true);
 	end_busy(&tags->words[word], number, given ? tag_of(hash) : FREE);
+	if (!given)
+		__sync_fetch_and_add(&account.flows, -1);
+	else
+		table_settle(key, hash, place);
 	return given;
 }
 

@@ -97,6 +97,7 @@ struct packet {
 	__u8 type; /* ICMP type, or the first SCTP chunk's */
 	__u32 seq;
 	__u32 ack;
+	__u32 payload;	 /* TCP: bytes behind the header */
 	__u32 transport; /* bytes from the frame's start to the transport header */
 	__u32 end;	 /* bytes from the frame's start to the end of the IP packet */
 };
@@ -127,24 +128,34 @@ enum flow_state {
 	FLOW_SCTP_ESTABLISHED,
 	FLOW_SCTP_CLOSED,
 	FLOW_OTHER,
+	FLOW_TCP_UNACKNOWLEDGED, /* no state: the timeout of a flow whose peer may be gone */
 	FLOW_STATES,
 	FLOW_KILLED = FLOW_STATES, /* cut by the administrator: no packet matches, none revives it but a new SYN */
 };
 
-enum ending {
-	FIN_OURS = 1,
-	FIN_THEIRS = 2, /* or somebody's in its name */
-	RST_OURS = 4,	/* and nothing has come since */
-	SYN_THEIRS = 8, /* both ends have sent a SYN, and no SYN-ACK */
+/* What has been seen of a flow besides its state. */
+enum mark {
+	ANSWERED = 1 << 0, /* something has come in: netfilter's SEEN_REPLY */
+	ASSURED = 1 << 1,  /* netfilter's ASSURED: the flow gives its place to no new one */
+	FIN_OURS = 1 << 2,
+	FIN_THEIRS = 1 << 3, /* or somebody's in its name */
+	RST_OURS = 1 << 4,   /* and nothing has come since */
+	RST_THEIRS = 1 << 5, /* may have ended the connection, and this host has not spoken since */
+	SYN_THEIRS = 1 << 6, /* both ends have sent a SYN, and no SYN-ACK: netfilter's SYN_SENT2 */
+	SYN_AGAIN = 1 << 7,  /* a SYN of ours within the flow: a SYN-ACK to it begins the flow anew */
+	UNACKED = 1 << 8,    /* the peer has to answer something of ours, and has not yet */
+	NUMBERED = 1 << 9,   /* `end` is known */
 };
+
+#define CREATED_SHIFT 4 /* 2^32 times 16 jiffies are two years and more */
 
 struct flow {
 	__u64 expires; /* jiffies */
-	__u64 created; /* jiffies */
+	__u32 created; /* in units of 2^CREATED_SHIFT jiffies */
 	__u32 ack;     /* the last TCP acknowledgement that this host sent */
+	__u32 end;     /* the sequence number behind all that this host sent */
+	__u16 marks;   /* enum mark */
 	__u8 state;
-	__u8 ending;   /* enum ending */
-	__u8 answered; /* something has come in */
 	__u8 pad;
 };
 

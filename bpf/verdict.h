@@ -33,6 +33,7 @@ enum reason {
 
 	/* Not verdicts: what is counted besides. */
 	SEEN_FLOWS_FULL,     /* a flow of ours found no room: what answers it is dropped */
+	SEEN_FLOWS_EVICTED,  /* an unassured or closing flow gave its place to a new one */
 	SEEN_INVALID_HEADER, /* the kinds of enum invalid, in its order */
 	SEEN_INVALID_LENGTH,
 	SEEN_INVALID_FLAGS,

@@ -314,7 +314,7 @@ func (f *Filter) Status() (*Status, error) {
 			s.Flows.Full = counters[reason]
 		}
 	}
-	if s.Flows.Max, err = f.set.FlowCapacity(); err != nil {
+	if s.Flows.Max, err = f.set.MaxFlows(); err != nil {
 		return nil, err
 	}
 	err = f.set.Flows(func(flow *maps.Flow) bool {

@@ -48,7 +48,7 @@ func (f *Filter) Flows(each func(Flow) bool) error {
 			Remote:   flow.Remote,
 			State:    flow.State.String(),
 			Answered: flow.Answered,
-			Age:      maps.Duration(int64(now-flow.Created), f.running.HZ),
+			Age:      maps.Duration(int64(flow.Age(now)), f.running.HZ),
 			Expires:  maps.Duration(int64(flow.Expires-now), f.running.HZ),
 		})
 	})

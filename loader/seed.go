@@ -62,7 +62,8 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 		Remote:   remote,
 		State:    s.states[state],
 		Answered: state != "tcp-syn-sent",
-		Created:  s.now,
+		Assured:  state != "tcp-syn-sent",
+		Created:  maps.Created(s.now),
 		Expires:  s.now + uint64(maps.Jiffies(s.policy.Timeout(state), s.hz)),
 	}
 }

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // change is one run of Up: what is made for it, and how to take back what it did.
@@ -122,7 +124,6 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
-	places := spec.Maps[bpf.FirewallMapFlows].MaxEntries
 	var oldSet *maps.Set
 	var oldRules []maps.Rule
 	if c.old != nil {
@@ -149,12 +150,12 @@ func (c *change) build() error {
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
 		return err
 	}
-	have, err := c.set.FlowCapacity()
+	have, err := c.set.MaxFlows()
 	if err != nil {
 		return err
 	}
-	if have != places {
-		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
+	if wanted := cmp.Or(c.options.Policy.MaxFlows, policy.DefaultMaxFlows); int(have) != wanted {
+		c.warn("the flow table keeps room for %d flows: down and up make it %d", have, wanted)
 	}
 	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())

@@ -15,10 +15,20 @@ type Flow struct {
 	Local    netip.AddrPort
 	Remote   netip.AddrPort
 	State    FlowState
-	Answered bool   // by more than a refusal: nothing but its end takes it out of the table
-	Created  uint64 // jiffies
+	Answered bool   // something has come in
+	Assured  bool   // it gives its place to no new flow, unless it is a connection that is over
+	Created  uint32 // Created(jiffies)
 	Expires  uint64 // jiffies
 }
+
+// createdShift is the datapath's CREATED_SHIFT.
+const createdShift = 4
+
+// Created returns the time of creation that a flow keeps, for one that begins now (jiffies).
+func Created(now uint64) uint32 { return uint32(now >> createdShift) }
+
+// Age returns how long ago the flow began (jiffies).
+func (f *Flow) Age(now uint64) uint64 { return uint64(Created(now)-f.Created) << createdShift }
 
 // FlowID is what tells one flow from another.
 type FlowID struct {
@@ -47,7 +57,7 @@ const (
 )
 
 // flowSets is the size of a table for so many flows: places for twice as many, so that none of its sets gets full
-// before, but for a flow in a million.
+// before the table is.
 func flowSets(flows int) uint32 {
 	return uint32((2*flows + placesPerSet - 1) / placesPerSet)
 }
@@ -87,13 +97,13 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 	}
 }
 
-// FlowCapacity returns how many places the flow table has.
-func (s *Set) FlowCapacity() (uint32, error) {
-	m, err := s.Map(bpf.FirewallMapFlows)
+// MaxFlows returns the most flows that the table keeps.
+func (s *Set) MaxFlows() (uint32, error) {
+	memory, err := s.memory(accountMap)
 	if err != nil {
 		return 0, err
 	}
-	return m.MaxEntries(), nil
+	return view[bpf.FirewallAccount](memory)[0].MaxFlows, nil
 }
 
 // AfterSweep takes the marks off ports that no flow has used for two sweeps.

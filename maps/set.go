@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -32,8 +33,9 @@ const (
 
 // The names of data sections, where the datapath has variables instead of a map.
 const (
-	stateMap = ".data.state"
-	portsMap = ".bss"
+	stateMap   = ".data.state"
+	accountMap = ".data.account"
+	portsMap   = ".bss"
 )
 
 // kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
@@ -51,6 +53,7 @@ var kinds = []struct {
 	{".data.used", "used", State},
 	{".data.syn_sent", "syn_sent", State},
 	{stateMap, "state", State},
+	{accountMap, "account", State},
 	{portsMap, "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},
 	{bpf.FirewallMapSources6, "sources6", Policy},
@@ -148,10 +151,13 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 }
 
-// ResizeFlows sets in spec the size of the flow table: it holds at least so many, of both families.
+// ResizeFlows sets in spec the most flows that the table keeps, of both families.
 func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
 	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(flows)
 	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(flows) * uint32(placesPerSet)
+	account := &bpf.FirewallAccount{MaxFlows: uint32(flows)}
+	memory := unsafe.Slice((*byte)(unsafe.Pointer(account)), unsafe.Sizeof(*account))
+	spec.Maps[accountMap].Contents = []ebpf.MapKV{{Key: uint32(0), Value: memory}}
 }
 
 // Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.

@@ -65,14 +65,18 @@ func (f *Flow) setKey(k *bpf.FirewallFlowKey) {
 func flowValue(f *Flow) bpf.FirewallFlow {
 	v := bpf.FirewallFlow{Expires: f.Expires, Created: f.Created, State: uint8(f.State)}
 	if f.Answered {
-		v.Answered = 1
+		v.Marks |= uint16(bpf.FirewallMarkANSWERED)
+	}
+	if f.Assured {
+		v.Marks |= uint16(bpf.FirewallMarkASSURED)
 	}
 	return v
 }
 
 func (f *Flow) setValue(v *bpf.FirewallFlow) {
 	f.Expires, f.Created, f.State = v.Expires, v.Created, FlowState(v.State)
-	f.Answered = v.Answered != 0 && v.State != uint8(bpf.FirewallFlowStateFLOW_TCP_SYN_SENT)
+	f.Answered = v.Marks&uint16(bpf.FirewallMarkANSWERED) != 0
+	f.Assured = v.Marks&uint16(bpf.FirewallMarkASSURED) != 0
 }
 
 func sourceKey4(set uint16, p netip.Prefix) bpf.FirewallSourceKey4 {

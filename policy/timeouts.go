@@ -37,6 +37,7 @@ var Timeouts = []Timeout{
 	{"sctp-established", 210 * time.Second},
 	{"sctp-closed", 10 * time.Second},
 	{"other", 600 * time.Second},
+	{"tcp-unacknowledged", 300 * time.Second},
 }
 
 const (

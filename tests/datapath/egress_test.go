@@ -5,6 +5,7 @@ package datapath
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -86,24 +87,38 @@ func TestWhatGoesOutBeginsAFlow(t *testing.T) {
 	}
 }
 
-// A flow is pending until it is answered, and then in the table that nothing evicts.
-func TestAnAnswerConfirmsAFlow(t *testing.T) {
+// A flow is assured when netfilter calls it so: what is not gives way in a full table.
+func TestFlowsAreAssured(t *testing.T) {
 	d := load(t, testdp.Options{Policy: server})
 	for _, w := range worlds {
+		asks, answers := sent(w.out(frame.UDP{SrcPort: 40000, DstPort: 53})), received(w.in(frame.UDP{SrcPort: 53, DstPort: 40000}))
+		tunnels := sent(framed(w.number(w.us, w.peer, frame.ProtoGRE), nil))
+		tunneled := received(framed(w.number(w.peer, w.us, frame.ProtoGRE), nil))
+		associates := func(chunk uint8) step { return sent(w.out(frame.SCTP{SrcPort: 40000, DstPort: 3868, Chunk: chunk})) }
 		for _, path := range testdp.Ingress {
 			for _, c := range []struct {
-				name      string
-				steps     []step
-				confirmed bool
+				name    string
+				steps   []step
+				assured bool
 			}{
 				{"a SYN", w.asked(), false},
 				{"a SYN and a RST, which may be forged", after(w.asked(), received(w.tcpIn(theirRST))), false},
 				{"a SYN and a crossing SYN", after(w.asked(), received(w.tcpIn(segment{flags: frame.SYN}))), false},
-				{"a SYN and its SYN-ACK", after(w.asked(), received(w.tcpIn(theirSA))), true},
+				{"a SYN and its SYN-ACK", after(w.asked(), received(w.tcpIn(theirSA))), false},
+				{"a handshake", w.connected(), true},
 				{"data and more data", []step{sent(w.tcpOut(ourData)), sent(w.tcpOut(ourData))}, false},
-				{"data and its ACK", []step{sent(w.tcpOut(ourData)), received(w.tcpIn(theirACK))}, true},
-				{"a ping and its reply", []step{sent(w.out(w.echo(7, 1))), received(w.in(w.reply(7, 1)))}, true},
+				{"data and its ACK", []step{sent(w.tcpOut(ourData)), received(w.tcpIn(theirACK))}, false},
+				{"data, its ACK and more", []step{sent(w.tcpOut(ourData)), received(w.tcpIn(theirACK)), received(w.tcpIn(theirData))}, true},
+				{"a ping and its reply", []step{sent(w.out(w.echo(7, 1))), received(w.in(w.reply(7, 1))), received(w.in(w.reply(7, 1)))}, false},
 				{"a query and something else", []step{sent(w.out(udp(53))), refused(w.in(udp(9)))}, false},
+				{"a query and its answers", []step{asks, answers, answers}, false},
+				{"a query and an answer late", []step{asks, waited(3 * time.Second), answers}, false},
+				{"a query that is asked again late", []step{asks, waited(3 * time.Second), asks}, false},
+				{"a query and answers late", []step{asks, waited(3 * time.Second), answers, answers}, true},
+				{"GRE, and an answer", []step{tunnels, tunneled}, false},
+				{"GRE, and two answers", []step{tunnels, tunneled, tunneled}, true},
+				{"an SCTP INIT", []step{associates(frame.ChunkInit)}, false},
+				{"an SCTP INIT and its answer", []step{associates(frame.ChunkInit), received(w.in(frame.SCTP{SrcPort: 3868, DstPort: 40000, Chunk: frame.ChunkInitAck}))}, true},
 			} {
 				t.Run(fmt.Sprintf("%s/%s/%s", w, path, c.name), func(t *testing.T) {
 					d.Forget(t)
@@ -112,8 +127,8 @@ func TestAnAnswerConfirmsAFlow(t *testing.T) {
 						s(t, r)
 					}
 					flows := d.Flows(t)
-					if len(flows) != 1 || flows[0].Answered != c.confirmed {
-						t.Errorf("the flows are %+v; want one, answered: %v", flows, c.confirmed)
+					if len(flows) != 1 || flows[0].Assured != c.assured {
+						t.Errorf("the flows are %+v; want one, assured: %v", flows, c.assured)
 					}
 				})
 			}

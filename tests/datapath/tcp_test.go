@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"testing"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
@@ -31,6 +32,8 @@ var (
 	theirACK  = segment{flags: frame.ACK, seq: 5001, ack: 1001}
 	ourData   = segment{flags: frame.ACK | frame.PSH, seq: 1001, ack: 5001, data: "GET"}
 	theirData = segment{flags: frame.ACK | frame.PSH, seq: 5001, ack: 1001, data: "200"}
+	dataACK   = segment{flags: frame.ACK, seq: 5001, ack: 1004}
+	ourProbe  = segment{flags: frame.ACK, seq: 1003, ack: 5001} // a keepalive, or one for a window
 	ourFIN    = segment{flags: frame.FIN | frame.ACK, seq: 1001, ack: 5001}
 	theirFIN  = segment{flags: frame.FIN | frame.ACK, seq: 5001, ack: 1001}
 	ourRST    = segment{flags: frame.RST, seq: 1001}
@@ -108,12 +111,21 @@ func TestAnswersToOurSYN(t *testing.T) {
 	inBoth(t, func(w world) []arrival {
 		wrongAck := theirSA
 		wrongAck.ack = 77
+		aheadAck, oldAck := theirSA, theirSA
+		aheadAck.ack, oldAck.ack = 1002, ^uint32(0)-64999
 		from := func(src, dst uint16) []byte {
 			return w.in(frame.TCP{SrcPort: src, DstPort: dst, Flags: frame.SYN | frame.ACK, Ack: 1001})
 		}
 		return []arrival{
 			{name: "a SYN-ACK", before: w.asked(), frame: w.tcpIn(theirSA), want: established},
-			{name: "a SYN-ACK of another number", before: w.asked(), frame: w.tcpIn(wrongAck), want: established},
+			{name: "a SYN-ACK of an older number", before: w.asked(), frame: w.tcpIn(wrongAck), want: established},
+			{name: "a SYN-ACK of a number that we have not sent", before: w.asked(), frame: w.tcpIn(aheadAck), want: invalid.of(wrongState)},
+			{name: "a SYN-ACK of a number of long ago", before: w.asked(), frame: w.tcpIn(oldAck), want: invalid.of(wrongState)},
+			{name: "a SYN-ACK after a forged one, which we have answered", frame: w.tcpIn(theirSA), want: established,
+				before: after(w.asked(), received(w.tcpIn(wrongAck)), sent(w.tcpOut(segment{flags: frame.RST, seq: 77})))},
+			{name: "data of a connection after a forged SYN-ACK, an hour later", frame: w.tcpIn(theirData), want: established,
+				before: after(w.asked(), received(w.tcpIn(wrongAck)), sent(w.tcpOut(segment{flags: frame.RST, seq: 77})),
+					received(w.tcpIn(theirSA)), sent(w.tcpOut(ourACK)), received(w.tcpIn(theirACK)), waited(time.Hour))},
 			{name: "a second SYN-ACK", before: after(w.asked(), received(w.tcpIn(theirSA))),
 				frame: w.tcpIn(theirSA), want: established},
 			{name: "a RST", before: w.asked(), frame: w.tcpIn(theirRST), want: established},

@@ -14,17 +14,29 @@ func TestWhatIsForgedEndsNothing(t *testing.T) {
 	inBoth(t, func(w world) []arrival {
 		day := waited(24 * time.Hour)
 		their := func(s segment) step { return received(w.tcpIn(s)) }
+		our := func(s segment) step { return sent(w.tcpOut(s)) }
 		return []arrival{
-			{name: "a day after a forged RST", before: after(w.connected(), their(theirRST), day),
+			{name: "a day after a RST before the window", before: after(w.connected(), their(segment{flags: frame.RST, seq: 5000}), day),
 				frame: w.tcpIn(theirData), want: established},
+			{name: "a day after a RST behind the window", before: after(w.connected(), their(segment{flags: frame.RST, seq: 5001 + 1<<20}), day),
+				frame: w.tcpIn(theirData), want: established},
+			{name: "a day after a forged RST in the window, which the socket has answered",
+				before: after(w.connected(), their(theirRST), our(ourACK), day), frame: w.tcpIn(theirData), want: established},
+			{name: "five minutes after a RST in the window", before: after(w.connected(), their(theirRST), waited(299*time.Second)),
+				frame: w.tcpIn(theirData), want: established},
+			{name: "later after a RST in the window", before: after(w.connected(), their(theirRST), waited(301*time.Second)),
+				frame: w.tcpIn(theirData), want: closedPort},
+			{name: "later after a RST in the window and more of theirs",
+				before: after(w.connected(), their(theirRST), waited(200*time.Second), their(theirData), waited(301*time.Second)),
+				frame:  w.tcpIn(theirData), want: closedPort},
+			{name: "a day after a forged ACK of our data, and a true one", frame: w.tcpIn(theirData), want: established,
+				before: after(w.connected(), our(ourData), their(theirACK), their(segment{flags: frame.ACK, seq: 5001, ack: 1004}), day)},
 			{name: "a day after a forged FIN", before: after(w.connected(), their(theirFIN), day),
 				frame: w.tcpIn(theirData), want: established},
 			{name: "a day after a forged SYN-ACK", before: after(w.connected(), their(theirSA), day),
 				frame: w.tcpIn(theirData), want: established},
 			{name: "a day after a forged SYN",
 				before: after(w.connected(), refused(w.tcpIn(segment{flags: frame.SYN})), day), frame: w.tcpIn(theirData), want: established},
-			{name: "a day after one RST for each byte but the right one", frame: w.tcpIn(theirData), want: established,
-				before: after(w.connected(), their(segment{flags: frame.RST, seq: 5000}), their(segment{flags: frame.RST, seq: 5002}), day)},
 			{name: "a SYN-ACK after a forged RST against our SYN", before: after(w.asked(), their(theirRST)),
 				frame: w.tcpIn(theirSA), want: established},
 			{name: "a SYN-ACK after a forged RST of number 0 against our SYN", frame: w.tcpIn(theirSA), want: established,

@@ -83,9 +83,16 @@ func TestTCPTimeouts(t *testing.T) {
 			{"their SYN-ACK", []step{our(ourSYN), their(theirSA)}, "tcp-syn-recv", 60 * time.Second, probe},
 			{"crossing SYNs", crossed, "tcp-syn-recv", 60 * time.Second, w.tcpIn(theirSA)},
 			{"a connection", connected, "tcp-established", 5 * 24 * time.Hour, probe},
-			{"a connection that we use a day later", with(waited(24*time.Hour), our(ourData)), "tcp-established", 5 * 24 * time.Hour, probe},
+			{"a connection that we use a day later", with(waited(24*time.Hour), our(ourACK)), "tcp-established", 5 * 24 * time.Hour, probe},
+			{"our data that nobody acknowledges", with(our(ourData)), "tcp-established", 300 * time.Second, probe},
+			{"our data, sent again", with(our(ourData), waited(4*time.Minute), our(ourData)), "tcp-established", 300 * time.Second, probe},
+			{"our data, and what does not acknowledge it", with(our(ourData), their(theirData)), "tcp-established", 300 * time.Second, probe},
+			{"our data and its ACK", with(our(ourData), their(dataACK)), "tcp-established", 5 * 24 * time.Hour, probe},
+			{"a probe that nobody answers", with(our(ourData), their(dataACK), our(ourProbe)), "tcp-established", 300 * time.Second, probe},
+			{"a probe and its answer", with(our(ourData), their(dataACK), our(ourProbe), their(dataACK)), "tcp-established", 5 * 24 * time.Hour, probe},
+			{"our ACK after a RST that was none", with(their(exactRST), our(ourACK), their(theirData)), "tcp-established", 5 * 24 * time.Hour, probe},
 			{"a connection that they use a day later", with(waited(24*time.Hour), their(theirData)), "tcp-established", 5 * 24 * time.Hour, probe},
-			{"a connection and a RST somewhere in the window", with(their(theirRST)), "tcp-established", 5 * 24 * time.Hour, probe},
+			{"a connection and a RST somewhere in the window", with(their(theirRST)), "tcp-established", 300 * time.Second, probe},
 			{"a connection and a FIN that may be forged", with(their(theirFIN)), "tcp-established", 5 * 24 * time.Hour, probe},
 			{"a connection and a RST where we wait for it", with(their(exactRST)), "tcp-close", 10 * time.Second, probe},
 			{"a connection and our RST", with(our(ourRST)), "tcp-close", 10 * time.Second, probe},
@@ -96,7 +103,7 @@ func TestTCPTimeouts(t *testing.T) {
 			{"their FIN and ours", with(their(theirFIN), our(ourACK), our(ourFIN)), "tcp-last-ack", 30 * time.Second, probe},
 			{"their FIN, ours and its ACK", with(their(theirFIN), our(ourFIN), their(theirACK)), "tcp-time-wait", 120 * time.Second, probe},
 			{"our data in the middle, not answered", []step{our(ourData)}, "tcp-loose", 300 * time.Second, probe},
-			{"our data in the middle, answered", []step{our(ourData), their(theirData)}, "tcp-established", 5 * 24 * time.Hour, probe},
+			{"our data in the middle, answered", []step{our(ourData), their(dataACK)}, "tcp-established", 5 * 24 * time.Hour, probe},
 		}
 	})
 }
@@ -151,7 +158,7 @@ func TestTimeoutsComeFromThePolicy(t *testing.T) {
 		r := &trial{Datapath: d, path: testdp.XDP}
 		sent(w.out(frame.UDP{SrcPort: 40000, DstPort: 53}))(t, r)
 		flow := r.expectState(t, "udp")
-		if got := maps.Duration(int64(flow.Expires-flow.Created), testdp.HZ); got != 5*time.Second {
+		if got := maps.Duration(int64(flow.Expires-d.Now(t)+flow.Age(d.Now(t))), testdp.HZ); got < 4900*time.Millisecond || got > 5100*time.Millisecond {
 			t.Errorf("%s: UDP lives %s", w, got)
 		}
 	}
@@ -172,7 +179,7 @@ func TestTheEndIsPutOffByEighths(t *testing.T) {
 				first := r.expectState(t, "tcp-established").Expires
 				d.Advance(t, eighth-time.Minute)
 				received(w.tcpIn(theirData))(t, r)
-				sent(w.tcpOut(ourData))(t, r)
+				sent(w.tcpOut(ourACK))(t, r)
 				if now := r.expectState(t, "tcp-established").Expires; now != first {
 					t.Errorf("before an eighth has gone, the end moves by %d jiffies", now-first)
 				}
