@@ -192,6 +192,18 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 	return 0;
 }
 
+/* Whoever answers to this packet comes in through its port, open to everybody or to him. Were that a flow, the outside
+ * could make us allocate. Routed, it is such an answer when a container gave it and the address was translated back to
+ * ours. */
+static __always_inline bool comes_in_anyway(const struct packet *packet, enum port_class class, bool routed)
+{
+	struct port port = port_entry(class, packet->src_port);
+
+	if (!port.rule && !(port.set && source_rule(port.set, packet->family, packet->dst)))
+		return false;
+	return !routed || (forwarding && is_own(packet->family, packet->src));
+}
+
 /* The reason for which a routed packet may not leave, or PARSED; keeps the flow table. `routed`: it came in on
  * another interface. */
 static __always_inline int egress(const struct input *input, bool routed)
@@ -209,10 +221,7 @@ static __always_inline int egress(const struct input *input, bool routed)
 		return PARSED;
 
 	class = class_of(packet.protocol);
-	/* Whoever answers comes in through the open port. Were this a flow, the outside could make us allocate. Routed,
-	 * it is such an answer when a container gave it and the address was translated back to ours. */
-	if (class != CLASS_NONE && port_entry(class, packet.src_port).rule &&
-	    (!routed || (forwarding && is_own(packet.family, packet.src))))
+	if (class != CLASS_NONE && comes_in_anyway(&packet, class, routed))
 		return PARSED;
 	if (!flow_track(&packet, input->time))
 		count(SEEN_FLOWS_FULL);

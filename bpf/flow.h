@@ -138,15 +138,22 @@ static __always_inline bool stays_cut(const struct flow *flow, const struct pack
 	return flow->state == FLOW_KILLED && time < flow->expires && !is_tcp_syn(packet);
 }
 
-/* An outbound packet: begins, moves or ends its flow. False when a new one finds no room. */
-static __always_inline bool flow_track(const struct packet *packet, __u64 time)
+/* An outbound packet: begins, moves or ends its flow. False when a new one finds no room. A global function, so that
+ * the verifier walks it once and not behind every path of the parser. */
+__noinline int flow_track(struct packet *packet, __u64 time)
 {
-	struct flow_key key = key_of(packet, OUTBOUND);
-	__u64 hash = hash_of(&key);
-	int place = table_find(&key, hash, NO_PLACE);
-	struct flow *flow = flow_at(place), next;
+	struct flow_key key;
+	struct flow *flow, next;
 	enum flow_state first;
+	__u64 hash;
+	int place;
 
+	if (!packet)
+		return true;
+	key = key_of(packet, OUTBOUND);
+	hash = hash_of(&key);
+	place = table_find(&key, hash, NO_PLACE);
+	flow = flow_at(place);
 	if (flow && flow_alive(flow, time) && flow_outbound(flow, packet, time))
 		return true;
 	first = flow_first_state(packet);

@@ -36,7 +36,7 @@ static __always_inline __u64 worth(const struct flow *flow, __u64 time)
 _Static_assert(PLACES_PER_SET <= 1 << RANK_SHIFT, "a rank holds a place of a set");
 
 /* Frees a place when its flow is dead. */
-__noinline int room_bury(__u32 place, __u64 time)
+static __always_inline bool room_bury(__u32 place, __u64 time)
 {
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
 	__u64 *word = word_of(place), tag;
@@ -86,7 +86,7 @@ __noinline __u64 room_least(__u32 set, __u64 time)
 }
 
 /* Makes a place busy whose flow gives way, and forgets that. False when it does not, or is another one by now. */
-__noinline int room_evict(__u32 place, __u64 time)
+static __always_inline bool room_evict(__u32 place, __u64 time)
 {
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
 	__u64 *word = word_of(place), tag;
@@ -127,11 +127,15 @@ static __always_inline int room_free(__u32 set, __u64 hash)
 /* Lets a flow give way to a new one of `set`: one of that set, or of another that comes in turn, whichever is worth
  * less, so that it does not matter how flows are spread. A place of the set, which is busy then, or NO_PLACE: nobody gave
  * way, or there is room elsewhere. */
-__noinline int room_make(__u32 set, __u64 time)
+static __always_inline int room_make(__u32 set, __u64 time)
 {
-	__u32 other_set = __sync_fetch_and_add(&account.next_set, 1) % flow_sets, place;
-	__u64 own = room_least(set, time), other = is_full() ? room_least(other_set, time) : NONE, *word;
+	__u64 own = room_least(set, time), other = NONE, *word;
+	__u32 other_set = 0, place;
 
+	if (is_full()) {
+		other_set = __sync_fetch_and_add(&account.next_set, 1) % flow_sets;
+		other = room_least(other_set, time);
+	}
 	place = set * PLACES_PER_SET + (own & PLACE_MASK);
 	if (own != NONE && own >> RANK_SHIFT <= other >> RANK_SHIFT)
 		return room_evict(place, time) ? (int)place : NO_PLACE;

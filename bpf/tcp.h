@@ -53,22 +53,26 @@ enum tcp_cell {
 
 /* What we send. SYN: IG is netfilter's, too: the SYN is noted, and a SYN-ACK to it begins the flow anew. A SYN-ACK of
  * ours without their SYN is nothing that a flow is about. ACK in CLOSE: whoever speaks has not been reset. */
+/* clang-format off */
 static const __u8 tcp_sent[TCP_KINDS][TCP_COLUMNS] = {
-	/*		     SS  SR  ES  FW  CW  LA  TW  CL  LO  S2  PC */
-	[TCP_KIND_SYN] = {SS, IG, IG, IG, IG, IG, NW, NW, IG, IG, IG},
+	/*                   SS  SR  ES  FW  CW  LA  TW  CL  LO  S2  PC */
+	[TCP_KIND_SYN]    = {SS, IG, IG, IG, IG, IG, NW, NW, IG, IG, IG},
 	[TCP_KIND_SYNACK] = {IG, IG, IG, IG, IG, IG, IG, IG, IG, SR, IG},
-	[TCP_KIND_FIN] = {IG, FW, FW, FW, FW, LA, TW, CL, FW, IG, LA},
-	[TCP_KIND_ACK] = {IG, ES, ES, FW, CW, TW, TW, LO, LO, IG, ES},
+	[TCP_KIND_FIN]    = {IG, FW, FW, FW, FW, LA, TW, CL, FW, IG, LA},
+	[TCP_KIND_ACK]    = {IG, ES, ES, FW, CW, TW, TW, LO, LO, IG, ES},
 };
+/* clang-format on */
 
 /* What comes in. FIN: until our own FIN it is only marked, as a forged one may shorten nothing. */
+/* clang-format off */
 static const __u8 tcp_received[TCP_KINDS][TCP_COLUMNS] = {
-	/*		     SS  SR  ES  FW  CW  LA  TW  CL  LO  S2  PC */
-	[TCP_KIND_SYN] = {IG, IV, IV, IV, IV, IV, NW, IV, IV, IG, IV},
+	/*                   SS  SR  ES  FW  CW  LA  TW  CL  LO  S2  PC */
+	[TCP_KIND_SYN]    = {IG, IV, IV, IV, IV, IV, NW, IV, IV, IG, IV},
 	[TCP_KIND_SYNACK] = {SR, IG, IG, IG, IG, IG, IG, IG, IG, SR, IG},
-	[TCP_KIND_FIN] = {IV, IG, IG, TW, TW, LA, TW, CL, ES, IV, IG},
-	[TCP_KIND_ACK] = {IG, SR, ES, CW, CW, TW, TW, CL, ES, IG, ES},
+	[TCP_KIND_FIN]    = {IV, IG, IG, TW, TW, LA, TW, CL, ES, IV, IG},
+	[TCP_KIND_ACK]    = {IG, SR, ES, CW, CW, TW, TW, CL, ES, IG, ES},
 };
+/* clang-format on */
 
 #undef SS
 #undef SR
@@ -137,11 +141,17 @@ static __always_inline __u32 tcp_end(const struct packet *packet)
 	return packet->seq + packet->payload + !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 }
 
-/* A RST of ours ends the connection. But while we wait for a SYN-ACK, one of another number answers something that was
- * forged, or is of an old connection: the SYN stays, and the SYN-ACK to it will come. */
+/* While we wait for a SYN-ACK, a RST of ours with the number that somebody acknowledged answers what was forged, or is
+ * of an old connection: the SYN stays, and the SYN-ACK to it will come. */
+static __always_inline bool answers_a_stray(const struct flow *flow, const struct packet *packet)
+{
+	return flow->state == FLOW_TCP_SYN_SENT && !(packet->tcp_flags & TCP_ACK) && flow->end - packet->seq > 1;
+}
+
+/* A RST of ours ends the connection. */
 static __always_inline void tcp_reset_ours(struct flow *flow, const struct packet *packet, __u64 time)
 {
-	if (flow->state == FLOW_TCP_SYN_SENT && packet->seq != flow->end)
+	if (answers_a_stray(flow, packet))
 		return;
 	flow_enter(flow, FLOW_TCP_CLOSE, time);
 	flow->marks |= RST_OURS;

@@ -25,6 +25,7 @@ func TestWhatGoesOutBeginsAFlow(t *testing.T) {
 		part := func(protocol uint8, offset uint16, more bool, layers ...frame.Layer) []byte {
 			return w.fragmentOf(w.us, w.peer, protocol, offset, more, w.transport(w.us, w.peer, layers...))
 		}
+		toFriend := func(layer frame.Layer) []byte { return framed(w.ip(w.us, w.friend), []frame.Layer{layer}) }
 		query := frame.UDP{SrcPort: 40000, DstPort: 53}
 		for _, c := range []struct {
 			name  string
@@ -49,6 +50,10 @@ func TestWhatGoesOutBeginsAFlow(t *testing.T) {
 			{"data from behind an open range", tcp(2011, frame.ACK|frame.PSH), "tcp-loose"},
 			{"a SYN-ACK from a restricted port", tcp(22, frame.SYN|frame.ACK), ""},
 			{"data from a restricted port", tcp(22, frame.ACK|frame.PSH), "tcp-loose"},
+			{"data from a restricted port to whom it is open", toFriend(frame.TCP{SrcPort: 22, DstPort: 50000, Flags: frame.ACK}), ""},
+			{"a SYN from a restricted port to whom it is open", toFriend(frame.TCP{SrcPort: 22, DstPort: 50000, Flags: frame.SYN}), ""},
+			{"UDP from a restricted port", w.out(frame.UDP{SrcPort: 161, DstPort: 40000}), "udp"},
+			{"UDP from a restricted port to whom it is open", toFriend(frame.UDP{SrcPort: 161, DstPort: 40000}), ""},
 			{"UDP", w.out(query), "udp"},
 			{"UDP from an open port", w.out(frame.UDP{SrcPort: 53, DstPort: 40000}), ""},
 			{"UDP from a port that is open in TCP", w.out(frame.UDP{SrcPort: 80, DstPort: 40000}), "udp"},
