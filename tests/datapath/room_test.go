@@ -168,7 +168,7 @@ func TestDeadFlowsMakeRoom(t *testing.T) {
 				}
 				gone += up[evicted]
 			}
-			if gone > tableSize/50 {
+			if gone > tableSize/12 {
 				t.Errorf("%d of %d flows gave way while there were dead ones", gone, tableSize)
 			}
 			mustForget(t, d)
