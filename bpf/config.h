@@ -42,8 +42,9 @@ _Static_assert(FLOW_STATES < TIMEOUT_SLOTS, "a flow state has no timeout");
 /* How long a flow may be in SYN_SENT, in units of `syn_sent`. */
 volatile const __u16 longest_syn_sent = 0xffff;
 
-/* Sets of the flow table. */
+/* Sets of the flow table, and the most flows that it keeps: the policy's `flows: max`. */
 volatile const __u32 flow_sets = 1;
+volatile const __u32 max_flows = 1;
 
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;

@@ -149,12 +149,13 @@ const (
 	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 21
 	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 22
 	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 23
-	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 24
-	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 25
-	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 26
-	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 27
-	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 28
-	FirewallReasonREASON_COUNT            FirewallReason = 29
+	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 24
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 25
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 26
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 27
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 28
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 29
+	FirewallReasonREASON_COUNT            FirewallReason = 30
 )
 
 type FirewallRule struct {
@@ -251,6 +252,7 @@ const (
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
 	FirewallVarLongestSynSent   = "longest_syn_sent"
+	FirewallVarMaxFlows         = "max_flows"
 	FirewallVarMultiBuffer      = "multi_buffer"
 	FirewallVarOwnMac           = "own_mac"
 	FirewallVarPolicyNames      = "policy_names"
@@ -346,6 +348,7 @@ type FirewallVariableSpecs struct {
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
 	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	MaxFlows       *ebpf.VariableSpec `ebpf:"max_flows"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
 	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
@@ -423,6 +426,7 @@ type FirewallVariables struct {
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
 	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
+	MaxFlows       *ebpf.Variable `ebpf:"max_flows"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.Variable `ebpf:"own_mac"`
 	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`
