@@ -122,7 +122,6 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
-	places := spec.Maps[bpf.FirewallMapFlows].MaxEntries
 	var oldSet *maps.Set
 	var oldRules []maps.Rule
 	if c.old != nil {
@@ -149,12 +148,12 @@ func (c *change) build() error {
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
 		return err
 	}
-	have, err := c.set.FlowCapacity()
+	most, err := c.set.MaxFlows()
 	if err != nil {
 		return err
 	}
-	if have != places {
-		c.warn("the flow table keeps its %d places: down and up make it %d", have, places)
+	if want := c.options.Policy.FlowLimit(); int(most) != want {
+		c.warn("the flow table keeps its size while the filter runs, %d flows: \"portcullis down\" and \"portcullis up\" make it %d", most, want)
 	}
 	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())

@@ -4,6 +4,7 @@ package maps
 
 import (
 	"net/netip"
+	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -15,7 +16,8 @@ type Flow struct {
 	Local    netip.AddrPort
 	Remote   netip.AddrPort
 	State    FlowState
-	Answered bool   // by more than a refusal: nothing but its end takes it out of the table
+	Answered bool   // by more than a refusal
+	Assured  bool   // it keeps its place in the table until it closes
 	Created  uint64 // jiffies
 	Expires  uint64 // jiffies
 }
@@ -25,6 +27,9 @@ type FlowID struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
 }
+
+// Live reports whether packets may belong to the flow at a time (jiffies).
+func (f *Flow) Live(now uint64) bool { return now < f.Expires && f.State != FlowKilled }
 
 // ID returns the flow's identity.
 func (f *Flow) ID() FlowID { return FlowID{f.Protocol, f.Local, f.Remote} }
@@ -46,15 +51,64 @@ const (
 	busy         = 1<<tagBits - 1 // somebody writes a flow there
 )
 
-// flowSets is the size of a table for so many flows: places for twice as many, so that none of its sets gets full
-// before, but for a flow in a million.
-func flowSets(flows int) uint32 {
-	return uint32((2*flows + placesPerSet - 1) / placesPerSet)
+// flowTable returns the sizes of a table that keeps at most so many flows: it has places for twice as many, so that
+// none of its sets gets full before, but for a flow in a million. That makes whole sets; behind the last one the map of
+// the entries has one more, which no flow uses, for each flow by which the limit is short of half the places. So the
+// maps themselves tell the limit, whatever the policy says by now.
+func flowTable(limit int) (sets, entries uint32) {
+	sets = uint32((2*limit + placesPerSet - 1) / placesPerSet)
+	places := sets * uint32(placesPerSet)
+	return sets, places + places/2 - uint32(limit)
+}
+
+// maxFlows returns the limit that flowTable made the sizes of.
+func maxFlows(sets, entries uint32) uint32 {
+	places := sets * uint32(placesPerSet)
+	return places + places/2 - entries
+}
+
+// FlowMemory returns the bytes that a table for at most so many flows takes.
+func FlowMemory(limit int) int {
+	sets, entries := flowTable(limit)
+	return int(sets)*int(unsafe.Sizeof(bpf.FirewallTags{})) + int(entries)*int(unsafe.Sizeof(bpf.FirewallEntry{}))
 }
 
 // Flows calls each for every entry, dead ones too, until it returns false. Entries that come or go meanwhile may be
 // missed.
 func (s *Set) Flows(each func(*Flow) bool) error {
+	return s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+		f := &Flow{}
+		f.setKey(&entry.Key)
+		f.setValue(&entry.Flow)
+		return each(f)
+	})
+}
+
+// FlowCounts says how many live flows there are. All are either answered or pending.
+type FlowCounts struct{ Assured, Answered, Pending int }
+
+// CountFlows counts the flows that are alive at a time (jiffies), without a list of them.
+func (s *Set) CountFlows(now uint64) (c FlowCounts, err error) {
+	err = s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+		v := &entry.Flow
+		if !isLive(v, now) {
+			return true
+		}
+		if isAnswered(v) {
+			c.Answered++
+		} else {
+			c.Pending++
+		}
+		if isAssured(v) {
+			c.Assured++
+		}
+		return true
+	})
+	return c, err
+}
+
+// eachEntry calls each for every place that is taken, in the datapath's own memory, until it returns false.
+func (s *Set) eachEntry(each func(*bpf.FirewallEntry) bool) error {
 	tags, err := s.memory(bpf.FirewallMapFlowTags)
 	if err != nil {
 		return err
@@ -63,11 +117,11 @@ func (s *Set) Flows(each func(*Flow) bool) error {
 	if err != nil {
 		return err
 	}
-	eachFlow(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
+	walk(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
 	return nil
 }
 
-func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*Flow) bool) {
+func walk(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*bpf.FirewallEntry) bool) {
 	for set := range tags {
 		for i, word := range tags[set].Words {
 			word &= 1<<(tagsPerWord*tagBits) - 1 // what is above counts strays
@@ -75,11 +129,7 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 				if tag := word & busy; tag == 0 || tag == busy {
 					continue
 				}
-				f := &Flow{}
-				entry := entries[place]
-				f.setKey(&entry.Key)
-				f.setValue(&entry.Flow)
-				if !each(f) {
+				if !each(&entries[place]) {
 					return
 				}
 			}
@@ -87,13 +137,17 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 	}
 }
 
-// FlowCapacity returns how many places the flow table has.
-func (s *Set) FlowCapacity() (uint32, error) {
-	m, err := s.Map(bpf.FirewallMapFlows)
+// MaxFlows returns the most flows that the table keeps: the "flows: max" of the policy that it was made for.
+func (s *Set) MaxFlows() (uint32, error) {
+	tags, err := s.Map(bpf.FirewallMapFlowTags)
 	if err != nil {
 		return 0, err
 	}
-	return m.MaxEntries(), nil
+	entries, err := s.Map(bpf.FirewallMapFlows)
+	if err != nil {
+		return 0, err
+	}
+	return maxFlows(tags.MaxEntries(), entries.MaxEntries()), nil
 }
 
 // AfterSweep takes the marks off ports that no flow has used for two sweeps.

@@ -143,15 +143,12 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
 	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(reasonCount) + capacity
-	if p.MaxFlows > 0 {
-		ResizeFlows(spec, p.MaxFlows)
-	}
+	ResizeFlows(spec, p.FlowLimit())
 }
 
-// ResizeFlows sets in spec the size of the flow table: it holds at least so many, of both families.
-func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
-	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(flows)
-	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(flows) * uint32(placesPerSet)
+// ResizeFlows sets in spec the size of the flow table: it keeps at most so many, of both families.
+func ResizeFlows(spec *ebpf.CollectionSpec, limit int) {
+	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries, spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowTable(limit)
 }
 
 // Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.

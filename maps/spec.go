@@ -59,6 +59,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarHz:             c.HZ,
 		bpf.FirewallVarLongestSynSent: uint16(min(timeouts[bpf.FirewallFlowStateFLOW_TCP_SYN_SENT]/stampUnit+1, math.MaxUint16)),
 		bpf.FirewallVarFlowSets:       spec.Maps[bpf.FirewallMapFlowTags].MaxEntries,
+		bpf.FirewallVarMaxFlows:       maxFlows(spec.Maps[bpf.FirewallMapFlowTags].MaxEntries, spec.Maps[bpf.FirewallMapFlows].MaxEntries),
 		bpf.FirewallVarTestClock:      c.TestClock,
 	} {
 		v := spec.Variables[name]

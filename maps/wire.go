@@ -72,8 +72,21 @@ func flowValue(f *Flow) bpf.FirewallFlow {
 
 func (f *Flow) setValue(v *bpf.FirewallFlow) {
 	f.Expires, f.Created, f.State = v.Expires, v.Created, FlowState(v.State)
-	f.Answered = v.Answered != 0 && v.State != uint8(bpf.FirewallFlowStateFLOW_TCP_SYN_SENT)
+	f.Answered, f.Assured = isAnswered(v), isAssured(v)
 }
+
+// isLive reports whether packets may belong to a flow at a time (jiffies).
+func isLive(v *bpf.FirewallFlow, now uint64) bool {
+	return now < v.Expires && FlowState(v.State) != FlowKilled
+}
+
+// isAnswered reports whether a flow was answered, and not by a refusal.
+func isAnswered(v *bpf.FirewallFlow) bool {
+	return v.Answered != 0 && bpf.FirewallFlowState(v.State) != bpf.FirewallFlowStateFLOW_TCP_SYN_SENT
+}
+
+// isAssured reports whether a flow keeps its place until it closes.
+func isAssured(v *bpf.FirewallFlow) bool { return isAnswered(v) }
 
 func sourceKey4(set uint16, p netip.Prefix) bpf.FirewallSourceKey4 {
 	return bpf.FirewallSourceKey4{PrefixLen: 32 + uint32(p.Bits()), Set: uint32(set), Addr: word4(p.Addr())}

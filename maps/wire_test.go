@@ -12,7 +12,7 @@ import (
 
 func TestFlowSurvivesTheWire(t *testing.T) {
 	for _, want := range []Flow{
-		{Protocol: 6, Local: netip.MustParseAddrPort("192.0.2.1:54321"), Remote: netip.MustParseAddrPort("198.51.100.7:443"), State: 3, Answered: true, Created: 7, Expires: 1 << 40},
+		{Protocol: 6, Local: netip.MustParseAddrPort("192.0.2.1:54321"), Remote: netip.MustParseAddrPort("198.51.100.7:443"), State: 3, Answered: true, Assured: true, Created: 7, Expires: 1 << 40},
 		{Protocol: 17, Local: netip.MustParseAddrPort("[2001:db8::1]:53"), Remote: netip.MustParseAddrPort("[fe80::2]:65535"), State: 11, Expires: 9},
 		{Protocol: 1, Local: netip.MustParseAddrPort("192.0.2.1:4660"), Remote: netip.MustParseAddrPort("192.0.2.2:8"), State: 12},
 	} {

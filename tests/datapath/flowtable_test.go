@@ -54,7 +54,8 @@ func answer(number int) frame.UDP {
 // fill answers queries, from number 0 on, until no place is free. It returns those that have one.
 func fill(t *testing.T, r *trial, w world) (numbers []int) {
 	t.Helper()
-	places := int(r.Map(t, bpf.FirewallMapFlows).MaxEntries())
+	const tagsPerWord = 6
+	places := int(r.Map(t, bpf.FirewallMapFlowTags).MaxEntries()) * len(bpf.FirewallTags{}.Words) * tagsPerWord
 	for number := 0; len(numbers) < places; number++ {
 		if asks(t, r, w, number) {
 			r.expect(t, w.in(answer(number)), established)
