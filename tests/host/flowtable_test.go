@@ -21,24 +21,31 @@ func small() *policy.Policy {
 	return p
 }
 
+// fill makes connections from the server to the client, which live till the test ends, until the table is full.
+func fill(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	const most, together = 5 * policy.MinMaxFlows, 64
+	for range most / together {
+		for range together {
+			c, err := dial(l.Server, "tcp", lab.ClientV4, 7, refusal)
+			if err != nil {
+				break // so it looks when the table is full
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+		if counter(t, l, "flows full") > 0 {
+			return
+		}
+	}
+	t.Fatalf("the table is not full of %d connections: %+v", most, status(t, l).Flows)
+}
+
 // What finds no room in the table is told, under its name and with what to set.
 func TestAFullTableIsTold(t *testing.T) {
 	l := lab.New(t)
 	l.Client.Echo(t, 7)
 	up(t, l, loader.ModeTC, small())
-	const most = 5 * policy.MinMaxFlows
-	for range most / 64 {
-		for range 64 {
-			c, err := dial(l.Server, "tcp", lab.ClientV4, 7, refusal)
-			if err != nil {
-				break // so it looks when the table is full
-			}
-			defer c.Close()
-		}
-		if counter(t, l, "flows full") > 0 {
-			break
-		}
-	}
+	fill(t, l)
 	s := status(t, l)
 	if full := counter(t, l, "flows full"); full == 0 || s.Flows.Full > full || s.Flows.Full == 0 {
 		t.Errorf("%d packets found no room, and status says %+v", full, s.Flows)
@@ -135,5 +142,23 @@ func TestTheTableKeepsItsLimit(t *testing.T) {
 	down(t, l)
 	if report := up(t, l, loader.ModeTC, p); len(report.Warnings) > 0 || status(t, l).Flows.Max != 1030 {
 		t.Errorf("made anew, up warns %q and status says %+v", report.Warnings, status(t, l).Flows)
+	}
+}
+
+// The agent tells of it by itself, with the capabilities that its service has.
+func TestTheAgentTellsOfAFullTable(t *testing.T) {
+	l := lab.New(t)
+	l.Client.Echo(t, 7)
+	a := newAgent(t, l, "interfaces: [eth0]\nflows: {max: 1024}\n")
+	a.runs("--mode", "tc")
+	fill(t, l)
+	const want = "warning: the flow table, for 1024 flows, had no room for "
+	for end := time.Now().Add(3 * patience); !strings.Contains(a.logged(), want); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the agent does not tell of a full table:\n%s", a.logged())
+		}
+	}
+	if !strings.Contains(a.logged(), `set "flows: max: 2048" in the policy (271 kB of memory)`) {
+		t.Errorf("the agent says\n%s", a.logged())
 	}
 }
