@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -24,7 +26,17 @@ func small() *policy.Policy {
 // fill makes connections from the server to the client, which live till the test ends, until the table is full.
 func fill(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	const most, together = 5 * policy.MinMaxFlows, 64
+	const most, together = 3 * policy.MinMaxFlows, 64
+	const files = 3 * most // both ends of each connection are in this process
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max < files {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files}); err != nil {
+			t.Fatalf("this test opens %d files, and the limit is %d: %v", files, limit.Max, err)
+		}
+	}
 	for range most / together {
 		for range together {
 			c, err := dial(l.Server, "tcp", lab.ClientV4, 7, refusal)
