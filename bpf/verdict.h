@@ -4,6 +4,8 @@
 #ifndef PORTCULLIS_VERDICT_H
 #define PORTCULLIS_VERDICT_H
 
+#include "types.h"
+
 /* The names are shown to users, lower-case and with spaces: PASS_NOT_IP is "not ip". */
 enum reason {
 	PASS_NOT_IP,		 /* ARP, LLDP, EAPOL, 802.3: netfilter's INPUT never sees them */
@@ -44,6 +46,7 @@ enum reason {
 
 #define RULE_REASON(rule) (REASON_COUNT + (rule))
 #define SEEN_INVALID(kind) (SEEN_INVALID_HEADER + (kind) - INVALID_HEADER)
+_Static_assert(SEEN_INVALID(INVALID_ICMP) == SEEN_INVALID_ICMP, "the kinds are counted in another order");
 
 static __always_inline bool is_drop(__u32 reason)
 {

@@ -287,7 +287,28 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	return out, nil
 }
 
-// Status tells what the filter is and has done.
+// flowsStatus counts the flows, and takes the rest from the counters.
+func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, err error) {
+	now, err := f.now()
+	if err != nil {
+		return s, err
+	}
+	flows, err := f.set.CountFlows(now)
+	if err != nil {
+		return s, err
+	}
+	most, err := f.set.MaxFlows()
+	return FlowsStatus{
+		Assured:  flows.Assured,
+		Answered: flows.Answered,
+		Pending:  flows.Pending,
+		Max:      most,
+		Full:     counters[maps.FlowsFull],
+		Evicted:  counters[maps.FlowsEvicted],
+	}, err
+}
+
+// Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
 func (f *Filter) Status() (*Status, error) {
 	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
@@ -310,22 +331,8 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	for _, reason := range maps.Reasons() {
 		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), counters[reason]})
-		if reason.Verdict() == maps.Seen {
-			s.Flows.Full = counters[reason]
-		}
 	}
-	if s.Flows.Max, err = f.set.MaxFlows(); err != nil {
-		return nil, err
-	}
-	err = f.set.Flows(func(flow *maps.Flow) bool {
-		if flow.Answered {
-			s.Flows.Answered++
-		} else {
-			s.Flows.Pending++
-		}
-		return true
-	})
-	if err != nil {
+	if s.Flows, err = f.flowsStatus(counters); err != nil {
 		return nil, err
 	}
 	for _, i := range s.Interfaces {
@@ -335,9 +342,6 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	if forwards() && !f.running.Forwarding {
 		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
-	}
-	if s.Flows.Full > 0 {
-		s.Warnings = append(s.Warnings, "the flow table was full of connections that live: raise \"flows\" in the policy")
 	}
 	return s, nil
 }

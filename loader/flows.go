@@ -39,7 +39,7 @@ func (f *Filter) Flows(each func(Flow) bool) error {
 		return err
 	}
 	return f.set.Flows(func(flow *maps.Flow) bool {
-		if flow.Expires <= now {
+		if !flow.Live(now) {
 			return true
 		}
 		return each(Flow{
@@ -48,6 +48,7 @@ func (f *Filter) Flows(each func(Flow) bool) error {
 			Remote:   flow.Remote,
 			State:    flow.State.String(),
 			Answered: flow.Answered,
+			Assured:  flow.Assured,
 			Age:      maps.Duration(int64(flow.Age(now)), f.running.HZ),
 			Expires:  maps.Duration(int64(flow.Expires-now), f.running.HZ),
 		})

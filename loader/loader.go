@@ -119,12 +119,14 @@ type CounterStatus struct {
 	Packets uint64 `json:"packets"`
 }
 
-// FlowsStatus tells how full the flow table is. Dead entries that no sweep has taken out yet count too.
+// FlowsStatus tells how full the flow table is. Only live flows count: each is either answered or pending.
 type FlowsStatus struct {
+	Assured  int    `json:"assured"` // of the answered: those that keep their place until they close
 	Answered int    `json:"answered"`
 	Pending  int    `json:"pending"`
-	Max      uint32 `json:"max"`  // places in the table
-	Full     uint64 `json:"full"` // times that a new flow found no room
+	Max      uint32 `json:"max"`     // the most that the table keeps
+	Full     uint64 `json:"full"`    // packets that would have begun a flow and found no room
+	Evicted  uint64 `json:"evicted"` // flows that gave their place to new ones
 }
 
 // Status is what a running filter is and has done.
@@ -147,6 +149,7 @@ type Flow struct {
 	Remote   netip.AddrPort `json:"remote"`
 	State    string         `json:"state"`
 	Answered bool           `json:"answered"`
+	Assured  bool           `json:"assured"`
 	Age      time.Duration  `json:"age"`     // since its first packet, or since it was seeded
 	Expires  time.Duration  `json:"expires"` // left when idle
 }

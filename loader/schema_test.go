@@ -13,12 +13,14 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	fw "github.com/portcullis-firewall/portcullis/maps"
 )
 
 // layouts says what the maps of each schema are like.
 var layouts = map[string]string{
 	"v2": "3540b0cfaae4cc07",
 	"v3": "89553f092210225f", // words of tags count strays; a bit a port
+	"v4": "", // evicted flows are counted, which renumbers the rules' counters; flows are numbered and assured; the table counts them
 }
 
 // A map that another version would read wrongly needs another schema.
@@ -46,6 +48,13 @@ func TestTheSchemaSaysWhatIsPinned(t *testing.T) {
 				fmt.Fprintln(sum, text, err)
 			}
 		}
+	}
+	// By these numbers counters and flows are read.
+	for _, reason := range fw.Reasons() {
+		fmt.Fprintln(sum, reason.Verdict(), reason)
+	}
+	for _, state := range fw.FlowStates() {
+		fmt.Fprintln(sum, state)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)[:8]); got != layouts[Schema] {
 		t.Errorf("the maps are laid out as %s, those of schema %s as %s: give Schema another number, and write it here", got, Schema, layouts[Schema])

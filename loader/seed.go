@@ -37,6 +37,18 @@ var tcpStates = map[uint8]string{
 	netlink.TCP_NEW_SYN_REC: "tcp-syn-recv",
 }
 
+// conntrackTCP maps netfilter's states (enum tcp_conntrack) to those of flows. One in which nobody has answered is left
+// out: an outsider may have begun it.
+var conntrackTCP = map[uint8]string{
+	2: "tcp-syn-recv",
+	3: stateEstablished,
+	4: "tcp-fin-wait",
+	5: "tcp-close-wait",
+	6: "tcp-last-ack",
+	7: "tcp-time-wait",
+	8: "tcp-close",
+}
+
 // seeder enters connections that were alive before the filter as flows.
 type seeder struct {
 	set    *maps.Set
@@ -151,12 +163,9 @@ func (s *seeder) conntrack() ([]maps.Flow, error) {
 func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
 	switch e.Forward.Protocol {
 	case unix.IPPROTO_TCP:
-		tcp, ok := e.ProtoInfo.(*netlink.ProtoInfoTCP)
-		if !ok || tcp.State < 2 || tcp.State > 8 {
-			return ""
+		if tcp, ok := e.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
+			return conntrackTCP[tcp.State]
 		}
-		// enum tcp_conntrack has the order of our states.
-		return maps.FlowState(tcp.State).String()
 	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
 		if int64(e.TimeOut) > int64(s.policy.Timeout(stateUDP).Seconds()) {
 			return stateUDPStream
@@ -237,7 +246,7 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 	cut := make(map[maps.FlowID]bool)
 	for i := range flows {
 		flow := &flows[i]
-		if flow.Expires <= now || flow.State == maps.FlowKilled {
+		if !flow.Live(now) {
 			continue
 		}
 		cut[flow.ID()] = true

@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // change is one run of Up: what is made for it, and how to take back what it did.
@@ -150,12 +148,12 @@ func (c *change) build() error {
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
 		return err
 	}
-	have, err := c.set.MaxFlows()
+	most, err := c.set.MaxFlows()
 	if err != nil {
 		return err
 	}
-	if wanted := cmp.Or(c.options.Policy.MaxFlows, policy.DefaultMaxFlows); int(have) != wanted {
-		c.warn("the flow table keeps room for %d flows: down and up make it %d", have, wanted)
+	if want := c.options.Policy.FlowLimit(); int(most) != want {
+		c.warn("the flow table keeps its size while the filter runs, %d flows: \"portcullis down\" and \"portcullis up\" make it %d", most, want)
 	}
 	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())

@@ -4,6 +4,7 @@ package maps
 
 import (
 	"net/netip"
+	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -16,7 +17,7 @@ type Flow struct {
 	Remote   netip.AddrPort
 	State    FlowState
 	Answered bool   // something has come in
-	Assured  bool   // it gives its place to no new flow, unless it is a connection that is over
+	Assured  bool   // it keeps its place in the table until it closes
 	Created  uint32 // Created(jiffies)
 	Expires  uint64 // jiffies
 }
@@ -35,6 +36,9 @@ type FlowID struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
 }
+
+// Live reports whether packets may belong to the flow at a time (jiffies).
+func (f *Flow) Live(now uint64) bool { return now < f.Expires && f.State != FlowKilled }
 
 // ID returns the flow's identity.
 func (f *Flow) ID() FlowID { return FlowID{f.Protocol, f.Local, f.Remote} }
@@ -56,15 +60,52 @@ const (
 	busy         = 1<<tagBits - 1 // somebody writes a flow there
 )
 
-// flowSets is the size of a table for so many flows: places for twice as many, so that none of its sets gets full
-// before the table is.
-func flowSets(flows int) uint32 {
-	return uint32((2*flows + placesPerSet - 1) / placesPerSet)
+// flowSets is the number of sets of a table that keeps at most so many flows: with places for twice as many, so that
+// none of its sets gets full before the table is.
+func flowSets(limit int) uint32 { return uint32((2*limit + placesPerSet - 1) / placesPerSet) }
+
+// FlowMemory returns the bytes that a table for at most so many flows takes.
+func FlowMemory(limit int) int {
+	set := int(unsafe.Sizeof(bpf.FirewallTags{})) + placesPerSet*int(unsafe.Sizeof(bpf.FirewallEntry{}))
+	return int(flowSets(limit)) * set
 }
 
 // Flows calls each for every entry, dead ones too, until it returns false. Entries that come or go meanwhile may be
 // missed.
 func (s *Set) Flows(each func(*Flow) bool) error {
+	return s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+		f := &Flow{}
+		f.setKey(&entry.Key)
+		f.setValue(&entry.Flow)
+		return each(f)
+	})
+}
+
+// FlowCounts says how many live flows there are. All are either answered or pending.
+type FlowCounts struct{ Assured, Answered, Pending int }
+
+// CountFlows counts the flows that are alive at a time (jiffies), without a list of them.
+func (s *Set) CountFlows(now uint64) (c FlowCounts, err error) {
+	err = s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+		v := &entry.Flow
+		if !isLive(v, now) {
+			return true
+		}
+		if isAnswered(v) {
+			c.Answered++
+		} else {
+			c.Pending++
+		}
+		if isAssured(v) {
+			c.Assured++
+		}
+		return true
+	})
+	return c, err
+}
+
+// eachEntry calls each for every place that is taken, in the datapath's own memory, until it returns false.
+func (s *Set) eachEntry(each func(*bpf.FirewallEntry) bool) error {
 	tags, err := s.memory(bpf.FirewallMapFlowTags)
 	if err != nil {
 		return err
@@ -73,11 +114,11 @@ func (s *Set) Flows(each func(*Flow) bool) error {
 	if err != nil {
 		return err
 	}
-	eachFlow(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
+	walk(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
 	return nil
 }
 
-func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*Flow) bool) {
+func walk(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*bpf.FirewallEntry) bool) {
 	for set := range tags {
 		for i, word := range tags[set].Words {
 			word &= 1<<(tagsPerWord*tagBits) - 1 // what is above counts strays
@@ -85,11 +126,7 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 				if tag := word & busy; tag == 0 || tag == busy {
 					continue
 				}
-				f := &Flow{}
-				entry := entries[place]
-				f.setKey(&entry.Key)
-				f.setValue(&entry.Flow)
-				if !each(f) {
+				if !each(&entries[place]) {
 					return
 				}
 			}
@@ -97,7 +134,7 @@ func eachFlow(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*F
 	}
 }
 
-// MaxFlows returns the most flows that the table keeps.
+// MaxFlows returns the most flows that the table keeps: the "flows: max" of the policy that it was made for.
 func (s *Set) MaxFlows() (uint32, error) {
 	memory, err := s.memory(accountMap)
 	if err != nil {

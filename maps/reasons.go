@@ -14,6 +14,12 @@ type Reason uint32
 
 const reasonCount = Reason(bpf.FirewallReasonREASON_COUNT)
 
+// Reasons that say how the flow table does.
+const (
+	FlowsFull    = Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)
+	FlowsEvicted = Reason(bpf.FirewallReasonSEEN_FLOWS_EVICTED)
+)
+
 // Verdicts of a reason.
 const (
 	Pass = "pass"

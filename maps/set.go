@@ -146,16 +146,14 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
 	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(reasonCount) + capacity
-	if p.MaxFlows > 0 {
-		ResizeFlows(spec, p.MaxFlows)
-	}
+	ResizeFlows(spec, p.FlowLimit())
 }
 
 // ResizeFlows sets in spec the most flows that the table keeps, of both families.
-func ResizeFlows(spec *ebpf.CollectionSpec, flows int) {
-	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(flows)
-	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(flows) * uint32(placesPerSet)
-	account := &bpf.FirewallAccount{MaxFlows: uint32(flows)}
+func ResizeFlows(spec *ebpf.CollectionSpec, limit int) {
+	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(limit)
+	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(limit) * uint32(placesPerSet)
+	account := &bpf.FirewallAccount{MaxFlows: uint32(limit)}
 	memory := unsafe.Slice((*byte)(unsafe.Pointer(account)), unsafe.Sizeof(*account))
 	spec.Maps[accountMap].Contents = []ebpf.MapKV{{Key: uint32(0), Value: memory}}
 }

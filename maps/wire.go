@@ -75,9 +75,19 @@ func flowValue(f *Flow) bpf.FirewallFlow {
 
 func (f *Flow) setValue(v *bpf.FirewallFlow) {
 	f.Expires, f.Created, f.State = v.Expires, v.Created, FlowState(v.State)
-	f.Answered = v.Marks&uint16(bpf.FirewallMarkANSWERED) != 0
-	f.Assured = v.Marks&uint16(bpf.FirewallMarkASSURED) != 0
+	f.Answered, f.Assured = isAnswered(v), isAssured(v)
 }
+
+// isLive reports whether packets may belong to a flow at a time (jiffies).
+func isLive(v *bpf.FirewallFlow, now uint64) bool {
+	return now < v.Expires && FlowState(v.State) != FlowKilled
+}
+
+// isAnswered reports whether something has come in for a flow.
+func isAnswered(v *bpf.FirewallFlow) bool { return v.Marks&uint16(bpf.FirewallMarkANSWERED) != 0 }
+
+// isAssured reports whether a flow keeps its place until it closes.
+func isAssured(v *bpf.FirewallFlow) bool { return v.Marks&uint16(bpf.FirewallMarkASSURED) != 0 }
 
 func sourceKey4(set uint16, p netip.Prefix) bpf.FirewallSourceKey4 {
 	return bpf.FirewallSourceKey4{PrefixLen: 32 + uint32(p.Bits()), Set: uint32(set), Addr: word4(p.Addr())}

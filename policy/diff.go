@@ -41,7 +41,7 @@ func Diff(old, new *Policy) []Change {
 	changed("icmp", old.ICMP.Equal(new.ICMP), old.ICMP.String(), new.ICMP.String())
 	out = append(out, diffSets("open", old.Open, new.Open, Rule.String, Rule.key)...)
 	changed("invalid", old.Invalid == new.Invalid, old.Invalid.String(), new.Invalid.String())
-	changed("flows max", old.maxFlows() == new.maxFlows(), strconv.Itoa(old.maxFlows()), strconv.Itoa(new.maxFlows()))
+	changed("flows max", old.FlowLimit() == new.FlowLimit(), strconv.Itoa(old.FlowLimit()), strconv.Itoa(new.FlowLimit()))
 	for _, t := range Timeouts {
 		a, b := old.Timeout(t.Name), new.Timeout(t.Name)
 		changed("timeout "+t.Name, a == b, formatTimeout(a), formatTimeout(b))

@@ -28,8 +28,8 @@ func (p *Policy) YAML() []byte {
 		}
 	}
 	fmt.Fprintf(&b, "invalid: %s\n", p.Invalid)
-	if p.maxFlows() != DefaultMaxFlows {
-		fmt.Fprintf(&b, "flows:\n  max: %d\n", p.maxFlows())
+	if p.FlowLimit() != DefaultMaxFlows {
+		fmt.Fprintf(&b, "flows:\n  max: %d\n", p.FlowLimit())
 	}
 	header := "timeouts:\n"
 	for _, t := range Timeouts {

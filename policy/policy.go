@@ -47,7 +47,9 @@ func (p *Policy) Timeout(name string) time.Duration {
 	return d
 }
 
-func (p *Policy) maxFlows() int {
+// FlowLimit returns the most flows that the table keeps: MaxFlows, or its
+// default.
+func (p *Policy) FlowLimit() int {
 	if p.MaxFlows == 0 {
 		return DefaultMaxFlows
 	}

@@ -123,7 +123,7 @@ func TestTimeout(t *testing.T) {
 	}
 	seconds := map[string]int{
 		"tcp-syn-sent": 120, "tcp-syn-recv": 60, "tcp-established": 432000, "tcp-fin-wait": 120, "tcp-close-wait": 60,
-		"tcp-last-ack": 30, "tcp-time-wait": 120, "tcp-close": 10, "tcp-loose": 300, "udp": 30, "udp-stream": 120, "icmp": 30,
+		"tcp-last-ack": 30, "tcp-time-wait": 120, "tcp-close": 10, "tcp-loose": 300, "tcp-unacknowledged": 300, "udp": 30, "udp-stream": 120, "icmp": 30,
 		"gre": 30, "gre-stream": 180, "sctp-new": 10, "sctp-established": 210, "sctp-closed": 10, "other": 600,
 	}
 	for _, timeout := range Timeouts {

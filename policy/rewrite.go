@@ -93,7 +93,7 @@ func setKey(filename string, data []byte, key string, want *Policy) ([]byte, err
 	case "invalid":
 		value = want.Invalid.String()
 	case "flows max":
-		path, value = []string{"flows", "max"}, strconv.Itoa(want.maxFlows())
+		path, value = []string{"flows", "max"}, strconv.Itoa(want.FlowLimit())
 	default:
 		name := strings.TrimPrefix(key, "timeout ")
 		path, value = []string{"timeouts", name}, formatTimeout(want.Timeout(name))

@@ -28,6 +28,7 @@ var Timeouts = []Timeout{
 	{"tcp-time-wait", 120 * time.Second},
 	{"tcp-close", 10 * time.Second},
 	{"tcp-loose", 300 * time.Second},
+	{"tcp-unacknowledged", 300 * time.Second},
 	{"udp", 30 * time.Second},
 	{"udp-stream", 120 * time.Second},
 	{"icmp", 30 * time.Second},
@@ -37,7 +38,6 @@ var Timeouts = []Timeout{
 	{"sctp-established", 210 * time.Second},
 	{"sctp-closed", 10 * time.Second},
 	{"other", 600 * time.Second},
-	{"tcp-unacknowledged", 300 * time.Second},
 }
 
 const (

@@ -30,6 +30,7 @@ type fake struct {
 	rooms     int // rules that have room; 0: any number
 	live      int // connections that a close meets
 	flows     []loader.Flow
+	table     loader.FlowsStatus // without what flows tell
 	counters  []loader.CounterStatus
 	logged    []loader.LoggedPacket
 	clients   []loader.Connection // of sshd
@@ -165,7 +166,19 @@ func (f *fake) Status() (*loader.Status, error) {
 		return nil, err
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Saved: saved, Config: f.config, Counters: f.counters,
-		Flows: loader.FlowsStatus{Answered: len(f.flows), Max: 1024}}
+		Flows: f.table}
+	s.Flows.Max = 1024
+	for _, flow := range f.flows {
+		switch {
+		case !flow.Answered:
+			s.Flows.Pending++
+		case flow.Assured:
+			s.Flows.Assured++
+			fallthrough
+		default:
+			s.Flows.Answered++
+		}
+	}
 	for _, r := range f.running.Open {
 		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.runtime, r.String())})
 	}
@@ -364,6 +377,7 @@ func flow(protocol, local, remote string, answered bool) loader.Flow {
 		Remote:   netip.MustParseAddrPort(remote),
 		State:    protocol,
 		Answered: answered,
+		Assured:  answered,
 		Age:      90 * time.Second,
 		Expires:  5 * 24 * time.Hour,
 	}

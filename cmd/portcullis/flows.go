@@ -19,7 +19,8 @@ func (a *app) flowsCommand() *cobra.Command {
 		Short: "List the connections that replies come in by",
 		Long: `List the live flows: what this host has sent to whom, and how long a reply may take.
 Connections to a port that is open to all have none; they need none. For ICMP the
-local port is the identifier of the query.`,
+local port is the identifier of the query. A flow that is unanswered, or not assured,
+gives its place to a new one when the table is full.`,
 		Example: `  portcullis flows
   portcullis flows -o json --limit 100
   portcullis flows flush`,
@@ -54,6 +55,7 @@ type flowView struct {
 	RemotePort    uint16     `json:"remote_port"`
 	State         string     `json:"state"`
 	Answered      bool       `json:"answered"`
+	Assured       bool       `json:"assured"`
 	Age           float64    `json:"age_seconds"`
 	Expires       float64    `json:"expires_seconds"`
 }
@@ -97,6 +99,7 @@ func (a *app) flows(limit int) error {
 				RemotePort:    flow.Remote.Port(),
 				State:         flow.State,
 				Answered:      flow.Answered,
+				Assured:       flow.Assured,
 				Age:           flow.Age.Seconds(),
 				Expires:       flow.Expires.Seconds(),
 			}
@@ -135,8 +138,11 @@ func endText(end netip.AddrPort) string {
 }
 
 func stateText(f loader.Flow) string {
-	if !f.Answered {
+	switch {
+	case !f.Answered:
 		return f.State + " (unanswered)"
+	case !f.Assured:
+		return f.State + " (not assured)"
 	}
 	return f.State
 }

@@ -93,7 +93,7 @@ func TestStatus(t *testing.T) {
 	h.types(0, "status")
 	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log\n", "eth0       native XDP  TCX\n",
 		"ssh                       7\n", "22/tcp from 192.0.2.0/24  7\n", "http                      7        runtime\n",
-		"drop     closed port  12\n", "flows: 0 answered, 0 pending, in 1024 places")
+		"drop     closed port  12\n", "flows: 0 assured, 0 others, of 1024\n")
 	if strings.Contains(h.stdout, "established") {
 		t.Error("a counter of 0 is in the table")
 	}
@@ -105,6 +105,25 @@ func TestStatus(t *testing.T) {
 	h.json(&v)
 	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 2 || v.Policy.Input != "drop" {
 		t.Errorf("JSON: %+v", v)
+	}
+	h.flows = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
+		flow("udp", "192.0.2.1:3", "192.0.2.2:2", false)}
+	h.flows[1].Assured = false
+	h.table.Evicted = 5
+	h.types(0, "status")
+	h.says("flows: 1 assured, 2 others, of 1024; 5 evicted\n")
+	if h.stderr != "" {
+		t.Errorf("evictions warn of %q", h.stderr)
+	}
+	h.table.Full = 592
+	h.types(0, "status")
+	h.says("flows: 1 assured, 2 others, of 1024; 5 evicted; 592 refused\n")
+	h.complains("portcullis: warning: the flow table, for 1024 flows, had no room for 592 packets that begin a flow")
+	h.types(0, "status", "-o", "json")
+	h.json(&v)
+	want := loader.FlowsStatus{Assured: 1, Answered: 2, Pending: 1, Max: 1024, Full: 592, Evicted: 5}
+	if v.Flows != want || len(v.Warnings) != 1 {
+		t.Errorf("JSON: %+v and %q, want %+v", v.Flows, v.Warnings, want)
 	}
 	h.counters, h.running.Open = nil, nil
 	h.types(0, "status", "-o", "json")
@@ -155,7 +174,7 @@ udp       192.0.2.1:5000       192.0.2.2:53       udp (unanswered)  1m30s  5d
 	var v []flowView
 	h.types(0, "flows", "-o", "json", "--limit", "3")
 	h.json(&v)
-	if len(v) != 3 || v[2].Protocol != "tcp" || v[2].LocalPort != 40000 || v[2].Age != 90 || !v[2].Answered {
+	if len(v) != 3 || v[2].Protocol != "tcp" || v[2].LocalPort != 40000 || v[2].Age != 90 || !v[2].Answered || !v[2].Assured {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.types(0, "flows", "flush")

@@ -21,7 +21,11 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show what is filtered, open and counted",
 		Long: `Show the interfaces and the policy, each rule with the packets that it let in, what
 became of all others and why, and how full the flow table is. Each rule is printed
-as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.`,
+as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.
+
+An assured flow keeps its place in the table until it closes. Any other gives it to a
+new flow when the table is full: it is evicted, which costs no connection that lives.
+When none can give way the new flow is refused, and what answers it is dropped.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
@@ -100,6 +104,9 @@ func (a *app) status() error {
 	}
 	if failed != nil {
 		s.Warnings = append(s.Warnings, failed.Error())
+	}
+	if r := s.Refusals(); r.Packets > 0 {
+		s.Warnings = append(s.Warnings, r.String())
 	}
 	builtIn, drift := compare(s)
 	if drift != "" && deadlines.Try == nil {
@@ -219,6 +226,18 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 		a.printf("\n")
 		a.table(rows)
 	}
-	a.printf("\nflows: %d answered, %d pending, in %d places\n", v.Flows.Answered, v.Flows.Pending, v.Flows.Max)
+	a.printf("\nflows: %s\n", flowsText(v.Flows))
 	a.warn(v.Warnings...)
+}
+
+// flowsText says how full the flow table is, and what became of those that it had no room for.
+func flowsText(f loader.FlowsStatus) string {
+	text := fmt.Sprintf("%d assured, %d others, of %d", f.Assured, f.Answered+f.Pending-f.Assured, f.Max)
+	if f.Evicted > 0 {
+		text += fmt.Sprintf("; %d evicted", f.Evicted)
+	}
+	if f.Full > 0 {
+		text += fmt.Sprintf("; %d refused", f.Full)
+	}
+	return text
 }

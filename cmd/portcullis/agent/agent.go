@@ -54,6 +54,7 @@ type Agent struct {
 	down      bool           // nothing is filtered
 	lastError string         // that was told
 	retuned   time.Time      // when programs were last loaded for a new MAC address
+	refusals  refusals
 }
 
 // Run keeps the filter until ctx ends. The filter stays.
@@ -77,6 +78,7 @@ func Run(ctx context.Context, firewall Firewall, o Options) error {
 		return err
 	}
 	a.attach()
+	a.watchRefusals()
 	a.tell()
 	a.service.ready()
 	err = a.loop(ctx, changes)

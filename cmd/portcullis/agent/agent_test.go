@@ -30,6 +30,8 @@ type fake struct {
 	drift   loader.Drift
 	unready int // that are to be loaded
 	live    int
+	max     int // flows that the table was made for
+	refused uint64
 	changes chan loader.Change
 }
 
@@ -102,6 +104,10 @@ func (f *fake) Interfaces() ([]loader.Interface, error)             { return nil
 func (f *fake) Saved() (*policy.Policy, error)                      { return f.running.Clone(), nil }
 func (f *fake) SyncLocal() error                                    { return nil }
 func (f *fake) Sweep() (live, removed int, err error)               { return f.live, 0, nil }
+
+func (f *fake) Refusals() (loader.Refusals, error) {
+	return loader.Refusals{Packets: f.refused, Max: f.max, Wanted: f.running.FlowLimit()}, nil
+}
 
 // list returns what was done, and forgets it.
 func (f *fake) list() []string {
@@ -264,11 +270,40 @@ func TestOneInterfaceFails(t *testing.T) {
 func TestSweepsOftenerWhenFull(t *testing.T) {
 	o, _ := options(t, "")
 	for live, want := range map[int]time.Duration{0: sweepTime, 512: sweepTime, 513: sweepTimeFull} {
-		f := &fake{live: live, running: &policy.Policy{MaxFlows: 1024}}
+		f := &fake{live: live, max: 1024, running: &policy.Policy{MaxFlows: 4096}} // which holds from the next up on
 		if got := (&Agent{Options: o, firewall: f}).sweep(); got != want {
 			t.Errorf("%d live flows of 1024: the next sweep is in %v, want %v", live, got, want)
 		}
 	}
+}
+
+// What is refused is told at once, with what to set, and then every ten minutes at most.
+func TestTellsOfRefusedFlows(t *testing.T) {
+	o, log := options(t, "")
+	f := &fake{max: 1024, refused: 7, running: &policy.Policy{MaxFlows: 1024}}
+	a := &Agent{Options: o, firewall: f}
+	a.watchRefusals()
+	sweeps := func(refused uint64, want string) {
+		t.Helper()
+		log.Reset()
+		f.refused = refused
+		a.sweep()
+		if got := log.String(); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%d refused: the agent says %q, want %q", refused, got, want)
+		}
+	}
+	sweeps(7, "") // before the agent ran
+	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped: "+
+		"set \"flows: max: 2048\" in the policy (270 kB of memory)")
+	sweeps(4000, "")
+	a.refusals.at = a.refusals.at.Add(-refusalTime)
+	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped: set \"flows: max: 4096\"")
+	a.refusals.at = a.refusals.at.Add(-refusalTime)
+	sweeps(5010, "")
+	sweeps(1, "for 1 packet that begins a flow") // counted anew since a down
+	a.refusals.at = a.refusals.at.Add(-refusalTime)
+	f.running.MaxFlows = 4096
+	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" make the table anew")
 }
 
 func TestLog(t *testing.T) {

@@ -29,6 +29,7 @@ type Filter interface {
 	Drift() (loader.Drift, error)
 	SyncLocal() error
 	Sweep() (live, removed int, err error)
+	Refusals() (loader.Refusals, error)
 }
 
 // Kernel is the firewall of this host.

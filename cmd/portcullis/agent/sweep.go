@@ -3,12 +3,10 @@
 package agent
 
 import (
-	"cmp"
 	"errors"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Dead flows decide nothing, but take room.
@@ -30,12 +28,51 @@ func (a *Agent) sweep() time.Duration {
 	defer f.Close()
 	live, removed, err := f.Sweep()
 	a.complain(err)
-	p, err := f.Saved()
+	refused, err := f.Refusals()
 	a.complain(err)
-	if err == nil && live+removed > cmp.Or(p.MaxFlows, policy.DefaultMaxFlows)/2 {
+	if err != nil {
+		return sweepTime
+	}
+	a.refusals.tell(a.Log, refused)
+	if live+removed > refused.Max/2 {
 		return sweepTimeFull
 	}
 	return sweepTime
+}
+
+// refusalTime is how long the agent says no more of flows that were refused.
+const refusalTime = 10 * time.Minute
+
+// refusals remembers what was told of flows that found no room.
+type refusals struct {
+	packets uint64 // of which all was told
+	at      time.Time
+}
+
+// tell warns of what was refused since the last time.
+func (r *refusals) tell(log *Log, now loader.Refusals) {
+	all := now.Packets
+	if all < r.packets {
+		r.packets = 0 // the filter has been down, and counts anew
+	}
+	now.Packets -= r.packets
+	if now.Packets == 0 || !r.at.IsZero() && time.Since(r.at) < refusalTime {
+		return
+	}
+	r.packets, r.at = all, time.Now()
+	log.Warn("%s", now)
+}
+
+// watchRefusals begins with what was refused before the agent ran.
+func (a *Agent) watchRefusals() {
+	f, err := a.firewall.Open(a.PinPath)
+	if err != nil {
+		return // nothing was
+	}
+	defer f.Close()
+	before, err := f.Refusals()
+	a.complain(err)
+	a.refusals.packets = before.Packets
 }
 
 // prepare loads programs for what is waited for, as long as nothing else is to be done, and tells whether there are more

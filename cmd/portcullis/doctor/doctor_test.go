@@ -59,7 +59,8 @@ func well() *situation {
 			Hooks: []loader.Hook{{Kind: "xdp", Program: 7, Ours: true}, {Kind: "tcx_out", Program: 8, Ours: true}}},
 		ruleset: &netfilter.Ruleset{},
 		options: Options{PinPath: loader.DefaultPinPath, Config: conf, Interfaces: []string{"eth0"}, Default: "eth0",
-			Policy: policy.Default(), Running: &loader.Status{Interfaces: []loader.Interface{{Name: "eth0", Mode: loader.ModeNative, Present: true}}}},
+			Policy: policy.Default(), Running: &loader.Status{Policy: policy.Default(), Flows: loader.FlowsStatus{Max: policy.DefaultMaxFlows},
+				Interfaces: []loader.Interface{{Name: "eth0", Mode: loader.ModeNative, Present: true}}}},
 	}
 }
 

@@ -64,7 +64,18 @@ func TestPortcullis(t *testing.T) {
 			"portcullis --pin-path /sys/fs/bpf/portcullis-NAME " + up},
 		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
-		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"the flow table was full"} }, "filter", Warn, "was full", ""},
+		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
+		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; 5 gave their place", ""},
+		{"refused", well, func(s *situation) { s.options.Running.Flows.Full = 5 }, "flows", Warn, `set "flows: max: 524288" in the policy (69 MB of memory)`, ""},
+		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: max: 1048576" in the policy (137 MB of memory)`, ""},
+		{"refused by the largest", well, func(s *situation) {
+			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 1, policy.MaxMaxFlows
+		}, "flows", Warn, "1 packet that begins a flow, and what answered was dropped: no table is larger", ""},
+		{"refused till the next up", well, func(s *situation) {
+			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 5, 1024
+		}, "flows", Warn, "asks for 262144", "portcullis down\nportcullis up"},
+		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "it is for 1024 flows, and the policy asks for 262144",
+			"portcullis down\nportcullis up"},
 		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
 	})

@@ -74,10 +74,31 @@ func (e *examination) running() {
 	for _, w := range e.Running.Warnings {
 		e.warn("filter", "%s", w)
 	}
+	e.flows()
 	for _, name := range append(slices.Clone(e.Interfaces), e.Default) {
 		if name != "" && !slices.Contains(filtered, name) {
 			filtered = append(filtered, name)
 			e.warn("filter", "%s is not filtered", name).fix(e.up(name))
 		}
+	}
+}
+
+// flows examines whether the flow table is large enough.
+func (e *examination) flows() {
+	f, refused := e.Running.Flows, e.Running.Refusals()
+	anew := []string{e.portcullis("down"), e.portcullis("up")}
+	switch {
+	case refused.Packets > 0 && refused.Wanted > refused.Max:
+		e.warn("flows", "%s", refused).fix(anew...)
+	case refused.Packets > 0:
+		e.warn("flows", "%s", refused)
+	case refused.Wanted != refused.Max:
+		e.note("flows", "the table keeps its size while the filter runs: it is for %d flows, and the policy asks for %d", refused.Max, refused.Wanted).
+			fix(anew...)
+	case f.Evicted > 0:
+		e.ok("flows", "%d of %d; %d gave their place to new ones, which are never those that live: the table was full, and nothing is lost",
+			f.Answered+f.Pending, f.Max, f.Evicted)
+	default:
+		e.ok("flows", "%d of %d", f.Answered+f.Pending, f.Max)
 	}
 }
