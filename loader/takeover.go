@@ -14,6 +14,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // What every version keeps in the same way, so that a later one can take a filter over: where the links are pinned
@@ -95,6 +98,27 @@ func (c *change) find(t *target, kinds []string) (*attachment, error) {
 		return nil, errors.Join(err, fmt.Errorf("%w: choose another --pin-path here than %s", ErrOtherNamespace, c.pins.base))
 	}
 	return a, nil
+}
+
+// readableSchema is the older one whose flow table this version can read.
+const readableSchema = "v3"
+
+// inherit enters the flows of an older version. Where they cannot be read, those of sockets and of netfilter have to do.
+func (c *change) inherit() error {
+	if c.older == nil || c.older.version != readableSchema || c.unreadable {
+		return nil
+	}
+	var entering error
+	err := maps.FlowsOfV3(c.older.maps(), func(flow *bpf.FirewallSeed) error {
+		entering = run(c.tools.enter, flow)
+		return entering
+	})
+	if err != nil && entering == nil {
+		c.unreadable = true
+		c.warn("the flows of the older version cannot be read: only connections with a socket here go on (%v)", err)
+		return nil
+	}
+	return err
 }
 
 // isOlder tells that an attachment is an older version's.

@@ -102,7 +102,11 @@ func (c *change) attach() (err error) {
 	return nil
 }
 
+// seed enters the flows of an older version, as it left them, then every other connection that is alive.
 func (c *change) seed() (established int, err error) {
+	if err := c.inherit(); err != nil {
+		return 0, err
+	}
 	return seed(c.set, c.tools, c.constants.Policy, c.constants.HZ)
 }
 

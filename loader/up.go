@@ -17,20 +17,21 @@ import (
 
 // change is one run of Up: what is made for it, and how to take back what it did.
 type change struct {
-	options   Options
-	pins      pins
-	old       *Filter // nil when nothing ran
-	older     *pins   // of an older version, whose filter is taken over
-	set       *maps.Set
-	factory   *factory
-	load      func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
-	tools     *tools
-	constants maps.Constants // of no interface yet
-	report    UpReport
-	targets   []*target
-	gates     *gates        // nil while nothing that runs is replaced
-	retired   []*attachment // what others stand in for from now on
-	undo      []func() error
+	options    Options
+	pins       pins
+	old        *Filter // nil when nothing ran
+	older      *pins   // of an older version, whose filter is taken over
+	unreadable bool    // its flows
+	set        *maps.Set
+	factory    *factory
+	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
+	tools      *tools
+	constants  maps.Constants // of no interface yet
+	report     UpReport
+	targets    []*target
+	gates      *gates        // nil while nothing that runs is replaced
+	retired    []*attachment // what others stand in for from now on
+	undo       []func() error
 }
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
