@@ -82,6 +82,16 @@ var rows = []row{
 		short: scale{65536, 1000, 5}, full: scale{262144, 1000, 120},
 		run: proxy,
 	}, {
+		name: "reuse", what: "connections from a port that has just had one, of what the peer says after a silence",
+		policy: "timeouts: {tcp-fin-wait: 3s, tcp-close-wait: 3s, tcp-last-ack: 3s, tcp-time-wait: 3s, tcp-close: 3s}\n",
+		sysctls: map[string]string{
+			"tcp_timeout_fin_wait": "3", "tcp_timeout_close_wait": "3", "tcp_timeout_last_ack": "3",
+			"tcp_timeout_time_wait": "3", "tcp_timeout_close": "3",
+		},
+		exact: true,
+		short: scale{16384, 100, 1}, full: scale{262144, 200, 5},
+		run: reuse,
+	}, {
 		name: "limit", what: "new connections, and live ones, with the table full of them and of TIME_WAIT",
 		fills: true, none: true,
 		short: scale{8192, 2500, 3}, full: scale{65536, 3500, 30},
@@ -193,7 +203,7 @@ func vanished(t *testing.T, s *side, of scale) outcome {
 			return s.lab.Client.Command("nft", "table inet gone { "+
 				"chain in { type filter hook prerouting priority -400; drop; }; "+
 				"chain out { type filter hook output priority -400; drop; }; }").Run()
-		}, 4500*time.Millisecond)
+		}, 7*time.Second)
 	})
 	return outcome{of.count(), s.lasting(t), s.entries(t)}
 }
@@ -210,6 +220,26 @@ func proxy(t *testing.T, s *side, of scale) outcome {
 		Endings: []traffic.Ending{traffic.WeClose, traffic.TheyClose, traffic.WeReset, traffic.TheyClose},
 	})
 	return outcome{result.Sent, result.Lost(), s.entries(t)}
+}
+
+// reuse ends connections in every way, begins others from the same ports, and has the peer speak first when the timeouts
+// of what has ended are over.
+func reuse(t *testing.T, s *side, of scale) outcome {
+	const silence = 4 * time.Second
+	s.lab.Server.Sysctl(t, "ipv4/tcp_tw_reuse", "1")
+	s.lab.Server.Sysctl(t, "ipv4/tcp_fin_timeout", "1")
+	s.answer(t, traffic.Answer{First: firstPort, Silence: silence})
+	again := traffic.Ask{TCP: true, From: 20000, Rate: 400, Count: of.count(), Deadline: 3 * time.Second}
+	again.Endings = []traffic.Ending{traffic.WeClose, traffic.TheyClose, traffic.WeReset, traffic.TheyForget}
+	s.ask(t, again)
+	time.Sleep(1500 * time.Millisecond) // the kernel lets go of the ports
+	again.Endings = []traffic.Ending{traffic.TheyRepeat}
+	second := s.ask(t, again)
+	heard := traffic.Heard(second.Held, silence+time.Second)
+	for _, fd := range second.Held {
+		unix.Close(fd)
+	}
+	return outcome{of.count(), of.count() - heard, s.entries(t)}
 }
 
 // limit fills half of the table with connections that stay, and asks for more than the other half holds.

@@ -15,14 +15,15 @@ import (
 type Answer struct {
 	First, Ports int           // 0 ports: one
 	From, To     time.Duration // how long answers to datagrams take: every time in between
+	Silence      time.Duration // before what TheyRepeat
 }
 
 // late is an answer that is not due yet.
 type late struct {
 	due  time.Time
 	fd   int
-	to   unix.Sockaddr
-	text []byte
+	to   unix.Sockaddr // nil: a connection's
+	text []byte        // nil: forget the connection
 }
 
 type lateHeap []late
@@ -43,6 +44,7 @@ type answerer struct {
 	listeners map[int]bool // true: of datagrams
 	later     lateHeap
 	answers   int
+	stalled   []int // connections that are no longer read
 }
 
 // Run answers until the context ends. It calls ready when it listens.
@@ -85,7 +87,15 @@ func (a Answer) Run(ctx context.Context, ready func()) error {
 		}
 		for now := time.Now(); len(r.later) > 0 && !r.later[0].due.After(now); {
 			l := heap.Pop(&r.later).(late)
-			_ = unix.Sendto(l.fd, l.text, 0, l.to) // what is lost is counted by who asked
+			// What is lost is counted by who asked.
+			switch {
+			case l.text == nil:
+				forget(l.fd)
+			case l.to == nil:
+				_, _ = unix.Write(l.fd, l.text)
+			default:
+				_ = unix.Sendto(l.fd, l.text, 0, l.to)
+			}
 		}
 	}
 	return nil
@@ -93,6 +103,9 @@ func (a Answer) Run(ctx context.Context, ready func()) error {
 
 func (r *answerer) close() {
 	for fd := range r.listeners {
+		unix.Close(fd)
+	}
+	for _, fd := range r.stalled {
 		unix.Close(fd)
 	}
 }
@@ -179,10 +192,23 @@ func (r *answerer) serve(fd int) {
 	case TheyClose:
 		unix.Close(fd)
 		return
-	case TheyStall:
+	case TheyForget:
 		err = unix.EpollCtl(r.poll, unix.EPOLL_CTL_DEL, fd, nil)
+		heap.Push(&r.later, late{time.Now().Add(time.Second), fd, nil, nil})
+	case TheyStall:
+		if err = unix.EpollCtl(r.poll, unix.EPOLL_CTL_DEL, fd, nil); err == nil {
+			r.stalled = append(r.stalled, fd)
+		}
+	case TheyRepeat:
+		heap.Push(&r.later, late{time.Now().Add(r.Silence), fd, nil, []byte("again")})
 	}
 	if err != nil {
 		unix.Close(fd)
 	}
+}
+
+// forget closes a connection of which the peer hears nothing, as a host does that has crashed.
+func forget(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
+	unix.Close(fd)
 }

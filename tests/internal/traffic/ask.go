@@ -26,14 +26,19 @@ const (
 	// The peer sends a RST right behind its answer, or behind more data than was asked for.
 	TheyReset       Ending = 'R'
 	TheyResetBehind Ending = 'D'
-	// The peer reads nothing any more.
+	// The peer neither reads any more, nor closes.
 	TheyStall Ending = 'z'
+	// The peer does not close, and knows nothing of the connection a second later.
+	TheyForget Ending = 'f'
+	// The peer answers again after a silence.
+	TheyRepeat Ending = 'a'
 )
 
 // Ask is a number of exchanges, each from a socket of its own: a query in a datagram, or a connection.
 type Ask struct {
 	To       netip.AddrPort
-	Ports    int // that many from To on, in turn; 0: one
+	Ports    int    // that many from To on, in turn; 0: one
+	From     uint16 // the first local port, the next ones of the others; 0: the kernel's choice
 	TCP      bool
 	Rate     int // begun in a second
 	Count    int
@@ -160,6 +165,12 @@ func (r *asker) begin() error {
 	}
 	e := &exchange{fd: fd, deadline: time.Now().Add(r.Deadline), ending: r.Endings[number%len(r.Endings)]}
 	r.result.Sent++
+	if r.From != 0 {
+		if err := bindAgain(fd, familyOf(to.Addr()), int(r.From)+number); err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("bind to port %d: %w", int(r.From)+number, err)
+		}
+	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		r.result.Refused++
 		return unix.Close(fd)
@@ -174,6 +185,17 @@ func (r *asker) begin() error {
 	r.byFD[fd] = e
 	r.begun = append(r.begun, e)
 	return unix.EpollCtl(r.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: watch, Fd: int32(fd)})
+}
+
+// bindAgain binds to a port that a connection may just have had.
+func bindAgain(fd, family, port int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if family == unix.AF_INET {
+		return unix.Bind(fd, &unix.SockaddrInet4{Port: port})
+	}
+	return unix.Bind(fd, &unix.SockaddrInet6{Port: port})
 }
 
 func (r *asker) request(e *exchange) bool {
@@ -224,7 +246,7 @@ func (r *asker) step(e *exchange) {
 func (r *asker) answered(e *exchange) {
 	r.result.Answered++
 	switch {
-	case r.TCP && e.ending == Hold:
+	case r.TCP && (e.ending == Hold || e.ending == TheyRepeat):
 		r.result.Held = append(r.result.Held, e.fd)
 		_ = unix.EpollCtl(r.poll, unix.EPOLL_CTL_DEL, e.fd, nil)
 		delete(r.byFD, e.fd)

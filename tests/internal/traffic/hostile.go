@@ -138,6 +138,11 @@ func Alive(fds []int, deadline time.Duration) (alive int) {
 	for _, fd := range fds {
 		_, _ = unix.Write(fd, []byte{byte(Hold)})
 	}
+	return Heard(fds, deadline)
+}
+
+// Heard counts the connections on which something comes in, before the deadline.
+func Heard(fds []int, deadline time.Duration) (heard int) {
 	end := time.Now().Add(deadline)
 	for _, fd := range fds {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -146,8 +151,8 @@ func Alive(fds []int, deadline time.Duration) (alive int) {
 		}
 		var text [64]byte
 		if n, err := unix.Read(fd, text[:]); n > 0 && err == nil {
-			alive++
+			heard++
 		}
 	}
-	return alive
+	return heard
 }

@@ -131,12 +131,5 @@ func TalkAndWait(to netip.AddrPort, count int, silence time.Duration, speak func
 	if err := speak(); err != nil {
 		return 0, err
 	}
-	end := time.Now().Add(time.Second)
-	for _, fd := range fds {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, int(max(0, time.Until(end).Milliseconds()))); n != 1 || err != nil {
-			lost++
-		}
-	}
-	return lost, nil
+	return lost + len(fds) - Heard(fds, time.Second), nil
 }
