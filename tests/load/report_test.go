@@ -10,20 +10,19 @@ import (
 	"path/filepath"
 	"testing"
 	"text/tabwriter"
-
-	"github.com/portcullis-firewall/portcullis/loader"
 )
 
 // lines are what the rows have given, for make to print: go test keeps what passes to itself.
 var lines []string
 
 // report adds a row to the table.
-func report(r row, size scale, measure outcome, ours map[loader.Mode]outcome) {
+func report(r row, size scale, of map[string]outcome) {
+	measure := of[netfilter]
 	line := fmt.Sprintf("%s\t%d\t%d\t%d\t", r.name, size.table, measure.sent, measure.lost)
 	entries := fmt.Sprintf("%d\t", measure.entries)
 	for _, mode := range modes {
-		line += fmt.Sprintf("%d\t", ours[mode].lost)
-		entries += fmt.Sprintf("%d\t", ours[mode].entries)
+		line += fmt.Sprintf("%d\t", of[string(mode)].lost)
+		entries += fmt.Sprintf("%d\t", of[string(mode)].entries)
 	}
 	lines = append(lines, line+entries+r.what)
 }

@@ -245,10 +245,14 @@ func (s *side) answer(t *testing.T, a traffic.Answer) {
 func (s *side) ask(t *testing.T, a traffic.Ask) (result traffic.Result) {
 	t.Helper()
 	a.To = netip.AddrPortFrom(lab.ClientV4, firstPort)
+	begun, due := time.Now(), time.Duration(a.Count)*time.Second/time.Duration(a.Rate)
 	s.lab.Server.Do(t, func() (err error) {
 		result, err = a.Run()
 		return err
 	})
 	t.Logf("%s: %s", s.name, result)
+	if took := time.Since(begun); took > 2*due+a.Deadline+time.Second {
+		t.Errorf("%s: asked for %s, not %s: the machine is too slow to compare", s.name, took, due)
+	}
 	return result
 }

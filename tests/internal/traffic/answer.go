@@ -183,7 +183,7 @@ func (r *answerer) serve(fd int) {
 	_, err = unix.Write(fd, text[:min(n, 100)])
 	switch ending {
 	case TheyResetBehind:
-		_, err = unix.Write(fd, text[:])
+		_, _ = unix.Write(fd, text[:])
 		fallthrough
 	case TheyReset:
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
