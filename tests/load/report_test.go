@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
 )
 
 // lines are what the rows have given, for make to print: go test keeps what passes to itself.
@@ -30,6 +32,10 @@ func report(r row, size scale, of map[string]outcome) {
 // TestMain appends the table to the file of the environment, behind what tests/differential has written there.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Both ends of thousands of connections are in this process.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 17, Max: 1 << 20}); err != nil {
+		fmt.Fprintln(os.Stderr, "raise the limit of open files:", err)
+	}
 	code := m.Run()
 	if err := save(os.Getenv("PORTCULLIS_AGREEMENT")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
