@@ -18,6 +18,8 @@ BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
 SEED        ?= 1
+# Of the load part of the differential: names of rows with commas in between, all, or full for minutes of each.
+LOAD        ?=
 
 # What is installed beside the program, and where.
 INSTALLED   = bin/completion/bash:$(BASHDIR)/portcullis bin/completion/zsh:$(ZSHDIR)/_portcullis \
@@ -31,7 +33,7 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 # What `go test -race` is worth running for: packages that need no kernel of their own.
 RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps cmd/portcullis/agent))
 
-# Prints what tests/differential has written, which is removed before it runs.
+# Prints what tests/differential and tests/load have written, which is removed before they run.
 SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"
 
 PREFIX      ?= /usr/local
@@ -54,7 +56,7 @@ export GOTOOLCHAIN ?= auto
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # The program under test, for the demo and for tests.
 export PORTCULLIS = $(CURDIR)/bin/portcullis
-# Where tests/differential writes what it has compared, because go test is silent about what passes.
+# Where tests/differential and tests/load write what they compare, because go test is silent about what passes.
 export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
 
 .DEFAULT_GOAL := help
@@ -160,9 +162,9 @@ bench: root deps-test build ## run the benchmarks of single programs and functio
 benchmark: root deps-benchmark build ## measure this machine as docs/benchmark.md says, and write the results there (root)
 	bin/portcullis bench --report docs/benchmark
 
-differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1)
+differential: root deps-test ## compare with netfilter, packet by packet (root; PACKETS=200000 SEED=1), or under load (LOAD=all)
 	@rm -f $(PORTCULLIS_AGREEMENT)
-	$(GO) test -count=1 -timeout 60m -v ./tests/differential -seed $(SEED) -packets $(PACKETS)
+	$(GO) test -count=1 -timeout 180m -v $(if $(LOAD),./tests/load -load '$(LOAD)',./tests/differential -seed $(SEED) -packets $(PACKETS))
 	@$(SHOW_AGREEMENT)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
