@@ -247,13 +247,16 @@ static __always_inline bool tcp_outbound(struct flow *flow, const struct packet 
 /* How far before the end of what we sent an acknowledgement may be: netfilter's MAXACKWINDOW. */
 #define ACK_WINDOW 66000
 
-/* A SYN-ACK has to acknowledge our SYN. The one to a SYN that we sent within an old connection begins the flow anew. */
+/* A SYN-ACK may not acknowledge what we have not sent. One of long ago changes nothing, and the one to a SYN that we
+ * sent within an old connection begins the flow anew. */
 static __always_inline bool tcp_synack_theirs(struct flow *flow, struct packet *packet, __u8 cell, __u64 time)
 {
-	if (cell == FLOW_TCP_SYN_RECV && flow->end - packet->ack > ACK_WINDOW) {
+	if (cell == FLOW_TCP_SYN_RECV && is_after(packet->ack, flow->end)) {
 		packet->invalid = INVALID_STATE;
 		return false;
 	}
+	if (cell == FLOW_TCP_SYN_RECV && flow->end - packet->ack > ACK_WINDOW)
+		return true;
 	if (flow->marks & SYN_AGAIN && packet->ack == flow->end) {
 		flow->marks &= ANSWERED | ASSURED | NUMBERED;
 		cell = FLOW_TCP_SYN_RECV;

@@ -18,7 +18,7 @@ type testCase struct {
 }
 
 var cases = slices.Concat(unsolicitedCases, addressCases, clientCases, serverCases, udpCases, sctpCases, icmpCases, relatedCases,
-	otherCases, fragmentCases, linkCases, extensionCases, timeoutCases, foundCases)
+	otherCases, fragmentCases, linkCases, extensionCases, timeoutCases, reuseCases, foundCases)
 
 // notApplicable are cases of the list that no sequence here can stand for.
 var notApplicable = map[int]string{

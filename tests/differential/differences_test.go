@@ -21,39 +21,41 @@ var (
 	notNamed   = &difference{row: "interfaces that are not named", netfilter: drop, ours: input}
 	neighbours = &difference{row: "neighbour discovery and MLD (ICMPv6 130 to 137, 143) under `icmp: drop`", netfilter: drop, ours: input}
 	// Left to the stack: it looks at the packet before a socket gets anything of it.
-	window       = &difference{row: "TCP outside the window, in a flow", netfilter: drop, ours: input}
-	checksum     = &difference{row: "wrong TCP, UDP or ICMP checksum, in a flow", netfilter: drop, ours: input}
-	reset        = &difference{row: "the peer's RST at any but the expected sequence number", netfilter: drop, ours: input, either: true}
-	lateData     = &difference{row: "a packet late after the peer's FIN, before ours", netfilter: drop, ours: input}
-	timeWait     = &difference{row: "a packet after the peer's SYN in TIME_WAIT", netfilter: drop, ours: input}
-	reused       = &difference{row: "a SYN that meets ours on a port whose connection we have reset", netfilter: drop, ours: input, either: true}
-	behindAH     = &difference{row: "any AH packet over IPv6 after one of ours to the same peer", netfilter: drop, ours: input}
-	unseen       = &difference{row: "after a packet in a flow that the stack drops or holds back before netfilter", netfilter: drop, ours: input, either: true}
-	splitLie     = &difference{row: "a transport header in fragments that lies about its length, in a flow", netfilter: drop, ours: input}
-	wrongTag     = &difference{row: "SCTP with a wrong verification tag, in a flow", netfilter: drop, ours: input}
-	pickup       = &difference{row: "SCTP after a chunk of ours that begins no association", netfilter: drop, ours: input, either: true}
-	halfSCTP     = &difference{row: "SCTP that is answered, but not yet or no longer established", netfilter: drop, ours: input}
-	otherCode    = &difference{row: "ICMP reply with another code than its query", netfilter: drop, ours: input}
-	otherCall    = &difference{row: "PPTP's GRE, with another call ID than ours", netfilter: drop, ours: input}
-	givenUp      = &difference{row: "to an address that this host has given up since `up`", netfilter: drop, ours: forwarded}
-	openPort     = &difference{row: "ICMP error about a packet from an open port", netfilter: drop, ours: input}
-	strayToOpen  = &difference{row: "TCP to an open port from no connection, under `invalid: drop`", netfilter: drop, ours: input}
-	brokenReset  = &difference{row: "a packet late after a RST at the expected sequence number, but with a wrong checksum", netfilter: input, ours: drop}
-	splitHeader  = &difference{row: "TCP header split over fragments", netfilter: input, ours: drop}
-	splitQuote   = &difference{row: "SCTP chunk header, or what an ICMP error quotes, split over fragments", netfilter: input, ours: drop}
-	nodeAnswer   = &difference{row: "answer to an ICMPv6 node information query (139, 140)", netfilter: input, ours: drop}
-	cutHeader    = &difference{row: "IPv6 extension header that is longer than the packet, before ICMPv6", netfilter: input, ours: drop}
-	findRouters  = &difference{row: "multicast router discovery (ICMPv6 151, 152), on Linux 6.1", netfilter: drop, ours: input}
-	foundRouters = &difference{row: findRouters.row, netfilter: input, ours: drop} // under `invalid: accept`
-	noLength     = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
-	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
-	cutOff       = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}
-	aboutAnswer  = &difference{row: "ICMP error about an answer to a host behind this one, on its way back out of the same interface", netfilter: forwarded, ours: drop}
-	markRouted   = &difference{row: "to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", netfilter: input, ours: drop}
-	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
-	published    = &difference{row: "published container ports (DNAT)", netfilter: forwarded, ours: drop}
-	allDifferent = []*difference{
-		dhcpAnswer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, unseen,
+	window         = &difference{row: "TCP outside the window, in a flow", netfilter: drop, ours: input}
+	checksum       = &difference{row: "wrong TCP, UDP or ICMP checksum, in a flow", netfilter: drop, ours: input}
+	reset          = &difference{row: "the peer's RST at any but the expected sequence number", netfilter: drop, ours: input, either: true}
+	lateData       = &difference{row: "a packet late after the peer's FIN, before ours", netfilter: drop, ours: input}
+	timeWait       = &difference{row: "a packet after the peer's SYN in TIME_WAIT", netfilter: drop, ours: input}
+	reused         = &difference{row: "a SYN that meets ours on a port whose connection we have reset", netfilter: drop, ours: input, either: true}
+	spokeAgain     = &difference{row: "a packet late after the peer's RST, when this host has spoken since", netfilter: drop, ours: input}
+	unansweredData = &difference{row: "a packet late after data of the peer's that this host has not acknowledged", netfilter: drop, ours: input}
+	behindAH       = &difference{row: "any AH packet over IPv6 after one of ours to the same peer", netfilter: drop, ours: input}
+	unseen         = &difference{row: "after a packet in a flow that the stack drops or holds back before netfilter", netfilter: drop, ours: input, either: true}
+	splitLie       = &difference{row: "a transport header in fragments that lies about its length, in a flow", netfilter: drop, ours: input}
+	wrongTag       = &difference{row: "SCTP with a wrong verification tag, in a flow", netfilter: drop, ours: input}
+	pickup         = &difference{row: "SCTP after a chunk of ours that begins no association", netfilter: drop, ours: input, either: true}
+	halfSCTP       = &difference{row: "SCTP that is answered, but not yet or no longer established", netfilter: drop, ours: input}
+	otherCode      = &difference{row: "ICMP reply with another code than its query", netfilter: drop, ours: input}
+	otherCall      = &difference{row: "PPTP's GRE, with another call ID than ours", netfilter: drop, ours: input}
+	givenUp        = &difference{row: "to an address that this host has given up since `up`", netfilter: drop, ours: forwarded}
+	openPort       = &difference{row: "ICMP error about a packet from an open port", netfilter: drop, ours: input}
+	strayToOpen    = &difference{row: "TCP to an open port from no connection, under `invalid: drop`", netfilter: drop, ours: input}
+	brokenReset    = &difference{row: "a packet late after a RST at the expected sequence number, but with a wrong checksum", netfilter: input, ours: drop}
+	splitHeader    = &difference{row: "TCP header split over fragments", netfilter: input, ours: drop}
+	splitQuote     = &difference{row: "SCTP chunk header, or what an ICMP error quotes, split over fragments", netfilter: input, ours: drop}
+	nodeAnswer     = &difference{row: "answer to an ICMPv6 node information query (139, 140)", netfilter: input, ours: drop}
+	cutHeader      = &difference{row: "IPv6 extension header that is longer than the packet, before ICMPv6", netfilter: input, ours: drop}
+	findRouters    = &difference{row: "multicast router discovery (ICMPv6 151, 152), on Linux 6.1", netfilter: drop, ours: input}
+	foundRouters   = &difference{row: findRouters.row, netfilter: input, ours: drop} // under `invalid: accept`
+	noLength       = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
+	manyHeaders    = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
+	cutOff         = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}
+	aboutAnswer    = &difference{row: "ICMP error about an answer to a host behind this one, on its way back out of the same interface", netfilter: forwarded, ours: drop}
+	markRouted     = &difference{row: "to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", netfilter: input, ours: drop}
+	closedPort     = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
+	published      = &difference{row: "published container ports (DNAT)", netfilter: forwarded, ours: drop}
+	allDifferent   = []*difference{
+		dhcpAnswer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, spokeAgain, unansweredData, behindAH, unseen,
 		splitLie, wrongTag, pickup, halfSCTP, otherCode, otherCall, givenUp, openPort, strayToOpen, brokenReset,
 		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, aboutAnswer, markRouted,
 		closedPort, published,

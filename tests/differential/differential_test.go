@@ -94,7 +94,7 @@ func differ(t testing.TB, sides []*side, cases []testCase) [][]tally {
 
 func TestPortcullisDecidesAsNetfilterDoes(t *testing.T) {
 	var total [3][2]tally
-	for _, w := range []*world{&script, &noICMP, &halfRouter, &short, &hasty} {
+	for _, w := range []*world{&script, &noICMP, &halfRouter, &short, &hasty, &unacked} {
 		for m, byFamily := range differ(t, w.sides(t, modes), casesOf(w)) {
 			for f, result := range byFamily {
 				total[m][f].add(&result)

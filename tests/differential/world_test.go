@@ -72,6 +72,13 @@ var (
 			"tcp-syn-sent: 1s, tcp-syn-recv: 1s, tcp-established: 3s, tcp-fin-wait: 1s, tcp-time-wait: 1s, " +
 			"tcp-close: 1s, tcp-close-wait: 1s, tcp-last-ack: 1s, tcp-loose: 3s}\n",
 	}
+	// An unacknowledged connection lives for a second. Netfilter counts one that was picked up among these.
+	unacked = world{
+		name:    "a short timeout for what is not acknowledged",
+		rules:   noICMP.rules,
+		sysctls: map[string]string{"tcp_timeout_unacknowledged": "1", "tcp_timeout_close": "1"},
+		policy:  noICMP.policy + "timeouts: {tcp-unacknowledged: 1s, tcp-loose: 1s, tcp-close: 1s}\n",
+	}
 )
 
 var modes = []loader.Mode{loader.ModeNative, loader.ModeGeneric, loader.ModeTC}
