@@ -117,7 +117,8 @@ const (
 	FirewallMarkSYN_THEIRS FirewallMark = 64
 	FirewallMarkSYN_AGAIN  FirewallMark = 128
 	FirewallMarkUNACKED    FirewallMark = 256
-	FirewallMarkNUMBERED   FirewallMark = 512
+	FirewallMarkPROBED     FirewallMark = 512
+	FirewallMarkNUMBERED   FirewallMark = 1024
 )
 
 type FirewallPolicy uint32

@@ -185,8 +185,9 @@ static __always_inline void tcp_reset_theirs(struct flow *flow, const struct pac
 	}
 }
 
-/* Notes what the peer has to answer. A segment that is not behind all others is sent again, or a probe. While nothing
- * answers, the end of the flow is near: the peer may be gone, and the socket dies without a word. */
+/* Notes what the peer has to answer: data, and the second segment in a row that is not behind all others, which is sent
+ * again or a probe. While nothing answers, the end of the flow is near: the peer may be gone, and the socket dies without
+ * a word. */
 static __always_inline void tcp_number(struct flow *flow, const struct packet *packet, __u64 time)
 {
 	__u32 end = tcp_end(packet);
@@ -196,10 +197,14 @@ static __always_inline void tcp_number(struct flow *flow, const struct packet *p
 		flow->end = end;
 		flow->marks |= NUMBERED;
 	}
-	if ((again || end != packet->seq) && !(flow->marks & UNACKED)) {
-		flow->marks |= UNACKED;
-		flow->expires = time + flow_timeout(flow);
+	if ((!again && end == packet->seq) || flow->marks & UNACKED)
+		return;
+	if (again && !packet->payload && !(flow->marks & PROBED)) {
+		flow->marks |= PROBED;
+		return;
 	}
+	flow->marks |= UNACKED;
+	flow->expires = time + flow_timeout(flow);
 }
 
 /* A SYN of ours in a flow that is alive. False: it begins a flow of its own. */
@@ -297,8 +302,8 @@ static __always_inline bool tcp_inbound(struct flow *flow, struct packet *packet
 	default:
 		break;
 	}
-	if (flow->marks & UNACKED && packet->tcp_flags & TCP_ACK && !is_after(flow->end, packet->ack)) {
-		flow->marks &= ~UNACKED;
+	if (flow->marks & (UNACKED | PROBED) && packet->tcp_flags & TCP_ACK && !is_after(flow->end, packet->ack)) {
+		flow->marks &= ~(UNACKED | PROBED);
 		flow->expires = time + flow_timeout(flow);
 	}
 	if (cell < IG)

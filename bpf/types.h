@@ -144,7 +144,8 @@ enum mark {
 	SYN_THEIRS = 1 << 6, /* both ends have sent a SYN, and no SYN-ACK: netfilter's SYN_SENT2 */
 	SYN_AGAIN = 1 << 7,  /* a SYN of ours within the flow: a SYN-ACK to it begins the flow anew */
 	UNACKED = 1 << 8,    /* the peer has to answer something of ours, and has not yet */
-	NUMBERED = 1 << 9,   /* `end` is known */
+	PROBED = 1 << 9,     /* we have sent something anew, or asked whether the peer is there, once */
+	NUMBERED = 1 << 10,  /* `end` is known */
 };
 
 #define CREATED_SHIFT 4 /* 2^32 times 16 jiffies are two years and more */
