@@ -34,6 +34,7 @@ const (
 const (
 	stateMap = ".data.state"
 	portsMap = ".bss"
+	runMap   = ".data.last_run"
 )
 
 // kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
@@ -50,6 +51,7 @@ var kinds = []struct {
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},
 	{".data.used", "used", State},
 	{".data.syn_sent", "syn_sent", State},
+	{runMap, "last_run", State},
 	{stateMap, "state", State},
 	{portsMap, "ports", Policy},
 	{bpf.FirewallMapSources4, "sources4", Policy},

@@ -72,13 +72,9 @@ func (e *examination) native(d *device) {
 	}
 }
 
-// linearMTU is the largest MTU with which a frame still fits one page for every driver: ena's and mlx5's limit;
-// virtio_net and veth take a few bytes more. A driver that asks for less says so when it refuses.
-const linearMTU = 3498
-
 func (e *examination) mtu(d *device) {
 	switch {
-	case d.MTU <= linearMTU:
+	case d.MTU <= loader.LinearMTU:
 		e.ok("mtu", "a frame of %d bytes fits one page", d.MTU)
 	case !d.native() || d.Mode != "":
 		e.ok("mtu", "%d", d.MTU)
@@ -86,7 +82,7 @@ func (e *examination) mtu(d *device) {
 		e.ok("mtu", "%d takes multi-buffer XDP, which the driver is asked for", d.MTU)
 	default:
 		e.warn("mtu", "with an MTU of %d the driver refuses native XDP, since a frame does not fit one page: TC filters", d.MTU).
-			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, linearMTU))
+			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, loader.LinearMTU))
 	}
 }
 
