@@ -186,6 +186,23 @@ func (s *suspect) hasPacket() bool {
 	return err == nil && n > 0
 }
 
+// Runner names what is to run the program of an interface.
+func (i Interface) Runner() string {
+	driver := driverOf(i.Name)
+	if i.Mode != ModeNative || driver == "" {
+		return "the kernel"
+	}
+	return "the driver " + driver
+}
+
+// BypassText says that packets come past the program of an interface, and what to do.
+func (i Interface) BypassText() string {
+	if i.Mode == ModeTC {
+		return fmt.Sprintf("%s: packets reach this host past the filter, and another TC program may take them before it: \"portcullis doctor %s\" lists those", i.Name, i.Name)
+	}
+	return fmt.Sprintf("%s: packets reach this host past the filter, as %s does not run the XDP program that is attached: \"portcullis up %s --mode tc\" filters them", i.Name, i.Runner(), i.Name)
+}
+
 // distrust tells why the XDP program of a target is not to stay, and returns "" when it is.
 func (c *change) distrust(t *target) string {
 	if t.oldIn.kind == kindXDP {

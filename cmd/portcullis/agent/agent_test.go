@@ -28,7 +28,8 @@ type fake struct {
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
 	drift   loader.Drift
-	unready int // that are to be loaded
+	past    []loader.Interface // past which packets come
+	unready int                // that are to be loaded
 	live    int
 	changes chan loader.Change
 }
@@ -91,6 +92,15 @@ func (f *fake) Drift() (loader.Drift, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.drift, nil
+}
+
+// Bypassed is a look at once, and each finds what there is but once.
+func (f *fake) Bypassed(context.Context, time.Duration) ([]loader.Interface, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	past := f.past
+	f.past = nil
+	return past, nil
 }
 
 func (f *fake) Wants(_, iface string) bool                          { return iface == "eth0" }
