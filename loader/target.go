@@ -18,8 +18,8 @@ import (
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a link takes only a
-// program with the support that its device was attached with.
+// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a gate goes
+// on only to programs with the support that it was loaded with itself.
 const (
 	directionOut     = "out"
 	directionIn      = "in"

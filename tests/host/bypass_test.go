@@ -150,7 +150,7 @@ func TestNoPacketComesPastTheFilter(t *testing.T) {
 				}
 			}
 		}()
-		for range 12 {
+		for range 8 {
 			time.Sleep(130 * time.Millisecond)
 			if got := past(t, l, 250*time.Millisecond); len(got) != 0 {
 				t.Fatalf("%s: packets are said to come past the filter on %v", what, got)
