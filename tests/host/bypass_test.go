@@ -207,3 +207,44 @@ func TestTheAgentClosesWhatTheDriverOpens(t *testing.T) {
 		t.Errorf("status prints\n%s", out)
 	}
 }
+
+// What a bond's ports take for themselves is no packet of the bond, though its counters say so.
+func TestNoPacketComesPastTheFilterOfABond(t *testing.T) {
+	lab.NeedsVeth(t, "a bond has two ports")
+	for _, kind := range []string{"active-backup", "802.3ad"} {
+		for _, mode := range modes {
+			t.Run(kind+", "+string(mode), func(t *testing.T) {
+				l := lab.New(t)
+				l.Server.IP(t, "link", "add", "name", "eth1", "type", "veth", "peer", "name", "eth1", "netns", l.Client.Name)
+				for _, h := range []*lab.Host{l.Server, l.Client} {
+					addLink(t, h, "bond", "bond0", "type", "bond", "mode", kind, "miimon", "100")
+					if kind == "802.3ad" {
+						h.IP(t, "link", "set", "bond0", "type", "bond", "lacp_rate", "fast")
+					}
+					for _, port := range []string{"eth0", "eth1"} {
+						h.IP(t, "link", "set", port, "down")
+						h.IP(t, "link", "set", port, "master", "bond0")
+					}
+					h.IP(t, "link", "set", "bond0", "up")
+				}
+				l.Server.IP(t, "addr", "add", "203.0.113.1/24", "dev", "bond0")
+				l.Client.IP(t, "addr", "add", "203.0.113.2/24", "dev", "bond0")
+				if err := try(l, loader.Options{Interfaces: []string{"bond0"}, Mode: mode, Policy: policy.Default()}); err != nil {
+					t.Skipf("this kernel's bond takes no XDP in this mode: %v", err)
+				}
+				reached := false
+				for range 12 {
+					time.Sleep(130 * time.Millisecond)
+					if got := past(t, l, 700*time.Millisecond); len(got) != 0 {
+						t.Fatalf("packets are said to come past the filter on %v", got)
+					}
+					err := ping(l.Client, families10[0].server)
+					reached = reached || err == nil
+				}
+				if !reached {
+					t.Error("nothing came through the bond: the test shows nothing")
+				}
+			})
+		}
+	}
+}
