@@ -136,17 +136,19 @@ func TestVmxnet3IsMendedByTheAgent(t *testing.T) {
 	for _, e := range events {
 		t.Run("native, "+e.name, func(t *testing.T) {
 			l := vmxnet3(t)
-			if !native(t, l, func(*testing.T, *lab.Host) {}) {
-				a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
-				a.runs("--mode", "native")
-				e.do(t, l.Server)
-				reaches(t, l, 7)
-				began := time.Now()
-				a.waitsFor("TC", func() bool { answers(l, 9); return status(t, l).Interfaces[0].Mode == loader.ModeTC })
-				t.Logf("report: vmxnet3, %s: TC filters %.1f s after packets came again", e.name, time.Since(began).Seconds())
-				mustNotDial(t, l.Client, lab.ServerV4, 9)
-				reaches(t, l, 7)
+			native(t, l, func(*testing.T, *lab.Host) {})
+			a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
+			a.runs("--mode", "native")
+			e.do(t, l.Server)
+			reaches(t, l, 7)
+			began := time.Now()
+			if !answers(l, 9) && !strings.Contains(a.logged(), "TC ingress filters") {
+				t.Skip("the driver runs the program on")
 			}
+			a.waitsFor("TC", func() bool { answers(l, 9); return status(t, l).Interfaces[0].Mode == loader.ModeTC })
+			t.Logf("report: vmxnet3, %s: TC filters %.1f s after packets came again", e.name, time.Since(began).Seconds())
+			mustNotDial(t, l.Client, lab.ServerV4, 9)
+			reaches(t, l, 7)
 		})
 	}
 }
