@@ -26,22 +26,28 @@ const LookTime = 250 * time.Millisecond
 // transitTime is longer than a packet takes from XDP to the packet sockets: drivers and GRO gather some.
 const transitTime = 100 * time.Millisecond
 
+const (
+	strikesOut = 2  // packets, each on its own, for which the program did not run: one may have been held up
+	runsEnough = 20 // times that the program has run till nobody doubts it
+)
+
 // suspect is an interface on which the program has not run lately, and the tap that tells what reaches the stack.
 type suspect struct {
-	iface Interface
-	slot  uint32
-	tap   int
+	iface         Interface
+	slot          uint32
+	tap           int
+	since         uint32 // jiffies: what the tap gets next has met the program later
+	strikes, runs int
 }
 
-// Bypassed returns the interfaces from which a packet has reached the stack while the program that filters there did
-// not run. It looks for as long as patience, and no longer than it takes to know: where packets come in, not at all.
+// Bypassed returns the interfaces from which packets have reached the stack while the program that filters there did
+// not run. It looks for as long as patience, and twice as long at most; where packets come in all the time, not at all.
 // An interface without any packet proves nothing and is not among them.
 func (f *Filter) Bypassed(ctx context.Context, patience time.Duration) (found []Interface, err error) {
-	now, err := f.now()
+	since, err := f.beforeTransit()
 	if err != nil {
 		return nil, err
 	}
-	since := uint32(now) - maps.Jiffies(transitTime, f.running.HZ)
 	suspects, err := f.suspects(since)
 	defer func() {
 		for _, s := range suspects {
@@ -51,7 +57,8 @@ func (f *Filter) Bypassed(ctx context.Context, patience time.Duration) (found []
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(patience); len(suspects) > 0 && len(found) == 0 && ctx.Err() == nil; {
+	end, extended := time.Now().Add(patience), false
+	for len(suspects) > 0 && len(found) == 0 && ctx.Err() == nil {
 		left := time.Until(end)
 		if left <= 0 {
 			break
@@ -59,29 +66,58 @@ func (f *Filter) Bypassed(ctx context.Context, patience time.Duration) (found []
 		if err := awaitPacket(suspects, min(left, transitTime)); err != nil {
 			return nil, err
 		}
-		var rest []suspect
-		for i, s := range suspects {
-			packet := s.hasPacket()
-			if packet {
-				time.Sleep(transitTime / 5) // TC comes after packet sockets
-			}
-			ran, err := f.ranSince(s.slot, since)
-			if err != nil {
-				suspects = append(rest, suspects[i:]...)
+		before, err := f.beforeTransit()
+		if err != nil {
+			return nil, err
+		}
+		for i := range suspects {
+			s := &suspects[i]
+			if err := f.examine(s, before); err != nil {
 				return nil, err
 			}
-			switch {
-			case !ran && !packet:
-				rest = append(rest, s)
-				continue
-			case !ran && f.stillFilters(s.iface):
+			if s.strikes > 0 && !extended {
+				end, extended = end.Add(patience), true
+			}
+			if s.strikes == strikesOut && f.stillFilters(s.iface) {
 				found = append(found, s.iface)
 			}
-			unix.Close(s.tap)
 		}
-		suspects = rest
+		suspects = slices.DeleteFunc(suspects, func(s suspect) bool {
+			over := s.strikes >= strikesOut || s.runs >= runsEnough
+			if over {
+				unix.Close(s.tap)
+			}
+			return over
+		})
 	}
 	return found, nil
+}
+
+// examine takes what the tap has got, and asks whether the program ran for it. Before is when the program may have met
+// what comes to the tap from now on.
+func (f *Filter) examine(s *suspect, before uint32) error {
+	packet := s.hasPacket()
+	if packet {
+		time.Sleep(transitTime / 5) // TC comes after packet sockets
+	}
+	ran, err := f.ranSince(s.slot, s.since)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ran:
+		s.runs++
+	case packet:
+		s.strikes++
+	}
+	s.since = before
+	return nil
+}
+
+// beforeTransit returns the time (jiffies) before which no packet has met the program that is still on its way.
+func (f *Filter) beforeTransit() (uint32, error) {
+	now, err := f.now()
+	return uint32(now) - maps.Jiffies(transitTime, f.running.HZ), err
 }
 
 // ranSince reports whether the program that notes it in a slot has run since a time (jiffies).
@@ -116,7 +152,7 @@ func (f *Filter) suspects(since uint32) (list []suspect, err error) {
 		if err != nil {
 			return list, fmt.Errorf("%s: look whether the filter sees what comes in: %w", i.Name, err)
 		}
-		list = append(list, suspect{i, slot, tap})
+		list = append(list, suspect{iface: i, slot: slot, tap: tap, since: since})
 	}
 	return list, nil
 }
@@ -180,10 +216,15 @@ func awaitPacket(suspects []suspect, patience time.Duration) error {
 	return nil
 }
 
-// hasPacket reports whether the tap has seen a packet. That the device went down is none.
-func (s *suspect) hasPacket() bool {
-	n, _, err := unix.Recvfrom(s.tap, make([]byte, 1), 0)
-	return err == nil && n > 0
+// hasPacket takes all packets that the tap has, and reports whether there was one. That the device went down is none.
+func (s *suspect) hasPacket() (had bool) {
+	for {
+		n, _, err := unix.Recvfrom(s.tap, make([]byte, 1), 0)
+		if err != nil {
+			return had
+		}
+		had = had || n > 0
+	}
 }
 
 // Runner names what is to run the program of an interface.

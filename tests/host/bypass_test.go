@@ -57,20 +57,25 @@ func attachTC(t testing.TB, l *lab.Lab, dev string, instructions ...asm.Instruct
 	})
 }
 
-// detour makes the server's eth0 take in what the client sends to it, and not run XDP: a second link, from which a
-// program hands the packets to the stack as if eth0 had received them. So does a driver that has forgotten its program.
-func detour(t testing.TB, l *lab.Lab) {
+// deviceOf returns the index and the MAC address of an interface of a host.
+func deviceOf(t testing.TB, h *lab.Host, name string) (index int, mac string) {
 	t.Helper()
-	l.Server.IP(t, "link", "add", "name", "eth9", "type", "veth", "peer", "name", "eth9", "netns", l.Client.Name)
-	var index int
-	var mac string
-	l.Server.Do(t, func() error {
-		d, err := netlink.LinkByName("eth0")
+	h.Do(t, func() error {
+		d, err := netlink.LinkByName(name)
 		if err == nil {
 			index, mac = d.Attrs().Index, d.Attrs().HardwareAddr.String()
 		}
 		return err
 	})
+	return index, mac
+}
+
+// detour makes the server's eth0 take in what the client sends to it, and not run XDP: a second link, from which a
+// program hands the packets to the stack as if eth0 had received them. So does a driver that has forgotten its program.
+func detour(t testing.TB, l *lab.Lab) {
+	t.Helper()
+	l.Server.IP(t, "link", "add", "name", "eth9", "type", "veth", "peer", "name", "eth9", "netns", l.Client.Name)
+	index, mac := deviceOf(t, l.Server, "eth0")
 	const ingress = 1 // BPF_F_INGRESS
 	attachTC(t, l, "eth9", asm.Mov.Imm(asm.R1, int32(index)), asm.Mov.Imm(asm.R2, ingress), asm.FnRedirect.Call(), asm.Return())
 	for _, h := range []*lab.Host{l.Server, l.Client} {
@@ -80,6 +85,10 @@ func detour(t testing.TB, l *lab.Lab) {
 	}
 	l.Client.IP(t, "route", "add", lab.ServerV4.String()+"/32", "dev", "eth9", "src", lab.ClientV4.String())
 	l.Client.IP(t, "neigh", "add", lab.ServerV4.String(), "lladdr", mac, "dev", "eth9")
+	// And nothing else comes in on eth0 itself: no ARP, no multicast listener reports.
+	l.Client.Sysctl(t, "ipv6/conf/eth0/disable_ipv6", "1")
+	_, client := deviceOf(t, l.Client, "eth0")
+	l.Server.IP(t, "neigh", "replace", lab.ClientV4.String(), "lladdr", client, "dev", "eth0")
 }
 
 func TestPacketsPastTheFilterAreSeen(t *testing.T) {
@@ -94,27 +103,17 @@ func TestPacketsPastTheFilterAreSeen(t *testing.T) {
 	if got := past(t, l, 0); len(got) != 0 {
 		t.Errorf("without a packet %v is said to be open", got)
 	}
-	go func() {
-		time.Sleep(200 * time.Millisecond)
-		detourOf()
-	}()
+	end := knocking(l, 7)
 	if got := past(t, l, patience); len(got) != 1 || got[0] != "eth0" {
 		t.Errorf("packets come past the filter on eth0, and are seen on %v", got)
 	}
+	end()
+	detourOf()
 
 	// up mends it, if it may look, and as long as packets come.
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 20 {
-			if c, err := dial(l.Client, "tcp", lab.ServerV4, 7, 50*time.Millisecond); err == nil {
-				c.Close()
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}()
+	end = knocking(l, 7)
 	report := upWith(t, l, loader.Options{Interfaces: []string{"eth0"}, Policy: policy.Default(), Look: true})
-	<-done
+	end()
 	if got := status(t, l).Interfaces[0].Mode; got != loader.ModeTC || len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "past its XDP program") {
 		t.Errorf("up left %s, and said %q", got, report.Warnings)
 	}
@@ -127,7 +126,7 @@ func TestPacketsPastTheFilterAreSeen(t *testing.T) {
 	// TC programs can be taken out of the way, too.
 	attachTC(t, l, "eth0", asm.Mov.Imm(asm.R0, 0), asm.Return()) // TCX_PASS, which ends the chain
 	time.Sleep(300 * time.Millisecond)
-	go detourOf()
+	defer knocking(l, 7)()
 	if got := past(t, l, patience); len(got) != 1 {
 		t.Errorf("another program ends the chain before the filter, and packets past it are seen on %v", got)
 	}

@@ -63,7 +63,7 @@ func knocking(l *lab.Lab, port int) (end func()) {
 				return
 			default:
 				answers(l, port)
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(150 * time.Millisecond)
 			}
 		}
 	}()
