@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -149,26 +150,31 @@ func TestNoPacketComesPastTheFilter(t *testing.T) {
 				}
 			}
 		}()
+		defer func() {
+			close(stop)
+			<-stopped
+		}()
 		for range 8 {
 			time.Sleep(130 * time.Millisecond)
 			if got := past(t, l, 250*time.Millisecond); len(got) != 0 {
 				t.Fatalf("%s: packets are said to come past the filter on %v", what, got)
 			}
 		}
-		close(stop)
-		<-stopped
 	}
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		l.Server.Echo(t, 7)
 		wire := l.Client.Wire(t, "eth0")
 		up(t, l, mode, policyOf(t, "7/tcp"))
 		look(t, l, "idle", func() {})
-		look(t, l, "closed port", func() {
-			if c, err := dial(l.Client, "tcp", lab.ServerV4, 9, 50*time.Millisecond); err == nil {
-				c.Close()
+		connect := func(addr netip.Addr, port int) func() {
+			return func() {
+				if c, err := dial(l.Client, "tcp", addr, port, 50*time.Millisecond); err == nil {
+					c.Close()
+				}
 			}
-		})
-		look(t, l, "open port", func() { mustDial(t, l.Client, "tcp", lab.ServerV6, 7).Close() })
+		}
+		look(t, l, "closed port", connect(lab.ServerV4, 9))
+		look(t, l, "open port", connect(lab.ServerV6, 7))
 		arp := append([]byte{255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 8, 6}, make([]byte, 46)...)
 		look(t, l, "ARP alone", func() { wire.Send(arp) })
 		other := append([]byte{2, 0, 0, 0, 0, 8, 2, 0, 0, 0, 0, 9, 8, 6}, make([]byte, 46)...)
