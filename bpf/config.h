@@ -18,6 +18,9 @@ volatile const __u16 own_mac[3] = {}; /* in network order, in pairs of bytes: th
 /* The program is loaded with BPF_F_XDP_HAS_FRAGS: a frame may go on behind data_end. */
 volatile const bool multi_buffer = false;
 
+/* Place in `last_run`; 0 for a program that may stand at more than one device. */
+volatile const __u32 run_slot = 0;
+
 /* Some interface of the host forwards, so a packet may be for somebody else. */
 volatile const bool forwarding = false;
 

@@ -276,6 +276,7 @@ const (
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
+	FirewallVarLastRun          = "last_run"
 	FirewallVarLongestSynSent   = "longest_syn_sent"
 	FirewallVarMarkNames        = "mark_names"
 	FirewallVarMultiBuffer      = "multi_buffer"
@@ -283,6 +284,7 @@ const (
 	FirewallVarPolicyNames      = "policy_names"
 	FirewallVarPorts            = "ports"
 	FirewallVarReasonNames      = "reason_names"
+	FirewallVarRunSlot          = "run_slot"
 	FirewallVarState            = "state"
 	FirewallVarSynSent          = "syn_sent"
 	FirewallVarTestClock        = "test_clock"
@@ -373,6 +375,7 @@ type FirewallVariableSpecs struct {
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	LastRun        *ebpf.VariableSpec `ebpf:"last_run"`
 	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MarkNames      *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
@@ -380,6 +383,7 @@ type FirewallVariableSpecs struct {
 	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	ReasonNames    *ebpf.VariableSpec `ebpf:"reason_names"`
+	RunSlot        *ebpf.VariableSpec `ebpf:"run_slot"`
 	State          *ebpf.VariableSpec `ebpf:"state"`
 	SynSent        *ebpf.VariableSpec `ebpf:"syn_sent"`
 	TestClock      *ebpf.VariableSpec `ebpf:"test_clock"`
@@ -452,6 +456,7 @@ type FirewallVariables struct {
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
+	LastRun        *ebpf.Variable `ebpf:"last_run"`
 	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MarkNames      *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
@@ -459,6 +464,7 @@ type FirewallVariables struct {
 	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	ReasonNames    *ebpf.Variable `ebpf:"reason_names"`
+	RunSlot        *ebpf.Variable `ebpf:"run_slot"`
 	State          *ebpf.Variable `ebpf:"state"`
 	SynSent        *ebpf.Variable `ebpf:"syn_sent"`
 	TestClock      *ebpf.Variable `ebpf:"test_clock"`

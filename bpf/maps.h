@@ -47,6 +47,13 @@ __u8 used[PORT_SLOTS] SEC(".data.used");
 #define STAMP_SHIFT 8
 __u16 syn_sent[PORTS_PER_CLASS] SEC(".data.syn_sent");
 
+/* When the programs of a device last looked at a packet that came in, in jiffies modulo 2^32, at the place that they
+ * were loaded with. A driver may cease to run what is attached to it, and tells nobody: user space compares this with
+ * what reaches the stack. It is read for each packet and written once a jiffy; of two CPUs that write at once either
+ * is right. */
+#define RUN_SLOTS 1024
+__u32 last_run[RUN_SLOTS] SEC(".data.last_run");
+
 /* The number of the sweep, 1 to 255 in turn, that marks `used`, and what else outlives a policy. */
 struct state {
 	__u64 seed;	    /* of the flow table's hash */

@@ -201,7 +201,7 @@ func (a *attachment) detach() error {
 		}
 		defer l.Close()
 		// The link itself, lest somebody who holds it open keeps the filter on. It may have died with its interface.
-		if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
+		if err := a.detachLink(l); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
 			return fmt.Errorf("%s: detach: %w", a.iface, err)
 		}
 	}

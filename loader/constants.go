@@ -12,18 +12,20 @@ import (
 type linkConstants struct {
 	Ethernet bool
 	MAC      [6]byte
+	RunSlot  uint32 // 0 for a program that stands at other devices, too
+	MTU      int    // no constant, but what the device had
 }
 
 const (
 	constantsSuffix = "_constants"
-	constantsFormat = "%t %x"
+	constantsFormat = "%t %x %d %d"
 )
 
 // record keeps the constants of the program that is pinned at a path.
 func (c linkConstants) record(program string) error {
 	path := program + constantsSuffix
 	_ = os.Remove(path)
-	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC), path); err != nil {
+	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU), path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
 	}
 	return nil
@@ -36,7 +38,7 @@ func loadedWith(program string) (c linkConstants, err error) {
 		return c, fmt.Errorf("read the constants of a program: %w", err)
 	}
 	var mac []byte
-	if _, err := fmt.Sscanf(text, constantsFormat, &c.Ethernet, &mac); err != nil {
+	if _, err := fmt.Sscanf(text, constantsFormat, &c.Ethernet, &mac, &c.RunSlot, &c.MTU); err != nil {
 		return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
 	}
 	copy(c.MAC[:], mac)

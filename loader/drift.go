@@ -12,6 +12,7 @@ import (
 type Drift struct {
 	Forwarding bool   // it has begun or ceased to forward packets
 	MAC        string // the name of an interface whose MAC is another: the filter is right, but slower
+	MTU        string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
 }
 
 // Drift looks at the host.
@@ -32,6 +33,13 @@ func (f *Filter) Drift() (d Drift, err error) {
 		}
 		if loaded.Ethernet && loaded.MAC != macOf(l) {
 			d.MAC = i.Name
+		}
+		if i.Mode != ModeNative || l.Attrs().MTU <= LinearMTU {
+			continue
+		}
+		// A program that was loaded for that MTU has been taken by the driver as it is.
+		if loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionIn)); err == nil && loaded.MTU <= LinearMTU {
+			d.MTU = i.Name
 		}
 	}
 	return d, nil

@@ -308,44 +308,6 @@ func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, er
 	}, err
 }
 
-// Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
-func (f *Filter) Status() (*Status, error) {
-	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
-	var err error
-	if s.Saved, err = f.Saved(); err != nil {
-		return nil, err
-	}
-	if s.Interfaces, err = f.Interfaces(); err != nil {
-		return nil, err
-	}
-	counters, err := f.set.Counters()
-	if err != nil {
-		return nil, err
-	}
-	rules, err := f.set.Rules()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rules {
-		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), counters[maps.RuleReason(r.ID)], r.Runtime})
-	}
-	for _, reason := range maps.Reasons() {
-		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), counters[reason]})
-	}
-	if s.Flows, err = f.flowsStatus(counters); err != nil {
-		return nil, err
-	}
-	for _, i := range s.Interfaces {
-		if !i.Present {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
-		}
-	}
-	if forwards() && !f.running.Forwarding {
-		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
-	}
-	return s, nil
-}
-
 // Down takes the filter off the interfaces, or off all when none is named.
 func Down(pinPath string, interfaces []string) (*DownReport, error) {
 	f, err := Open(pinPath)

@@ -171,7 +171,7 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	}
 	_ = os.Remove(own)
 	if err = pinProgram(prog, own); err == nil {
-		err = linkConstants{Ethernet: ethernet}.record(own)
+		err = linkConstants{Ethernet: ethernet, MTU: t.device.Attrs().MTU}.record(own)
 	}
 	if err != nil {
 		prog.Close()

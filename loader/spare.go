@@ -4,6 +4,7 @@ package loader
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,7 +56,9 @@ func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
 	if err != nil {
 		return nil
 	}
-	if !f.isLoadedFrom(prog, spec) {
+	// Programs of XDP and of TC have the same constants, and may have had the same name.
+	sameType := func(p *ebpf.ProgramSpec) bool { return p.Type == prog.Type() }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(spec.Programs)), sameType) || !f.isLoadedFrom(prog, spec) {
 		prog.Close()
 		return nil
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a link takes only a
-// program with the support that its device was attached with.
+// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a gate goes
+// on only to programs with the support that it was loaded with itself.
 const (
 	directionOut     = "out"
 	directionIn      = "in"
@@ -33,6 +33,7 @@ type target struct {
 	egress, ingress *ebpf.Program // ingress is nil where the program depends on what the device takes
 	oldOut, oldIn   *attachment   // nil where nothing of ours runs
 	direction       string        // of ingress
+	outgrown        bool          // frames may be larger than the buffer that the XDP program takes
 	mode            Mode          // asked for; ModeAuto leaves what runs
 }
 
@@ -125,6 +126,9 @@ func (c *change) chooseTargets() error {
 		filtered = append(filtered, more...)
 	}
 	for _, name := range c.options.Interfaces {
+		if c.options.Filtered && !slices.Contains(filtered, name) {
+			continue
+		}
 		dir, known := c.pins.link(name, ""), slices.Contains(filtered, name)
 		device, err := device(name)
 		if err != nil && (!c.options.Wait || !errors.Is(err, errNoDevice)) {
@@ -169,6 +173,7 @@ func (c *change) prepare(t *target) (err error) {
 	constants := c.constants
 	constants.Ethernet = hasEthernet(t.device)
 	constants.MAC = macOf(t.device)
+	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
 	t.constants = &constants
 
 	if t.oldOut, err = c.find(t, egressKinds); err != nil {
@@ -180,6 +185,12 @@ func (c *change) prepare(t *target) (err error) {
 	if t.egress, err = c.load(t, bpf.FirewallProgPortcullisOut, directionOut); err != nil {
 		return err
 	}
+	if t.oldIn != nil && t.mode == ModeAuto {
+		if why := c.distrust(t); why != "" {
+			c.warn("%s: %s, so TC ingress filters", t.name(), why)
+			t.mode = ModeTC
+		}
+	}
 	if t.oldIn == nil || (t.mode != ModeAuto && t.mode != t.runningMode()) {
 		return nil
 	}
@@ -189,6 +200,9 @@ func (c *change) prepare(t *target) (err error) {
 		if _, err := os.Stat(program(t.oldIn.pins.policy(), t.name(), directionInFrags)); err == nil {
 			direction = directionInFrags
 		}
+	}
+	if t.outgrown = t.outgrows(direction); t.outgrown {
+		return nil
 	}
 	t.direction = direction
 	t.ingress, err = c.load(t, name, direction)
@@ -210,7 +224,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 		return nil, err
 	}
 	if err = pinProgram(prog, path); err == nil {
-		err = linkConstants{constants.Ethernet, constants.MAC}.record(path)
+		err = linkConstants{constants.Ethernet, constants.MAC, constants.RunSlot, t.device.Attrs().MTU}.record(path)
 	}
 	if err != nil {
 		prog.Close()
@@ -264,6 +278,8 @@ func (c *change) putGates() error {
 // filter, and never none.
 func (c *change) addIngress(t *target) (err error) {
 	switch {
+	case t.outgrown:
+		return c.swapOutgrown(t)
 	case t.mode == ModeTC:
 	case t.oldIn != nil && t.oldIn.isXDP():
 		return fmt.Errorf("%s: is filtered in %s mode; the kernel changes between XDP modes only by way of none: run \"portcullis down %s\" first",
@@ -283,6 +299,12 @@ func (c *change) addIngress(t *target) (err error) {
 	case ModeTC:
 		err = c.addTC(t)
 	default:
+		if why := distrustDriver(driverOf(t.name())); why != "" {
+			if err = c.addTC(t); err == nil {
+				c.warn("%s: %s, so TC ingress filters", t.name(), why)
+			}
+			break
+		}
 		refused := c.addXDP(t, kindXDP)
 		if refused == nil || errors.Is(refused, unix.ENODEV) { // gone is not refused
 			err = refused

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,7 @@ type change struct {
 	report     UpReport
 	targets    []*target
 	gates      *gates        // nil while nothing that runs is replaced
+	bypassed   []Interface   // whose drivers do not run what is attached
 	retired    []*attachment // what others stand in for from now on
 	undo       []func() error
 }
@@ -74,6 +76,11 @@ func Up(o Options) (_ *UpReport, err error) {
 	}
 	if err := c.keep(); err != nil {
 		return nil, err
+	}
+	if c.old != nil && o.Look {
+		if c.bypassed, err = c.old.Bypassed(context.Background(), LookTime); err != nil {
+			return nil, err
+		}
 	}
 	defer c.close()
 	defer func() {

@@ -36,6 +36,7 @@ const (
 	stateMap   = ".data.state"
 	accountMap = ".data.account"
 	portsMap   = ".bss"
+	runMap     = ".data.last_run"
 )
 
 // kinds lists every map that is kept, by its name in the object and the name of its pin (which may hold no dot).
@@ -52,6 +53,7 @@ var kinds = []struct {
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},
 	{".data.used", "used", State},
 	{".data.syn_sent", "syn_sent", State},
+	{runMap, "last_run", State},
 	{stateMap, "state", State},
 	{accountMap, "account", State},
 	{portsMap, "ports", Policy},

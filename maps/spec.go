@@ -22,6 +22,7 @@ type Constants struct {
 	MAC         [6]byte
 	Forwarding  bool
 	MultiBuffer bool
+	RunSlot     uint32 // where the program notes that it runs: see RunSlot
 	TestClock   bool
 }
 
@@ -49,6 +50,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarEthernet:       c.Ethernet,
 		bpf.FirewallVarOwnMac:         macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:    c.MultiBuffer,
+		bpf.FirewallVarRunSlot:        c.RunSlot,
 		bpf.FirewallVarForwarding:     c.Forwarding,
 		bpf.FirewallVarInputPolicy:    uint32(input),
 		bpf.FirewallVarForwardPolicy:  uint32(forward[c.Policy.Forward]),

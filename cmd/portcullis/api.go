@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -39,6 +40,7 @@ type filter interface {
 	RuntimeRules() ([]policy.Rule, error)
 	Snapshot() (*loader.Snapshot, error)
 	Status() (*loader.Status, error)
+	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
 	Flows(each func(loader.Flow) bool) error

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +61,7 @@ func (a *app) doctor(named []string, verbose bool) error {
 		if _, drift := compare(o.Running); drift != "" {
 			o.Running.Warnings = append(o.Running.Warnings, drift)
 		}
+		o.Bypassed, o.LookErr = f.Bypassed(context.Background(), doctorLookTime)
 		filtered = a.recall()
 	}
 	var configured []string
@@ -81,6 +84,9 @@ func (a *app) doctor(named []string, verbose bool) error {
 	}
 	return err
 }
+
+// doctorLookTime is how long the doctor looks at an interface on which nothing comes in.
+const doctorLookTime = 2 * time.Second
 
 const textWidth = 100 // of a sentence, before it goes on in the next line
 

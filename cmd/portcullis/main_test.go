@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -127,6 +128,21 @@ func TestStatus(t *testing.T) {
 	}
 	h.counters, h.running.Open = nil, nil
 	h.types(0, "status", "-o", "json")
+}
+
+func TestStatusTellsOfPacketsPastTheFilter(t *testing.T) {
+	h := newHost(t)
+	h.runs("open: [http]\n")
+	h.past = []loader.Interface{{Name: "eth0", Mode: loader.ModeGeneric}}
+	h.types(0, "status")
+	h.complains("eth0: packets reach this host past the filter", `"portcullis up eth0 --mode tc"`)
+	h.past = []loader.Interface{{Name: "eth0", Mode: loader.ModeTC}}
+	h.types(0, "status")
+	h.complains("eth0: packets reach this host past the filter", `"portcullis doctor eth0"`)
+	h.past, h.pastErr = nil, fs.ErrPermission
+	h.types(0, "status")
+	h.pastErr = errors.New("it is dark")
+	h.types(1, "status")
 }
 
 func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {

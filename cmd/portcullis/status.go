@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,6 +102,13 @@ func (a *app) status() error {
 	s, err := f.Status()
 	if err != nil {
 		return err
+	}
+	past, err := f.Bypassed(context.Background(), loader.LookTime)
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // in a container without CAP_NET_RAW, as doctor tells
+		return err
+	}
+	for _, i := range past {
+		s.Warnings = append(s.Warnings, i.BypassText())
 	}
 	if failed != nil {
 		s.Warnings = append(s.Warnings, failed.Error())

@@ -90,6 +90,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 		PinPath:    a.pinPath,
 		Interfaces: p.Interfaces,
 		Mode:       mode,
+		Look:       true,
 		Policy:     p,
 		Config:     a.config,
 	})

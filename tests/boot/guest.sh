@@ -112,8 +112,8 @@ stage_boot() {
 	check "and lets in" answers 7000
 	check "a port that no rule opens is silent" silent 7002
 	check "pings are answered" outside ping -nc 1 -W 10 192.0.2.1
-	# CAP_NET_ADMIN is 12, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h)
-	check "the service has three capabilities" grep -i 'CapEff:.*000000c000001000' "/proc/$(main_pid)/status"
+	# CAP_NET_ADMIN is 12, CAP_NET_RAW 13, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h)
+	check "the service has four capabilities" grep -i 'CapEff:.*000000c000003000' "/proc/$(main_pid)/status"
 	check "and has had no error" no_errors
 
 	ip link add lan0 type veth peer name lan1

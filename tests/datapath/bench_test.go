@@ -60,10 +60,27 @@ func BenchmarkEgress(b *testing.B) {
 	})
 }
 
+// BenchmarkMultiBuffer measures what a device pays whose frames may lie in several buffers.
+func BenchmarkMultiBuffer(b *testing.B) {
+	w := worlds[0]
+	options := testdp.Options{Policy: benchPolicy, MultiBuffer: true}
+	b.Run("closed port", func(b *testing.B) { measureWith(b, options, testdp.XDP, nil, w.in(syn(23)), false) })
+	b.Run("open port", func(b *testing.B) { measureWith(b, options, testdp.XDP, nil, w.in(syn(80)), true) })
+	b.Run("established v4", func(b *testing.B) {
+		measureWith(b, options, testdp.XDP, w.connected(), w.tcpIn(theirData), true)
+	})
+}
+
 const rounds = 5
 
 func measure(b *testing.B, path testdp.Path, before []step, frame []byte, passes bool) {
-	d := load(b, testdp.Options{Policy: benchPolicy})
+	b.Helper()
+	measureWith(b, testdp.Options{Policy: benchPolicy}, path, before, frame, passes)
+}
+
+func measureWith(b *testing.B, o testdp.Options, path testdp.Path, before []step, frame []byte, passes bool) {
+	b.Helper()
+	d := load(b, o)
 	r := &trial{Datapath: d, path: testdp.XDP}
 	for _, s := range before {
 		s(b, r)

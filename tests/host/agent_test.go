@@ -95,7 +95,7 @@ func (a *agent) types(args ...string) string {
 // run prepares the agent, with the capabilities that its service has.
 func (a *agent) run(args ...string) *exec.Cmd {
 	cmd := a.command()
-	service := a.lab.Server.Command("setpriv", append([]string{"--bounding-set=-all,+bpf,+net_admin,+perfmon",
+	service := a.lab.Server.Command("setpriv", append([]string{"--bounding-set=-all,+bpf,+net_admin,+net_raw,+perfmon",
 		a.program, "--config", a.file(), "run"}, args...)...)
 	service.Env = cmd.Env
 	return service

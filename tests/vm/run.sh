@@ -25,6 +25,7 @@ suites="
 datapath	tests/datapath		./test -test.run '$RUN'
 host		tests/host		./test -test.run '$RUN'
 virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
+vmxnet3		tests/host		PORTCULLIS_LAB_DEVICES=eth2,eth3 ./test -test.run '$RUN' -test.skip '^Test([^V]|V[^m])'
 differential	tests/differential	./test -test.run '$RUN' -test.skip TestRecordedTraffic -packets 10000
 cli		tests/cli		./test -test.run '$RUN'
 doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not|large)'
@@ -69,12 +70,14 @@ done
 
 choose_accelerator "$cache/${kernels[0]}/vmlinuz"
 
-# Two network cards on one hub, with nothing else on it. The results come by a serial port of their own.
+# Two network cards on one hub, with nothing else on it, of each kind. The results come by a serial port of their own.
 boot() { # directory
 	exec timeout "$limit" "${qemu[@]}" -m 2048 \
 		-serial "file:$1/console" -serial "file:$1/results" \
 		-netdev hubport,id=a,hubid=0 -device virtio-net-pci,netdev=a \
 		-netdev hubport,id=b,hubid=0 -device virtio-net-pci,netdev=b \
+		-netdev hubport,id=c,hubid=1 -device vmxnet3,netdev=c \
+		-netdev hubport,id=d,hubid=1 -device vmxnet3,netdev=d \
 		-kernel "$1/vmlinuz" -initrd "$1/initramfs" \
 		-append "$parameters NONCE=$nonce SUITES=${PACKAGES//[[:space:]]/,}" </dev/null >"$1/qemu" 2>&1
 }

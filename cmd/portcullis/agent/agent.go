@@ -53,6 +53,9 @@ type Agent struct {
 	waiting   *policy.Policy // to be applied when it is known to which interface
 	down      bool           // nothing is filtered
 	lastError string         // that was told
+	endLook   func()         // ends the look that goes on
+	seenPast  chan sight     // what looks have found
+	blind     bool           // looks are not permitted, which was told
 	retuned   time.Time      // when programs were last loaded for a new MAC address
 	refusals  refusals
 }
@@ -64,7 +67,7 @@ func Run(ctx context.Context, firewall Firewall, o Options) error {
 		return err
 	}
 	defer release()
-	a := &Agent{Options: o, firewall: firewall}
+	a := &Agent{Options: o, firewall: firewall, seenPast: make(chan sight)}
 	if a.files, err = watchFiles(); err != nil {
 		return err
 	}
@@ -92,6 +95,9 @@ func (a *Agent) loop(ctx context.Context, changes <-chan loader.Change) error {
 	resync := time.NewTicker(resyncTime)
 	defer resync.Stop()
 	sweep := time.NewTimer(sweepTime)
+	look := time.NewTicker(lookTime)
+	defer look.Stop()
+	relinked := true // an interface of the filter has changed, and its driver may have made its queues anew
 	var alive <-chan time.Time
 	if period := watchdog(); period > 0 {
 		alive = time.Tick(period)
@@ -116,11 +122,17 @@ func (a *Agent) loop(ctx context.Context, changes <-chan loader.Change) error {
 			}
 			if change.Lost || change.Link != "" && a.firewall.Wants(a.PinPath, change.Link) {
 				a.attach()
+				relinked = true
 			}
 			soon()
 		case <-settle.C:
 			settling = false
 			a.settle()
+			if relinked {
+				relinked = false
+				look.Reset(lookTime)
+				a.look(ctx)
+			}
 			if a.prepare(func() bool { return len(changes) == 0 }) {
 				soon()
 			}
@@ -131,6 +143,11 @@ func (a *Agent) loop(ctx context.Context, changes <-chan loader.Change) error {
 			a.reload()
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom
+		case <-look.C:
+			a.look(ctx)
+		case s := <-a.seenPast:
+			a.goOver(s)
+			a.tell()
 		case <-sweep.C:
 			sweep.Reset(a.sweep())
 		case <-a.files.policy:
@@ -199,6 +216,8 @@ func (a *Agent) settle() {
 	switch {
 	case drift.Forwarding:
 		a.renew("forwarding was switched")
+	case drift.MTU != "":
+		a.renew("the MTU of " + drift.MTU + " is larger")
 	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:
 		a.retuned = time.Now()
 		a.renew("the MAC address of " + drift.MAC + " is another")

@@ -28,7 +28,8 @@ type fake struct {
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
 	drift   loader.Drift
-	unready int // that are to be loaded
+	past    []loader.Interface // past which packets come
+	unready int                // that are to be loaded
 	live    int
 	max     int // flows that the table was made for
 	refused uint64
@@ -93,6 +94,15 @@ func (f *fake) Drift() (loader.Drift, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.drift, nil
+}
+
+// Bypassed is a look at once, and each finds what there is but once.
+func (f *fake) Bypassed(context.Context, time.Duration) ([]loader.Interface, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	past := f.past
+	f.past = nil
+	return past, nil
 }
 
 func (f *fake) Wants(_, iface string) bool                          { return iface == "eth0" }
@@ -201,6 +211,33 @@ func TestChanges(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "error") {
 		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// Where packets come past the filter the agent goes over to TC, once, and nowhere else.
+func TestGoesOverToTC(t *testing.T) {
+	o, log := options(t, "interfaces: [eth0]\n")
+	f := &fake{past: []loader.Interface{{Name: "eth0", Mode: loader.ModeNative}, {Name: "eth1", Mode: loader.ModeTC}}}
+	tell, end := runs(t, f, o)
+	var done []string
+	for end := time.Now().Add(10 * time.Second); !slices.Contains(done, "up eth0 tc") && time.Now().Before(end); time.Sleep(settleTime / 10) {
+		tell(loader.Change{Link: "eth0"})
+		done = append(done, f.list()...)
+	}
+	tell(loader.Change{Link: "eth0"})
+	time.Sleep(3 * settleTime)
+	done = append(done, f.list()...)
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	ups := slices.DeleteFunc(done, func(what string) bool { return !strings.HasPrefix(what, "up") })
+	if want := []string{"up eth0 auto", "up eth0 tc"}; !slices.Equal(ups, want) {
+		t.Errorf("the agent did %q, want %q", ups, want)
+	}
+	for _, want := range []string{"eth0: packets came past the filter", "error: eth1: packets reach this host past the filter"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, log)
+		}
 	}
 }
 

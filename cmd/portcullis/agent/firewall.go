@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -27,6 +28,7 @@ type Filter interface {
 	Saved() (*policy.Policy, error)
 	Interfaces() ([]loader.Interface, error)
 	Drift() (loader.Drift, error)
+	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
 	SyncLocal() error
 	Sweep() (live, removed int, err error)
 	Refusals() (loader.Refusals, error)

@@ -41,6 +41,7 @@ type device struct {
 	HooksErr error
 	Sockets  int         // AF_XDP sockets that are bound to it
 	Mode     loader.Mode // in which it is filtered; "" when it is not
+	Bypassed bool        // packets come past the program that filters
 }
 
 // stacked is a device that stands on another.

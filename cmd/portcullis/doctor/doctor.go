@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
@@ -49,8 +50,10 @@ type Options struct {
 	BuiltIn   bool           // there is no file
 	PolicyErr error
 
-	Running   *loader.Status // nil when nothing runs
-	FilterErr error          // why nothing runs
+	Running   *loader.Status     // nil when nothing runs
+	FilterErr error              // why nothing runs
+	Bypassed  []loader.Interface // of Running, past whose programs packets come
+	LookErr   error              // why nobody could look
 }
 
 // Examine makes all checks.
@@ -69,6 +72,7 @@ func Examine(o Options) []Check {
 			continue
 		}
 		d.Mode = e.modeOf(name)
+		d.Bypassed = slices.ContainsFunc(e.Bypassed, func(i loader.Interface) bool { return i.Name == name })
 		e.device(d)
 	}
 	e.group = "network"

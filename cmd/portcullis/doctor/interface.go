@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -18,6 +19,23 @@ func (e *examination) device(d *device) {
 	e.channels(d)
 	e.stacked(d)
 	e.hooks(d)
+	e.run(d)
+}
+
+// run examines whether what is attached is run.
+func (e *examination) run(d *device) {
+	switch {
+	case d.Mode == "":
+	case d.Bypassed && d.Mode == loader.ModeTC:
+		e.fail("run", "packets reach this host past the filter: another TC program takes them before it")
+	case d.Bypassed:
+		e.fail("run", "packets reach this host past the filter: the driver %s does not run the XDP program that is attached", cmp.Or(d.Driver, d.Kind)).
+			fix(e.up(d.Name + " --mode tc"))
+	case e.LookErr != nil:
+		e.note("run", "nobody could look whether packets come past the filter: %s", e.LookErr)
+	default:
+		e.ok("run", "while doctor looked, no packet came past the filter")
+	}
 }
 
 func (e *examination) kind(d *device) {
@@ -56,6 +74,11 @@ func (e *examination) native(d *device) {
 		} else {
 			check.fix(e.up(d.Name + " --mode tc"))
 		}
+	case d.Driver == "vmxnet3" && d.Mode == loader.ModeNative:
+		e.warn("xdp", "vmxnet3 ceases to run the XDP program when the device is set down and up, or its MTU or rings change").
+			fix(e.up(d.Name + " --mode tc"))
+	case d.Driver == "vmxnet3":
+		e.note("xdp", "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change: TC filters")
 	case d.Mode == loader.ModeNative:
 		e.ok("xdp", "native XDP filters")
 	case !d.native() && d.Kind == "device":
@@ -72,13 +95,9 @@ func (e *examination) native(d *device) {
 	}
 }
 
-// linearMTU is the largest MTU with which a frame still fits one page for every driver: ena's and mlx5's limit;
-// virtio_net and veth take a few bytes more. A driver that asks for less says so when it refuses.
-const linearMTU = 3498
-
 func (e *examination) mtu(d *device) {
 	switch {
-	case d.MTU <= linearMTU:
+	case d.MTU <= loader.LinearMTU:
 		e.ok("mtu", "a frame of %d bytes fits one page", d.MTU)
 	case !d.native() || d.Mode != "":
 		e.ok("mtu", "%d", d.MTU)
@@ -86,7 +105,7 @@ func (e *examination) mtu(d *device) {
 		e.ok("mtu", "%d takes multi-buffer XDP, which the driver is asked for", d.MTU)
 	default:
 		e.warn("mtu", "with an MTU of %d the driver refuses native XDP, since a frame does not fit one page: TC filters", d.MTU).
-			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, linearMTU))
+			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, loader.LinearMTU))
 	}
 }
 
