@@ -27,7 +27,7 @@ var (
 	lateData       = &difference{row: "a packet late after the peer's FIN, before ours", netfilter: drop, ours: input}
 	timeWait       = &difference{row: "a packet after the peer's SYN in TIME_WAIT", netfilter: drop, ours: input}
 	reused         = &difference{row: "a SYN that meets ours on a port whose connection we have reset", netfilter: drop, ours: input, either: true}
-	spokeAgain     = &difference{row: "a packet late after the peer's RST, when this host has spoken since", netfilter: drop, ours: input}
+	spokeAgain     = &difference{row: "a packet late after a RST, when this host has spoken since", netfilter: drop, ours: input}
 	unansweredData = &difference{row: "a packet late after data of the peer's that this host has not acknowledged", netfilter: drop, ours: input}
 	behindAH       = &difference{row: "any AH packet over IPv6 after one of ours to the same peer", netfilter: drop, ours: input}
 	unseen         = &difference{row: "after a packet in a flow that the stack drops or holds back before netfilter", netfilter: drop, ours: input, either: true}
