@@ -18,9 +18,6 @@ volatile const __u16 own_mac[3] = {}; /* in network order, in pairs of bytes: th
 /* The program is loaded with BPF_F_XDP_HAS_FRAGS: a frame may go on behind data_end. */
 volatile const bool multi_buffer = false;
 
-/* Some interface of the host forwards, so a packet may be for somebody else. */
-volatile const bool forwarding = false;
-
 volatile const __u32 input_policy = POLICY_DROP;
 volatile const __u32 forward_policy = POLICY_DROP;
 volatile const __u32 invalid_policy = POLICY_LOG;

@@ -85,6 +85,14 @@ const (
 	FirewallFlowStateFLOW_KILLED           FirewallFlowState = 19
 )
 
+type FirewallKnown struct {
+	_      structs.HostLayout
+	Until  uint64
+	Addr   [4]uint32
+	Family uint32
+	Pad    uint32
+}
+
 type FirewallLocalKey4 struct {
 	_         structs.HostLayout
 	PrefixLen uint32
@@ -120,6 +128,11 @@ type FirewallPorts struct {
 		Set  uint16
 	}
 	Listed [4096]uint64
+}
+
+type FirewallQuestion struct {
+	_     structs.HostLayout
+	Words [8]uint64
 }
 
 type FirewallReason uint32
@@ -174,11 +187,11 @@ type FirewallSettings struct {
 	_            structs.HostLayout
 	Netns        uint64
 	Hz           uint32
-	Forwarding   uint32
 	ConfigLength uint32
 	PolicyLength uint32
 	Config       [4096]uint8
 	Policy       [12264]uint8
+	_            [4]byte
 }
 
 type FirewallSourceKey4 struct {
@@ -204,6 +217,18 @@ type FirewallState struct {
 	_           [3]byte
 }
 
+type FirewallStation struct {
+	_       structs.HostLayout
+	Verdict uint64
+}
+
+type FirewallStationKey struct {
+	_       structs.HostLayout
+	Mac     uint64
+	Ifindex uint32
+	Pad     uint32
+}
+
 type FirewallSweep struct {
 	_       structs.HostLayout
 	Now     uint64
@@ -218,6 +243,12 @@ type FirewallTags struct {
 	Words [8]uint64
 }
 
+type FirewallWalkBudget struct {
+	_       structs.HostLayout
+	Renewed uint64
+	Left    uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -229,10 +260,13 @@ const (
 	FirewallMapFlows            = "flows"
 	FirewallMapLocal4           = "local4"
 	FirewallMapLocal6           = "local6"
+	FirewallMapQuestions        = "questions"
 	FirewallMapRules            = "rules"
 	FirewallMapRunning          = "running"
 	FirewallMapSources4         = "sources4"
 	FirewallMapSources6         = "sources6"
+	FirewallMapStations         = "stations"
+	FirewallMapWalkBudgets      = "walk_budgets"
 	FirewallProgPortcullisClock = "portcullis_clock"
 	FirewallProgPortcullisEnter = "portcullis_enter"
 	FirewallProgPortcullisIn    = "portcullis_in"
@@ -244,12 +278,13 @@ const (
 	FirewallVarFlowSets         = "flow_sets"
 	FirewallVarFlowStateNames   = "flow_state_names"
 	FirewallVarForwardPolicy    = "forward_policy"
-	FirewallVarForwarding       = "forwarding"
 	FirewallVarHz               = "hz"
 	FirewallVarIcmp4Types       = "icmp4_types"
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
+	FirewallVarKnownOthers      = "known_others"
+	FirewallVarKnownOwn         = "known_own"
 	FirewallVarLongestSynSent   = "longest_syn_sent"
 	FirewallVarMultiBuffer      = "multi_buffer"
 	FirewallVarOwnMac           = "own_mac"
@@ -324,10 +359,13 @@ type FirewallMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
+	Questions    *ebpf.MapSpec `ebpf:"questions"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
 	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
 	Sources6     *ebpf.MapSpec `ebpf:"sources6"`
+	Stations     *ebpf.MapSpec `ebpf:"stations"`
+	WalkBudgets  *ebpf.MapSpec `ebpf:"walk_budgets"`
 }
 
 // FirewallVariableSpecs contains global variables before they are loaded into the kernel.
@@ -339,12 +377,13 @@ type FirewallVariableSpecs struct {
 	FlowSets       *ebpf.VariableSpec `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
-	Forwarding     *ebpf.VariableSpec `ebpf:"forwarding"`
 	Hz             *ebpf.VariableSpec `ebpf:"hz"`
 	Icmp4Types     *ebpf.VariableSpec `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	KnownOthers    *ebpf.VariableSpec `ebpf:"known_others"`
+	KnownOwn       *ebpf.VariableSpec `ebpf:"known_own"`
 	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
@@ -385,10 +424,13 @@ type FirewallMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
+	Questions    *ebpf.Map `ebpf:"questions"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
 	Sources4     *ebpf.Map `ebpf:"sources4"`
 	Sources6     *ebpf.Map `ebpf:"sources6"`
+	Stations     *ebpf.Map `ebpf:"stations"`
+	WalkBudgets  *ebpf.Map `ebpf:"walk_budgets"`
 }
 
 func (m *FirewallMaps) Close() error {
@@ -400,10 +442,13 @@ func (m *FirewallMaps) Close() error {
 		m.Flows,
 		m.Local4,
 		m.Local6,
+		m.Questions,
 		m.Rules,
 		m.Running,
 		m.Sources4,
 		m.Sources6,
+		m.Stations,
+		m.WalkBudgets,
 	)
 }
 
@@ -416,12 +461,13 @@ type FirewallVariables struct {
 	FlowSets       *ebpf.Variable `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
-	Forwarding     *ebpf.Variable `ebpf:"forwarding"`
 	Hz             *ebpf.Variable `ebpf:"hz"`
 	Icmp4Types     *ebpf.Variable `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
+	KnownOthers    *ebpf.Variable `ebpf:"known_others"`
+	KnownOwn       *ebpf.Variable `ebpf:"known_own"`
 	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac         *ebpf.Variable `ebpf:"own_mac"`

@@ -10,13 +10,11 @@ import (
 
 // Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
 type Drift struct {
-	Forwarding bool   // it has begun or ceased to forward packets
-	MAC        string // the name of an interface whose MAC is another: the filter is right, but slower
+	MAC string // the name of an interface whose MAC is another: the filter is right, but slower
 }
 
 // Drift looks at the host.
 func (f *Filter) Drift() (d Drift, err error) {
-	d.Forwarding = forwards() != f.running.Forwarding
 	interfaces, err := f.Interfaces()
 	if err != nil {
 		return d, err

@@ -333,9 +333,6 @@ func (f *Filter) Status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
 		}
 	}
-	if forwards() && !f.running.Forwarding {
-		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
-	}
 	if s.Flows.Full > 0 {
 		s.Warnings = append(s.Warnings, "the flow table was full of connections that live: raise \"flows\" in the policy")
 	}

@@ -16,7 +16,7 @@ import (
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
 // it understands.
-const Schema = "v3"
+const Schema = "v4"
 
 const defaultBPFFS = "/sys/fs/bpf"
 

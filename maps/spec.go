@@ -20,7 +20,6 @@ type Constants struct {
 	HZ          uint32
 	Ethernet    bool
 	MAC         [6]byte
-	Forwarding  bool
 	MultiBuffer bool
 	TestClock   bool
 }
@@ -49,7 +48,6 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarEthernet:       c.Ethernet,
 		bpf.FirewallVarOwnMac:         macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:    c.MultiBuffer,
-		bpf.FirewallVarForwarding:     c.Forwarding,
 		bpf.FirewallVarInputPolicy:    uint32(input),
 		bpf.FirewallVarForwardPolicy:  uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:  uint32(invalid[c.Policy.Invalid]),

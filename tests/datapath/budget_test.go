@@ -51,12 +51,11 @@ var permutations = []struct {
 	{testdp.Options{Policy: "invalid: drop"}, receivers},
 	{testdp.Options{Policy: "invalid: accept"}, receivers},
 	{testdp.Options{Policy: "input: accept"}, receivers},
-	{testdp.Options{Forwarding: true}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: accept"}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established"}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established", L3: true}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
-	{testdp.Options{Forwarding: true, Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
+	{testdp.Options{Policy: "forward: accept"}, filters},
+	{testdp.Options{Policy: "forward: established"}, filters},
+	{testdp.Options{Policy: "forward: established", L3: true}, filters},
+	{testdp.Options{Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
+	{testdp.Options{Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
 }
 
 // permutation names what differs from a server with one network card and no policy of its own.
@@ -66,7 +65,6 @@ func permutation(o testdp.Options) string {
 		on   bool
 		name string
 	}{
-		{o.Forwarding, "forwarding"},
 		{o.Policy != "", strings.ReplaceAll(o.Policy, "\n", ", ")},
 		{o.L3, "no link headers"},
 		{o.MultiBuffer, "multi-buffer"},

@@ -40,7 +40,7 @@ func newRouter(t *testing.T) router {
 // load loads the datapath for the router, with the local prefixes that it has.
 func (r router) load(t *testing.T, policy string) *testdp.Datapath {
 	t.Helper()
-	d := load(t, testdp.Options{Policy: policy, Forwarding: true, MAC: ours})
+	d := load(t, testdp.Options{Policy: policy, MAC: ours})
 	var local []netip.Prefix
 	for _, a := range []netip.Addr{lab.ServerV4, lab.ServerV6, lab.RouterV4, lab.RouterV6,
 		addr("192.0.2.255"), addr("198.51.100.255")} {
@@ -205,19 +205,18 @@ func TestAddressesThatTheMapDoesNotKnow(t *testing.T) {
 // What leaves is the firewall's business only when it was routed.
 func TestRoutedEgress(t *testing.T) {
 	for _, c := range []struct {
-		policy     string
-		forwarding bool
-		passes     bool
+		policy string
+		passes bool
+		behind string // the state of a flow that a host behind us begins
 	}{
-		{"drop", true, false}, {"established", true, true}, {"accept", true, true}, {"drop", false, true},
+		{"drop", false, ""}, {"established", true, "udp"}, {"accept", true, ""},
 	} {
-		d := load(t, testdp.Options{Policy: forwardPolicy + c.policy, Forwarding: c.forwarding, MAC: ours})
-		for _, w := range worlds {
-			name := w.String() + "/" + c.policy
-			if !c.forwarding {
-				name += " where nothing forwards"
-			}
-			t.Run(name, func(t *testing.T) {
+		d := load(t, testdp.Options{Policy: forwardPolicy + c.policy, MAC: ours})
+		if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range worlds {
+			t.Run(w.String()+"/"+c.policy, func(t *testing.T) {
 				d.Forget(t)
 				r := &trial{Datapath: d, path: testdp.Out}
 				sent(w.out(frame.UDP{SrcPort: 40000, DstPort: 53}))(t, r)
@@ -225,8 +224,12 @@ func TestRoutedEgress(t *testing.T) {
 				d.Forget(t)
 				out := w.out(frame.UDP{SrcPort: 40001, DstPort: 53})
 				if c.passes {
-					routed(out)(t, r)
+					routed(out)(t, r) // as masquerading makes it
 					r.expectState(t, "udp")
+					d.Forget(t)
+					routed(frame.Build(frame.Ethernet{Src: ours}, w.ip(routings()[i].inside, w.peer),
+						frame.UDP{SrcPort: 40001, DstPort: 53}))(t, r)
+					r.expectState(t, c.behind)
 				} else {
 					r.from.Routed = 1
 					r.expect(t, out, notForwarded)
@@ -272,7 +275,7 @@ func TestOwnMACOfADevice(t *testing.T) {
 // What a container answers through a published port that is open leaves from our address, and begins no flow: whoever
 // asks comes in through the port. A host of its own behind us may well use that port to ask.
 func TestRoutedFromAnOpenPort(t *testing.T) {
-	d := load(t, testdp.Options{Policy: forwardPolicy + "established", Forwarding: true, MAC: ours})
+	d := load(t, testdp.Options{Policy: forwardPolicy + "established", MAC: ours})
 	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
 		t.Fatal(err)
 	}

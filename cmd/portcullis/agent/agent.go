@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agent keeps a filter in step with its host: with interfaces that come and go, addresses, forwarding and the
-// policy file. It holds no state that decides anything. What is to be filtered is read from the pins each time, so
+// Package agent keeps a filter in step with its host: with interfaces that come and go, addresses and the policy
+// file. It holds no state that decides anything. What is to be filtered is read from the pins each time, so
 // commands need not know of it; and when it is killed the filter runs on.
 package agent
 
@@ -194,10 +194,7 @@ func (a *Agent) settle() {
 	a.complain(f.SyncLocal())
 	drift, err := f.Drift()
 	a.complain(err)
-	switch {
-	case drift.Forwarding:
-		a.renew("forwarding was switched")
-	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:
+	if drift.MAC != "" && time.Since(a.retuned) > retuneTime {
 		a.retuned = time.Now()
 		a.renew("the MAC address of " + drift.MAC + " is another")
 	}
