@@ -78,28 +78,13 @@ struct sk_buff {
 	struct net_device *dev;
 } KERNEL;
 
-/* Reads a field of the kernel's. True when that fails. */
-#define UNREADABLE(to, field) bpf_core_read(&(to), sizeof(to), &(field))
+#define ADJACENT_LIST bpf_core_field_offset(struct netdev_adjacent, list)
 
-/* A program's context is the kernel's own structure. */
-static __always_inline struct net_device *device_of_xdp(void *ctx)
-{
-	struct xdp_rxq_info *rxq = NULL;
-	struct net_device *dev = NULL;
+/* Reads a field of the kernel's into one of struct search. True when that fails. */
+#define UNREADABLE(to, field) bpf_probe_read_kernel(&(to), sizeof(to), ADDRESS(field))
 
-	if (UNREADABLE(rxq, ((struct xdp_buff *)ctx)->rxq) || UNREADABLE(dev, rxq->dev))
-		return NULL;
-	return dev;
-}
-
-static __always_inline struct net_device *device_of_skb(void *ctx)
-{
-	struct net_device *dev = NULL;
-
-	if (UNREADABLE(dev, ((struct sk_buff *)ctx)->dev))
-		return NULL;
-	return dev;
-}
+/* Keeps the compiler from holding on the stack what is in struct search. */
+#define FORGET_REGISTERS asm volatile("" ::: "memory")
 
 static __always_inline bool same_mac(const __u16 *a, const volatile __u16 *b)
 {
@@ -115,26 +100,50 @@ static __always_inline __u64 mac_of(const union mac *mac)
 	return number;
 }
 
+/* Reads a pointer of the kernel's that stands at an address: NULL when it is that, or cannot be read. What a search
+ * knows stands in its struct, not on the stack, where XDP leaves 96 bytes for it and its callback. */
+static __always_inline void *pointer_at(struct search *search, const void *address)
+{
+	search->pointer = 0;
+	if (bpf_probe_read_kernel(&search->pointer, sizeof(search->pointer), address))
+		return NULL;
+	return (void *)search->pointer;
+}
+
+/* pointer_at for a field of a structure of the kernel's, and the field's own address. */
+#define ADDRESS(field) ((void *)__builtin_preserve_access_index(&(field)))
+#define POINTER(search, field) pointer_at(search, ADDRESS(field))
+
+/* A program's context is the kernel's own structure. */
+static __always_inline const struct net_device *device_of_xdp(struct search *search, void *ctx)
+{
+	const struct xdp_rxq_info *rxq = POINTER(search, ((struct xdp_buff *)ctx)->rxq);
+
+	return rxq ? POINTER(search, rxq->dev) : NULL;
+}
+
+static __always_inline const struct net_device *device_of_skb(struct search *search, void *ctx)
+{
+	return POINTER(search, ((struct sk_buff *)ctx)->dev);
+}
+
 #define NO_MAC (~0ULL) /* of a device that has none, or none that can be read */
 
 /* A MAC that changes just now may be read half old and half new: its frames are then judged wrongly for a second. */
-static __always_inline __u64 mac_of_device(const struct net_device *dev)
+static __always_inline __u64 mac_of_device(struct search *search, const struct net_device *dev)
 {
-	unsigned char *address = NULL;
-	__u64 mac = 0;
+	const void *address = POINTER(search, dev->dev_addr);
 
-	if (UNREADABLE(address, dev->dev_addr) || bpf_probe_read_kernel(&mac, sizeof(union mac), address))
+	search->number = 0;
+	if (!address || bpf_probe_read_kernel(&search->number, sizeof(union mac), address))
 		return NO_MAC;
-	return mac;
+	return search->number;
 }
 
-static __always_inline bool is_ethernet(const struct net_device *dev)
+static __always_inline bool is_ethernet(struct search *search, const struct net_device *dev)
 {
-	unsigned short type = 0;
-	unsigned char length = 0;
-
-	return !UNREADABLE(type, dev->type) && !UNREADABLE(length, dev->addr_len) && type == ARPHRD_ETHER &&
-	       length == sizeof(union mac);
+	return !UNREADABLE(search->type, dev->type) && !UNREADABLE(search->length, dev->addr_len) &&
+	       search->type == ARPHRD_ETHER && search->length == sizeof(union mac);
 }
 
 /* A kind of link, as ip -d has it, in a register. */
@@ -145,168 +154,164 @@ static __always_inline bool is_ethernet(const struct net_device *dev)
 		kind_;                                        \
 	})
 
-static __always_inline __u64 kind_of(const struct net_device *dev)
+static __always_inline __u64 kind_of(struct search *search, const struct net_device *dev)
 {
-	const struct rtnl_link_ops *ops = NULL;
-	const char *name = NULL;
-	__u64 kind = 0;
+	const struct rtnl_link_ops *ops = POINTER(search, dev->rtnl_link_ops);
+	const void *name = ops ? POINTER(search, ops->kind) : NULL;
 
-	if (UNREADABLE(ops, dev->rtnl_link_ops) || !ops || UNREADABLE(name, ops->kind))
-		return 0;
-	bpf_probe_read_kernel_str(&kind, sizeof(kind), name);
-	return kind;
+	search->number = 0;
+	if (name)
+		bpf_probe_read_kernel_str(&search->number, sizeof(search->number), name);
+	return search->number;
 }
 
 /* How deep devices are stacked, such as a macvlan on a VLAN on a bond. */
 #define MAX_STACKED 4
 
-/* The device below, or NULL when there is none; `fork`: there are several, as below a bridge. */
-static __always_inline const struct net_device *device_below(const struct net_device *dev, bool *fork)
+/* Whether search->dev is a macvlan in passthru mode on top of search->self: it takes frames to every MAC. In that mode,
+ * and in no other, it has the MAC of the device below. Where that has several below it, as a bond does, one of them may
+ * be the one. */
+static __always_inline bool takes_all(struct search *search)
 {
-	const struct list_head *head = &dev->adj_list.lower, *first = NULL, *second = NULL;
-	struct netdev_adjacent *adjacent;
-	const struct net_device *below = NULL;
+	const struct net_device *dev = (void *)search->dev;
+	const struct list_head *first;
 
-	if (UNREADABLE(first, head->next) || first == head)
-		return NULL;
-	adjacent = (void *)first - bpf_core_field_offset(struct netdev_adjacent, list);
-	*fork = UNREADABLE(second, first->next) || second != head;
-	if (UNREADABLE(below, adjacent->dev))
-		return NULL;
-	return below;
-}
-
-/* Whether `dev` is a macvlan in passthru mode on top of `self`: it takes frames to every MAC. In that mode, and in no
- * other, it has the MAC of the device below. */
-static __always_inline bool takes_all_of(const struct net_device *dev, __u64 mac, const struct net_device *self)
-{
-	bool fork = false;
-
-	dev = device_below(dev, &fork);
-	if (!dev || mac_of_device(dev) != mac)
-		return false;
-	for (int i = 0; i < MAX_STACKED && dev != self && !fork; i++) {
-		dev = device_below(dev, &fork);
-		if (!dev)
+	for (int i = 0; i < MAX_STACKED; i++) {
+		first = POINTER(search, dev->adj_list.lower.next);
+		if (!first || first == ADDRESS(dev->adj_list.lower))
 			return false;
+		if (i && POINTER(search, first->next) != ADDRESS(dev->adj_list.lower))
+			return true;
+		dev = POINTER(search, ((struct netdev_adjacent *)((void *)first - ADJACENT_LIST))->dev);
+		if (!dev || (!i && mac_of_device(search, dev) != search->mac))
+			return false;
+		if (dev == (void *)search->self)
+			return true;
 	}
 	return true;
 }
 
-/* The search for a MAC among the devices of a namespace. */
-struct walk {
-	const struct list_head *at, *end;
-	const struct net_device *self;
-	__u64 mac;
-	bool finished; /* and not found */
-};
-
 /* Looks at one device. Its removal waits until the program has run; one that leaves the namespace just now leads the
- * walk astray at worst, and it then ends at its limit. */
+ * search astray at worst, and it then ends at its limit. */
 static long visit(__u32 number, void *context)
 {
-	struct walk *walk = context;
-	const struct list_head *at = walk->at;
-	const struct net_device *dev;
-	__u64 mac, kind;
+	struct search *search = *(struct search **)context;
+	const struct list_head *at;
 
-	if (at == walk->end) {
-		walk->finished = true;
+	if (search->at == search->end) {
+		search->finished = true;
 		return 1;
 	}
-	dev = (void *)at - bpf_core_field_offset(struct net_device, dev_list);
-	mac = mac_of_device(dev);
-	kind = kind_of(dev);
-	if (kind == KIND("macvlan") && takes_all_of(dev, mac, walk->self))
+	search->dev = search->at - bpf_core_field_offset(struct net_device, dev_list);
+	search->kind = kind_of(search, (void *)search->dev);
+	search->mac = mac_of_device(search, (void *)search->dev);
+	FORGET_REGISTERS;
+	if (search->kind == KIND("macvlan") && takes_all(search))
 		return 1;
+	FORGET_REGISTERS;
 	/* Behind a macvtap or ipvtap is a virtual machine, which has the MAC. */
-	if (mac == walk->mac && kind != KIND("macvtap") && kind != KIND("ipvtap") && is_ethernet(dev))
+	if (search->mac == search->key.mac && search->kind != KIND("macvtap") && search->kind != KIND("ipvtap") &&
+	    is_ethernet(search, (void *)search->dev))
 		return 1;
-	return UNREADABLE(walk->at, at->next) != 0;
+	FORGET_REGISTERS;
+	at = (void *)search->at;
+	search->at = (__u64)POINTER(search, at->next);
+	return !search->at;
 }
 
 #define MAX_DEVICES 16384
 
-/* Whether the stack takes frames to `mac` that come in on `dev`. What the kernel does not let us see is ours, so that
- * it is filtered. A macvlan gets no frames but its own, or all that there are. */
-static __always_inline bool ask_devices(const struct net_device *dev, __u64 mac, __u64 *asked)
+/* Whether the stack takes frames to search->key.mac that come in on search->self. What the kernel does not let us see
+ * is ours, so that it is filtered. A macvlan gets no frames but its own, or all that there are. */
+static __always_inline bool ask_devices(struct search *search)
 {
-	struct walk walk = {.self = dev, .mac = mac};
-	struct net *net = NULL;
+	const struct net_device *dev = (void *)search->self;
+	const struct net *net;
 	long visited;
 
-	if (!dev || mac_of_device(dev) == mac)
+	if (!dev || mac_of_device(search, dev) == search->key.mac)
 		return true;
-	if (kind_of(dev) == KIND("macvlan") || kind_of(dev) == KIND("macvtap"))
+	search->kind = kind_of(search, dev);
+	if (search->kind == KIND("macvlan") || search->kind == KIND("macvtap"))
 		return true;
-	if (UNREADABLE(net, dev->nd_net.net) || UNREADABLE(walk.at, net->dev_base_head.next))
+	net = POINTER(search, dev->nd_net.net);
+	if (!net)
 		return true;
-	walk.end = &net->dev_base_head;
-	visited = bpf_loop(MAX_DEVICES, visit, &walk, 0);
-	*asked = visited > 0 ? visited : 0;
-	return !walk.finished;
+	search->end = (__u64)ADDRESS(net->dev_base_head);
+	search->at = (__u64)POINTER(search, net->dev_base_head.next);
+	if (!search->at)
+		return true;
+	search->finished = false;
+	visited = bpf_loop(MAX_DEVICES, visit, &search, 0);
+	if (visited > 0)
+		search->left -= (__u64)visited < search->left ? (__u64)visited : search->left;
+	return !search->finished;
 }
 
 /* How long the verdict about a MAC holds, and how many devices a CPU may look at in a second. */
 #define STATION_TIME hz
 #define DEVICES_A_SECOND 100000
 
-static __always_inline bool walk_allowed(struct walk_budget *budget, __u64 time)
-{
-	if (time >= budget->renewed + hz) {
-		budget->renewed = time;
-		budget->left = DEVICES_A_SECOND;
-	}
-	return budget->left > 0;
-}
-
 /* Whether the stack of this network namespace takes frames to `mac` that come in on a device, or sends those from it.
  * To be asked for a MAC that is not own_mac.
  *
- * A flood of random MACs must not make a walk each: who is over the budget keeps the verdict that he had, and is
- * filtered when he had none. */
+ * A flood of random MACs must not make a search each: who is over the budget keeps the verdict that he had, and is
+ * filtered when he had none. A CPU has one struct search: XDP and TC run with softirqs off, so none interrupts
+ * another. */
 static __always_inline bool is_station(void *ctx, bool skb, __u32 ifindex, __u64 mac, __u64 time)
 {
-	struct station_key key = {.mac = mac, .ifindex = ifindex};
-	struct station *known = bpf_map_lookup_elem(&stations, &key);
-	struct walk_budget *budget;
-	struct station fresh;
-	__u64 asked = 0;
+	struct search *search;
+	struct station *known;
 	__u32 zero = 0;
-	bool ours;
 
+	search = bpf_map_lookup_elem(&searches, &zero);
+	if (!search)
+		return true;
+	search->key.mac = mac;
+	search->key.ifindex = ifindex;
+	search->time = time;
+	known = bpf_map_lookup_elem(&stations, &search->key);
 	if (known && known->verdict >> 1 > time)
 		return known->verdict & 1;
-	budget = bpf_map_lookup_elem(&walk_budgets, &zero);
-	if (!budget)
-		return true;
-	if (!walk_allowed(budget, time))
+	if (time >= search->renewed + hz) {
+		search->renewed = time;
+		search->left = DEVICES_A_SECOND;
+	}
+	if (!search->left)
 		return known ? known->verdict & 1 : true;
-	ours = ask_devices(skb ? device_of_skb(ctx) : device_of_xdp(ctx), mac, &asked);
-	budget->left -= asked < budget->left ? asked : budget->left;
-	fresh.verdict = (time + STATION_TIME) << 1 | ours;
+	search->self = (__u64)(skb ? device_of_skb(search, ctx) : device_of_xdp(search, ctx));
+	search->fresh.verdict = ask_devices(search);
+	FORGET_REGISTERS;
+	search->fresh.verdict |= (search->time + STATION_TIME) << 1;
 	/* One word, so that no CPU reads half of it; the last of two that ask at the same time is as right as the first. */
 	if (known)
-		known->verdict = fresh.verdict;
+		known->verdict = search->fresh.verdict;
 	else
-		bpf_map_update_elem(&stations, &key, &fresh, BPF_ANY);
-	return ours;
+		bpf_map_update_elem(&stations, &search->key, &search->fresh, BPF_ANY);
+	return search->fresh.verdict & 1;
 }
 
 /* Whether the kernel would route an IPv6 packet that came in on a device. What cannot be read, says yes. */
-static __always_inline bool routes_ipv6(const struct net_device *dev)
+static __always_inline bool routes_ipv6(void *ctx, bool skb)
 {
-	struct ipv6_devconf *all = NULL;
-	struct inet6_dev *own = NULL;
-	struct net *net = NULL;
-	__s32 on = 0;
+	const struct net_device *dev;
+	const struct inet6_dev *own;
+	const void *at;
+	struct search *search;
+	__u32 zero = 0;
 
-	if (!bpf_core_field_exists(((struct netns_ipv6 *)0)->devconf_all) || !dev || UNREADABLE(net, dev->nd_net.net) ||
-	    UNREADABLE(all, net->ipv6.devconf_all) || UNREADABLE(on, all->forwarding) || on)
+	search = bpf_map_lookup_elem(&searches, &zero);
+	if (!search)
 		return true;
-	if (!bpf_core_field_exists(own->cnf.force_forwarding))
+	dev = skb ? device_of_skb(search, ctx) : device_of_xdp(search, ctx);
+	at = dev ? POINTER(search, dev->nd_net.net) : NULL;
+	at = at ? POINTER(search, ((struct net *)at)->ipv6.devconf_all) : NULL;
+	if (!at || UNREADABLE(search->on, ((struct ipv6_devconf *)at)->forwarding) || search->on)
+		return true;
+	if (!bpf_core_field_exists(((struct inet6_dev *)0)->cnf.force_forwarding))
 		return false;
-	return UNREADABLE(own, dev->ip6_ptr) || (own && (UNREADABLE(on, own->cnf.force_forwarding) || on));
+	own = POINTER(search, dev->ip6_ptr);
+	return !own || UNREADABLE(search->on, own->cnf.force_forwarding) || search->on;
 }
 
 #endif

@@ -262,27 +262,19 @@ static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
 	};
 }
 
-/* Apart from the search for a MAC, which has to find room on the stack, too. */
-__noinline int xdp_ingress(struct xdp_md *ctx)
-{
-	struct input input = input_of_xdp(ctx);
-
-	return ingress(&input);
-}
-
 SEC("xdp")
 int portcullis_xdp(struct xdp_md *ctx)
 {
-	struct frame frame = {.begin = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
-	struct ethernet_header *eth = ethernet_of(&frame);
+	struct input input = input_of_xdp(ctx);
+	struct ethernet_header *eth = ethernet_of(&input.frame);
 	int result;
 
 	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
-	    !station_xdp(ctx, mac_of(&eth->dst), now())) {
+	    !station_xdp(ctx, mac_of(&eth->dst), input.time)) {
 		count(PASS_OTHER_HOST);
 		return XDP_PASS;
 	}
-	result = xdp_ingress(ctx);
+	result = ingress(&input);
 	/* The driver's first buffer ends inside the headers: no real one does. */
 	if (result < 0)
 		result = DROP_BAD_TRANSPORT;

@@ -176,6 +176,27 @@ type FirewallRule struct {
 	Text    [255]uint8
 }
 
+type FirewallSearch struct {
+	_        structs.HostLayout
+	Renewed  uint64
+	Left     uint64
+	Key      FirewallStationKey
+	Fresh    FirewallStation
+	Time     uint64
+	At       uint64
+	End      uint64
+	Self     uint64
+	Dev      uint64
+	Pointer  uint64
+	Kind     uint64
+	Mac      uint64
+	Number   uint64
+	On       int32
+	Type     uint16
+	Length   uint8
+	Finished bool
+}
+
 type FirewallSeed struct {
 	_       structs.HostLayout
 	Entry   FirewallEntry
@@ -243,12 +264,6 @@ type FirewallTags struct {
 	Words [8]uint64
 }
 
-type FirewallWalkBudget struct {
-	_       structs.HostLayout
-	Renewed uint64
-	Left    uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -263,10 +278,10 @@ const (
 	FirewallMapQuestions        = "questions"
 	FirewallMapRules            = "rules"
 	FirewallMapRunning          = "running"
+	FirewallMapSearches         = "searches"
 	FirewallMapSources4         = "sources4"
 	FirewallMapSources6         = "sources6"
 	FirewallMapStations         = "stations"
-	FirewallMapWalkBudgets      = "walk_budgets"
 	FirewallProgPortcullisClock = "portcullis_clock"
 	FirewallProgPortcullisEnter = "portcullis_enter"
 	FirewallProgPortcullisIn    = "portcullis_in"
@@ -362,10 +377,10 @@ type FirewallMapSpecs struct {
 	Questions    *ebpf.MapSpec `ebpf:"questions"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
+	Searches     *ebpf.MapSpec `ebpf:"searches"`
 	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
 	Sources6     *ebpf.MapSpec `ebpf:"sources6"`
 	Stations     *ebpf.MapSpec `ebpf:"stations"`
-	WalkBudgets  *ebpf.MapSpec `ebpf:"walk_budgets"`
 }
 
 // FirewallVariableSpecs contains global variables before they are loaded into the kernel.
@@ -427,10 +442,10 @@ type FirewallMaps struct {
 	Questions    *ebpf.Map `ebpf:"questions"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
+	Searches     *ebpf.Map `ebpf:"searches"`
 	Sources4     *ebpf.Map `ebpf:"sources4"`
 	Sources6     *ebpf.Map `ebpf:"sources6"`
 	Stations     *ebpf.Map `ebpf:"stations"`
-	WalkBudgets  *ebpf.Map `ebpf:"walk_budgets"`
 }
 
 func (m *FirewallMaps) Close() error {
@@ -445,10 +460,10 @@ func (m *FirewallMaps) Close() error {
 		m.Questions,
 		m.Rules,
 		m.Running,
+		m.Searches,
 		m.Sources4,
 		m.Sources6,
 		m.Stations,
-		m.WalkBudgets,
 	)
 }
 

@@ -132,18 +132,27 @@ struct {
 	__type(value, struct station);
 } stations SEC(".maps");
 
-/* What a CPU may still look at to find out. */
-struct walk_budget {
+/* The search for a MAC among the devices of a namespace: what a CPU may still look at, and room to work in. */
+struct search {
 	__u64 renewed; /* jiffies */
 	__u64 left;    /* devices */
+	struct station_key key;
+	struct station fresh;
+	__u64 time;
+	__u64 at, end, self, dev, pointer; /* addresses in the kernel */
+	__u64 kind, mac, number;
+	__s32 on;
+	__u16 type;
+	__u8 length;
+	bool finished; /* and not found */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct walk_budget);
-} walk_budgets SEC(".maps");
+	__type(value, struct search);
+} searches SEC(".maps");
 
 /* Packets by reason, then by rule. */
 struct {

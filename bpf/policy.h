@@ -190,7 +190,7 @@ static __always_inline bool is_for_other_host(void *ctx, bool skb, __u32 ifindex
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
 		/* An interface that does not forward IPv4 leaves the stack to drop what is not ours. For IPv6 the
 		 * kernel does not go by the interface. */
-		return packet->family == 6 && routes_ipv6(skb ? device_of_skb(ctx) : device_of_xdp(ctx));
+		return packet->family == 6 && routes_ipv6(ctx, skb);
 	}
 	/* The address that a DHCP server offers is not ours yet, and the default route seems to lead to it. A gateway
 	 * stands there in its place, and not before the hosts behind us. */

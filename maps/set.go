@@ -49,7 +49,7 @@ var kinds = []struct {
 	{".data.known_others", "known_others", State},
 	{bpf.FirewallMapQuestions, "questions", State},
 	{bpf.FirewallMapStations, "stations", State},
-	{bpf.FirewallMapWalkBudgets, "walk_budgets", State},
+	{bpf.FirewallMapSearches, "searches", State},
 	{bpf.FirewallMapCounters, "counters", State},
 	{bpf.FirewallMapEvents, "events", State},
 	{bpf.FirewallMapEventBudgets, "event_budgets", State},

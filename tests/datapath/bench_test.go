@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -64,6 +65,9 @@ const rounds = 5
 
 func measure(b *testing.B, path testdp.Path, before []step, frame []byte, passes bool) {
 	d := load(b, testdp.Options{Policy: benchPolicy})
+	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+		b.Fatal(err)
+	}
 	r := &trial{Datapath: d, path: testdp.XDP}
 	for _, s := range before {
 		s(b, r)
