@@ -26,6 +26,7 @@ datapath	tests/datapath		./test -test.run '$RUN'
 host		tests/host		./test -test.run '$RUN'
 virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
 differential	tests/differential	./test -test.run '$RUN' -test.skip TestRecordedTraffic -packets 10000
+topology	tests/topology		./test -test.run '$RUN'
 cli		tests/cli		./test -test.run '$RUN'
 doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not|large)'
 bench		tests/bench		modprobe pktgen && ./test -test.run '$RUN' -test.skip '^Test[^G]'
