@@ -16,6 +16,8 @@
 
 #define DHCP_SERVER 67
 #define DHCP_CLIENT 68
+#define DHCPV6_CLIENT 546
+#define DHCPV6_SERVER 547
 
 /* What is open at a local port. */
 static __always_inline struct port port_entry(enum port_class class, __u16 number)
@@ -63,10 +65,15 @@ static __always_inline bool icmp_accepted(const struct packet *packet)
 	return types >> (packet->type & 63) & 1;
 }
 
+/* Of DHCPv6, only to a link-local address, which nobody reaches from afar; the server may have any address. */
 static __always_inline bool is_dhcp_answer(const struct packet *packet)
 {
-	return packet->family == 4 && packet->protocol == PROTO_UDP && packet->src_port == DHCP_SERVER &&
-	       packet->dst_port == DHCP_CLIENT && !packet->invalid;
+	if (packet->protocol != PROTO_UDP || packet->invalid)
+		return false;
+	if (packet->family == 4)
+		return packet->src_port == DHCP_SERVER && packet->dst_port == DHCP_CLIENT;
+	return packet->src_port == DHCPV6_SERVER && packet->dst_port == DHCPV6_CLIENT &&
+	       bpf_ntohl(packet->dst[0]) >> 22 == 0xfe80 >> 6;
 }
 
 /* 224.0.0.0/4, ff00::/8 and 255.255.255.255 are never routed for a host, nor is 0.0.0.0, which is a broadcast when the
@@ -194,7 +201,7 @@ static __always_inline bool is_for_other_host(void *ctx, bool skb, __u32 ifindex
 	}
 	/* The address that a DHCP server offers is not ours yet, and the default route seems to lead to it. A gateway
 	 * stands there in its place, and not before the hosts behind us. */
-	return !(is_dhcp_answer(packet) && next != packet->dst[0]);
+	return !(packet->family == 4 && is_dhcp_answer(packet) && next != packet->dst[0]);
 }
 
 /* Is the source of a packet that was routed an address of ours, as when it is masqueraded? Who is not is noted, too:
