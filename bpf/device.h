@@ -154,15 +154,19 @@ static __always_inline bool is_ethernet(struct search *search, const struct net_
 		kind_;                                        \
 	})
 
-static __always_inline __u64 kind_of(struct search *search, const struct net_device *dev)
+/* Into search->kind. Of many devices in a row most are of one kind: its name is read once. */
+static __always_inline void read_kind(struct search *search, const struct net_device *dev)
 {
 	const struct rtnl_link_ops *ops = POINTER(search, dev->rtnl_link_ops);
-	const void *name = ops ? POINTER(search, ops->kind) : NULL;
+	const void *name;
 
-	search->number = 0;
+	if ((__u64)ops == search->ops)
+		return;
+	search->ops = (__u64)ops;
+	search->kind = 0;
+	name = ops ? POINTER(search, ops->kind) : NULL;
 	if (name)
-		bpf_probe_read_kernel_str(&search->number, sizeof(search->number), name);
-	return search->number;
+		bpf_probe_read_kernel_str(&search->kind, sizeof(search->kind), name);
 }
 
 /* How deep devices are stacked, such as a macvlan on a VLAN on a bond. */
@@ -203,7 +207,7 @@ static long visit(__u32 number, void *context)
 		return 1;
 	}
 	search->dev = search->at - bpf_core_field_offset(struct net_device, dev_list);
-	search->kind = kind_of(search, (void *)search->dev);
+	read_kind(search, (void *)search->dev);
 	search->mac = mac_of_device(search, (void *)search->dev);
 	FORGET_REGISTERS;
 	if (search->kind == KIND("macvlan") && takes_all(search))
@@ -231,7 +235,8 @@ static __always_inline bool ask_devices(struct search *search)
 
 	if (!dev || mac_of_device(search, dev) == search->key.mac)
 		return true;
-	search->kind = kind_of(search, dev);
+	search->ops = search->kind = 0;
+	read_kind(search, dev);
 	if (search->kind == KIND("macvlan") || search->kind == KIND("macvtap"))
 		return true;
 	net = POINTER(search, dev->nd_net.net);

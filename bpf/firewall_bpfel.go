@@ -188,6 +188,7 @@ type FirewallSearch struct {
 	Self     uint64
 	Dev      uint64
 	Pointer  uint64
+	Ops      uint64
 	Kind     uint64
 	Mac      uint64
 	Number   uint64

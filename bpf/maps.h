@@ -140,7 +140,8 @@ struct search {
 	struct station fresh;
 	__u64 time;
 	__u64 at, end, self, dev, pointer; /* addresses in the kernel */
-	__u64 kind, mac, number;
+	__u64 ops, kind;		   /* of the device that was looked at last */
+	__u64 mac, number;
 	__s32 on;
 	__u16 type;
 	__u8 length;
