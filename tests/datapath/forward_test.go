@@ -127,7 +127,22 @@ func TestForwarding(t *testing.T) {
 				quote := w.ip(w.inside, w.peer)
 				part := w.fragmentOf(w.peer, w.inside, frame.ProtoUDP, 9, false, make([]byte, 16))
 				copy(part, ours[:])
-				return []arrival{
+				offer := frame.UDP{SrcPort: 67, DstPort: 68}
+				offers := []arrival{
+					{name: "a DHCP offer of an address that only the default route leads to", frame: w.to(addr("203.0.113.77"), offer), want: dhcp},
+					{name: "a DHCP offer to a host inside", frame: w.through(offer), want: p.first},
+					{name: "to 0.0.0.0", frame: w.framed(addr("0.0.0.0"), addr("0.0.0.0"), udp(23)), want: closedPort},
+					{name: "to 0.0.0.0, from a peer", frame: w.to(addr("0.0.0.0"), syn(80)), want: rule("80/tcp")},
+				}
+				if w.family == 6 {
+					answer := frame.UDP{SrcPort: 547, DstPort: 546}
+					offers = []arrival{
+						{name: "an answer of DHCPv6", frame: w.to(addr("fe80::1"), answer), want: dhcp},
+						{name: "an answer of DHCPv6 to another address of ours", frame: w.to(w.us, answer), want: closedPort},
+						{name: "an answer of DHCPv6 to a host inside", frame: w.through(answer), want: p.first},
+					}
+				}
+				return append(offers, []arrival{
 					{name: "a SYN to this host's open port", frame: w.to(w.us, syn(80)), want: rule("80/tcp")},
 					{name: "a SYN to this host's closed port", frame: w.to(w.us, syn(23)), want: closedPort},
 					{name: "a SYN to this host's broadcast address", frame: w.to(broadcast, syn(80)), want: rule("80/tcp")},
@@ -164,7 +179,7 @@ func TestForwarding(t *testing.T) {
 					{name: "a later fragment through it", frame: part, want: p.later},
 					{name: "something malformed through it", want: map[int]want{4: badIPv4, 6: badIPv6}[w.family],
 						frame: frame.With(w.through(syn(80)), frame.EthernetLen, 0)},
-				}
+				}...)
 			})
 		})
 	}
