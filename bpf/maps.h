@@ -97,8 +97,8 @@ struct known {
 	__u32 family;
 	__u32 pad;
 };
-struct known known_own[KNOWN_SLOTS] SEC(".data.known_own");
-struct known known_others[KNOWN_SLOTS] SEC(".data.known_others");
+struct known known_own[KNOWN_SLOTS] SEC(".data.own");
+struct known known_others[KNOWN_SLOTS] SEC(".data.others");
 
 /* A question to the routing table, struct bpf_fib_lookup: the stack has no room for it. */
 struct question {

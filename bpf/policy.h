@@ -65,6 +65,11 @@ static __always_inline bool icmp_accepted(const struct packet *packet)
 	return types >> (packet->type & 63) & 1;
 }
 
+static __always_inline bool is_link_local(const __u32 *addr)
+{
+	return bpf_ntohl(addr[0]) >> 22 == 0xfe80 >> 6;
+}
+
 /* Of DHCPv6, only to a link-local address, which nobody reaches from afar; the server may have any address. */
 static __always_inline bool is_dhcp_answer(const struct packet *packet)
 {
@@ -72,8 +77,7 @@ static __always_inline bool is_dhcp_answer(const struct packet *packet)
 		return false;
 	if (packet->family == 4)
 		return packet->src_port == DHCP_SERVER && packet->dst_port == DHCP_CLIENT;
-	return packet->src_port == DHCPV6_SERVER && packet->dst_port == DHCPV6_CLIENT &&
-	       bpf_ntohl(packet->dst[0]) >> 22 == 0xfe80 >> 6;
+	return packet->src_port == DHCPV6_SERVER && packet->dst_port == DHCPV6_CLIENT && is_link_local(packet->dst);
 }
 
 /* 224.0.0.0/4, ff00::/8 and 255.255.255.255 are never routed for a host, nor is 0.0.0.0, which is a broadcast when the
@@ -173,7 +177,10 @@ static __always_inline long ask_routes(void *ctx, __u32 ifindex, __u8 family, co
 		fib->ipv4_dst = dst[0];
 	} else {
 		fib->family = AF_INET6;
-		__builtin_memcpy(fib->ipv6_src, src, sizeof(fib->ipv6_src));
+		/* About a link-local source the kernel's answer is no, but it does route its packets back out of
+		 * the same interface. */
+		if (!is_link_local(src))
+			__builtin_memcpy(fib->ipv6_src, src, sizeof(fib->ipv6_src));
 		__builtin_memcpy(fib->ipv6_dst, dst, sizeof(fib->ipv6_dst));
 	}
 	fib->ifindex = ifindex;

@@ -50,14 +50,13 @@ var (
 	manyHeaders  = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
 	cutOff       = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}
 	aboutAnswer  = &difference{row: "ICMP error about an answer to a host behind this one, on its way back out of the same interface", netfilter: forwarded, ours: drop}
-	hairpin      = &difference{row: "from an IPv6 link-local address, routed back out of the same interface", netfilter: forwarded, ours: drop}
 	markRouted   = &difference{row: "to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", netfilter: input, ours: drop}
 	closedPort   = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	published    = &difference{row: "published container ports (DNAT)", netfilter: forwarded, ours: drop}
 	allDifferent = []*difference{
 		dhcpAnswer, dhcp6Answer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, behindAH, unseen,
 		splitLie, wrongTag, pickup, halfSCTP, otherCode, otherCall, givenUp, openPort, strayToOpen, brokenReset,
-		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, aboutAnswer, hairpin, markRouted,
+		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, aboutAnswer, markRouted,
 		closedPort, published,
 	}
 )

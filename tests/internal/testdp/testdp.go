@@ -129,7 +129,7 @@ func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
 	d.Sweep(tb, true)
-	for _, name := range []string{".data.used", ".data.syn_sent", ".data.known_own", ".data.known_others"} {
+	for _, name := range []string{".data.used", ".data.syn_sent", ".data.own", ".data.others"} {
 		m := d.Map(tb, name)
 		if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err != nil {
 			tb.Fatal(err)
