@@ -58,6 +58,8 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PORTCULLIS = $(CURDIR)/bin/portcullis
 # Where tests/differential and tests/load write what they compare, because go test is silent about what passes.
 export PORTCULLIS_AGREEMENT = $(CURDIR)/bin/agreement.txt
+# And tests/topology.
+export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -106,10 +108,11 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 	tests/demo.sh
 
 test: root deps-test check build ## run every check and every test (root)
-	@rm -f $(PORTCULLIS_AGREEMENT)
+	@rm -f $(PORTCULLIS_AGREEMENT) $(PORTCULLIS_TOPOLOGY)
 	$(GO) test $(TESTFLAGS) -tags man ./...
 	@$(MAKE) --no-print-directory race
 	@$(SHOW_AGREEMENT)
+	@cat $(PORTCULLIS_TOPOLOGY) 2>/dev/null || echo "no topology was compared with netfilter"
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
 		"$$(command -v gcc >/dev/null && echo 'the race run' || echo 'without the race run (no gcc)')$$(\
 		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"

@@ -21,9 +21,6 @@ volatile const bool multi_buffer = false;
 /* Place in `last_run`; 0 for a program that may stand at more than one device. */
 volatile const __u32 run_slot = 0;
 
-/* Some interface of the host forwards, so a packet may be for somebody else. */
-volatile const bool forwarding = false;
-
 volatile const __u32 input_policy = POLICY_DROP;
 volatile const __u32 forward_policy = POLICY_DROP;
 volatile const __u32 invalid_policy = POLICY_LOG;

@@ -26,6 +26,7 @@
 /* What an entry point knows and the core needs. */
 struct input {
 	void *ctx;
+	bool skb; /* what ctx is: struct __sk_buff or xdp_md */
 	struct frame frame;
 	__u32 ifindex;
 	__u64 time;
@@ -174,7 +175,7 @@ static __always_inline int ingress(const struct input *input)
 	result = parse(&input->frame, &packet);
 	if (result != PARSED)
 		return result;
-	if (forwarding && is_for_other_host(input->ctx, input->ifindex, &packet))
+	if (is_for_other_host(input->ctx, input->skb, input->ifindex, &packet, input->time))
 		return forward(input, &packet);
 	if (packet.fragment == FRAGMENT_LATER)
 		return PASS_FRAGMENT;
@@ -201,36 +202,39 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 	return 0;
 }
 
-/* Whoever answers to this packet comes in through its port, open to everybody or to him. Were that a flow, the outside
- * could make us allocate. Routed, it is such an answer when a container gave it and the address was translated back to
- * ours. */
-static __always_inline bool comes_in_anyway(const struct packet *packet, enum port_class class, bool routed)
+/* Whether who answers to this packet comes in through its port, open to everybody or to him. */
+static __always_inline bool comes_in_anyway(const struct packet *packet, enum port_class class)
 {
 	struct port port = port_entry(class, packet->src_port);
 
-	if (!port.rule && !(port.set && source_rule(port.set, packet->family, packet->dst)))
-		return false;
-	return !routed || (forwarding && is_own(packet->family, packet->src));
+	return port.rule || (port.set && source_rule(port.set, packet->family, packet->dst));
 }
 
-/* The reason for which a routed packet may not leave, or PARSED; keeps the flow table. `routed`: it came in on
- * another interface. */
-static __always_inline int egress(const struct input *input, bool routed)
+/* Keeps the flow table, and returns the reason for which a routed packet may not leave, or PARSED. `came_by` is the
+ * interface that it came in on, or 0. */
+static __always_inline int egress(const struct input *input, __u32 came_by)
 {
 	struct packet packet = {};
 	enum port_class class;
+	bool open, ours;
 	int result;
 
 	result = parse(&input->frame, &packet);
 	if (result != PARSED)
 		return result == PARSE_MORE ? PARSE_MORE : PARSED;
-	if (routed && forwarding && forward_policy == POLICY_DROP)
+	if (came_by && forward_policy == POLICY_DROP)
 		return DROP_FORWARD;
 	if (packet.fragment == FRAGMENT_LATER)
 		return PARSED;
 
 	class = class_of(packet.protocol);
-	if (class != CLASS_NONE && comes_in_anyway(&packet, class, routed))
+	open = class != CLASS_NONE && comes_in_anyway(&packet, class);
+	ours = !came_by ||
+	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, &packet, input->time));
+	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
+	 * flows, the outside could make us allocate. Routed, it is an answer of ours when a container gave it and the
+	 * address was translated back. */
+	if (ours ? open : forward_policy == POLICY_ACCEPT)
 		return PARSED;
 	if (!flow_track(&packet, input->time))
 		count(SEEN_FLOWS_FULL);
@@ -245,25 +249,39 @@ static __always_inline struct ethernet_header *ethernet_of(const struct frame *f
 	return ethernet ? HEADER(frame, 0, struct ethernet_header) : NULL;
 }
 
-SEC("xdp")
-int portcullis_xdp(struct xdp_md *ctx)
+/* Whether this host's stack takes the frames of a MAC, see is_station. Global functions, as above. */
+__noinline int station_xdp(struct xdp_md *ctx, __u64 mac, __u64 time)
 {
-	struct input input = {
+	return is_station(ctx, false, ctx->ingress_ifindex, mac, time);
+}
+
+__noinline int station_skb(struct __sk_buff *skb, __u64 mac, __u64 time)
+{
+	return is_station(skb, true, skb->ifindex, mac, time);
+}
+
+static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
+{
+	return (struct input){
 		.ctx = ctx,
 		.frame.begin = (void *)(long)ctx->data,
 		.frame.end = (void *)(long)ctx->data_end,
-		.frame.length = ctx->data_end - ctx->data,
+		.frame.length = multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data,
 		.ifindex = ctx->ingress_ifindex,
 		.time = now(),
 	};
+}
+
+SEC("xdp")
+int portcullis_xdp(struct xdp_md *ctx)
+{
+	struct input input = input_of_xdp(ctx);
 	struct ethernet_header *eth = ethernet_of(&input.frame);
 	int result;
 
 	note_run(input.time);
-	if (multi_buffer)
-		input.frame.length = bpf_xdp_get_buff_len(ctx);
 	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
-	    is_foreign(eth->dst.pairs, device_of_xdp(ctx))) {
+	    !station_xdp(ctx, mac_of(&eth->dst), input.time)) {
 		count(PASS_OTHER_HOST);
 		return XDP_PASS;
 	}
@@ -281,6 +299,7 @@ static __always_inline struct input input_of_skb(struct __sk_buff *skb)
 {
 	return (struct input){
 		.ctx = skb,
+		.skb = true,
 		.frame.begin = (void *)(long)skb->data,
 		.frame.end = (void *)(long)skb->data_end,
 		.frame.length = skb->len,
@@ -310,12 +329,25 @@ __noinline int tc_egress(struct __sk_buff *skb)
 {
 	struct input input = input_of_skb(skb);
 	struct ethernet_header *eth = ethernet_of(&input.frame);
-	bool routed = skb->ingress_ifindex != 0;
 
-	/* A bridge sends on what another host's MAC has sent: that is not routed. */
-	if (routed && eth && !same_mac(eth->src.pairs, own_mac) && is_foreign(eth->src.pairs, device_of_skb(skb)))
+	/* What a bridge sends on for a virtual machine, or a macvlan for another namespace, has their MAC: it is neither
+	 * routed nor ours. */
+	if (eth && !same_mac(eth->src.pairs, own_mac) && !station_skb(skb, mac_of(&eth->src), input.time))
 		return PARSED;
-	return egress(&input, routed);
+	return egress(&input, skb->ingress_ifindex);
+}
+
+/* The kernel calls a frame another host's that is not for the device's own MAC, but a device on top of it may take it. */
+static __always_inline bool is_other_host(struct __sk_buff *skb)
+{
+	struct ethernet_header *eth;
+	struct frame frame;
+
+	if (skb->pkt_type != PACKET_OTHERHOST)
+		return false;
+	frame = input_of_skb(skb).frame;
+	eth = ethernet_of(&frame);
+	return !eth || !station_skb(skb, mac_of(&eth->dst), now());
 }
 
 SEC("tc")
@@ -324,7 +356,7 @@ int portcullis_in(struct __sk_buff *skb)
 	int result;
 
 	note_run(now());
-	if (skb->pkt_type == PACKET_OTHERHOST) {
+	if (is_other_host(skb)) {
 		count(PASS_OTHER_HOST);
 		return TC_ACT_UNSPEC;
 	}

@@ -93,6 +93,14 @@ const (
 	FirewallFlowStateFLOW_KILLED             FirewallFlowState = 20
 )
 
+type FirewallKnown struct {
+	_      structs.HostLayout
+	Until  uint64
+	Addr   [4]uint32
+	Family uint32
+	Pad    uint32
+}
+
 type FirewallLocalKey4 struct {
 	_         structs.HostLayout
 	PrefixLen uint32
@@ -146,6 +154,11 @@ type FirewallPorts struct {
 	Listed [4096]uint64
 }
 
+type FirewallQuestion struct {
+	_     structs.HostLayout
+	Words [8]uint64
+}
+
 type FirewallReason uint32
 
 const (
@@ -188,6 +201,28 @@ type FirewallRule struct {
 	Text    [255]uint8
 }
 
+type FirewallSearch struct {
+	_        structs.HostLayout
+	Renewed  uint64
+	Left     uint64
+	Key      FirewallStationKey
+	Fresh    FirewallStation
+	Time     uint64
+	At       uint64
+	End      uint64
+	Self     uint64
+	Dev      uint64
+	Pointer  uint64
+	Ops      uint64
+	Kind     uint64
+	Mac      uint64
+	Number   uint64
+	On       int32
+	Type     uint16
+	Length   uint8
+	Finished bool
+}
+
 type FirewallSeed struct {
 	_       structs.HostLayout
 	Entry   FirewallEntry
@@ -199,11 +234,11 @@ type FirewallSettings struct {
 	_            structs.HostLayout
 	Netns        uint64
 	Hz           uint32
-	Forwarding   uint32
 	ConfigLength uint32
 	PolicyLength uint32
 	Config       [4096]uint8
 	Policy       [12264]uint8
+	_            [4]byte
 }
 
 type FirewallSourceKey4 struct {
@@ -227,6 +262,18 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	_           [3]byte
+}
+
+type FirewallStation struct {
+	_       structs.HostLayout
+	Verdict uint64
+}
+
+type FirewallStationKey struct {
+	_       structs.HostLayout
+	Mac     uint64
+	Ifindex uint32
+	Pad     uint32
 }
 
 type FirewallSweep struct {
@@ -254,10 +301,13 @@ const (
 	FirewallMapFlows            = "flows"
 	FirewallMapLocal4           = "local4"
 	FirewallMapLocal6           = "local6"
+	FirewallMapQuestions        = "questions"
 	FirewallMapRules            = "rules"
 	FirewallMapRunning          = "running"
+	FirewallMapSearches         = "searches"
 	FirewallMapSources4         = "sources4"
 	FirewallMapSources6         = "sources6"
+	FirewallMapStations         = "stations"
 	FirewallProgPortcullisClock = "portcullis_clock"
 	FirewallProgPortcullisEnter = "portcullis_enter"
 	FirewallProgPortcullisIn    = "portcullis_in"
@@ -270,12 +320,13 @@ const (
 	FirewallVarFlowSets         = "flow_sets"
 	FirewallVarFlowStateNames   = "flow_state_names"
 	FirewallVarForwardPolicy    = "forward_policy"
-	FirewallVarForwarding       = "forwarding"
 	FirewallVarHz               = "hz"
 	FirewallVarIcmp4Types       = "icmp4_types"
 	FirewallVarIcmp6Types       = "icmp6_types"
 	FirewallVarInputPolicy      = "input_policy"
 	FirewallVarInvalidPolicy    = "invalid_policy"
+	FirewallVarKnownOthers      = "known_others"
+	FirewallVarKnownOwn         = "known_own"
 	FirewallVarLastRun          = "last_run"
 	FirewallVarLongestSynSent   = "longest_syn_sent"
 	FirewallVarMarkNames        = "mark_names"
@@ -353,10 +404,13 @@ type FirewallMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
+	Questions    *ebpf.MapSpec `ebpf:"questions"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
+	Searches     *ebpf.MapSpec `ebpf:"searches"`
 	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
 	Sources6     *ebpf.MapSpec `ebpf:"sources6"`
+	Stations     *ebpf.MapSpec `ebpf:"stations"`
 }
 
 // FirewallVariableSpecs contains global variables before they are loaded into the kernel.
@@ -369,12 +423,13 @@ type FirewallVariableSpecs struct {
 	FlowSets       *ebpf.VariableSpec `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
-	Forwarding     *ebpf.VariableSpec `ebpf:"forwarding"`
 	Hz             *ebpf.VariableSpec `ebpf:"hz"`
 	Icmp4Types     *ebpf.VariableSpec `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	KnownOthers    *ebpf.VariableSpec `ebpf:"known_others"`
+	KnownOwn       *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun        *ebpf.VariableSpec `ebpf:"last_run"`
 	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MarkNames      *ebpf.VariableSpec `ebpf:"mark_names"`
@@ -418,10 +473,13 @@ type FirewallMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
+	Questions    *ebpf.Map `ebpf:"questions"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
+	Searches     *ebpf.Map `ebpf:"searches"`
 	Sources4     *ebpf.Map `ebpf:"sources4"`
 	Sources6     *ebpf.Map `ebpf:"sources6"`
+	Stations     *ebpf.Map `ebpf:"stations"`
 }
 
 func (m *FirewallMaps) Close() error {
@@ -433,10 +491,13 @@ func (m *FirewallMaps) Close() error {
 		m.Flows,
 		m.Local4,
 		m.Local6,
+		m.Questions,
 		m.Rules,
 		m.Running,
+		m.Searches,
 		m.Sources4,
 		m.Sources6,
+		m.Stations,
 	)
 }
 
@@ -450,12 +511,13 @@ type FirewallVariables struct {
 	FlowSets       *ebpf.Variable `ebpf:"flow_sets"`
 	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
-	Forwarding     *ebpf.Variable `ebpf:"forwarding"`
 	Hz             *ebpf.Variable `ebpf:"hz"`
 	Icmp4Types     *ebpf.Variable `ebpf:"icmp4_types"`
 	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
+	KnownOthers    *ebpf.Variable `ebpf:"known_others"`
+	KnownOwn       *ebpf.Variable `ebpf:"known_own"`
 	LastRun        *ebpf.Variable `ebpf:"last_run"`
 	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MarkNames      *ebpf.Variable `ebpf:"mark_names"`

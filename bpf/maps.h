@@ -104,6 +104,73 @@ struct {
 	__type(value, __u8);
 } local6 SEC(".maps");
 
+/* Addresses that were found out to be this host's, or another's, a moment ago: one compare in place of a walk through
+ * routes. Who has a slot is its address' hash alone, so that one read tells. See policy.h. */
+#define KNOWN_SLOTS 1024
+struct known {
+	__u64 until; /* jiffies; 0: free, or being written */
+	__u32 addr[4];
+	__u32 family;
+	__u32 pad;
+};
+struct known known_own[KNOWN_SLOTS] SEC(".data.own");
+struct known known_others[KNOWN_SLOTS] SEC(".data.others");
+
+/* A question to the routing table, struct bpf_fib_lookup: the stack has no room for it. */
+struct question {
+	__u64 words[8];
+};
+_Static_assert(sizeof(struct question) == sizeof(struct bpf_fib_lookup), "a question has another size");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct question);
+} questions SEC(".maps");
+
+/* Whether this host takes frames to a MAC other than the one known at load. See device.h. */
+#define MAX_STATIONS 8192
+struct station_key {
+	__u64 mac;
+	__u32 ifindex;
+	__u32 pad;
+};
+
+struct station {
+	__u64 verdict; /* jiffies until which it holds, shifted by one, and in the lowest bit whether the MAC is ours */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_STATIONS);
+	__type(key, struct station_key);
+	__type(value, struct station);
+} stations SEC(".maps");
+
+/* The search for a MAC among the devices of a namespace: what a CPU may still look at, and room to work in. */
+struct search {
+	__u64 renewed; /* jiffies */
+	__u64 left;    /* devices */
+	struct station_key key;
+	struct station fresh;
+	__u64 time;
+	__u64 at, end, self, dev, pointer; /* addresses in the kernel */
+	__u64 ops, kind;		   /* of the device that was looked at last */
+	__u64 mac, number;
+	__s32 on;
+	__u16 type;
+	__u8 length;
+	bool finished; /* and not found */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct search);
+} searches SEC(".maps");
+
 /* Packets by reason, then by rule. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -219,7 +219,6 @@ struct rule {
 struct settings {
 	__u64 netns;	     /* cookie of the network namespace */
 	__u32 hz;	     /* jiffies a second */
-	__u32 forwarding;    /* the host forwarded packets */
 	__u32 config_length; /* of config */
 	__u32 policy_length; /* of policy */
 	__u8 config[4096];   /* path of the file that the policy came from */

@@ -14,7 +14,7 @@ enum reason {
 	PASS_RELATED,		 /* an ICMP error about a flow or an open port of ours */
 	PASS_ICMP,		 /* accepted by the ICMP policy */
 	PASS_NEIGHBOR_DISCOVERY, /* NDP and MLD, without which IPv6 does not work */
-	PASS_DHCP,		 /* a DHCPv4 server's answer: AF_PACKET clients bypass netfilter, not XDP */
+	PASS_DHCP,		 /* a DHCP server's answer: AF_PACKET clients bypass netfilter, not XDP */
 	PASS_FRAGMENT,		 /* a later fragment: useless without the first one, which is filtered */
 	PASS_FORWARD,		 /* for another host, and the forward policy lets it */
 	PASS_INPUT,		 /* input: accept */

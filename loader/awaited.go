@@ -80,10 +80,9 @@ func (f *Filter) loadAwaited(path string, ethernet bool, name string) error {
 		return err
 	}
 	prog, err := (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).load(name, &maps.Constants{
-		Policy:     f.running.Policy,
-		HZ:         f.running.HZ,
-		Ethernet:   ethernet,
-		Forwarding: f.running.Forwarding,
+		Policy:   f.running.Policy,
+		HZ:       f.running.HZ,
+		Ethernet: ethernet,
 	}, "")
 	if err != nil {
 		return err

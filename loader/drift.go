@@ -10,14 +10,12 @@ import (
 
 // Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
 type Drift struct {
-	Forwarding bool   // it has begun or ceased to forward packets
-	MAC        string // the name of an interface whose MAC is another: the filter is right, but slower
-	MTU        string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
+	MAC string // the name of an interface whose MAC is another: the filter is right, but slower
+	MTU string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
 }
 
 // Drift looks at the host.
 func (f *Filter) Drift() (d Drift, err error) {
-	d.Forwarding = forwards() != f.running.Forwarding
 	interfaces, err := f.Interfaces()
 	if err != nil {
 		return d, err

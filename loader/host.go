@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -94,20 +92,6 @@ func hasEthernet(l netlink.Link) bool {
 func macOf(l netlink.Link) (mac [6]byte) {
 	copy(mac[:], l.Attrs().HardwareAddr)
 	return mac
-}
-
-// forwards tells whether any interface of this network namespace forwards packets.
-func forwards() bool {
-	for _, family := range []string{"ipv4", "ipv6"} {
-		files, _ := filepath.Glob("/proc/sys/net/" + family + "/conf/*/forwarding")
-		for _, file := range files {
-			value, err := os.ReadFile(file)
-			if err == nil && strings.TrimSpace(string(value)) != "0" {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // localPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table

@@ -55,7 +55,7 @@ func Probe(p *policy.Policy, running bool) (s Support, err error) {
 	if running {
 		return s, nil
 	}
-	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true, Forwarding: forwards()}
+	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true}
 	load := func(name string) error {
 		prog, err := f.load(name, &constants, "")
 		if err == nil {

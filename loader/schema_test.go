@@ -20,7 +20,7 @@ import (
 var layouts = map[string]string{
 	"v2": "3540b0cfaae4cc07",
 	"v3": "89553f092210225f", // words of tags count strays; a bit a port
-	"v4": "",                 // evicted flows are counted, flows are numbered and assured, the table counts them, programs note when they last ran
+	"v4": "0b639e38ad781654", // evicted flows are counted, flows are numbered and assured, the table counts them, programs note when they last ran; known MACs and addresses
 }
 
 // A map that another version would read wrongly needs another schema.

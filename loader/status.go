@@ -47,8 +47,5 @@ func (f *Filter) Status() (*Status, error) {
 	if drift.MTU != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("the MTU of %s was raised under the filter, and its driver may lose large frames: \"portcullis up %s\" loads a program that takes them, as \"portcullis run\" does by itself", drift.MTU, drift.MTU))
 	}
-	if forwards() && !f.running.Forwarding {
-		s.Warnings = append(s.Warnings, "this host began to forward packets after \"portcullis up\": run it again, or the forward policy is not in force")
-	}
 	return s, nil
 }

@@ -58,11 +58,14 @@ func (c *change) attach() (err error) {
 	if err := c.chooseTargets(); err != nil {
 		return err
 	}
+	var names []string
 	for _, t := range c.targets {
+		names = append(names, t.name())
 		if err := c.prepare(t); err != nil {
 			return fmt.Errorf("%s: %w", t.name(), err)
 		}
 	}
+	c.report.Warnings = append(c.report.Warnings, Topology(names)...)
 	for _, t := range c.targets {
 		switch {
 		case t.oldOut == nil:
@@ -167,7 +170,7 @@ func (c *change) chooseTargets() error {
 // prepare loads what can be loaded before anything changes.
 func (c *change) prepare(t *target) (err error) {
 	if master, err := netlink.LinkByIndex(t.device.Attrs().MasterIndex); err == nil && master.Type() == "bridge" {
-		c.warn("%s is a port of the bridge %s: what goes to the bridge's own addresses is filtered on %s",
+		c.warn("%s is a port of the bridge %s: group and broadcast frames for those behind it are filtered as this host's; \"portcullis up %s\" in its place lets them pass",
 			t.name(), master.Attrs().Name, master.Attrs().Name)
 	}
 	constants := c.constants

@@ -185,7 +185,7 @@ func (c *change) build() error {
 	if c.tools, err = c.factory.tools(c.options.Policy); err != nil {
 		return err
 	}
-	running := maps.Running{Policy: c.options.Policy, Config: c.options.Config, Forwarding: forwards()}
+	running := maps.Running{Policy: c.options.Policy, Config: c.options.Config}
 	if c.old != nil {
 		running.HZ = c.old.running.HZ
 	} else if running.HZ, err = measureHZ(c.tools.clock); err != nil {
@@ -198,9 +198,8 @@ func (c *change) build() error {
 		return err
 	}
 	c.constants = maps.Constants{
-		Policy:     c.options.Policy,
-		HZ:         running.HZ,
-		Forwarding: running.Forwarding,
+		Policy: c.options.Policy,
+		HZ:     running.HZ,
 	}
 	if err := os.RemoveAll(c.pins.next()); err != nil {
 		return err

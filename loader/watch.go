@@ -24,11 +24,11 @@ const (
 	watchQueue  = 256     // changes
 )
 
-// Watch tells of changes of interfaces, addresses, local and default routes, and of forwarding, until ctx ends. The
-// channel is closed when nothing more can be learnt.
+// Watch tells of changes of interfaces, addresses, local and default routes, until ctx ends. The channel is closed when
+// nothing more can be learnt.
 func Watch(ctx context.Context) (<-chan Change, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("watch the network: %w", err)
 	}

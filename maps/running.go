@@ -15,8 +15,6 @@ type Running struct {
 	Netns  uint64         // cookie of the network namespace
 	HZ     uint32         // jiffies a second
 	Config string         // file that the policy came from
-
-	Forwarding bool // the host forwarded packets when the programs were loaded
 }
 
 // PutRunning records r.
@@ -27,7 +25,6 @@ func (s *Set) PutRunning(r *Running) error {
 	}
 	wire.Netns = r.Netns
 	wire.Hz = r.HZ
-	wire.Forwarding = boolWord(r.Forwarding)
 	wire.ConfigLength = uint32(len(r.Config))
 	if len(r.Config) > len(wire.Config) {
 		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
@@ -63,17 +60,9 @@ func (s *Set) Running() (*Running, error) {
 	}
 	config := wire.Config[:min(int(wire.ConfigLength), len(wire.Config))]
 	return &Running{
-		Policy:     p,
-		Netns:      wire.Netns,
-		HZ:         wire.Hz,
-		Config:     string(config),
-		Forwarding: wire.Forwarding != 0,
+		Policy: p,
+		Netns:  wire.Netns,
+		HZ:     wire.Hz,
+		Config: string(config),
 	}, nil
-}
-
-func boolWord(b bool) uint32 {
-	if b {
-		return 1
-	}
-	return 0
 }

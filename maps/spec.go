@@ -20,7 +20,6 @@ type Constants struct {
 	HZ          uint32
 	Ethernet    bool
 	MAC         [6]byte
-	Forwarding  bool
 	MultiBuffer bool
 	RunSlot     uint32 // where the program notes that it runs: see RunSlot
 	TestClock   bool
@@ -51,7 +50,6 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarOwnMac:         macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:    c.MultiBuffer,
 		bpf.FirewallVarRunSlot:        c.RunSlot,
-		bpf.FirewallVarForwarding:     c.Forwarding,
 		bpf.FirewallVarInputPolicy:    uint32(input),
 		bpf.FirewallVarForwardPolicy:  uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:  uint32(invalid[c.Policy.Invalid]),

@@ -23,8 +23,9 @@ import (
 )
 
 // What a program may cost on any kernel. The verifier gives up after 1,000,000 instructions (BPF_COMPLEXITY_LIMIT_INSNS
-// in linux/bpf_verifier.h), and half of that leaves room for a kernel that goes more ways than those tried. To 512 bytes
-// of stack along a chain of calls the kernel holds each program itself.
+// in linux/bpf_verifier.h), and half of that leaves room for a kernel that goes more ways than those tried. Of the stack,
+// a chain of calls may take 512 bytes (MAX_BPF_STACK in linux/filter.h); who calls whom only the verifier knows, and it
+// refuses what takes more.
 const mostVerified = 1_000_000 / 2
 
 const budgetFile = "testdata/budget.txt"
@@ -47,12 +48,11 @@ var permutations = []struct {
 	{testdp.Options{Policy: "invalid: drop"}, receivers},
 	{testdp.Options{Policy: "invalid: accept"}, receivers},
 	{testdp.Options{Policy: "input: accept"}, receivers},
-	{testdp.Options{Forwarding: true}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: accept"}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established"}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established", L3: true}, filters},
-	{testdp.Options{Forwarding: true, Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
-	{testdp.Options{Forwarding: true, Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
+	{testdp.Options{Policy: "forward: accept"}, filters},
+	{testdp.Options{Policy: "forward: established"}, filters},
+	{testdp.Options{Policy: "forward: established", L3: true}, filters},
+	{testdp.Options{Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
+	{testdp.Options{Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
 }
 
 // permutation names what differs from a server with one network card and no policy of its own.
@@ -62,7 +62,6 @@ func permutation(o testdp.Options) string {
 		on   bool
 		name string
 	}{
-		{o.Forwarding, "forwarding"},
 		{o.Policy != "", strings.ReplaceAll(o.Policy, "\n", ", ")},
 		{o.L3, "no link headers"},
 		{o.MultiBuffer, "multi-buffer"},

@@ -40,7 +40,7 @@ func newRouter(t *testing.T) router {
 // load loads the datapath for the router, with the local prefixes that it has.
 func (r router) load(t *testing.T, policy string) *testdp.Datapath {
 	t.Helper()
-	d := load(t, testdp.Options{Policy: policy, Forwarding: true, MAC: ours})
+	d := load(t, testdp.Options{Policy: policy, MAC: ours})
 	var local []netip.Prefix
 	for _, a := range []netip.Addr{lab.ServerV4, lab.ServerV6, lab.RouterV4, lab.RouterV6,
 		addr("192.0.2.255"), addr("198.51.100.255")} {
@@ -127,7 +127,22 @@ func TestForwarding(t *testing.T) {
 				quote := w.ip(w.inside, w.peer)
 				part := w.fragmentOf(w.peer, w.inside, frame.ProtoUDP, 9, false, make([]byte, 16))
 				copy(part, ours[:])
-				return []arrival{
+				offer := frame.UDP{SrcPort: 67, DstPort: 68}
+				offers := []arrival{
+					{name: "a DHCP offer of an address that only the default route leads to", frame: w.to(addr("203.0.113.77"), offer), want: dhcp},
+					{name: "a DHCP offer to a host inside", frame: w.through(offer), want: p.first},
+					{name: "to 0.0.0.0", frame: w.framed(addr("0.0.0.0"), addr("0.0.0.0"), udp(23)), want: closedPort},
+					{name: "to 0.0.0.0, from a peer", frame: w.to(addr("0.0.0.0"), syn(80)), want: rule("80/tcp")},
+				}
+				if w.family == 6 {
+					answer := frame.UDP{SrcPort: 547, DstPort: 546}
+					offers = []arrival{
+						{name: "an answer of DHCPv6", frame: w.to(addr("fe80::1"), answer), want: dhcp},
+						{name: "an answer of DHCPv6 to another address of ours", frame: w.to(w.us, answer), want: closedPort},
+						{name: "an answer of DHCPv6 to a host inside", frame: w.through(answer), want: p.first},
+					}
+				}
+				return append(offers, []arrival{
 					{name: "a SYN to this host's open port", frame: w.to(w.us, syn(80)), want: rule("80/tcp")},
 					{name: "a SYN to this host's closed port", frame: w.to(w.us, syn(23)), want: closedPort},
 					{name: "a SYN to this host's broadcast address", frame: w.to(broadcast, syn(80)), want: rule("80/tcp")},
@@ -164,7 +179,7 @@ func TestForwarding(t *testing.T) {
 					{name: "a later fragment through it", frame: part, want: p.later},
 					{name: "something malformed through it", want: map[int]want{4: badIPv4, 6: badIPv6}[w.family],
 						frame: frame.With(w.through(syn(80)), frame.EthernetLen, 0)},
-				}
+				}...)
 			})
 		})
 	}
@@ -205,19 +220,18 @@ func TestAddressesThatTheMapDoesNotKnow(t *testing.T) {
 // What leaves is the firewall's business only when it was routed.
 func TestRoutedEgress(t *testing.T) {
 	for _, c := range []struct {
-		policy     string
-		forwarding bool
-		passes     bool
+		policy string
+		passes bool
+		behind string // the state of a flow that a host behind us begins
 	}{
-		{"drop", true, false}, {"established", true, true}, {"accept", true, true}, {"drop", false, true},
+		{"drop", false, ""}, {"established", true, "udp"}, {"accept", true, ""},
 	} {
-		d := load(t, testdp.Options{Policy: forwardPolicy + c.policy, Forwarding: c.forwarding, MAC: ours})
-		for _, w := range worlds {
-			name := w.String() + "/" + c.policy
-			if !c.forwarding {
-				name += " where nothing forwards"
-			}
-			t.Run(name, func(t *testing.T) {
+		d := load(t, testdp.Options{Policy: forwardPolicy + c.policy, MAC: ours})
+		if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range worlds {
+			t.Run(w.String()+"/"+c.policy, func(t *testing.T) {
 				d.Forget(t)
 				r := &trial{Datapath: d, path: testdp.Out}
 				sent(w.out(frame.UDP{SrcPort: 40000, DstPort: 53}))(t, r)
@@ -225,8 +239,12 @@ func TestRoutedEgress(t *testing.T) {
 				d.Forget(t)
 				out := w.out(frame.UDP{SrcPort: 40001, DstPort: 53})
 				if c.passes {
-					routed(out)(t, r)
+					routed(out)(t, r) // as masquerading makes it
 					r.expectState(t, "udp")
+					d.Forget(t)
+					routed(frame.Build(frame.Ethernet{Src: ours}, w.ip(routings()[i].inside, w.peer),
+						frame.UDP{SrcPort: 40001, DstPort: 53}))(t, r)
+					r.expectState(t, c.behind)
 				} else {
 					r.from.Routed = 1
 					r.expect(t, out, notForwarded)
@@ -272,7 +290,7 @@ func TestOwnMACOfADevice(t *testing.T) {
 // What a container answers through a published port that is open leaves from our address, and begins no flow: whoever
 // asks comes in through the port. A host of its own behind us may well use that port to ask.
 func TestRoutedFromAnOpenPort(t *testing.T) {
-	d := load(t, testdp.Options{Policy: forwardPolicy + "established", Forwarding: true, MAC: ours})
+	d := load(t, testdp.Options{Policy: forwardPolicy + "established", MAC: ours})
 	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
 		t.Fatal(err)
 	}

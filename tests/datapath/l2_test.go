@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"testing"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
@@ -106,4 +107,29 @@ func TestOwnMACIsThatOfTheConstantOrOfTheDevice(t *testing.T) {
 			r.expect(t, frame.Build(frame.Ethernet{Dst: c.mac}, w.ip(w.peer, w.us), syn(23)), c.want)
 		})
 	}
+}
+
+// A flood of random MACs makes no search each. Who has a verdict keeps it, and who has none is filtered.
+func TestFloodOfMACs(t *testing.T) {
+	d := load(t, testdp.Options{Policy: server})
+	w := worlds[0]
+	r := &trial{Datapath: d, path: testdp.XDP}
+	to := func(number int) []byte {
+		mac := frame.MAC{2, 0x77, byte(number >> 24), byte(number >> 16), byte(number >> 8), byte(number)}
+		return frame.Build(frame.Ethernet{Dst: mac}, w.ip(w.peer, w.us), syn(23))
+	}
+	d.Advance(t, time.Hour) // beyond the budget of the test before
+	r.expect(t, to(0), otherHost)
+	flood := 1
+	for ; flood < 200_000 && d.Passes(t, testdp.XDP, to(flood), testdp.From{}); flood++ {
+	}
+	if flood < 1000 || flood == 200_000 {
+		t.Fatalf("after %d MACs the budget is at its end", flood)
+	}
+	r.expect(t, to(0x1000000), closedPort)
+	r.expect(t, to(flood-1), otherHost)
+	d.Advance(t, 900*time.Millisecond)
+	r.expect(t, to(flood-1), otherHost)
+	d.Advance(t, time.Second)
+	r.expect(t, to(0x1000001), otherHost)
 }

@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -34,6 +35,20 @@ func through(h hosts) (steps []step) {
 	return append(steps, h.syns(h.peer, h.us)...)
 }
 
+// special sends from each of some addresses to each of others.
+func special(from, to []netip.Addr) func(hosts) []step {
+	return func(h hosts) (steps []step) {
+		for _, src := range from {
+			for _, dst := range to {
+				for _, s := range append(h.syns(src, dst), packet(src, dst, frame.UDP{SrcPort: 30000, DstPort: 80})) {
+					steps = append(steps, s.as(fmt.Sprintf("%s > %s", src, dst)))
+				}
+			}
+		}
+		return steps
+	}
+}
+
 var addressCases = []testCase{
 	{19, "sources that nobody has", nil, 4, func(h hosts) (steps []step) {
 		for _, src := range addresses("192.0.2.1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "192.0.2.255") {
@@ -47,6 +62,15 @@ var addressCases = []testCase{
 		}
 		return steps
 	}},
+	{19, "from and to special addresses", nil, 4, special(
+		addresses("192.0.2.2", "0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.7.7", "224.0.0.1", "240.0.0.7", "255.255.255.255",
+			"192.0.2.1", "192.0.2.255", "198.51.100.2"),
+		addresses("0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "169.254.9.9", "224.0.0.1", "224.0.0.251", "239.1.1.1",
+			"240.0.0.1", "255.255.255.255", "192.0.2.0", "192.0.2.255", "192.0.2.10", "198.51.100.0", "198.51.100.255"))},
+	{19, "from and to special addresses", nil, 6, special(
+		addresses("2001:db8::2", "::", "::1", "::ffff:192.0.2.2", "fe80::2", "fec0::2", "ff02::1", "2001:db8::1", "2001:db8:1::2"),
+		addresses("::", "::1", "::ffff:192.0.2.1", "::192.0.2.1", "fe80::1", "fe80::77", "fec0::1", "ff00::1", "ff01::1",
+			"ff02::1", "ff02::fb", "ff05::2", "ff0e::1", "2001:db8::", "2001:db8:1::", "2002:c000:201::1", "64:ff9b::c000:201"))},
 	{20, "to the loopback address", nil, 0, func(h hosts) []step {
 		if h.six {
 			return h.syns(h.peer, netip.IPv6Loopback())

@@ -86,7 +86,14 @@ var udpCases = []testCase{
 		}
 	}},
 	{48, "DHCPv6 answer", nil, 6, func(h hosts) []step {
-		return []step{h.in(frame.UDP{SrcPort: 547, DstPort: 546}, frame.Text("advertise"))}
+		answer := frame.UDP{SrcPort: 547, DstPort: 546}
+		return []step{
+			packet(h.peer, linkLocal, answer, frame.Text("advertise")).but(dhcp6Answer),
+			packet(netip.MustParseAddr("fe80::2"), linkLocal, answer, frame.Text("advertise")).but(dhcp6Answer),
+			packet(h.peer, linkLocal, frame.UDP{SrcPort: 547, DstPort: 547}),
+			packet(h.peer, linkLocal, frame.UDP{SrcPort: 53, DstPort: 546}),
+			h.in(answer, frame.Text("advertise")).as("to another address of ours"),
+		}
 	}},
 }
 

@@ -33,7 +33,7 @@ var faults = []fault{
 	{"TCP flags that make no sense are taken, others are not", &noICMP, false, inverting("if (!tcp_flags_valid(tcp->flags))")},
 	{"ICMP errors are related to the wrong packets", &noICMP, false, inverting("a[1] == b[1] && a[2] == b[2] && a[3] == b[3]")},
 	{"refused ICMP is let in", &noICMP, false, inverting("if (icmp_accepted(packet))")},
-	{"what is for others is taken for ours", &forwardEstablished, false, inverting("if (forwarding && is_for_other_host(")},
+	{"what is for others is taken for ours", &forwardEstablished, false, inverting("if (!is_local(family, addr))")},
 }
 
 // What the programs return, from linux/bpf.h and linux/pkt_cls.h.

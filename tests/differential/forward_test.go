@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
 // What the forward policies are in netfilter's words. The router's own ports are open, and all ICMP is let in to it,
@@ -30,6 +32,7 @@ var (
 		forwarding: true,
 		rules:      script.rules,
 		forward:    "ACCEPT",
+		before:     "-6 route add default via " + lab.ClientV6.String(),
 		policy:     script.policy + "forward: accept\n",
 	}
 	liberalRouter = world{
@@ -98,7 +101,7 @@ func routedDifference(s step, w *world) *difference {
 			return only.differs.through(w)
 		}
 	}
-	if d := s.differs; d != nil && d != openPort && d != dhcpAnswer && d != neighbours { // these are about the host alone
+	if d := s.differs; d != nil && d != openPort && d != dhcpAnswer && d != dhcp6Answer && d != neighbours { // these are about the host alone
 		return d.through(w)
 	}
 	return nil

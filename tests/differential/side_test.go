@@ -26,6 +26,7 @@ var (
 	otherV6   = netip.MustParseAddr("2001:db8::3")
 	secondV4  = netip.MustParseAddr("192.0.2.10") // of the server
 	secondV6  = netip.MustParseAddr("2001:db8::10")
+	linkLocal = netip.MustParseAddr("fe80::1") // of the server, too
 )
 
 // ours marks the packets that a step sends from the server. What the server's kernel has to say by itself (RST, ICMP,
@@ -99,6 +100,7 @@ func newSide(t testing.TB, name string, w world) *side {
 	}
 	server.IP(t, "addr", "add", secondV4.String()+"/24", "dev", "eth0")
 	server.IP(t, "addr", "add", secondV6.String()+"/64", "dev", "eth0", "nodad")
+	server.IP(t, "addr", "add", linkLocal.String()+"/64", "dev", "eth0", "nodad")
 	server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
 	if w.random {
 		server.IP(t, "-6", "route", "add", "default", "via", lab.ClientV6.String())

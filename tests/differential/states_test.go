@@ -36,9 +36,9 @@ type tcpState struct {
 }
 
 var (
-	handshake  = []func(flow) step{ourSYNIn, theirSYNACK, ourACKIn}
-	inState  = func(more ...func(flow) step) []func(flow) step { return slices.Concat(handshake, more) }
-	tcpTable = []tcpState{
+	handshake = []func(flow) step{ourSYNIn, theirSYNACK, ourACKIn}
+	inState   = func(more ...func(flow) step) []func(flow) step { return slices.Concat(handshake, more) }
+	tcpTable  = []tcpState{
 		{"SYN_SENT", handshake[:1]},
 		{"SYN_RECV", handshake[:2]},
 		{"ESTABLISHED", inState()},

@@ -67,29 +67,6 @@ func (a *agent) local(addr netip.Addr) bool {
 	return err == nil
 }
 
-func TestAgentFollowsForwarding(t *testing.T) {
-	l := lab.New(t)
-	inside := l.AddInside(t)
-	for _, family := range []string{"ipv4", "ipv6"} {
-		l.Server.Sysctl(t, family+"/conf/all/forwarding", "0")
-	}
-	inside.Echo(t, 7)
-	a := newAgent(t, l, "interfaces: [eth0]\nopen: [7/tcp]\n")
-	a.runs()
-	for i, family := range []string{"ipv4", "ipv6"} {
-		behind := []netip.Addr{lab.InsideV4, lab.InsideV6}[i]
-		l.Server.Sysctl(t, family+"/conf/all/forwarding", "1")
-		a.waitsFor("forward policy", func() bool { return !a.drifts() })
-		before := counter(t, l, "forward")
-		mustNotDial(t, l.Client, behind, 7)
-		if got := counter(t, l, "forward"); got == before {
-			t.Errorf("%s: the packets were not judged as routed ones", family)
-		}
-		l.Server.Sysctl(t, family+"/conf/all/forwarding", "0")
-		a.waitsFor("end of it", func() bool { return !a.drifts() })
-	}
-}
-
 // drifts tells whether the programs are loaded for another host than this is now.
 func (a *agent) drifts() bool {
 	a.t.Helper()
@@ -113,8 +90,7 @@ func TestDrift(t *testing.T) {
 		return err
 	})
 	for want, change := range map[loader.Drift]func(){
-		{MAC: "eth0"}:      func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
-		{Forwarding: true}: func() { l.Server.Sysctl(t, "ipv6/conf/all/forwarding", "1") },
+		{MAC: "eth0"}: func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
 	} {
 		if got := drift(t, l); got != (loader.Drift{}) {
 			t.Errorf("nothing has changed, and the filter has %+v", got)

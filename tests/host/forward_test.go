@@ -90,16 +90,68 @@ func TestMasquerade(t *testing.T) {
 	})
 }
 
-func TestForwardingTurnedOnLaterIsSaid(t *testing.T) {
-	l := lab.New(t)
-	up(t, l, loader.ModeNative, policy.Default())
-	if w := status(t, l).Warnings; len(w) != 0 {
-		t.Errorf("warnings without a reason: %q", w)
-	}
-	l.Server.Sysctl(t, "ipv4/conf/all/forwarding", "1")
-	if w := status(t, l).Warnings; len(w) != 1 {
-		t.Errorf("warnings: %q", w)
-	}
+// The forward policy is in force from the moment on at which the host begins to forward, and nobody has to notice.
+func TestForwardingThatBeginsLater(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		inside := l.AddInside(t)
+		switchForwarding := func(to string) {
+			for _, family := range []string{"ipv4", "ipv6"} {
+				l.Server.Sysctl(t, family+"/conf/all/forwarding", to)
+			}
+		}
+		switchForwarding("0")
+		for _, h := range []*lab.Host{l.Server, l.Client, inside} {
+			h.Echo(t, 7)
+		}
+		for _, p := range []policy.ForwardPolicy{policy.ForwardDrop, policy.ForwardEstablished, policy.ForwardAccept} {
+			up(t, l, mode, forwarding(t, p))
+			for i, f := range families {
+				behind := []netip.Addr{lab.InsideV4, lab.InsideV6}[i]
+				mustTalk(t, mustDial(t, l.Client, "tcp", f.server, 7), "the host itself")
+				mustNotDial(t, l.Client, behind, 7)
+			}
+			switchForwarding("1")
+			for i, f := range families {
+				behind := []netip.Addr{lab.InsideV4, lab.InsideV6}[i]
+				mustTalk(t, mustDial(t, l.Client, "tcp", f.server, 7), "the host itself, which forwards")
+				if p == policy.ForwardAccept {
+					mustTalk(t, mustDial(t, l.Client, "tcp", behind, 7), "through the host")
+				} else {
+					mustNotDial(t, l.Client, behind, 7)
+				}
+				if p == policy.ForwardDrop {
+					mustNotReach(t, inside, l.Client, f.client)
+				} else {
+					mustTalk(t, mustDial(t, inside, "tcp", f.client, 7), "out of the host")
+				}
+			}
+			if w := status(t, l).Warnings; len(w) != 0 {
+				t.Errorf("warnings without a reason: %q", w)
+			}
+			switchForwarding("0")
+		}
+	})
+}
+
+// An address that comes after up can be reached, whether the host forwards or not.
+func TestAddressThatComesLater(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		l.Server.Echo(t, 7)
+		up(t, l, mode, forwarding(t, policy.ForwardDrop))
+		for _, late := range []string{"192.0.2.34/24", "2001:db8::34/64"} {
+			args := []string{"addr", "add", late, "dev", "eth0"}
+			if addr := netip.MustParsePrefix(late).Addr(); addr.Is6() {
+				args = append(args, "nodad")
+			}
+			l.Server.IP(t, args...)
+			addr := netip.MustParsePrefix(late).Addr()
+			mustTalk(t, mustDial(t, l.Client, "tcp", addr, 7), "the new address")
+			mustNotDial(t, l.Client, addr, 9)
+			if got := counter(t, l, "closed port"); got == 0 {
+				t.Errorf("what goes to port 9 of %s is not judged as this host's", addr)
+			}
+		}
+	})
 }
 
 // mustNotReach fails when a datagram gets from one host to the other, answer or none.

@@ -127,3 +127,28 @@ func TestVRFAddressesAreLocal(t *testing.T) {
 		mustTalk(t, mustDial(t, l.Client, "tcp", lab.InsideV4, 7), "routed inside the VRF")
 	})
 }
+
+// What cannot be made right is said when the filter goes up, with the names of the devices.
+func TestTopologyIsSaid(t *testing.T) {
+	l := lab.New(t)
+	if w := up(t, l, loader.ModeTC, policy.Default()).Warnings; len(w) != 0 {
+		t.Errorf("warnings without a reason: %q", w)
+	}
+	l.Server.IP(t, "link", "add", "name", "eth1", "type", "veth", "peer", "name", "eth1", "netns", l.Client.Name)
+	l.Server.IP(t, "link", "set", "eth1", "up")
+	l.Server.IP(t, "route", "add", "198.51.100.7", "dev", "eth1", "src", lab.ServerV4.String())
+	if w := up(t, l, loader.ModeTC, policy.Default()).Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "eth1 is not filtered") {
+		t.Errorf("with a route by eth1 from an address of eth0: %q", w)
+	}
+	l.Server.IP(t, "route", "del", "198.51.100.7")
+	addLink(t, l.Server, "macvlan", "mv0", "link", "eth0", "address", "02:00:00:00:00:cc", "type", "macvlan", "mode", "bridge")
+	l.Server.IP(t, "link", "set", "mv0", "up")
+	if w := up(t, l, loader.ModeTC, policy.Default()).Warnings; len(w) != 0 {
+		t.Errorf("with a macvlan of this host: %q", w)
+	}
+	l.Server.IP(t, "link", "set", "mv0", "netns", l.Client.Name)
+	l.Client.IP(t, "link", "set", "mv0", "up")
+	if w := up(t, l, loader.ModeTC, policy.Default()).Warnings; len(w) != 1 || !strings.Contains(w[0], "02:00:00:00:00:cc") {
+		t.Errorf("with a macvlan of another namespace: %q", w)
+	}
+}

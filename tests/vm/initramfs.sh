@@ -17,7 +17,7 @@ chmod 755 "$root"
 # busybox's shell would run busybox's own ip.
 programs="sh ip tc nsenter setpriv ping curl nft iptables ip6tables iptables-legacy iptables-legacy-save iptables-save iptables-restore ip6tables-save ip6tables-restore conntrack ethtool flock kmod"
 # All of netfilter, the protocols, traffic control and pktgen are in net/.
-drivers="bonding dummy ifb macvlan tun veth virtio_net virtio_pci vmxnet3 vrf vxlan"
+drivers="bonding dummy ifb ipvlan macvlan team tun veth virtio_net virtio_pci vmxnet3 vrf vxlan"
 
 mkdir -p "$root"/{dev,etc,proc,root,run,sys,tmp,usr/bin,usr/sbin,usr/lib,usr/lib64}
 for directory in bin sbin lib lib64; do

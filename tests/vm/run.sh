@@ -14,7 +14,7 @@ top=$(cd "$here/../.." && pwd)
 cache=$top/bin/vm
 PATH=$PATH:/usr/sbin:/sbin
 read -ra kernels <<<"${KERNELS:-6.1 6.12}"
-limit=60m # for one guest
+limit=100m # for one guest
 
 # What the guest runs, a line for a suite: its name, its package, and a command in the directory of the package's test
 # program. The virtual network cards differ from veth pairs by native XDP alone. Of the benchmark's tests only
@@ -27,6 +27,7 @@ host		tests/host		./test -test.run '$RUN'
 virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(native|auto)' -test.skip TestKill
 vmxnet3		tests/host		PORTCULLIS_LAB_DEVICES=eth2,eth3 ./test -test.run '$RUN' -test.skip '^Test([^V]|V[^m])'
 differential	tests/differential	./test -test.run '$RUN' -test.skip TestRecordedTraffic -packets 10000
+topology	tests/topology		./test -test.run '$RUN'
 cli		tests/cli		./test -test.run '$RUN'
 doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not|large)'
 bench		tests/bench		modprobe pktgen && ./test -test.run '$RUN' -test.skip '^Test[^G]'

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agent keeps a filter in step with its host: with interfaces that come and go, addresses, forwarding and the
-// policy file. It holds no state that decides anything. What is to be filtered is read from the pins each time, so
+// Package agent keeps a filter in step with its host: with interfaces that come and go, addresses and the policy
+// file. It holds no state that decides anything. What is to be filtered is read from the pins each time, so
 // commands need not know of it; and when it is killed the filter runs on.
 package agent
 
@@ -214,8 +214,6 @@ func (a *Agent) settle() {
 	drift, err := f.Drift()
 	a.complain(err)
 	switch {
-	case drift.Forwarding:
-		a.renew("forwarding was switched")
 	case drift.MTU != "":
 		a.renew("the MTU of " + drift.MTU + " is larger")
 	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:

@@ -193,7 +193,7 @@ func TestChanges(t *testing.T) {
 	meets(loader.Change{Link: "eth0"}, "attach", "up eth0 generic")
 
 	f.mu.Lock()
-	f.drift.Forwarding = true
+	f.drift.MAC = "eth0"
 	f.mu.Unlock()
 	tell(loader.Change{})
 	var done []string

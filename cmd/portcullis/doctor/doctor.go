@@ -76,6 +76,7 @@ func Examine(o Options) []Check {
 		e.device(d)
 	}
 	e.group = "network"
+	e.topology(loader.Topology(e.Interfaces))
 	e.forwarding(bridges())
 	ruleset, err := netfilter.Read()
 	e.netfilter(ruleset, err)

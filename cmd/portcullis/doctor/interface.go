@@ -41,7 +41,7 @@ func (e *examination) run(d *device) {
 func (e *examination) kind(d *device) {
 	switch {
 	case d.MasterKind == "bridge":
-		e.warn("device", "%s is a port of the bridge %s: what goes to the bridge's own addresses is filtered on %s", d.Name, d.Master, d.Master).
+		e.warn("device", "%s is a port of the bridge %s: group and broadcast frames for those behind it are filtered as this host's; filtered on %s they pass", d.Name, d.Master, d.Master).
 			fix(e.up(d.Master))
 	case d.MasterKind == "bond" || d.MasterKind == "team":
 		e.warn("device", "%s is a port of %s, which has the addresses and gets the packets of all its ports", d.Name, d.Master).

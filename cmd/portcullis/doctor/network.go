@@ -26,6 +26,16 @@ func (e *examination) forwards() bool {
 	return false
 }
 
+// topology tells what the filter decides otherwise than other devices of this host need.
+func (e *examination) topology(sentences []string) {
+	for _, s := range sentences {
+		e.warn("topology", "%s", s)
+	}
+	if len(sentences) == 0 {
+		e.ok("topology", "no other device stands between the filter and what it needs")
+	}
+}
+
 // forwarding compares what this host does with the forward policy.
 func (e *examination) forwarding(bridges []string) {
 	if e.Policy == nil {

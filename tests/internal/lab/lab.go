@@ -179,3 +179,13 @@ func run(t testing.TB, name string, args ...string) string {
 	}
 	return string(out)
 }
+
+// AddHost makes one more host, with nothing but a loopback.
+func (l *Lab) AddHost(t testing.TB, name string) *Host {
+	t.Helper()
+	h := &Host{strings.TrimSuffix(l.Server.Name, "server") + name}
+	run(t, "ip", "netns", "add", h.Name)
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", h.Name).Run() })
+	h.IP(t, "link", "set", "lo", "up")
+	return h
+}

@@ -24,8 +24,7 @@ const HZ = 1000
 // Options say what is loaded.
 type Options struct {
 	Policy      string // the text of a policy file
-	Forwarding  bool
-	L3          bool // a device without link headers
+	L3          bool   // a device without link headers
 	MAC         [6]byte
 	MultiBuffer bool
 	Rules       uint32 // room for this many; 0 is enough for the policy
@@ -100,7 +99,7 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 	shrink(spec, p, o.Rules)
 	constants := maps.Constants{
 		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
-		Forwarding: o.Forwarding, MultiBuffer: o.MultiBuffer, TestClock: testClock,
+		MultiBuffer: o.MultiBuffer, TestClock: testClock,
 	}
 	if o.MultiBuffer {
 		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
@@ -130,7 +129,7 @@ func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
 	d.Sweep(tb, true)
-	for _, name := range []string{".data.used", ".data.syn_sent"} {
+	for _, name := range []string{".data.used", ".data.syn_sent", ".data.own", ".data.others"} {
 		m := d.Map(tb, name)
 		if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err != nil {
 			tb.Fatal(err)

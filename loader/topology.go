@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Topology returns what a filter on some interfaces decides otherwise than its host may need, a sentence each that names
+// the devices.
+func Topology(interfaces []string) (sentences []string) {
+	links, err := netlink.LinkList()
+	if err != nil && len(links) == 0 {
+		return nil
+	}
+	say := func(format string, args ...any) { sentences = append(sentences, fmt.Sprintf(format, args...)) }
+	for _, l := range links {
+		if macs := strangers(l, links); len(macs) > 0 && slices.Contains(interfaces, l.Attrs().Name) {
+			say("%s takes frames for %s, as a macvlan in another network namespace makes it: group and broadcast frames for it are filtered as this host's",
+				l.Attrs().Name, strings.Join(macs, ", "))
+		}
+	}
+	named := strings.Join(interfaces, ", ")
+	for _, other := range crooked(interfaces, links) {
+		say("%s is not filtered, and packets leave by it from an address of %s: their answers, if they come in by %s, are dropped; filter %s too",
+			other, named, named, other)
+	}
+	return sentences
+}
+
+// strangers are the unicast MACs that an interface takes frames for and that no device has here.
+func strangers(l netlink.Link, links []netlink.Link) (macs []string) {
+	entries, err := netlink.NeighList(l.Attrs().Index, unix.AF_BRIDGE)
+	if err != nil && len(entries) == 0 {
+		return nil
+	}
+	for _, e := range entries {
+		if e.LinkIndex != l.Attrs().Index || e.Flags&netlink.NTF_SELF == 0 || len(e.HardwareAddr) != 6 || e.HardwareAddr[0]&1 != 0 {
+			continue
+		}
+		known := slices.ContainsFunc(links, func(l netlink.Link) bool {
+			return l.Attrs().HardwareAddr.String() == e.HardwareAddr.String()
+		})
+		if !known && !slices.Contains(macs, e.HardwareAddr.String()) {
+			macs = append(macs, e.HardwareAddr.String())
+		}
+	}
+	return macs
+}
+
+// crooked are the interfaces that are not filtered and that a route sends packets by from an address of one that is.
+func crooked(interfaces []string, links []netlink.Link) (names []string) {
+	filtered, nameOf := make(map[string]bool), make(map[int]string)
+	for _, l := range links {
+		nameOf[l.Attrs().Index] = l.Attrs().Name
+		if !slices.Contains(interfaces, l.Attrs().Name) {
+			continue
+		}
+		addrs, _ := netlink.AddrList(l, netlink.FAMILY_ALL)
+		for _, a := range addrs {
+			filtered[a.IP.String()] = true
+		}
+	}
+	add := func(index int) {
+		name := nameOf[index]
+		if name != "" && name != "lo" && !slices.Contains(interfaces, name) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil && len(routes) == 0 {
+			continue
+		}
+		for _, r := range routes {
+			if r.Src != nil && filtered[r.Src.String()] {
+				add(r.LinkIndex)
+			}
+			mixed := slices.ContainsFunc(r.MultiPath, func(hop *netlink.NexthopInfo) bool {
+				return slices.Contains(interfaces, nameOf[hop.LinkIndex])
+			})
+			for _, hop := range r.MultiPath {
+				if mixed {
+					add(hop.LinkIndex)
+				}
+			}
+		}
+	}
+	return names
+}
