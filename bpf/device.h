@@ -267,9 +267,9 @@ static __always_inline bool is_station(void *ctx, bool skb, __u32 ifindex, __u64
 {
 	struct search *search;
 	struct station *known;
-	__u32 zero = 0;
 
-	search = bpf_map_lookup_elem(&searches, &zero);
+	/* The key stands in the state: Linux 6.1 has 32 bytes of stack left for this one. */
+	search = bpf_map_lookup_elem(&searches, &state.zero);
 	if (!search)
 		return true;
 	search->key.mac = mac;

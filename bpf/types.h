@@ -94,12 +94,12 @@ struct packet {
 	__u8 fragment;
 	__u8 invalid; /* enum invalid */
 	__u8 tcp_flags;
-	__u8 type; /* ICMP type, or the first SCTP chunk's */
+	__u8 type;	 /* ICMP type, or the first SCTP chunk's */
+	__u16 transport; /* bytes from the frame's start to the transport header */
 	__u32 seq;
 	__u32 ack;
-	__u32 payload;	 /* TCP: bytes behind the header */
-	__u32 transport; /* bytes from the frame's start to the transport header */
-	__u32 end;	 /* bytes from the frame's start to the end of the IP packet */
+	__u32 payload; /* TCP: bytes behind the header */
+	__u32 end;     /* bytes from the frame's start to the end of the IP packet */
 };
 
 enum direction {
