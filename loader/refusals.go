@@ -49,7 +49,7 @@ func (r Refusals) advice() string {
 	case next <= r.Max:
 		return "no table is larger, and \"portcullis flows\" lists what fills it"
 	default:
-		return fmt.Sprintf("set \"flows: max: %d\" in the policy (%s of memory); %s", next, bytesText(maps.FlowMemory(next)), anew)
+		return fmt.Sprintf("set \"flows: {max: %d}\" in the policy file (%s of memory); %s", next, bytesText(maps.FlowMemory(next)), anew)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestAFullTableIsTold(t *testing.T) {
 	if s.Flows.Max != policy.MinMaxFlows {
 		t.Errorf("the table keeps %d flows, status says", s.Flows.Max)
 	}
-	if r := s.Refusals(); r.Packets != s.Flows.Full || !strings.Contains(r.String(), "flows: max: 2048") {
+	if r := s.Refusals(); r.Packets != s.Flows.Full || !strings.Contains(r.String(), "flows: {max: 2048}") {
 		t.Errorf("status warns: %s", r)
 	}
 }
@@ -170,7 +170,7 @@ func TestTheAgentTellsOfAFullTable(t *testing.T) {
 			t.Fatalf("the agent does not tell of a full table:\n%s", a.logged())
 		}
 	}
-	if !strings.Contains(a.logged(), `set "flows: max: 2048" in the policy (271 kB of memory)`) {
+	if !strings.Contains(a.logged(), `set "flows: {max: 2048}" in the policy file (270 kB of memory)`) {
 		t.Errorf("the agent says\n%s", a.logged())
 	}
 }

@@ -331,10 +331,10 @@ func TestTellsOfRefusedFlows(t *testing.T) {
 	}
 	sweeps(7, "") // before the agent ran
 	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped: "+
-		"set \"flows: max: 2048\" in the policy (270 kB of memory)")
+		"set \"flows: {max: 2048}\" in the policy file (270 kB of memory)")
 	sweeps(4000, "")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
-	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped: set \"flows: max: 4096\"")
+	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped: set \"flows: {max: 4096}\"")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
 	sweeps(5010, "")
 	sweeps(1, "for 1 packet that begins a flow") // counted anew since a down

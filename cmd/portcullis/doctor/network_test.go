@@ -66,8 +66,8 @@ func TestPortcullis(t *testing.T) {
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
 		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
 		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; 5 gave their place", ""},
-		{"refused", well, func(s *situation) { s.options.Running.Flows.Full = 5 }, "flows", Warn, `set "flows: max: 524288" in the policy (69 MB of memory)`, ""},
-		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: max: 1048576" in the policy (137 MB of memory)`, ""},
+		{"refused", well, func(s *situation) { s.options.Running.Flows.Full = 5 }, "flows", Warn, `set "flows: {max: 524288}" in the policy file (69 MB of memory)`, ""},
+		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: {max: 1048576}" in the policy file (137 MB of memory)`, ""},
 		{"refused by the largest", well, func(s *situation) {
 			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 1, policy.MaxMaxFlows
 		}, "flows", Warn, "1 packet that begins a flow, and what answered was dropped: no table is larger", ""},
