@@ -210,37 +210,42 @@ static __always_inline bool comes_in_anyway(const struct packet *packet, enum po
 	return port.rule || (port.set && source_rule(port.set, packet->family, packet->dst));
 }
 
-/* Keeps the flow table, and returns the reason for which a routed packet may not leave, or PARSED. `came_by` is the
- * interface that it came in on, or 0. */
-static __always_inline int egress(const struct input *input, __u32 came_by)
+/* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
+ * is the interface that it came in on, or 0. */
+static __always_inline int egress(const struct input *input, __u32 came_by, struct packet *packet)
 {
-	struct packet packet = {};
 	enum port_class class;
 	bool open, ours;
 	int result;
 
-	result = parse(&input->frame, &packet);
+	*packet = (struct packet){};
+	result = parse(&input->frame, packet);
 	if (result != PARSED)
 		return result == PARSE_MORE ? PARSE_MORE : PARSED;
 	if (came_by && forward_policy == POLICY_DROP)
 		return DROP_FORWARD;
-	if (packet.fragment == FRAGMENT_LATER)
+	if (packet->fragment == FRAGMENT_LATER)
 		return PARSED;
 
-	class = class_of(packet.protocol);
-	open = class != CLASS_NONE && comes_in_anyway(&packet, class);
+	class = class_of(packet->protocol);
+	open = class != CLASS_NONE && comes_in_anyway(packet, class);
 	ours = !came_by ||
-	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, &packet, input->time));
+	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, packet, input->time));
 	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
 	 * flows, the outside could make us allocate. Routed, it is an answer of ours when a container gave it and the
 	 * address was translated back. */
-	if (ours ? open : forward_policy == POLICY_ACCEPT)
-		return PARSED;
-	if (!flow_track(&packet, input->time))
+	return (ours ? open : forward_policy == POLICY_ACCEPT) ? PARSED : TRACK;
+}
+
+/* Keeps the flow of a packet that goes out, and marks its port: after the flow is there, and before the packet leaves. */
+static __always_inline void track(struct packet *packet)
+{
+	enum port_class class = class_of(packet->protocol);
+
+	if (!flow_track(packet, now()))
 		count(SEEN_FLOWS_FULL);
-	if (class != CLASS_NONE && used[port_slot(class, packet.src_port)] != state.sweep)
-		used[port_slot(class, packet.src_port)] = state.sweep;
-	return PARSED;
+	if (class != CLASS_NONE && used[port_slot(class, packet->src_port)] != state.sweep)
+		used[port_slot(class, packet->src_port)] = state.sweep;
 }
 
 /* The frame's Ethernet header, or NULL on a device that has none. */
@@ -325,16 +330,20 @@ __noinline int tc_ingress(struct __sk_buff *skb)
 	return ingress(&input);
 }
 
-__noinline int tc_egress(struct __sk_buff *skb)
+/* The flow is kept by its caller: Linux 6.1 has no stack for that below the parser. */
+__noinline int tc_egress(struct __sk_buff *skb, struct packet *packet)
 {
 	struct input input = input_of_skb(skb);
 	struct ethernet_header *eth = ethernet_of(&input.frame);
+
+	if (!packet)
+		return PARSED;
 
 	/* What a bridge sends on for a virtual machine, or a macvlan for another namespace, has their MAC: it is neither
 	 * routed nor ours. */
 	if (eth && !same_mac(eth->src.pairs, own_mac) && !station_skb(skb, mac_of(&eth->src), input.time))
 		return PARSED;
-	return egress(&input, skb->ingress_ifindex);
+	return egress(&input, skb->ingress_ifindex, packet);
 }
 
 /* The kernel calls a frame another host's that is not for the device's own MAC, but a device on top of it may take it. */
@@ -374,10 +383,13 @@ int portcullis_in(struct __sk_buff *skb)
 SEC("tc")
 int portcullis_out(struct __sk_buff *skb)
 {
-	int reason = tc_egress(skb);
+	struct packet packet = {};
+	int reason = tc_egress(skb, &packet);
 
 	if (reason == PARSE_MORE && pull(skb))
-		reason = tc_egress(skb);
+		reason = tc_egress(skb, &packet);
+	if (reason == TRACK)
+		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
 	count(reason);

@@ -29,6 +29,7 @@ struct frame {
 enum {
 	PARSED = -1,
 	PARSE_MORE = -2, /* a header goes on behind `end`, inside the frame */
+	TRACK = -3,	 /* of a packet that goes out: it begins or moves a flow */
 };
 
 /* Cut off: by the frame's real end, or by what is linear of it. */

@@ -141,11 +141,15 @@ static __always_inline __u32 tcp_end(const struct packet *packet)
 	return packet->seq + packet->payload + !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 }
 
+/* How far before the end of what we sent an acknowledgement may be: netfilter's MAXACKWINDOW. */
+#define ACK_WINDOW 66000
+
 /* While we wait for a SYN-ACK, a RST of ours with the number that somebody acknowledged answers what was forged, or is
  * of an old connection: the SYN stays, and the SYN-ACK to it will come. */
 static __always_inline bool answers_a_stray(const struct flow *flow, const struct packet *packet)
 {
-	return flow->state == FLOW_TCP_SYN_SENT && !(packet->tcp_flags & TCP_ACK) && flow->end - packet->seq > 1;
+	return flow->state == FLOW_TCP_SYN_SENT && !(packet->tcp_flags & TCP_ACK) &&
+	       flow->end - packet->seq > ACK_WINDOW;
 }
 
 /* A RST of ours ends the connection. */
@@ -248,9 +252,6 @@ static __always_inline bool tcp_outbound(struct flow *flow, const struct packet 
 		tcp_number(flow, packet, time);
 	return true;
 }
-
-/* How far before the end of what we sent an acknowledgement may be: netfilter's MAXACKWINDOW. */
-#define ACK_WINDOW 66000
 
 /* A SYN-ACK may not acknowledge what we have not sent. One of long ago changes nothing, and the one to a SYN that we
  * sent within an old connection begins the flow anew. */

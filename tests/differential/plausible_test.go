@@ -237,6 +237,8 @@ func (m move) possible(moves []move) bool {
 	switch {
 	case m.kind.isEvent():
 		return true
+	case !m.out && h.half && m.kind == tcp && m.flags() == frame.SYN|frame.ACK && m.dress.ack != 0:
+		return false // in these worlds netfilter does not look at what it acknowledges
 	case !m.out:
 		seen := m.dress.lie == lieChecksum || m.dress.lie == lieShorter && m.kind != tcp && m.kind != udp
 		return !seen || !h.begun

@@ -16,7 +16,6 @@ const (
 		addr add 203.0.113.5/24 dev eth0
 		addr add 203.0.113.6/24 dev eth0
 		addr add 2001:db8:5::5/64 dev eth0 nodad
-		addr add fe80::1/64 dev eth0 nodad
 		addr add 198.18.1.1/32 dev lo
 		addr add 2001:db8:b::1/128 dev lo
 		addr add 198.18.5.1/32 dev lo
