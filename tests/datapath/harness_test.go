@@ -212,7 +212,9 @@ func load(t testing.TB, o testdp.Options) *testdp.Datapath {
 }
 
 // expected lists the reasons that some case has asked for.
-var expected = map[bpf.FirewallReason]bool{bpf.FirewallReasonSEEN_FLOWS_FULL: true} // TestAFullTable
+var expected = map[bpf.FirewallReason]bool{ // TestAFullTableCounts
+	bpf.FirewallReasonSEEN_FLOWS_FULL: true, bpf.FirewallReasonSEEN_FLOWS_EVICTED: true,
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
