@@ -140,7 +140,7 @@ func TestARevivedFlowOutlivesTheSweep(t *testing.T) {
 // A flow whose first packets leave on two CPUs at once is in the table once.
 func TestAFlowThatTwoCPUsBeginIsOne(t *testing.T) {
 	d := load(t, testdp.Options{Policy: server + "flows: {max: 65536}"})
-	const flows = 40000
+	const flows = 10000
 	for _, w := range worlds {
 		t.Run(w.String(), func(t *testing.T) {
 			d.Forget(t)
