@@ -51,7 +51,7 @@ var conditions = []condition{
 		verdict: doctor.Note, says: "VLAN on eth0"},
 	{what: "VLAN tags taken off", before: []string{"ethtool -K eth0 rxvlan off"}, needs: "ip link add link eth0 name eth0.10 up type vlan id 10",
 		make: []string{"ethtool -K eth0 rxvlan on"}, group: "eth0", name: "vlan", verdict: doctor.Note, says: "eth0.10", after: doctor.OK},
-	{what: "macvlan", needs: "ip link add link eth0 name mv0 up type macvlan", group: "eth0", name: "macvlan", verdict: doctor.Note, says: "mv0"},
+	{what: "macvlan", needs: "ip link add link eth0 name mv0 up type macvlan", group: "eth0", name: "macvlan", verdict: doctor.OK, says: "mv0 is filtered here"},
 	{what: "iptables", make: []string{"iptables -A INPUT -p tcp -j ACCEPT", "iptables -P INPUT DROP"},
 		group: "network", name: "netfilter", verdict: doctor.Warn, after: doctor.OK,
 		says: "iptables filters as well: chain INPUT of table ip filter drops by default, with 1 rules"},
