@@ -170,8 +170,8 @@ func (c *change) chooseTargets() error {
 // prepare loads what can be loaded before anything changes.
 func (c *change) prepare(t *target) (err error) {
 	if master, err := netlink.LinkByIndex(t.device.Attrs().MasterIndex); err == nil && master.Type() == "bridge" {
-		c.warn("%s is a port of the bridge %s: group and broadcast frames for those behind it are filtered as this host's; \"portcullis up %s\" in its place lets them pass",
-			t.name(), master.Attrs().Name, master.Attrs().Name)
+		c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
+			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
 	}
 	constants := c.constants
 	constants.Ethernet = hasEthernet(t.device)

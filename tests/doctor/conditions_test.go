@@ -42,7 +42,7 @@ var conditions = []condition{
 		make:  []string{"portcullis down", "portcullis up --config $CONFIG --mode native", "ethtool -L eth0 rx 1"},
 		group: "eth0", name: "channels", verdict: doctor.Warn, says: "1 of", after: doctor.OK},
 	{what: "port of a bridge", before: []string{"ip link add name br0 up type bridge"}, make: []string{"ip link set dev eth0 master br0"},
-		group: "eth0", name: "device", verdict: doctor.Warn, says: "filtered on br0"},
+		group: "eth0", name: "device", verdict: doctor.Warn, says: "filter br0 instead"},
 	{what: "port of a bond", needs: "ip link add name bond0 type bond && ip link set dev eth0 down && ip link set dev eth0 master bond0",
 		group: "eth0", name: "device", verdict: doctor.Warn, says: "port of bond0"},
 	{what: "bridge", make: []string{"ip link add name br0 up type bridge"}, args: "br0", group: "br0", name: "xdp", verdict: doctor.Note,
