@@ -160,3 +160,32 @@ func TestSaveThatFailsRestoresTheFile(t *testing.T) {
 	h.complains("the kernel says no")
 	h.holds(path, commented)
 }
+
+// The flow table keeps its size while the filter runs, so that a change of "flows: max" waits.
+func TestApplyDefersTheSizeOfTheFlowTable(t *testing.T) {
+	h := newHost(t)
+	path := h.runs("flows: {max: 1024}\nopen: [ssh]\n")
+	h.table.Max = 1024
+	os.WriteFile(path, []byte("flows: {max: 2048}\nopen: [ssh]\n"), 0o644)
+	const change = "~ flows max: 1024 -> 2048 (takes effect after \"down\" and \"up\")\n"
+	h.types(0, "diff")
+	h.says(change)
+	h.complains("the flow table keeps its size of 1024 flows while the filter runs, and the policy asks for 2048", "this opens the host for a moment")
+	h.types(0, "apply")
+	h.says(change, "in force: what "+path+" says, but for flows max\n")
+	for _, again := range []string{"diff", "apply"} {
+		h.types(0, again)
+		h.says("what " + path + " says is in force, but for flows max\n")
+		h.complains("the policy asks for 2048")
+	}
+	h.types(0, "status")
+	h.says(`of 1024 (policy: 2048, takes effect after "down" and "up")`)
+	// Back to the size that the table has.
+	os.WriteFile(path, []byte("flows: {max: 1024}\nopen: [ssh]\n"), 0o644)
+	h.types(0, "apply", "-o", "json")
+	var v applyView
+	h.json(&v)
+	if len(v.Changes) != 1 || v.Changes[0].Deferred {
+		t.Errorf("JSON: %+v", v)
+	}
+}

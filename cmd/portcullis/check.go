@@ -100,10 +100,17 @@ func (a *app) diff(args []string) error {
 		return err
 	}
 	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.file)))}
+	if c.flows != "" {
+		view.Warnings = append(view.Warnings, c.flows)
+	}
 	a.warn(view.Warnings...)
 	return a.print(view, func() {
 		a.printChanges(c.changes)
-		if len(c.changes) == 0 {
+		switch {
+		case len(c.changes) > 0:
+		case c.flows != "":
+			a.printf("no difference: what %s says is in force, but for flows max\n", c.file)
+		default:
 			a.printf("no difference: what %s says is in force\n", c.file)
 		}
 	})

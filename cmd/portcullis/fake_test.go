@@ -173,7 +173,7 @@ func (f *fake) Status() (*loader.Status, error) {
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Saved: saved, Config: f.config, Counters: f.counters,
 		Flows: f.table}
-	s.Flows.Max = 1024
+	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.flows {
 		switch {
 		case !flow.Answered:
@@ -189,6 +189,18 @@ func (f *fake) Status() (*loader.Status, error) {
 		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.runtime, r.String())})
 	}
 	return s, nil
+}
+
+// maxFlows is what the table was made for: what the policy asks for, unless a test says otherwise.
+func (f *fake) maxFlows() uint32 {
+	if f.table.Max != 0 {
+		return f.table.Max
+	}
+	return uint32(f.running.FlowLimit())
+}
+
+func (f *fake) Refusals() (loader.Refusals, error) {
+	return loader.Refusals{Packets: f.table.Full, Max: int(f.maxFlows()), Wanted: f.running.FlowLimit()}, nil
 }
 
 func (f *fake) OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error) {

@@ -88,7 +88,7 @@ func TestRefusalByTheKernelSaysWhatIsNeeded(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	h := newHost(t)
-	path := h.runs("icmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
+	path := h.runs("flows: {max: 1024}\nicmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
 	h.counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"}}
 	h.types(0, "open", "http", "--runtime")
 	h.types(0, "status")

@@ -234,13 +234,17 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 		a.printf("\n")
 		a.table(rows)
 	}
-	a.printf("\nflows: %s\n", flowsText(v.Flows))
+	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
 }
 
-// flowsText says how full the flow table is, and what became of those that it had no room for.
-func flowsText(f loader.FlowsStatus) string {
+// flowsText says how full the flow table is, and what became of those that it had no room for. Wanted is the most that
+// the policy asks for.
+func flowsText(f loader.FlowsStatus, wanted int) string {
 	text := fmt.Sprintf("%d assured, %d others, of %d", f.Assured, f.Answered+f.Pending-f.Assured, f.Max)
+	if wanted != int(f.Max) {
+		text += fmt.Sprintf(" (policy: %d, takes effect after \"down\" and \"up\")", wanted)
+	}
 	if f.Evicted > 0 {
 		text += fmt.Sprintf("; %d evicted", f.Evicted)
 	}

@@ -118,8 +118,8 @@ func TestEachReasonAlone(t *testing.T) {
 			}
 			switch bpf.FirewallReason(reason) {
 			case bpf.FirewallReasonSEEN_FLOWS_FULL:
-				sentence := fmt.Sprintf("the flow table, for 1024 flows, had no room for %d packets that begin a flow, and what answered was dropped: "+
-					"set \"flows: {max: 2048}\" in the policy file (270 kB of memory); \"portcullis down\" and \"portcullis up\" make the table anew", total)
+				sentence := fmt.Sprintf("the flow table, for 1024 flows, had no room for %d packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): "+
+					"set \"flows: {max: 2048}\" in the policy file (270 kB of memory); \"portcullis down\" and \"portcullis up\" re-create the table (this opens the host for a moment; live connections go on)", total)
 				want.flows.Full, want.warnings, want.stderr = total, []string{sentence}, "portcullis: warning: "+sentence+"\n"
 				want.checks[check].Verdict, want.checks[check].Text = doctor.Warn, sentence
 				flows += fmt.Sprintf("; %d refused", total)

@@ -330,17 +330,17 @@ func TestTellsOfRefusedFlows(t *testing.T) {
 		}
 	}
 	sweeps(7, "") // before the agent ran
-	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped: "+
+	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): "+
 		"set \"flows: {max: 2048}\" in the policy file (270 kB of memory)")
 	sweeps(4000, "")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
-	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped: set \"flows: {max: 4096}\"")
+	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): set \"flows: {max: 4096}\"")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
 	sweeps(5010, "")
 	sweeps(1, "for 1 packet that begins a flow") // counted anew since a down
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
 	f.running.MaxFlows = 4096
-	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" make the table anew")
+	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" re-create the table")
 }
 
 func TestLog(t *testing.T) {

@@ -70,11 +70,11 @@ func TestPortcullis(t *testing.T) {
 		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: {max: 1048576}" in the policy file (137 MB of memory)`, ""},
 		{"refused by the largest", well, func(s *situation) {
 			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 1, policy.MaxMaxFlows
-		}, "flows", Warn, "1 packet that begins a flow, and what answered was dropped: no table is larger", ""},
+		}, "flows", Warn, `1 packet that begins a flow, and what answered was dropped (over TCP it shows as "invalid state"): no table is larger`, ""},
 		{"refused till the next up", well, func(s *situation) {
 			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 5, 1024
 		}, "flows", Warn, "asks for 262144", "portcullis down\nportcullis up"},
-		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "it is for 1024 flows, and the policy asks for 262144",
+		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "its size of 1024 flows while the filter runs, and the policy asks for 262144",
 			"portcullis down\nportcullis up"},
 		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},

@@ -93,7 +93,7 @@ func (e *examination) flows() {
 	case refused.Packets > 0:
 		e.warn("flows", "%s", refused)
 	case refused.Wanted != refused.Max:
-		e.note("flows", "the table keeps its size while the filter runs: it is for %d flows, and the policy asks for %d", refused.Max, refused.Wanted).
+		e.note("flows", "%s", loader.KeepsSize(refused.Max, refused.Wanted)).
 			fix(anew...)
 	case f.Evicted > 0:
 		e.ok("flows", "%d of %d; %d gave their place to new ones, which are never those that live: the table was full, and nothing is lost",
