@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -36,8 +37,15 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	for _, i := range s.Interfaces {
-		if !i.Present {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
+		switch i.Absence() {
+		case absentWaiting:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s does not exist: \"portcullis run\" filters it when it appears", i.Name))
+		case absentGone:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
+		case absentAppeared:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+		case absentRecreated:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
 	}
 	drift, err := f.Drift()
@@ -45,7 +53,33 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	if drift.MTU != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("the MTU of %s was raised under the filter, and its driver may lose large frames: \"portcullis up %s\" loads a program that takes them, as \"portcullis run\" does by itself", drift.MTU, drift.MTU))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", drift.MTU, drift.MTU))
 	}
 	return s, nil
+}
+
+// Why an interface of the filter is not filtered.
+const (
+	absentWaiting   = "waiting"      // it has not been there yet
+	absentGone      = "gone"         // deleted, or moved to another namespace
+	absentAppeared  = "not filtered" // for the first time, without an agent
+	absentRecreated = "re-created"   // without an agent
+)
+
+// Absence says in a word why an interface is not filtered, and is "" where it is.
+func (i Interface) Absence() string {
+	if i.Present {
+		return ""
+	}
+	_, err := device(i.Name)
+	missing, never := errors.Is(err, errNoDevice), i.Mode == ModeAuto
+	switch {
+	case missing && never:
+		return absentWaiting
+	case missing:
+		return absentGone
+	case never:
+		return absentAppeared
+	}
+	return absentRecreated
 }

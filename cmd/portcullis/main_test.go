@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,13 +151,56 @@ func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
 	path := h.runs("open: [ssh]\n")
 	os.WriteFile(path, []byte("open: [ssh, http]\nicmp: drop\n"), 0o644)
 	h.types(0, "status")
-	h.complains(path+" is not what is in force", "and 1 more", `"portcullis apply" applies it`)
+	h.complains(path+` differs from what is in force in 2 places: "portcullis diff" shows them`, `"portcullis save" overwrites it`)
 	os.WriteFile(path, []byte("open: [htttp]\n"), 0o644)
 	h.types(0, "status")
 	h.complains("no longer good", path+":1:8")
 	os.Remove(path)
 	h.types(0, "status")
-	h.says("policy: built in, as there is no " + path)
+	h.says("policy: from " + path + `, which is gone; "portcullis save" writes it again`)
+	h.types(0, "status", "-o", "json")
+	var v statusView
+	h.json(&v)
+	if v.BuiltIn || !v.FileGone {
+		t.Errorf("JSON: %+v", v)
+	}
+	h.types(0, "save")
+	h.types(0, "status")
+	h.says("policy: " + path + "\n")
+}
+
+func TestWhatIsBuiltIn(t *testing.T) {
+	h := newHost(t)
+	h.sshd = []uint16{22, 2222}
+	a := &app{env: env{firewall: h.fake}}
+	for text, want := range map[string]bool{"": true, "open: [ssh]": true, "open: [22/tcp, 2222/tcp]": true, "open: [http]": false,
+		"open: [22/tcp from 192.0.2.1]": false, "icmp: drop": false, "open: [22-2222/tcp]": false} {
+		h.runs(text + "\n")
+		if got := a.isBuiltIn(h.running); got != want {
+			t.Errorf("%q: %t, want %t", text, got, want)
+		}
+	}
+}
+
+func TestStatusTellsWhenTheFileNamesOtherInterfaces(t *testing.T) {
+	h := newHost(t)
+	h.runs("interfaces: [lo, br0]\n")
+	h.types(0, "status")
+	h.complains(`eth0 is filtered, but the policy file does not name it: after a reboot it is open; "portcullis save" adds it`,
+		`the policy file names br0, which is not filtered: "portcullis up br0"`)
+	h.running.Interfaces = []string{"br0", "lo"}
+	h.types(0, "status")
+	if h.stderr != "" {
+		t.Errorf("warns of %q", h.stderr)
+	}
+	// It looks at all that is filtered, and at what the file names.
+	h.running.Interfaces = []string{"eth0"}
+	var v doctorView
+	h.types(1, "doctor", "-o", "json")
+	h.json(&v)
+	if !slices.Equal(v.Interfaces, []string{"br0", "eth0", "lo"}) {
+		t.Errorf("doctor looks at %q", v.Interfaces)
+	}
 }
 
 func TestFlows(t *testing.T) {

@@ -75,7 +75,7 @@ var conditions = []condition{
 	{what: "asymmetric route", before: []string{"ip link add name eth1 up type bridge"},
 		make: []string{"ip route add 198.51.100.7 dev eth1 src 192.0.2.1"}, group: "network", name: "topology", verdict: doctor.Warn, says: "eth1 is not filtered"},
 	{what: "another file", before: []string{"portcullis up --config $CONFIG"}, make: []string{"echo 'icmp: drop' >>$CONFIG"},
-		group: "portcullis", name: "filter", verdict: doctor.Warn, says: "is not what is in force"},
+		group: "portcullis", name: "filter", verdict: doctor.Warn, says: "differs from what is in force"},
 	{what: "bad file", make: []string{"echo 'inputs: drop' >>$CONFIG"}, args: "eth0", group: "portcullis", name: "policy", verdict: doctor.Fail, says: "fw.yaml:3:1"},
 	{what: "unfiltered default route", before: []string{"ip link add name eth1 up type bridge", "portcullis up --config $CONFIG"},
 		make: []string{"ip route add default dev eth1"}, group: "portcullis", name: "filter", verdict: doctor.Warn, says: "eth1 is not filtered", after: doctor.OK},
