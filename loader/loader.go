@@ -105,6 +105,9 @@ type UpReport struct {
 type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
+	Absent     []string `json:"absent"`    // those of either that do not exist
+
+	Behind map[string]string `json:"-"` // of Interfaces, what still filters the packets of each: its bridge, bond or parent
 }
 
 // RuleStatus is a rule in force and the packets that it let in.

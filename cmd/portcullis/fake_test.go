@@ -45,6 +45,8 @@ type fake struct {
 	pty       bool
 	past      []loader.Interface // past which packets come
 	pastErr   error
+	absent    []string          // interfaces that do not exist
+	behind    map[string]string // what filters the packets of an interface that is not filtered by itself
 }
 
 func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
@@ -81,7 +83,7 @@ func (f *fake) Down(_ string, interfaces []string) (*loader.DownReport, error) {
 		return nil, loader.ErrNotRunning
 	}
 	f.downs = append(f.downs, interfaces)
-	report := &loader.DownReport{}
+	report := &loader.DownReport{Absent: f.absent, Behind: f.behind}
 	for _, name := range f.running.Interfaces {
 		if len(interfaces) == 0 || slices.Contains(interfaces, name) {
 			report.Interfaces = append(report.Interfaces, name)
