@@ -43,16 +43,16 @@ func (a *app) check(args []string) error {
 	if err != nil {
 		return err
 	}
-	view := checkView{file, texts(p.Open), list(a.doubts(p, file))}
+	view := checkView{file, texts(p.Open), list(a.doubts(p, p.Interfaces, file))}
 	a.warn(view.Warnings...)
 	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
 }
 
-// doubts tells what would not work here, of a policy that is good by itself.
-func (a *app) doubts(p *policy.Policy, file string) (out []string) {
-	for _, name := range p.Interfaces {
+// doubts tells what would not work here, of a policy that is good by itself and whose file names some interfaces.
+func (a *app) doubts(p *policy.Policy, named []string, file string) (out []string) {
+	for _, name := range named {
 		if _, err := net.InterfaceByName(name); err != nil {
-			out = append(out, fmt.Sprintf("there is no interface %s here", name))
+			out = append(out, fmt.Sprintf("there is no interface %s: \"up\" and \"apply\" refuse this file, \"run\" waits for it", name))
 		}
 	}
 	if len(p.Interfaces) == 0 {
@@ -99,7 +99,7 @@ func (a *app) diff(args []string) error {
 	if err != nil {
 		return err
 	}
-	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.file)))}
+	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.named, c.file)))}
 	if c.flows != "" {
 		view.Warnings = append(view.Warnings, c.flows)
 	}
