@@ -38,13 +38,13 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	for _, i := range s.Interfaces {
 		switch i.Absence() {
-		case absentWaiting:
+		case AbsentWaiting:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s does not exist: \"portcullis run\" filters it when it appears", i.Name))
-		case absentGone:
+		case AbsentGone:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
-		case absentAppeared:
+		case AbsentAppeared:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
-		case absentRecreated:
+		case AbsentRecreated:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
 	}
@@ -58,13 +58,32 @@ func (f *Filter) Status() (*Status, error) {
 	return s, nil
 }
 
-// Why an interface of the filter is not filtered.
+// What Absence returns.
 const (
-	absentWaiting   = "waiting"      // it has not been there yet
-	absentGone      = "gone"         // deleted, or moved to another namespace
-	absentAppeared  = "not filtered" // for the first time, without an agent
-	absentRecreated = "re-created"   // without an agent
+	AbsentWaiting   = "waiting"      // it has not been there yet
+	AbsentGone      = "gone"         // deleted, or moved to another namespace
+	AbsentAppeared  = "not filtered" // for the first time, without an agent
+	AbsentRecreated = "re-created"   // without an agent
 )
+
+// IngressText names what filters what comes in: "native XDP".
+func (i Interface) IngressText() string {
+	switch i.Mode {
+	case ModeNative, ModeGeneric:
+		return string(i.Mode) + " XDP"
+	case ModeTC:
+		return "TC"
+	}
+	return string(i.Mode)
+}
+
+// EgressText names what follows what goes out: "TCX".
+func (i Interface) EgressText() string {
+	if i.Egress == "tcx" {
+		return "TCX"
+	}
+	return i.Egress
+}
 
 // Absence says in a word why an interface is not filtered, and is "" where it is.
 func (i Interface) Absence() string {
@@ -75,11 +94,11 @@ func (i Interface) Absence() string {
 	missing, never := errors.Is(err, errNoDevice), i.Mode == ModeAuto
 	switch {
 	case missing && never:
-		return absentWaiting
+		return AbsentWaiting
 	case missing:
-		return absentGone
+		return AbsentGone
 	case never:
-		return absentAppeared
+		return AbsentAppeared
 	}
-	return absentRecreated
+	return AbsentRecreated
 }

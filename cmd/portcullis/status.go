@@ -182,7 +182,7 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 
 	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
 	for _, i := range v.Interfaces {
-		rows = append(rows, []string{i.Name, modeText(i.Mode), egressText(i.Egress), i.Absence()})
+		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), i.Absence()})
 	}
 	a.noted(rows)
 

@@ -33,6 +33,7 @@ type fake struct {
 	live    int
 	max     int // flows that the table was made for
 	refused uint64
+	ifaces  []loader.Interface
 	changes chan loader.Change
 }
 
@@ -110,7 +111,7 @@ func (f *fake) Watch(context.Context) (<-chan loader.Change, error) { return f.c
 func (f *fake) DefaultInterface() (string, error)                   { return "eth9", nil }
 func (f *fake) Close() error                                        { return nil }
 func (f *fake) Config() string                                      { return "" }
-func (f *fake) Interfaces() ([]loader.Interface, error)             { return nil, nil }
+func (f *fake) Interfaces() ([]loader.Interface, error)             { return f.ifaces, nil }
 func (f *fake) Saved() (*policy.Policy, error)                      { return f.running.Clone(), nil }
 func (f *fake) SyncLocal() error                                    { return nil }
 func (f *fake) Sweep() (live, removed int, err error)               { return f.live, 0, nil }
