@@ -9,11 +9,13 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -204,18 +206,31 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 		a.noted(rows)
 	}
 
-	rows = [][]string{{"VERDICT", "REASON", "PACKETS"}}
-	for _, c := range v.Counters {
-		if c.Packets > 0 {
-			rows = append(rows, []string{c.Verdict, c.Reason, strconv.FormatUint(c.Packets, 10)})
-		}
-	}
-	if len(rows) > 1 {
-		a.printf("\n")
-		a.table(rows)
-	}
+	a.printCounters(v.Counters)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
+}
+
+// printCounters prints the verdicts, and then the kinds of what was invalid, which are of packets that have a verdict, too.
+// What became of flows is in a line of its own.
+func (a *app) printCounters(counters []loader.CounterStatus) {
+	verdicts, kinds := [][]string{{"VERDICT", "REASON", "PACKETS"}}, [][]string{{"INVALID KIND", "PACKETS"}}
+	for _, c := range counters {
+		packets := strconv.FormatUint(c.Packets, 10)
+		switch {
+		case c.Packets == 0:
+		case c.Verdict != maps.Seen:
+			verdicts = append(verdicts, []string{c.Verdict, c.Reason, packets})
+		case strings.HasPrefix(c.Reason, "invalid "):
+			kinds = append(kinds, []string{c.Reason, packets})
+		}
+	}
+	for _, rows := range [][][]string{verdicts, kinds} {
+		if len(rows) > 1 {
+			a.printf("\n")
+			a.table(rows)
+		}
+	}
 }
 
 // noted prints a table whose last column has a heading only if there is something in it.
