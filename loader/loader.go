@@ -126,7 +126,7 @@ type CounterStatus struct {
 
 // FlowsStatus tells how full the flow table is. Only live flows count: each is either answered or pending.
 type FlowsStatus struct {
-	Assured  int    `json:"assured"` // of the answered: those that keep their place until they close
+	Assured  int    `json:"assured"` // of the answered: those that keep their place: their connection is not over
 	Answered int    `json:"answered"`
 	Pending  int    `json:"pending"`
 	Max      uint32 `json:"max"`     // the most that the table keeps

@@ -27,9 +27,10 @@ func (a *app) statusCommand() *cobra.Command {
 became of all others and why, and how full the flow table is. Each rule is printed
 as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.
 
-An assured flow keeps its place in the table until it closes. Any other gives it to a
-new flow when the table is full: it is evicted, which costs no connection that lives.
-When none can give way the new flow is refused, and what answers it is dropped.`,
+An assured flow keeps its place in the table. One that is not, or whose connection is
+over, counts among the others and is evicted when a new flow needs the place in a
+full table: no live connection is lost. When none can be evicted the new flow is refused,
+and what answers it is dropped (over TCP it shows as "invalid state").`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
