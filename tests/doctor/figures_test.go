@@ -129,8 +129,7 @@ func TestEachReasonAlone(t *testing.T) {
 				row = flows
 			case bpf.FirewallReasonSEEN_FLOWS_EVICTED:
 				want.flows.Evicted = total
-				want.checks[check].Text = fmt.Sprintf("0 of 1024; %d gave their place to new ones, which are never those that live: "+
-					"the table was full, and nothing is lost", total)
+				want.checks[check].Text = fmt.Sprintf("0 of 1024; the table has been full, and has evicted %d flows; none of them was assured", total)
 				flows += fmt.Sprintf("; %d evicted", total)
 				row = flows
 			}

@@ -65,7 +65,10 @@ func TestPortcullis(t *testing.T) {
 		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
 		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
-		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; 5 gave their place", ""},
+		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; the table has been full, and has evicted 5 flows", ""},
+		{"full", well, func(s *situation) {
+			s.options.Running.Flows.Evicted, s.options.Running.Flows.Answered = 5, policy.DefaultMaxFlows
+		}, "flows", Note, "the flow table is full (262144 of 262144) and has evicted 5 flows; none of them was assured", ""},
 		{"refused", well, func(s *situation) { s.options.Running.Flows.Full = 5 }, "flows", Warn, `set "flows: {max: 524288}" in the policy file (69 MB of memory)`, ""},
 		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: {max: 1048576}" in the policy file (137 MB of memory)`, ""},
 		{"refused by the largest", well, func(s *situation) {

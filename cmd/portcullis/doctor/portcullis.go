@@ -95,8 +95,10 @@ func (e *examination) flows() {
 	case refused.Wanted != refused.Max:
 		e.note("flows", "%s", loader.KeepsSize(refused.Max, refused.Wanted)).
 			fix(anew...)
+	case f.Evicted > 0 && uint32(f.Answered+f.Pending) >= f.Max/10*9:
+		e.note("flows", "the flow table is full (%d of %d) and has evicted %d flows; none of them was assured", f.Answered+f.Pending, f.Max, f.Evicted)
 	case f.Evicted > 0:
-		e.ok("flows", "%d of %d; %d gave their place to new ones, which are never those that live: the table was full, and nothing is lost",
+		e.ok("flows", "%d of %d; the table has been full, and has evicted %d flows; none of them was assured",
 			f.Answered+f.Pending, f.Max, f.Evicted)
 	default:
 		e.ok("flows", "%d of %d", f.Answered+f.Pending, f.Max)
