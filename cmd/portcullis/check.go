@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,13 +20,28 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `Read the policy file, or FILE, report every mistake with its line and column, and warn of
 what would not work on this host: an interface that is not there, a policy under which
 this ssh session could not be opened again. Needs no root. Exits with 1 if the file has
-a mistake; with warnings alone it is good.`,
+a mistake; with warnings alone it is good.
+
+` + ranges(),
 		Example: `  portcullis check
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.check(args) },
 	}
+}
+
+// ranges documents the numbers of a policy file.
+func ranges() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "flows: max is %d to %d (default %d); a new value takes effect after \"portcullis\ndown\" and \"portcullis up\".\n\n",
+		policy.MinMaxFlows, policy.MaxMaxFlows, policy.DefaultMaxFlows)
+	b.WriteString("Timeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
+	for _, t := range policy.Timeouts {
+		lines := wrap(t.Meaning, 58)
+		fmt.Fprintf(&b, "    %-18s  %-5s  %s\n", t.Name, t.DefaultText(), strings.Join(lines, "\n"+strings.Repeat(" ", 31)))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 type checkView struct {
