@@ -137,7 +137,7 @@ func (c changeView) String() string {
 		text += " (takes effect after \"down\" and \"up\")"
 	}
 	if c.Runtime {
-		text += "   (opened with --runtime)"
+		text += "   (opened with --runtime or --for)"
 	}
 	return text
 }

@@ -47,7 +47,7 @@ func TestApplyOfAnotherFileLeavesThePolicyFile(t *testing.T) {
 	h.types(0, "open", "8080/tcp", "--runtime")
 	other := h.file("interfaces: [eth1]\nopen: [http]\n")
 	h.types(0, "apply", other)
-	h.says("+ interface eth1\n", "- open ssh\n", "- open 8080/tcp   (opened with --runtime)\n", "+ open http\n",
+	h.says("+ interface eth1\n", "- open ssh\n", "- open 8080/tcp   (opened with --runtime or --for)\n", "+ open http\n",
 		"in force: what "+other+" says, until the next", "writes it to "+path)
 	h.complains("eth0 stays filtered, though " + other + " does not name it")
 	h.opens("http")
