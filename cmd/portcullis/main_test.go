@@ -242,7 +242,7 @@ udp       192.0.2.1:5000       192.0.2.2:53       udp (unanswered)  1m30s  5d
 	h.says("removed 6 flows\n")
 	h.types(0, "flows", "flush", "-o", "json")
 	h.types(0, "flows", "sweep")
-	h.says("removed 3 dead flows; 6 live\n")
+	h.says("removed 3 expired flows; 6 live\n")
 	h.types(0, "flows", "sweep", "-o", "json")
 	h.fail = errors.New("no")
 	h.types(1, "flows", "flush")
@@ -318,5 +318,20 @@ func TestPinPathComesFromTheEnvironmentOrAFlag(t *testing.T) {
 	}
 	if f.ups[0].PinPath != "/sys/fs/bpf/from-env" || f.ups[1].PinPath != "/sys/fs/bpf/flag" {
 		t.Errorf("pin paths %q and %q", f.ups[0].PinPath, f.ups[1].PinPath)
+	}
+}
+
+// Help fits a terminal of 100 columns, also where it is a manual page.
+func TestHelpIsNotTooWide(t *testing.T) {
+	h := newHost(t)
+	for _, command := range []string{"", "up", "down", "run", "status", "open", "close", "apply", "diff", "check", "save", "try", "confirm",
+		"revert", "flows", "log", "import", "doctor", "audit", "bench"} {
+		h.types(0, strings.Fields(command+" --help")...)
+		text, _, _ := strings.Cut(h.stdout, "Usage:\n")
+		for line := range strings.Lines(text) {
+			if len(line) > 100 {
+				t.Errorf("%s --help: %q", command, line)
+			}
+		}
 	}
 }
