@@ -30,7 +30,9 @@ as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing run
 An assured flow keeps its place in the table. One that is not, or whose connection is
 over, counts among the others and is evicted when a new flow needs the place in a
 full table: no live connection is lost. When none can be evicted the new flow is refused,
-and what answers it is dropped (over TCP it shows as "invalid state").`,
+and what answers it is dropped (over TCP it shows as "invalid state"). In JSON the flows
+are "assured", "answered" and "pending", all live ones being answered or pending; "max"
+is the size of the table, "evicted" what was evicted, "full" what was refused.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
