@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func (a *app) doctor(named []string, verbose bool) error {
 	}
 	var configured []string
 	if o.Policy, o.BuiltIn, o.PolicyErr = a.wanted(); o.PolicyErr == nil {
-		configured = o.Policy.Interfaces
+		configured, o.Named = o.Policy.Interfaces, o.Policy.Interfaces
 	}
 	if o.Running != nil {
 		o.Policy = o.Running.Policy
@@ -74,7 +75,7 @@ func (a *app) doctor(named []string, verbose bool) error {
 	if o.Running != nil && len(configured) > 0 {
 		for _, i := range o.Running.Interfaces {
 			if i.Present {
-				configured = append(configured, i.Name)
+				configured = append(slices.Clone(configured), i.Name)
 			}
 		}
 	}

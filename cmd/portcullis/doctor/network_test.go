@@ -80,6 +80,8 @@ func TestPortcullis(t *testing.T) {
 		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "its size of 1024 flows while the filter runs, and the policy asks for 262144",
 			"portcullis down\nportcullis up"},
 		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
+		{"default route that the file does not name", well, func(s *situation) { s.options.Default, s.options.Named = "wan0", []string{"eth0"} },
+			"filter", Warn, "wan0 is not filtered", "portcullis up wan0\nportcullis save"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
 	})
 }

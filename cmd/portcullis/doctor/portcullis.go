@@ -78,7 +78,11 @@ func (e *examination) running() {
 	for _, name := range append(slices.Clone(e.Interfaces), e.Default) {
 		if name != "" && !slices.Contains(filtered, name) {
 			filtered = append(filtered, name)
-			e.warn("filter", "%s is not filtered", name).fix(e.up(name))
+			mend := []string{e.up(name)}
+			if len(e.Named) > 0 && !slices.Contains(e.Named, name) {
+				mend = append(mend, e.portcullis("save"))
+			}
+			e.warn("filter", "%s is not filtered", name).fix(mend...)
 		}
 	}
 }
