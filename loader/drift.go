@@ -10,8 +10,10 @@ import (
 
 // Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
 type Drift struct {
-	MAC string // the name of an interface whose MAC is another: the filter is right, but slower
-	MTU string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
+	MAC     string // the name of an interface whose MAC its programs do not know: the filter is right, but slower
+	Changed bool   // they know another one, which it had before
+	MTU     string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
+	Bytes   int    // its MTU
 }
 
 // Drift looks at the host.
@@ -30,14 +32,14 @@ func (f *Filter) Drift() (d Drift, err error) {
 			return d, fmt.Errorf("%s: %w", i.Name, err)
 		}
 		if loaded.Ethernet && loaded.MAC != macOf(l) {
-			d.MAC = i.Name
+			d.MAC, d.Changed = i.Name, loaded.MAC != [6]byte{}
 		}
 		if i.Mode != ModeNative || l.Attrs().MTU <= LinearMTU {
 			continue
 		}
 		// A program that was loaded for that MTU has been taken by the driver as it is.
 		if loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionIn)); err == nil && loaded.MTU <= LinearMTU {
-			d.MTU = i.Name
+			d.MTU, d.Bytes = i.Name, l.Attrs().MTU
 		}
 	}
 	return d, nil

@@ -335,7 +335,7 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 			return nil, fmt.Errorf("%s: %w: filtered are %s", name, ErrNotFiltered, strings.Join(names, ", "))
 		}
 	}
-	report := &DownReport{Interfaces: interfaces, Remaining: []string{}}
+	report := newDownReport(interfaces, names)
 	for _, name := range interfaces {
 		for _, kinds := range [][]string{ingressKinds, egressKinds} {
 			if a := f.pins.pinned(name, kinds); a != nil {
@@ -346,11 +346,6 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 		}
 		if err := os.RemoveAll(f.pins.link(name, "")); err != nil {
 			return nil, err
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(interfaces, name) {
-			report.Remaining = append(report.Remaining, name)
 		}
 	}
 	if len(report.Remaining) == 0 {

@@ -61,9 +61,9 @@ func interfacesHere() string {
 		}
 	}
 	if len(names) == 0 {
-		return "there is none but the loopback"
+		return "found: the loopback only"
 	}
-	return "there are " + strings.Join(names, ", ")
+	return "found: " + strings.Join(names, ", ")
 }
 
 var errNoDevice = errors.New("there is no such interface")

@@ -105,6 +105,9 @@ type UpReport struct {
 type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
+	Absent     []string `json:"absent"`    // those of either that do not exist
+
+	Behind map[string]string `json:"-"` // of Interfaces, what still filters the packets of each: its bridge, bond or parent
 }
 
 // RuleStatus is a rule in force and the packets that it let in.
@@ -123,7 +126,7 @@ type CounterStatus struct {
 
 // FlowsStatus tells how full the flow table is. Only live flows count: each is either answered or pending.
 type FlowsStatus struct {
-	Assured  int    `json:"assured"` // of the answered: those that keep their place until they close
+	Assured  int    `json:"assured"` // of the answered: those that keep their place: their connection is not over
 	Answered int    `json:"answered"`
 	Pending  int    `json:"pending"`
 	Max      uint32 `json:"max"`     // the most that the table keeps

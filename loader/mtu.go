@@ -47,7 +47,7 @@ func (c *change) swapOutgrown(t *target) error {
 	if err := c.addTC(t); err != nil {
 		return err
 	}
-	c.warn("%s: native XDP is refused for its MTU of %d, so TC ingress filters: %v", t.name(), t.device.Attrs().MTU, refused)
+	c.warn("%s: the driver refuses native XDP for an MTU of %d; filtering in TC: %v", t.name(), t.device.Attrs().MTU, refused)
 	c.retired = append(c.retired, t.oldIn)
 	return nil
 }

@@ -37,11 +37,18 @@ func (r Refusals) String() string {
 	if r.Packets == 1 {
 		packets = "1 packet that begins a flow"
 	}
-	return fmt.Sprintf("the flow table, for %d flows, had no room for %s, and what answered was dropped: %s", r.Max, packets, r.advice())
+	return fmt.Sprintf("the flow table, for %d flows, had no room for %s, and what answered was dropped (over TCP it shows as \"invalid state\"): %s", r.Max, packets, r.advice())
+}
+
+// anew is how the table gets another size.
+const anew = "\"portcullis down\" and \"portcullis up\" re-create the table (this opens the host for a moment; live connections go on)"
+
+// KeepsSize says why the flow table is not for as many flows as the policy asks for.
+func KeepsSize(now, wanted int) string {
+	return fmt.Sprintf("the flow table keeps its size of %d flows while the filter runs, and the policy asks for %d: %s", now, wanted, anew)
 }
 
 func (r Refusals) advice() string {
-	const anew = "\"portcullis down\" and \"portcullis up\" make the table anew"
 	next := r.next()
 	switch {
 	case r.Wanted > r.Max:

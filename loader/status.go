@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -36,8 +37,15 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	for _, i := range s.Interfaces {
-		if !i.Present {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is not there or was made anew, and is not filtered: \"portcullis run\" does that when it appears, \"portcullis up %s\" now", i.Name, i.Name))
+		switch i.Absence() {
+		case AbsentWaiting:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s does not exist: \"portcullis run\" filters it when it appears", i.Name))
+		case AbsentGone:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
+		case AbsentAppeared:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+		case AbsentRecreated:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
 	}
 	drift, err := f.Drift()
@@ -45,7 +53,52 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	if drift.MTU != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("the MTU of %s was raised under the filter, and its driver may lose large frames: \"portcullis up %s\" loads a program that takes them, as \"portcullis run\" does by itself", drift.MTU, drift.MTU))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", drift.MTU, drift.MTU))
 	}
 	return s, nil
+}
+
+// What Absence returns.
+const (
+	AbsentWaiting   = "waiting"      // it has not been there yet
+	AbsentGone      = "gone"         // deleted, or moved to another namespace
+	AbsentAppeared  = "not filtered" // for the first time, without an agent
+	AbsentRecreated = "re-created"   // without an agent
+)
+
+// IngressText names what filters what comes in: "native XDP".
+func (i Interface) IngressText() string {
+	switch i.Mode {
+	case ModeNative, ModeGeneric:
+		return string(i.Mode) + " XDP"
+	case ModeTC:
+		return "TC"
+	}
+	return string(i.Mode)
+}
+
+// EgressText names what follows what goes out: "TCX".
+func (i Interface) EgressText() string {
+	if i.Egress == "tcx" {
+		return "TCX"
+	}
+	return i.Egress
+}
+
+// Absence says in a word why an interface is not filtered, and is "" where it is.
+func (i Interface) Absence() string {
+	if i.Present {
+		return ""
+	}
+	_, err := device(i.Name)
+	missing, never := errors.Is(err, errNoDevice), i.Mode == ModeAuto
+	switch {
+	case missing && never:
+		return AbsentWaiting
+	case missing:
+		return AbsentGone
+	case never:
+		return AbsentAppeared
+	}
+	return AbsentRecreated
 }

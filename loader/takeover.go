@@ -199,5 +199,5 @@ func downOther(p pins, interfaces []string) (*DownReport, error) {
 	if err := os.RemoveAll(p.root()); err != nil {
 		return nil, err
 	}
-	return &DownReport{Interfaces: names, Remaining: []string{}}, other.remove()
+	return newDownReport(names, names), other.remove()
 }

@@ -170,8 +170,8 @@ func (c *change) chooseTargets() error {
 // prepare loads what can be loaded before anything changes.
 func (c *change) prepare(t *target) (err error) {
 	if master, err := netlink.LinkByIndex(t.device.Attrs().MasterIndex); err == nil && master.Type() == "bridge" {
-		c.warn("%s is a port of the bridge %s: group and broadcast frames for those behind it are filtered as this host's; \"portcullis up %s\" in its place lets them pass",
-			t.name(), master.Attrs().Name, master.Attrs().Name)
+		c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
+			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
 	}
 	constants := c.constants
 	constants.Ethernet = hasEthernet(t.device)
@@ -285,8 +285,8 @@ func (c *change) addIngress(t *target) (err error) {
 		return c.swapOutgrown(t)
 	case t.mode == ModeTC:
 	case t.oldIn != nil && t.oldIn.isXDP():
-		return fmt.Errorf("%s: is filtered in %s mode; the kernel changes between XDP modes only by way of none: run \"portcullis down %s\" first",
-			t.name(), t.runningMode(), t.name())
+		return fmt.Errorf("%s is in %s mode; the kernel cannot switch straight to %s: use --mode tc, or \"portcullis down %s\" first (opens the host)",
+			t.name(), t.runningMode(), t.mode, t.name())
 	default:
 		if err := checkForeign(t.device); err != nil {
 			return err
@@ -314,13 +314,21 @@ func (c *change) addIngress(t *target) (err error) {
 			break
 		}
 		if err = c.addTC(t); err == nil {
-			c.warn("%s: native XDP is refused, so TC ingress filters: %v", t.name(), refused)
+			c.warn("%s", t.refusal(refused))
 		}
 	}
 	if err == nil && t.oldIn != nil {
 		c.retired = append(c.retired, t.oldIn)
 	}
 	return err
+}
+
+// refusal says that TC filters since native XDP was refused. Kinds of devices that never have it need no error of the kernel.
+func (t *target) refusal(err error) string {
+	if kind := t.device.Type(); errors.Is(err, unix.EOPNOTSUPP) && kind != "device" {
+		return fmt.Sprintf("%s: a %s has no native XDP; filtering in TC", t.name(), kind)
+	}
+	return fmt.Sprintf("%s: the driver refuses native XDP; filtering in TC: %v", t.name(), err)
 }
 
 // addXDP attaches without and then with multi-buffer support: drivers want it for a large MTU, some lose speed by it.

@@ -21,7 +21,7 @@ func Topology(interfaces []string) (sentences []string) {
 	say := func(format string, args ...any) { sentences = append(sentences, fmt.Sprintf(format, args...)) }
 	for _, l := range links {
 		if macs := strangers(l, links); len(macs) > 0 && slices.Contains(interfaces, l.Attrs().Name) {
-			say("%s takes frames for %s, as a macvlan in another network namespace makes it: group and broadcast frames for it are filtered as this host's",
+			say("%s also receives for %s, probably a macvlan in another namespace: its broadcast and multicast is filtered by this policy; open what it needs, such as 67/udp",
 				l.Attrs().Name, strings.Join(macs, ", "))
 		}
 	}

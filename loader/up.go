@@ -161,7 +161,7 @@ func (c *change) build() error {
 		return err
 	}
 	if want := c.options.Policy.FlowLimit(); int(most) != want {
-		c.warn("the flow table keeps its size while the filter runs, %d flows: \"portcullis down\" and \"portcullis up\" make it %d", most, want)
+		c.warn("%s", KeepsSize(int(most), want))
 	}
 	oldRules = append(oldRules, c.options.former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())

@@ -96,12 +96,22 @@ func (s *Set) CountFlows(now uint64) (c FlowCounts, err error) {
 		} else {
 			c.Pending++
 		}
-		if isAssured(v) {
+		if isAssured(v) && !givesWay(v) {
 			c.Assured++
 		}
 		return true
 	})
 	return c, err
+}
+
+// givesWay tells of an assured flow that it gives its place to a new one all the same, since its connection is over: as
+// worth() in bpf/room.h decides.
+func givesWay(v *bpf.FirewallFlow) bool {
+	switch bpf.FirewallFlowState(v.State) {
+	case bpf.FirewallFlowStateFLOW_TCP_TIME_WAIT, bpf.FirewallFlowStateFLOW_TCP_CLOSE, bpf.FirewallFlowStateFLOW_TCP_LAST_ACK:
+		return true
+	}
+	return false
 }
 
 // eachEntry calls each for every place that is taken, in the datapath's own memory, until it returns false.

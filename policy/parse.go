@@ -239,8 +239,12 @@ func (d *document) ruleError(item *yaml.Node, err error) {
 func (d *document) flows(p *Policy, key, v *yaml.Node) {
 	d.section(key, v, "max: 262144", []string{"max"}, func(_, v *yaml.Node) {
 		n, err := strconv.ParseUint(v.Value, 10, 32)
+		if err != nil && !errors.Is(err, strconv.ErrRange) {
+			d.errorf(v, "flows max %s is no number: write %d to %d", quote(v.Value), MinMaxFlows, MaxMaxFlows)
+			return
+		}
 		if err != nil || n < MinMaxFlows || n > MaxMaxFlows {
-			d.errorf(v, "bad number of flows %s: write a number from %d to %d", quote(v.Value), MinMaxFlows, MaxMaxFlows)
+			d.errorf(v, "flows max %s is out of range: write %d to %d", v.Value, MinMaxFlows, MaxMaxFlows)
 			return
 		}
 		p.MaxFlows = int(n)

@@ -166,6 +166,8 @@ func TestParseTimeout(t *testing.T) {
 		"": bad, "d": bad, "-1d": bad, "1.5d": bad, "1d-1s": bad, "5dd": bad, "5d5": bad, "s": bad, "99999d": bad,
 		"0d": outside, "999ms": outside, "-5s": outside, "30d1s": outside, "30d1ns": outside, "2562047h": outside, "65535d2562047h": outside,
 		"30": "duration %q has no unit: write 30s", "1.5": "duration %q has no unit: write 1.5s",
+		"0": "duration %q has no unit: write 1s to 30d", "2592001": "duration %q has no unit: write 1s to 30d",
+		"1.2.3": "duration %q has no unit: write 1s to 30d",
 	} {
 		if _, err := ParseDuration(text); err == nil || err.Error() != strings.Replace(want, "%q", fmt.Sprintf("%q", text), 1) {
 			t.Errorf("%q: got %v", text, err)

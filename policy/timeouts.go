@@ -13,36 +13,37 @@ import (
 type Timeout struct {
 	Name    string
 	Default time.Duration
+	Meaning string // the state of the flow that it is for
 }
 
 // Timeouts lists every timeout there is. The defaults are netfilter's, so that
 // a host that changes over keeps its habits; tcp-loose is for connections that
 // were picked up in the middle.
 var Timeouts = []Timeout{
-	{"tcp-syn-sent", 120 * time.Second},
-	{"tcp-syn-recv", 60 * time.Second},
-	{"tcp-established", 5 * day},
-	{"tcp-fin-wait", 120 * time.Second},
-	{"tcp-close-wait", 60 * time.Second},
-	{"tcp-last-ack", 30 * time.Second},
-	{"tcp-time-wait", 120 * time.Second},
-	{"tcp-close", 10 * time.Second},
-	{"tcp-loose", 300 * time.Second},
-	{"tcp-unacknowledged", 300 * time.Second},
-	{"udp", 30 * time.Second},
-	{"udp-stream", 120 * time.Second},
-	{"icmp", 30 * time.Second},
-	{"gre", 30 * time.Second},
-	{"gre-stream", 180 * time.Second},
-	{"sctp-new", 10 * time.Second},
-	{"sctp-established", 210 * time.Second},
-	{"sctp-closed", 10 * time.Second},
-	{"other", 600 * time.Second},
+	{"tcp-syn-sent", 120 * time.Second, "this host has sent a SYN"},
+	{"tcp-syn-recv", 60 * time.Second, "the SYN was answered by a SYN-ACK"},
+	{"tcp-established", 5 * day, "the connection is open"},
+	{"tcp-fin-wait", 120 * time.Second, "this host has sent a FIN"},
+	{"tcp-close-wait", 60 * time.Second, "that FIN was acknowledged"},
+	{"tcp-last-ack", 30 * time.Second, "this host has sent a FIN after the peer's"},
+	{"tcp-time-wait", 120 * time.Second, "both FINs were acknowledged: the connection is over"},
+	{"tcp-close", 10 * time.Second, "a RST has ended the connection"},
+	{"tcp-loose", 300 * time.Second, "picked up in mid-stream, and not answered yet"},
+	{"tcp-unacknowledged", 300 * time.Second, "in any state, while the peer may be gone: it leaves data or two probes in a row unanswered, or sent a RST that only the socket can judge; used where it is shorter"},
+	{"udp", 30 * time.Second, "UDP and UDP-Lite"},
+	{"udp-stream", 120 * time.Second, "UDP that was answered and goes on for more than 2 seconds"},
+	{"icmp", 30 * time.Second, "a query that waits for its reply"},
+	{"gre", 30 * time.Second, "GRE"},
+	{"gre-stream", 180 * time.Second, "GRE that was answered"},
+	{"sctp-new", 10 * time.Second, "SCTP that is not associated yet"},
+	{"sctp-established", 210 * time.Second, "SCTP that is associated"},
+	{"sctp-closed", 10 * time.Second, "SCTP that was shut down or aborted"},
+	{"other", 600 * time.Second, "every other protocol, such as ESP"},
 }
 
 const (
 	day        = 24 * time.Hour
-	minTimeout = time.Second
+	minTimeout = time.Second // docs and the manual name the range
 	maxTimeout = 30 * day
 )
 
@@ -58,6 +59,9 @@ func defaultTimeout(name string) (time.Duration, bool) {
 // ParseDuration reads a duration as Go does, with d for days in front, from 1s to 30d.
 func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
+		if n, err := strconv.ParseFloat(text, 64); err != nil || n < minTimeout.Seconds() || n > maxTimeout.Seconds() {
+			return 0, fmt.Errorf("duration %s has no unit: write 1s to 30d", quote(text))
+		}
 		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
 	}
 	bad := fmt.Errorf("bad duration %s: write it as 30s, 2m, 12h or 5d", quote(text))
@@ -82,6 +86,9 @@ func ParseDuration(text string) (time.Duration, error) {
 	}
 	return total, nil
 }
+
+// DefaultText is the default as a policy file has it: "5d".
+func (t Timeout) DefaultText() string { return formatTimeout(t.Default) }
 
 // formatTimeout is the shortest text that ParseDuration reads back.
 func formatTimeout(d time.Duration) string {

@@ -46,6 +46,7 @@ type filter interface {
 	Flows(each func(loader.Flow) bool) error
 	Flush() (removed int, err error)
 	Sweep() (live, removed int, err error)
+	Refusals() (loader.Refusals, error)
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
 }
 

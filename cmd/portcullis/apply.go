@@ -57,7 +57,8 @@ type candidate struct {
 	named   []string       // the interfaces that file names
 	policy  *policy.Policy // as it would be in force: interfaces that are filtered stay so
 	changes []changeView
-	current bool // what is in force is this policy, by this file, on every interface
+	flows   string // why the flow table is not what the policy asks for, or ""
+	current bool   // what is in force is this policy, by this file, on every interface
 }
 
 // candidate reads the file that is named, or else the policy file, and compares it with what is in force.
@@ -86,9 +87,25 @@ func (a *app) candidate(f filter, args []string) (*candidate, error) {
 	c.named = p.Interfaces
 	c.policy = withInterfaces(p, inForce.Interfaces)
 	c.changes = viewChanges(inForce, c.policy, runtime)
+	if err := c.deferFlows(f); err != nil {
+		return nil, err
+	}
 	gone := slices.ContainsFunc(filtered, func(i loader.Interface) bool { return !i.Present })
 	c.current = len(c.changes) == 0 && len(runtime) == 0 && !gone && f.Config() == c.config
 	return c, nil
+}
+
+// deferFlows marks a change of "flows: max" that waits: the table keeps its size for as long as the filter runs.
+func (c *candidate) deferFlows(f filter) error {
+	table, err := f.Refusals()
+	if err != nil || table.Max == c.policy.FlowLimit() {
+		return err
+	}
+	for i := range c.changes {
+		c.changes[i].Deferred = c.changes[i].Key == "flows max"
+	}
+	c.flows = loader.KeepsSize(table.Max, c.policy.FlowLimit())
+	return nil
 }
 
 // loadFitting reads a policy that a filter has room for.
@@ -110,12 +127,17 @@ type changeView struct {
 	Old     string `json:"old"`
 	New     string `json:"new"`
 	Runtime bool   `json:"runtime"` // a rule that was opened for the time being
+
+	Deferred bool `json:"deferred"` // takes effect after down and up
 }
 
 func (c changeView) String() string {
 	text := policy.Change{Op: c.Op[0], Key: c.Key, Old: c.Old, New: c.New}.String()
+	if c.Deferred {
+		text += " (takes effect after \"down\" and \"up\")"
+	}
 	if c.Runtime {
-		text += "   (opened with --runtime)"
+		text += "   (opened with --runtime or --for)"
 	}
 	return text
 }
@@ -125,7 +147,7 @@ func viewChanges(from, to *policy.Policy, runtime []policy.Rule) []changeView {
 	changes := []changeView{}
 	for _, c := range policy.Diff(from, to) {
 		ends := c.Key == "open" && c.Op == '-' && slices.Contains(texts(runtime), c.Old)
-		changes = append(changes, changeView{string(c.Op), c.Key, c.Old, c.New, ends})
+		changes = append(changes, changeView{Op: string(c.Op), Key: c.Key, Old: c.Old, New: c.New, Runtime: ends})
 	}
 	return changes
 }
@@ -169,6 +191,9 @@ func (a *app) apply(args []string, force bool) error {
 		}
 	}
 	view := applyView{c.config, c.file, c.changes, !c.current, append(c.warnings(), a.unreachable(c.policy)...)}
+	if c.current && c.flows != "" {
+		view.Warnings = append(view.Warnings, c.flows) // else Up says so
+	}
 	if view.Applied {
 		report, err := a.firewall.Up(loader.Options{
 			PinPath:    a.pinPath,
@@ -191,18 +216,22 @@ func (a *app) apply(args []string, force bool) error {
 	}
 	view.Warnings = list(view.Warnings)
 	a.warn(view.Warnings...)
-	return a.print(view, func() { a.printApply(&view) })
+	return a.print(view, func() { a.printApply(&view, c.flows != "") })
 }
 
-func (a *app) printApply(v *applyView) {
+func (a *app) printApply(v *applyView, deferred bool) {
 	a.printChanges(v.Changes)
+	but := ""
+	if deferred {
+		but = ", but for flows max"
+	}
 	switch {
 	case !v.Applied:
-		a.printf("nothing to do: what %s says is in force\n", v.File)
+		a.printf("nothing to do: what %s says is in force%s\n", v.File, but)
 	case v.File == v.Config:
-		a.printf("in force: what %s says\n", v.File)
+		a.printf("in force: what %s says%s\n", v.File, but)
 	default:
-		a.printf("in force: what %s says, until the next \"portcullis up\"; \"portcullis save\" writes it to %s\n", v.File, v.Config)
+		a.printf("in force: what %s says%s, until the next \"portcullis up\"; \"portcullis save\" writes it to %s\n", v.File, but, v.Config)
 	}
 }
 

@@ -47,7 +47,7 @@ func TestApplyOfAnotherFileLeavesThePolicyFile(t *testing.T) {
 	h.types(0, "open", "8080/tcp", "--runtime")
 	other := h.file("interfaces: [eth1]\nopen: [http]\n")
 	h.types(0, "apply", other)
-	h.says("+ interface eth1\n", "- open ssh\n", "- open 8080/tcp   (opened with --runtime)\n", "+ open http\n",
+	h.says("+ interface eth1\n", "- open ssh\n", "- open 8080/tcp   (opened with --runtime or --for)\n", "+ open http\n",
 		"in force: what "+other+" says, until the next", "writes it to "+path)
 	h.complains("eth0 stays filtered, though " + other + " does not name it")
 	h.opens("http")
@@ -101,7 +101,7 @@ func TestCheck(t *testing.T) {
 	path := h.file("interfaces: [lo, nowhere0]\nopen: [http]\n")
 	h.types(0, "check", path)
 	h.says(path + " is good: open: http\n")
-	h.complains("warning: there is no interface nowhere0 here", "warning: this session (203.0.113.5 to port 22) could not",
+	h.complains(`warning: there is no interface nowhere0: "up" and "apply" refuse this file, "run" waits for it`, "warning: this session (203.0.113.5 to port 22) could not",
 		"warning: an sshd listens on port 2222, which no rule opens")
 	h.types(0, "--config", path, "check", "-o", "json")
 	var v checkView
@@ -159,4 +159,33 @@ func TestSaveThatFailsRestoresTheFile(t *testing.T) {
 	h.types(1, "save")
 	h.complains("the kernel says no")
 	h.holds(path, commented)
+}
+
+// The flow table keeps its size while the filter runs, so that a change of "flows: max" waits.
+func TestApplyDefersTheSizeOfTheFlowTable(t *testing.T) {
+	h := newHost(t)
+	path := h.runs("flows: {max: 1024}\nopen: [ssh]\n")
+	h.table.Max = 1024
+	os.WriteFile(path, []byte("flows: {max: 2048}\nopen: [ssh]\n"), 0o644)
+	const change = "~ flows max: 1024 -> 2048 (takes effect after \"down\" and \"up\")\n"
+	h.types(0, "diff")
+	h.says(change)
+	h.complains("the flow table keeps its size of 1024 flows while the filter runs, and the policy asks for 2048", "this opens the host for a moment")
+	h.types(0, "apply")
+	h.says(change, "in force: what "+path+" says, but for flows max\n")
+	for _, again := range []string{"diff", "apply"} {
+		h.types(0, again)
+		h.says("what " + path + " says is in force, but for flows max\n")
+		h.complains("the policy asks for 2048")
+	}
+	h.types(0, "status")
+	h.says(`of 1024 (policy: 2048, takes effect after "down" and "up")`)
+	// Back to the size that the table has.
+	os.WriteFile(path, []byte("flows: {max: 1024}\nopen: [ssh]\n"), 0o644)
+	h.types(0, "apply", "-o", "json")
+	var v applyView
+	h.json(&v)
+	if len(v.Changes) != 1 || v.Changes[0].Deferred {
+		t.Errorf("JSON: %+v", v)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,13 +20,28 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `Read the policy file, or FILE, report every mistake with its line and column, and warn of
 what would not work on this host: an interface that is not there, a policy under which
 this ssh session could not be opened again. Needs no root. Exits with 1 if the file has
-a mistake; with warnings alone it is good.`,
+a mistake; with warnings alone it is good.
+
+` + ranges(),
 		Example: `  portcullis check
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.check(args) },
 	}
+}
+
+// ranges documents the numbers of a policy file.
+func ranges() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "flows: max is %d to %d (default %d); a new value takes effect after \"portcullis\ndown\" and \"portcullis up\".\n\n",
+		policy.MinMaxFlows, policy.MaxMaxFlows, policy.DefaultMaxFlows)
+	b.WriteString("Timeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
+	for _, t := range policy.Timeouts {
+		lines := wrap(t.Meaning, 58)
+		fmt.Fprintf(&b, "    %-18s  %-5s  %s\n", t.Name, t.DefaultText(), strings.Join(lines, "\n"+strings.Repeat(" ", 31)))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 type checkView struct {
@@ -43,16 +59,16 @@ func (a *app) check(args []string) error {
 	if err != nil {
 		return err
 	}
-	view := checkView{file, texts(p.Open), list(a.doubts(p, file))}
+	view := checkView{file, texts(p.Open), list(a.doubts(p, p.Interfaces, file))}
 	a.warn(view.Warnings...)
 	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
 }
 
-// doubts tells what would not work here, of a policy that is good by itself.
-func (a *app) doubts(p *policy.Policy, file string) (out []string) {
-	for _, name := range p.Interfaces {
+// doubts tells what would not work here, of a policy that is good by itself and whose file names some interfaces.
+func (a *app) doubts(p *policy.Policy, named []string, file string) (out []string) {
+	for _, name := range named {
 		if _, err := net.InterfaceByName(name); err != nil {
-			out = append(out, fmt.Sprintf("there is no interface %s here", name))
+			out = append(out, fmt.Sprintf("there is no interface %s: \"up\" and \"apply\" refuse this file, \"run\" waits for it", name))
 		}
 	}
 	if len(p.Interfaces) == 0 {
@@ -99,11 +115,18 @@ func (a *app) diff(args []string) error {
 	if err != nil {
 		return err
 	}
-	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.file)))}
+	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.named, c.file)))}
+	if c.flows != "" {
+		view.Warnings = append(view.Warnings, c.flows)
+	}
 	a.warn(view.Warnings...)
 	return a.print(view, func() {
 		a.printChanges(c.changes)
-		if len(c.changes) == 0 {
+		switch {
+		case len(c.changes) > 0:
+		case c.flows != "":
+			a.printf("no difference: what %s says is in force, but for flows max\n", c.file)
+		default:
 			a.printf("no difference: what %s says is in force\n", c.file)
 		}
 	})

@@ -100,7 +100,7 @@ func (a *app) close(rules []policy.Rule, runtime, kill, force bool) error {
 	view.Closed, view.NotOpen = texts(report.Closed), texts(report.NotOpen)
 	view.Kept, view.Killed = report.Kept, report.Killed
 	view.StillBy = stillOpen(after, report.Closed)
-	return a.print(view, func() { printClose(a, &view, runtime) })
+	return a.print(view, func() { printClose(a, &view, runtime, kill) })
 }
 
 // guardClose refuses to close what this session came in by. A session that could not be opened again before is no
@@ -153,7 +153,7 @@ func stillOpen(after *policy.Policy, closed []policy.Rule) []string {
 	return out
 }
 
-func printClose(a *app, v *closeView, runtime bool) {
+func printClose(a *app, v *closeView, runtime, kill bool) {
 	for _, r := range v.Closed {
 		a.printf("closed %s\n", r)
 	}
@@ -163,8 +163,11 @@ func printClose(a *app, v *closeView, runtime bool) {
 	if v.Kept > 0 {
 		a.printf("%s; --kill would have cut what came in by the rule\n", count(v.Kept, "live connection goes on", "live connections go on"))
 	}
-	if v.Killed > 0 {
+	switch {
+	case v.Killed > 0:
 		a.printf("cut %s\n", count(v.Killed, "connection", "connections"))
+	case kill && len(v.Closed) > 0:
+		a.printf("no live connection to cut\n")
 	}
 	switch {
 	case v.Created:

@@ -92,11 +92,11 @@ func noTrial(d *loader.Deadlines) error {
 	if d.Ended == nil {
 		return errors.New("no policy is on trial: \"portcullis try FILE\" puts one there")
 	}
-	what := "confirmed"
+	ago := span(-d.Ended.At.Left())
 	if d.Ended.Reverted {
-		what = "put back"
+		return fmt.Errorf("no policy is on trial: the trial of %s ended %s ago, and the previous policy is back", d.Ended.File, ago)
 	}
-	return fmt.Errorf("no policy is on trial: %s was %s %s ago", d.Ended.File, what, span(-d.Ended.At.Left()))
+	return fmt.Errorf("no policy is on trial: %s was confirmed %s ago", d.Ended.File, ago)
 }
 
 const newSession = "open a new ssh session, and run \"portcullis confirm\" there"

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Find what would stop or slow the filter",
 		Long: `Find what would stop or slow the filter on this host, before it is up or while it runs,
 each with the command that mends it. It looks at the interfaces named, or at those that
-"portcullis up" would filter, and changes nothing.
+are filtered or that "portcullis up" would filter, and changes nothing.
 
   fail  stops the filter: it exits with 1
   warn  slows it, or makes it do less than was meant
@@ -58,20 +59,26 @@ func (a *app) doctor(named []string, verbose bool) error {
 		if o.Running, err = f.Status(); err != nil {
 			return err
 		}
-		if _, drift := compare(o.Running); drift != "" {
-			o.Running.Warnings = append(o.Running.Warnings, drift)
-		}
+		drift := a.compare(o.Running).drift
+		o.Running.Warnings = append(o.Running.Warnings, drift...)
 		o.Bypassed, o.LookErr = f.Bypassed(context.Background(), doctorLookTime)
 		filtered = a.recall()
 	}
 	var configured []string
 	if o.Policy, o.BuiltIn, o.PolicyErr = a.wanted(); o.PolicyErr == nil {
-		configured = o.Policy.Interfaces
+		configured, o.Named = o.Policy.Interfaces, o.Policy.Interfaces
 	}
 	if o.Running != nil {
 		o.Policy = o.Running.Policy
 	}
 	o.Config = a.config
+	if o.Running != nil && len(configured) > 0 {
+		for _, i := range o.Running.Interfaces {
+			if i.Present {
+				configured = append(slices.Clone(configured), i.Name)
+			}
+		}
+	}
 	o.Interfaces, o.InterfaceErr = a.interfaces(named, configured, filtered)
 	o.Default, _ = a.firewall.DefaultInterface()
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,15 +43,35 @@ func (a *app) down(interfaces []string) error {
 			return err
 		}
 	}
-	view := loader.DownReport{Interfaces: list(report.Interfaces), Remaining: list(report.Remaining)}
-	return a.print(view, func() {
-		for _, name := range report.Interfaces {
+	view := loader.DownReport{Interfaces: list(report.Interfaces), Remaining: list(report.Remaining), Absent: list(report.Absent)}
+	return a.print(view, func() { a.printDown(report) })
+}
+
+func (a *app) printDown(r *loader.DownReport) {
+	for _, name := range r.Interfaces {
+		switch {
+		case slices.Contains(r.Absent, name):
+			a.printf("%s (gone): no longer waited for\n", name)
+		case r.Behind[name] != "":
+			a.printf("%s: no longer filtered by itself; what comes in for it still is, on %s\n", name, r.Behind[name])
+		default:
 			a.printf("%s: no longer filtered: every port is open\n", name)
 		}
-		if len(report.Remaining) > 0 {
-			a.printf("still filtered: %s\n", strings.Join(report.Remaining, ", "))
+	}
+	var here, away []string
+	for _, name := range r.Remaining {
+		if slices.Contains(r.Absent, name) {
+			away = append(away, name)
 		} else {
-			a.printf("this host is unprotected now\n")
+			here = append(here, name)
 		}
-	})
+	}
+	if len(here) > 0 {
+		a.printf("still filtered: %s\n", strings.Join(here, ", "))
+	} else {
+		a.printf("this host is unprotected now\n")
+	}
+	if len(away) > 0 {
+		a.printf("still to be filtered when it appears: %s\n", strings.Join(away, ", "))
+	}
 }

@@ -45,6 +45,8 @@ type fake struct {
 	pty       bool
 	past      []loader.Interface // past which packets come
 	pastErr   error
+	absent    []string          // interfaces that do not exist
+	behind    map[string]string // what filters the packets of an interface that is not filtered by itself
 }
 
 func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
@@ -81,7 +83,7 @@ func (f *fake) Down(_ string, interfaces []string) (*loader.DownReport, error) {
 		return nil, loader.ErrNotRunning
 	}
 	f.downs = append(f.downs, interfaces)
-	report := &loader.DownReport{}
+	report := &loader.DownReport{Absent: f.absent, Behind: f.behind}
 	for _, name := range f.running.Interfaces {
 		if len(interfaces) == 0 || slices.Contains(interfaces, name) {
 			report.Interfaces = append(report.Interfaces, name)
@@ -173,7 +175,7 @@ func (f *fake) Status() (*loader.Status, error) {
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Policy(), Saved: saved, Config: f.config, Counters: f.counters,
 		Flows: f.table}
-	s.Flows.Max = 1024
+	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.flows {
 		switch {
 		case !flow.Answered:
@@ -189,6 +191,18 @@ func (f *fake) Status() (*loader.Status, error) {
 		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.runtime, r.String())})
 	}
 	return s, nil
+}
+
+// maxFlows is what the table was made for: what the policy asks for, unless a test says otherwise.
+func (f *fake) maxFlows() uint32 {
+	if f.table.Max != 0 {
+		return f.table.Max
+	}
+	return uint32(f.running.FlowLimit())
+}
+
+func (f *fake) Refusals() (loader.Refusals, error) {
+	return loader.Refusals{Packets: f.table.Full, Max: int(f.maxFlows()), Wanted: f.running.FlowLimit()}, nil
 }
 
 func (f *fake) OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error) {

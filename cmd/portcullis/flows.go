@@ -16,7 +16,7 @@ func (a *app) flowsCommand() *cobra.Command {
 	limit := 0
 	cmd := &cobra.Command{
 		Use:   "flows",
-		Short: "List the connections that replies come in by",
+		Short: "List tracked connections",
 		Long: `List the live flows: what this host has sent to whom, and how long a reply may take.
 Connections to a port that is open to all have none; they need none. For ICMP the
 local port is the identifier of the query. A flow that is unanswered, or not assured,
@@ -30,16 +30,16 @@ gives its place to a new one when the table is full.`,
 	cmd.Flags().IntVar(&limit, "limit", 0, "print the first `N` only")
 	cmd.AddCommand(&cobra.Command{
 		Use:   "flush",
-		Short: "Forget all flows",
-		Long: `Forget all flows. A connection that lives comes back with the next packet that this
+		Short: "Delete all flows",
+		Long: `Delete all flows. A connection that lives comes back with the next packet that this
 host sends for it; until then what arrives for it is dropped.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.flush() },
 	}, &cobra.Command{
 		Use:   "sweep",
-		Short: "Take dead flows out of the table",
-		Long: `Take flows out of the table whose time is over. It changes no verdict, as a dead flow
-lets nothing in; it makes room. To be run now and then, as a timer does.`,
+		Short: "Remove expired flows from the table",
+		Long: `Remove expired flows from the table. It changes no verdict, as an expired flow lets
+nothing in; it makes room. To be run now and then, as a timer does.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.sweep() },
 	})
@@ -180,6 +180,6 @@ func (a *app) sweep() error {
 		return err
 	}
 	return a.print(sweepView{live, removed}, func() {
-		a.printf("removed %s; %s\n", count(removed, "dead flow", "dead flows"), count(live, "lives", "live"))
+		a.printf("removed %s; %s\n", count(removed, "expired flow", "expired flows"), count(live, "lives", "live"))
 	})
 }

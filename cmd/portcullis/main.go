@@ -74,7 +74,7 @@ func run(e env, args []string) int {
 	return exitFailed
 }
 
-// usageError is a command line that cannot be meant.
+// usageError is a wrong command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

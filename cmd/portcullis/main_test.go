@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,15 +89,16 @@ func TestRefusalByTheKernelSaysWhatIsNeeded(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	h := newHost(t)
-	path := h.runs("icmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
-	h.counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"}}
+	path := h.runs("flows: {max: 1024}\nicmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
+	h.counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"},
+		{Verdict: "seen", Reason: "flows evicted", Packets: 5}, {Verdict: "seen", Reason: "invalid state", Packets: 4}}
 	h.types(0, "open", "http", "--runtime")
 	h.types(0, "status")
 	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log\n", "eth0       native XDP  TCX\n",
 		"ssh                       7\n", "22/tcp from 192.0.2.0/24  7\n", "http                      7        runtime\n",
-		"drop     closed port  12\n", "flows: 0 assured, 0 others, of 1024\n")
-	if strings.Contains(h.stdout, "established") {
-		t.Error("a counter of 0 is in the table")
+		"drop     closed port  12\n", "\n\nINVALID KIND   PACKETS\ninvalid state  4\n", "flows: 0 assured, 0 others, of 1024\n")
+	if strings.Contains(h.stdout, "established") || strings.Contains(h.stdout, "flows evicted") {
+		t.Errorf("a counter of 0, or one of no packets, is in the table:\n%s", h.stdout)
 	}
 	if h.stderr != "" {
 		t.Errorf("warns of %q", h.stderr)
@@ -104,7 +106,7 @@ func TestStatus(t *testing.T) {
 	var v statusView
 	h.types(0, "-o", "json", "status")
 	h.json(&v)
-	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 2 || v.Policy.Input != "drop" {
+	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Policy.Input != "drop" {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.flows = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
@@ -150,13 +152,56 @@ func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
 	path := h.runs("open: [ssh]\n")
 	os.WriteFile(path, []byte("open: [ssh, http]\nicmp: drop\n"), 0o644)
 	h.types(0, "status")
-	h.complains(path+" is not what is in force", "and 1 more", `"portcullis apply" applies it`)
+	h.complains(path+` differs from what is in force in 2 places: "portcullis diff" shows them`, `"portcullis save" overwrites it`)
 	os.WriteFile(path, []byte("open: [htttp]\n"), 0o644)
 	h.types(0, "status")
 	h.complains("no longer good", path+":1:8")
 	os.Remove(path)
 	h.types(0, "status")
-	h.says("policy: built in, as there is no " + path)
+	h.says("policy: from " + path + `, which is gone; "portcullis save" writes it again`)
+	h.types(0, "status", "-o", "json")
+	var v statusView
+	h.json(&v)
+	if v.BuiltIn || !v.FileGone {
+		t.Errorf("JSON: %+v", v)
+	}
+	h.types(0, "save")
+	h.types(0, "status")
+	h.says("policy: " + path + "\n")
+}
+
+func TestWhatIsBuiltIn(t *testing.T) {
+	h := newHost(t)
+	h.sshd = []uint16{22, 2222}
+	a := &app{env: env{firewall: h.fake}}
+	for text, want := range map[string]bool{"": true, "open: [ssh]": true, "open: [22/tcp, 2222/tcp]": true, "open: [http]": false,
+		"open: [22/tcp from 192.0.2.1]": false, "icmp: drop": false, "open: [22-2222/tcp]": false} {
+		h.runs(text + "\n")
+		if got := a.isBuiltIn(h.running); got != want {
+			t.Errorf("%q: %t, want %t", text, got, want)
+		}
+	}
+}
+
+func TestStatusTellsWhenTheFileNamesOtherInterfaces(t *testing.T) {
+	h := newHost(t)
+	h.runs("interfaces: [lo, br0]\n")
+	h.types(0, "status")
+	h.complains(`eth0 is filtered, but the policy file does not name it: after a reboot it is open; "portcullis save" adds it`,
+		`the policy file names br0, which is not filtered: "portcullis up br0"`)
+	h.running.Interfaces = []string{"br0", "lo"}
+	h.types(0, "status")
+	if h.stderr != "" {
+		t.Errorf("warns of %q", h.stderr)
+	}
+	// It looks at all that is filtered, and at what the file names.
+	h.running.Interfaces = []string{"eth0"}
+	var v doctorView
+	h.types(1, "doctor", "-o", "json")
+	h.json(&v)
+	if !slices.Equal(v.Interfaces, []string{"br0", "eth0", "lo"}) {
+		t.Errorf("doctor looks at %q", v.Interfaces)
+	}
 }
 
 func TestFlows(t *testing.T) {
@@ -197,7 +242,7 @@ udp       192.0.2.1:5000       192.0.2.2:53       udp (unanswered)  1m30s  5d
 	h.says("removed 6 flows\n")
 	h.types(0, "flows", "flush", "-o", "json")
 	h.types(0, "flows", "sweep")
-	h.says("removed 3 dead flows; 6 live\n")
+	h.says("removed 3 expired flows; 6 live\n")
 	h.types(0, "flows", "sweep", "-o", "json")
 	h.fail = errors.New("no")
 	h.types(1, "flows", "flush")
@@ -273,5 +318,20 @@ func TestPinPathComesFromTheEnvironmentOrAFlag(t *testing.T) {
 	}
 	if f.ups[0].PinPath != "/sys/fs/bpf/from-env" || f.ups[1].PinPath != "/sys/fs/bpf/flag" {
 		t.Errorf("pin paths %q and %q", f.ups[0].PinPath, f.ups[1].PinPath)
+	}
+}
+
+// Help fits a terminal of 100 columns, also where it is a manual page.
+func TestHelpIsNotTooWide(t *testing.T) {
+	h := newHost(t)
+	for _, command := range []string{"", "up", "down", "run", "status", "open", "close", "apply", "diff", "check", "save", "try", "confirm",
+		"revert", "flows", "log", "import", "doctor", "audit", "bench"} {
+		h.types(0, strings.Fields(command+" --help")...)
+		text, _, _ := strings.Cut(h.stdout, "Usage:\n")
+		for line := range strings.Lines(text) {
+			if len(line) > 100 {
+				t.Errorf("%s --help: %q", command, line)
+			}
+		}
 	}
 }

@@ -200,6 +200,11 @@ func TestClose(t *testing.T) {
 	h.types(0, "close", "ssh", "--kill")
 	h.says("cut 1 connection\n")
 	h.runs(commented)
+	h.live = 0
+	h.types(0, "close", "ssh", "--kill")
+	h.says("no live connection to cut\n")
+	h.runs(commented)
+	h.live = 1
 	h.types(0, "close", "ssh", "http", "-o", "json")
 	var v closeView
 	h.json(&v)

@@ -30,12 +30,13 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run [IFACE...]",
 		Short: "Put the policy in force, and keep it so",
 		Long: `Put the policy in force as "up" does, and stay to keep the filter in step with the host:
-interfaces that appear or are made anew are filtered at once, addresses are followed,
-dead flows are swept out, and the policy file is applied when it changes, and on SIGHUP. A bad file changes nothing; at the start the last good policy is used
-instead. An interface that is not there yet is waited for.
+interfaces that appear or are re-created are filtered at once, addresses are followed,
+expired flows are removed, and the policy file is applied when it changes, and on SIGHUP.
+A bad file changes nothing; at the start the last good policy is used instead. An
+interface that is not there yet is waited for.
 
-The filter does not need it: when it ends, or is killed, no verdict changes. What
-"portcullis down" takes off stays off until "portcullis up" or a SIGHUP.`,
+The filter does not need it: when it ends, or is killed, no verdict changes. An interface
+released by "portcullis down" stays unfiltered until "portcullis up" or a SIGHUP.`,
 		Example: `  portcullis run
   portcullis run eth0 wg0`,
 		ValidArgsFunction: a.completeInterfaces,

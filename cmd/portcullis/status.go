@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -24,9 +27,12 @@ func (a *app) statusCommand() *cobra.Command {
 became of all others and why, and how full the flow table is. Each rule is printed
 as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.
 
-An assured flow keeps its place in the table until it closes. Any other gives it to a
-new flow when the table is full: it is evicted, which costs no connection that lives.
-When none can give way the new flow is refused, and what answers it is dropped.`,
+An assured flow keeps its place in the table. One that is not, or whose connection is
+over, counts among the others and is evicted when a new flow needs the place in a
+full table: no live connection is lost. When none can be evicted the new flow is refused,
+and what answers it is dropped (over TCP it shows as "invalid state"). In JSON the flows
+are "assured", "answered" and "pending", all live ones being answered or pending; "max"
+is the size of the table, "evicted" what was evicted, "full" what was refused.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
@@ -38,7 +44,8 @@ type statusView struct {
 	Running    bool                   `json:"running"`
 	PinPath    string                 `json:"pin_path"`
 	Config     string                 `json:"config"`
-	BuiltIn    bool                   `json:"built_in"` // there is no file yet
+	BuiltIn    bool                   `json:"built_in"`  // there has been no file yet
+	FileGone   bool                   `json:"file_gone"` // the policy comes from it all the same
 	Interfaces []loader.Interface     `json:"interfaces"`
 	Policy     policyView             `json:"policy"`
 	Rules      []ruleView             `json:"rules"`
@@ -116,15 +123,16 @@ func (a *app) status() error {
 	if r := s.Refusals(); r.Packets > 0 {
 		s.Warnings = append(s.Warnings, r.String())
 	}
-	builtIn, drift := compare(s)
-	if drift != "" && deadlines.Try == nil {
-		s.Warnings = append(s.Warnings, drift)
+	file := a.compare(s)
+	if deadlines.Try == nil {
+		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
 	view := statusView{
 		Running:    true,
 		PinPath:    s.PinPath,
 		Config:     s.Config,
-		BuiltIn:    builtIn,
+		BuiltIn:    file.builtIn,
+		FileGone:   file.gone,
 		Interfaces: list(s.Interfaces),
 		Policy:     viewPolicy(s.Policy),
 		Rules:      viewRules(s.Rules, deadlines),
@@ -164,27 +172,6 @@ func viewRules(rules []loader.RuleStatus, d *loader.Deadlines) []ruleView {
 	return out
 }
 
-// compare tells whether the policy has a file, and where the two differ.
-func compare(s *loader.Status) (builtIn bool, drift string) {
-	file, err := policy.Load(s.Config)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, ""
-	}
-	if err != nil {
-		return false, fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)
-	}
-	file.Interfaces = s.Saved.Interfaces // which may have been named on the command line
-	changes := policy.Diff(s.Saved, file)
-	if len(changes) == 0 {
-		return false, ""
-	}
-	more := ""
-	if len(changes) > 1 {
-		more = fmt.Sprintf(" and %d more", len(changes)-1)
-	}
-	return false, fmt.Sprintf("%s is not what is in force (%s%s): \"portcullis apply\" applies it, \"portcullis save\" saves what is in force", s.Config, changes[0], more)
-}
-
 func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) {
 	source := v.Config
 	switch {
@@ -192,24 +179,22 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 		source = fmt.Sprintf("%s, on trial: in %s %s, unless \"portcullis confirm\" comes", d.Try.File, span(d.Try.Due.Left()), outcome(d.Try))
 	case v.BuiltIn:
 		source = "built in, as there is no " + v.Config
+	case v.FileGone:
+		source = fmt.Sprintf("from %s, which is gone; \"portcullis save\" writes it again", v.Config)
 	}
 	a.printf("policy: %s\n", source)
 	a.printf("  input %s, forward %s, icmp %s, invalid %s\n\n", p.Input, p.Forward, p.ICMP, p.Invalid)
 
-	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", ""}}
+	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
 	for _, i := range v.Interfaces {
-		state := ""
-		if !i.Present {
-			state = "gone"
-		}
-		rows = append(rows, []string{i.Name, modeText(i.Mode), egressText(i.Egress), state})
+		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), i.Absence()})
 	}
-	a.table(rows)
+	a.noted(rows)
 
 	if len(v.Rules) == 0 {
 		a.printf("\nno port is open\n")
 	} else {
-		rows = [][]string{{"OPEN", "PACKETS", ""}}
+		rows = [][]string{{"OPEN", "PACKETS", "NOTE"}}
 		for _, r := range v.Rules {
 			note := ""
 			switch {
@@ -221,26 +206,52 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 			rows = append(rows, []string{r.Rule, strconv.FormatUint(r.Packets, 10), note})
 		}
 		a.printf("\n")
-		a.table(rows)
+		a.noted(rows)
 	}
 
-	rows = [][]string{{"VERDICT", "REASON", "PACKETS"}}
-	for _, c := range v.Counters {
-		if c.Packets > 0 {
-			rows = append(rows, []string{c.Verdict, c.Reason, strconv.FormatUint(c.Packets, 10)})
-		}
-	}
-	if len(rows) > 1 {
-		a.printf("\n")
-		a.table(rows)
-	}
-	a.printf("\nflows: %s\n", flowsText(v.Flows))
+	a.printCounters(v.Counters)
+	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
 }
 
-// flowsText says how full the flow table is, and what became of those that it had no room for.
-func flowsText(f loader.FlowsStatus) string {
+// printCounters prints the verdicts, and then the kinds of what was invalid, which are of packets that have a verdict, too.
+// What became of flows is in a line of its own.
+func (a *app) printCounters(counters []loader.CounterStatus) {
+	verdicts, kinds := [][]string{{"VERDICT", "REASON", "PACKETS"}}, [][]string{{"INVALID KIND", "PACKETS"}}
+	for _, c := range counters {
+		packets := strconv.FormatUint(c.Packets, 10)
+		switch {
+		case c.Packets == 0:
+		case c.Verdict != maps.Seen:
+			verdicts = append(verdicts, []string{c.Verdict, c.Reason, packets})
+		case strings.HasPrefix(c.Reason, "invalid "):
+			kinds = append(kinds, []string{c.Reason, packets})
+		}
+	}
+	for _, rows := range [][][]string{verdicts, kinds} {
+		if len(rows) > 1 {
+			a.printf("\n")
+			a.table(rows)
+		}
+	}
+}
+
+// noted prints a table whose last column has a heading only if there is something in it.
+func (a *app) noted(rows [][]string) {
+	last := len(rows[0]) - 1
+	if !slices.ContainsFunc(rows[1:], func(row []string) bool { return row[last] != "" }) {
+		rows[0][last] = ""
+	}
+	a.table(rows)
+}
+
+// flowsText says how full the flow table is, and what became of those that it had no room for. Wanted is the most that
+// the policy asks for.
+func flowsText(f loader.FlowsStatus, wanted int) string {
 	text := fmt.Sprintf("%d assured, %d others, of %d", f.Assured, f.Answered+f.Pending-f.Assured, f.Max)
+	if wanted != int(f.Max) {
+		text += fmt.Sprintf(" (policy: %d, takes effect after \"down\" and \"up\")", wanted)
+	}
 	if f.Evicted > 0 {
 		text += fmt.Sprintf("; %d evicted", f.Evicted)
 	}

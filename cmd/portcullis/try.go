@@ -143,7 +143,7 @@ func (a *app) putOnTrial(turn *loader.Turn, p *policy.Policy) (*loader.UpReport,
 
 func (a *app) printTry(t *loader.Try, report *loader.UpReport, p *policy.Policy) {
 	for _, i := range report.Interfaces {
-		a.printf("%s: filtering (%s, egress %s)\n", i.Name, modeText(i.Mode), egressText(i.Egress))
+		a.printf("%s: filtering (%s, egress %s)\n", i.Name, i.IngressText(), i.EgressText())
 	}
 	a.printf("on trial: %s: %s\n", t.File, openText(p))
 	a.printf("at %s, in %s, %s, unless you confirm:\n", clock(t.Due), span(t.Due.Left()), outcome(t))

@@ -184,7 +184,7 @@ func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {
 		if !i.Present {
 			state = "gone, and not filtered"
 		}
-		a.printf("%s: %s (%s, egress %s)\n", i.Name, state, modeText(i.Mode), egressText(i.Egress))
+		a.printf("%s: %s (%s, egress %s)\n", i.Name, state, i.IngressText(), i.EgressText())
 	}
 	if report.Updated {
 		a.printf("it was running: the policy was replaced in place\n")
@@ -222,21 +222,4 @@ func openText(p *policy.Policy) string {
 		rules = rules[:most]
 	}
 	return "open: " + strings.Join(rules, "; ") + more
-}
-
-func modeText(m loader.Mode) string {
-	switch m {
-	case loader.ModeNative, loader.ModeGeneric:
-		return string(m) + " XDP"
-	case loader.ModeTC:
-		return "TC"
-	}
-	return string(m)
-}
-
-func egressText(egress string) string {
-	if egress == "tcx" {
-		return "TCX"
-	}
-	return egress
 }

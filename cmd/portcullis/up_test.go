@@ -204,4 +204,11 @@ func TestDown(t *testing.T) {
 	if strings.Contains(h.stdout, "unprotected") {
 		t.Error("a host with a filtered interface is called unprotected")
 	}
+	h.running.Interfaces = []string{"br0", "eth1", "eth5"}
+	h.absent, h.behind = []string{"eth5"}, map[string]string{"eth1": "br0"}
+	h.types(0, "down", "eth1")
+	h.says("eth1: no longer filtered by itself; what comes in for it still is, on br0\n", "still filtered: br0\n",
+		"still to be filtered when it appears: eth5\n")
+	h.types(0, "down", "eth5")
+	h.says("eth5 (gone): no longer waited for\n")
 }

@@ -274,7 +274,7 @@ func TestHalfDoneAttachIsUndone(t *testing.T) {
 
 func TestUnknownInterfaceAndLoopback(t *testing.T) {
 	l := lab.New(t)
-	for name, want := range map[string]string{"eth9": "there are eth0", "lo": "loopback"} {
+	for name, want := range map[string]string{"eth9": "found: eth0", "lo": "loopback"} {
 		err := try(l, loader.Options{Interfaces: []string{name}, Policy: policy.Default()})
 		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", name, err)

@@ -44,7 +44,7 @@ func TestLargeMTU(t *testing.T) {
 	switch {
 	case got.Mode == loader.ModeNative && len(report.Warnings) == 0:
 	case got.Mode == loader.ModeTC && os.Getenv(lab.Devices) != "" && got.Egress == "clsact" && // before Linux 6.6
-		len(report.Warnings) == 1 && strings.Contains(report.Warnings[0], "native XDP is refused"):
+		len(report.Warnings) == 1 && strings.Contains(report.Warnings[0], "filtering in TC"):
 	default:
 		t.Errorf("status says %+v, up said %+v", got, report)
 	}

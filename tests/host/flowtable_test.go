@@ -144,8 +144,8 @@ func TestTheTableKeepsItsLimit(t *testing.T) {
 	}
 	p.MaxFlows = 1030 // in as many sets
 	report := up(t, l, loader.ModeAuto, p)
-	if text := strings.Join(report.Warnings, "\n"); !strings.Contains(text, "the flow table keeps its size while the filter runs, 1025 flows") ||
-		!strings.Contains(text, "make it 1030") {
+	if text := strings.Join(report.Warnings, "\n"); !strings.Contains(text, "the flow table keeps its size of 1025 flows while the filter runs") ||
+		!strings.Contains(text, "asks for 1030") {
 		t.Errorf("up warns %q", report.Warnings)
 	}
 	if s := status(t, l); s.Flows.Max != 1025 || s.Refusals().Wanted != 1030 {
@@ -153,7 +153,7 @@ func TestTheTableKeepsItsLimit(t *testing.T) {
 	}
 	down(t, l)
 	if report := up(t, l, loader.ModeTC, p); len(report.Warnings) > 0 || status(t, l).Flows.Max != 1030 {
-		t.Errorf("made anew, up warns %q and status says %+v", report.Warnings, status(t, l).Flows)
+		t.Errorf("re-created, up warns %q and status says %+v", report.Warnings, status(t, l).Flows)
 	}
 }
 

@@ -119,11 +119,11 @@ func TestTheAgentFollowsTheMTU(t *testing.T) {
 	a.runs()
 	end := knocks(t, l, 9)
 	l.Server.IP(t, "link", "set", "eth0", "mtu", "9000")
-	a.waitsFor("program for large frames", func() bool { return strings.Contains(a.logged(), "the MTU of eth0 is larger") })
+	a.waitsFor("program for large frames", func() bool { return strings.Contains(a.logged(), "eth0: MTU raised to") })
 	mustBeNative(t, l)
 	mustBeForLargeFrames(t, l, 7)
 	end()
-	if n := strings.Count(a.logged(), "the MTU of eth0 is larger"); n != 1 {
+	if n := strings.Count(a.logged(), "eth0: MTU raised to"); n != 1 {
 		t.Errorf("the agent loaded programs %d times", n)
 	}
 }

@@ -8,8 +8,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,9 +50,11 @@ type Agent struct {
 	service   service
 	files     *fileWatcher
 	seen      string         // what the policy file was when it was last read
+	existed   bool           // it has been read
 	named     []string       // the interfaces that it named
 	problem   string         // what is wrong with it
 	waiting   *policy.Policy // to be applied when it is known to which interface
+	here      []string       // interfaces that were filtered when it last told
 	down      bool           // nothing is filtered
 	lastError string         // that was told
 	endLook   func()         // ends the look that goes on
@@ -215,25 +219,31 @@ func (a *Agent) settle() {
 	a.complain(err)
 	switch {
 	case drift.MTU != "":
-		a.renew("the MTU of " + drift.MTU + " is larger")
+		a.renew(fmt.Sprintf("%s: MTU raised to %d, programs reloaded", drift.MTU, drift.Bytes))
 	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:
 		a.retuned = time.Now()
-		a.renew("the MAC address of " + drift.MAC + " is another")
+		done := ""
+		if drift.Changed {
+			done = drift.MAC + " has a new MAC address: programs reloaded"
+		}
+		a.renew(done)
 	}
 }
 
 // follow watches what commands and editors write.
 func (a *Agent) follow() { a.files.follow(a.Config, loader.PinDirs(a.PinPath)) }
 
-// renew loads the programs for the host as it is now, with the policy as it is.
-func (a *Agent) renew(why string) {
+// renew loads the programs for the host as it is now, with the policy as it is. Done is what to say then, if anything.
+func (a *Agent) renew(done string) {
 	report, err := a.firewall.Up(loader.Options{PinPath: a.PinPath, Wait: true})
 	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, unix.ENOLINK) || errors.Is(err, unix.ENODEV) {
 		return // taken down a moment ago, or an interface went away, which is a change of its own
 	}
 	a.complain(err)
 	if err == nil {
-		a.Log.Info("%s: the programs were loaded anew", why)
+		if done != "" {
+			a.Log.Info("%s", done)
+		}
 		a.warn(report.Warnings)
 	}
 }
@@ -286,7 +296,11 @@ func (a *Agent) tell() {
 			} else {
 				away = append(away, i.Name)
 			}
+			if i.Absence() == loader.AbsentGone && slices.Contains(a.here, i.Name) {
+				a.Log.Warn("%s is gone; waiting for it", i.Name)
+			}
 		}
+		a.here = here
 		var parts []string
 		if len(here) > 0 {
 			parts = append(parts, "filtering "+strings.Join(here, ", "))

@@ -33,6 +33,7 @@ type fake struct {
 	live    int
 	max     int // flows that the table was made for
 	refused uint64
+	ifaces  []loader.Interface
 	changes chan loader.Change
 }
 
@@ -110,7 +111,7 @@ func (f *fake) Watch(context.Context) (<-chan loader.Change, error) { return f.c
 func (f *fake) DefaultInterface() (string, error)                   { return "eth9", nil }
 func (f *fake) Close() error                                        { return nil }
 func (f *fake) Config() string                                      { return "" }
-func (f *fake) Interfaces() ([]loader.Interface, error)             { return nil, nil }
+func (f *fake) Interfaces() ([]loader.Interface, error)             { return f.ifaces, nil }
 func (f *fake) Saved() (*policy.Policy, error)                      { return f.running.Clone(), nil }
 func (f *fake) SyncLocal() error                                    { return nil }
 func (f *fake) Sweep() (live, removed int, err error)               { return f.live, 0, nil }
@@ -330,17 +331,17 @@ func TestTellsOfRefusedFlows(t *testing.T) {
 		}
 	}
 	sweeps(7, "") // before the agent ran
-	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped: "+
+	sweeps(10, "warning: the flow table, for 1024 flows, had no room for 3 packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): "+
 		"set \"flows: {max: 2048}\" in the policy file (270 kB of memory)")
 	sweeps(4000, "")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
-	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped: set \"flows: {max: 4096}\"")
+	sweeps(5010, "for 5000 packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): set \"flows: {max: 4096}\"")
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
 	sweeps(5010, "")
 	sweeps(1, "for 1 packet that begins a flow") // counted anew since a down
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
 	f.running.MaxFlows = 4096
-	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" make the table anew")
+	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" re-create the table")
 }
 
 func TestLog(t *testing.T) {

@@ -39,10 +39,11 @@ func (a *Agent) start() error {
 	defer release()
 	p, err := a.read()
 	if err != nil && f != nil {
-		a.Log.Error("the policy in force stays")
+		a.reject(err, "; the policy in force stays")
 		return nil
 	}
 	if err != nil {
+		a.reject(err, "")
 		if p, err = a.fallBack(); err != nil {
 			return err
 		}
@@ -50,17 +51,29 @@ func (a *Agent) start() error {
 	return a.apply(p, f)
 }
 
-// read reads the policy file. What is wrong with it is told.
+// reject tells what is wrong with the policy file, and what that means.
+func (a *Agent) reject(err error, meaning string) {
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && a.existed:
+		a.Log.Error("%s is gone%s", a.Config, meaning)
+	case missing:
+		a.Log.Error("there is no %s%s", a.Config, meaning)
+	default:
+		a.Log.Error("%v%s", err, meaning)
+	}
+}
+
+// read reads the policy file. What is wrong with it is part of what systemd shows.
 func (a *Agent) read() (*policy.Policy, error) {
 	text, err := a.text()
 	a.seen = text
 	var p *policy.Policy
 	if err == nil {
+		a.existed = true
 		p, err = policy.Parse(a.Config, []byte(text))
 	}
 	if err != nil {
 		a.problem = "the policy file is not in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
-		a.Log.Error("%v", err)
 		return nil, err
 	}
 	a.problem, a.named = "", p.Interfaces
@@ -193,13 +206,33 @@ func (a *Agent) up(o loader.Options) error {
 func (a *Agent) applied(report *loader.UpReport) {
 	a.warn(report.Warnings)
 	for _, i := range report.Interfaces {
-		if i.Present {
-			a.Log.Info("%s is filtered (%s, egress %s)", i.Name, i.Mode, i.Egress)
-		} else {
+		switch unnamed := len(a.named) > 0 && !slices.Contains(a.named, i.Name) && !slices.Contains(a.Interfaces, i.Name); {
+		case i.Present:
+			a.Log.Info("%s is filtered (%s, egress %s)", i.Name, i.IngressText(), i.EgressText())
+		case !unnamed:
 			a.Log.Info("%s is not there yet, and waited for", i.Name)
 		}
 	}
 	a.keep()
+}
+
+// tellDropped tells of interfaces that the file names no longer: only down takes the filter off.
+func (a *Agent) tellDropped(before, now []string, f Filter) {
+	if len(now) == 0 {
+		return // the file leaves them as they are
+	}
+	interfaces, err := f.Interfaces()
+	a.complain(err)
+	for _, i := range interfaces {
+		if !slices.Contains(before, i.Name) || slices.Contains(now, i.Name) {
+			continue
+		}
+		state := "filtered"
+		if !i.Present {
+			state = "waited for"
+		}
+		a.Log.Warn("%s is no longer in the file, but still %s: \"portcullis down %s\" ends that", i.Name, state, i.Name)
+	}
 }
 
 // keep keeps the policy in force for a boot at which the file is bad.
@@ -238,14 +271,16 @@ func (a *Agent) reload() {
 	p, err := a.read()
 	f, notRunning := a.firewall.Open(a.PinPath)
 	if notRunning != nil {
-		if err == nil && a.waiting != nil {
+		if err != nil {
+			a.reject(err, "")
+		} else if a.waiting != nil {
 			a.complain(a.apply(p, nil))
 		}
 		return
 	}
 	defer f.Close()
 	if err != nil {
-		a.Log.Error("the policy in force stays")
+		a.reject(err, "; the policy in force stays")
 		return
 	}
 	saved, err := f.Saved()
@@ -253,6 +288,7 @@ func (a *Agent) reload() {
 		a.complain(err)
 		return
 	}
+	a.tellDropped(before, p.Interfaces, f)
 	// An interface that was taken off by hand stays so, until it is named anew.
 	added := slices.DeleteFunc(slices.Clone(p.Interfaces), func(name string) bool {
 		return slices.Contains(before, name) || slices.Contains(saved.Interfaces, name)

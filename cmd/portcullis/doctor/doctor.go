@@ -44,6 +44,7 @@ type Options struct {
 	Files        fs.FS    // the root of the file system, if it is not this host's
 	Interfaces   []string // that are, or would be, filtered
 	InterfaceErr error    // why there are none
+	Named        []string // that the policy file names
 	Default      string   // the interface of the default route, or ""
 
 	Policy    *policy.Policy // in force, or else what the next up puts in force; nil when there is none

@@ -41,8 +41,12 @@ func (e *examination) run(d *device) {
 func (e *examination) kind(d *device) {
 	switch {
 	case d.MasterKind == "bridge":
-		e.warn("device", "%s is a port of the bridge %s: group and broadcast frames for those behind it are filtered as this host's; filtered on %s they pass", d.Name, d.Master, d.Master).
-			fix(e.up(d.Master))
+		mend := []string{e.up(d.Master)}
+		if d.Mode != "" {
+			mend = append(mend, e.portcullis("down "+d.Name))
+		}
+		e.warn("device", "%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead", d.Name, d.Master, d.Master).
+			fix(mend...)
 	case d.MasterKind == "bond" || d.MasterKind == "team":
 		e.warn("device", "%s is a port of %s, which has the addresses and gets the packets of all its ports", d.Name, d.Master).
 			fix(e.up(d.Master))
@@ -64,16 +68,12 @@ func (e *examination) native(d *device) {
 	switch {
 	case d.Mode == loader.ModeGeneric:
 		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is dear; TC does not").
-			fix(e.portcullis("down "+d.Name), e.up(d.Name+" --mode tc"))
+			fix(e.up(d.Name + " --mode tc"))
 	case d.Kind == "veth" && d.Mode == loader.ModeTC:
 		e.ok("xdp", "TC filters, which leaves the other end of the veth pair its segmentation offload")
 	case d.Kind == "veth":
-		check := e.note("xdp", "native XDP on veth turns off segmentation offload of the other end, and bulk TCP drops to a quarter; TC leaves it on")
-		if d.Mode == loader.ModeNative {
-			check.fix(e.portcullis("down "+d.Name), e.up(d.Name+" --mode tc"))
-		} else {
-			check.fix(e.up(d.Name + " --mode tc"))
-		}
+		e.note("xdp", "native XDP on veth turns off segmentation offload of the other end, and bulk TCP drops to a quarter; TC leaves it on").
+			fix(e.up(d.Name + " --mode tc"))
 	case d.Driver == "vmxnet3" && d.Mode == loader.ModeNative:
 		e.warn("xdp", "vmxnet3 ceases to run the XDP program when the device is set down and up, or its MTU or rings change").
 			fix(e.up(d.Name + " --mode tc"))
@@ -180,8 +180,7 @@ func (e *examination) stacked(d *device) {
 		e.ok("vlan", "what comes in for %s is filtered here, by the same rules", names)
 	}
 	if len(macvlans) > 0 {
-		e.note("macvlan", "%s has a MAC address of its own, so its packets pass %s unfiltered", strings.Join(macvlans, ", "), d.Name).
-			fix(e.up(strings.Join(macvlans, " ")))
+		e.ok("macvlan", "what comes in for %s is filtered here, whatever its MAC address", strings.Join(macvlans, ", "))
 	}
 }
 

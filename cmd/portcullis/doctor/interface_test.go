@@ -41,13 +41,14 @@ func TestInterface(t *testing.T) {
 	const up, again = "portcullis up --config " + conf + " ", "portcullis down eth0\nportcullis up eth0"
 	ourXDP, ourOut := loader.Hook{Kind: "xdp", Ours: true}, loader.Hook{Kind: "tcx_out", Ours: true}
 	runAll(t, []testcase{
-		{"port of a bridge", stopped, on(func(d *device) { d.Master, d.MasterKind = "br0", "bridge" }), "device", Warn, "filtered on br0", up + "br0"},
+		{"port of a bridge", stopped, on(func(d *device) { d.Master, d.MasterKind = "br0", "bridge" }), "device", Warn, "filter br0 instead", up + "br0"},
+		{"filtered port of a bridge", well, on(func(d *device) { d.Master, d.MasterKind = "br0", "bridge" }), "device", Warn, "filter br0 instead", "portcullis up br0\nportcullis down eth0"},
 		{"port of a bond", well, on(func(d *device) { d.Master, d.MasterKind = "bond0", "bond" }), "device", Warn, "port of bond0", "portcullis up bond0"},
 		{"VLAN", well, on(func(d *device) { d.Kind, d.Parent = "vlan", "eth9" }), "device", Note, "VLAN on eth9", "portcullis up eth9"},
 		{"down", well, on(func(d *device) { d.Up = false }), "device", Note, "is down", "ip link set dev eth0 up"},
-		{"generic", well, on(func(d *device) { d.Mode = loader.ModeGeneric }), "xdp", Warn, "GRO", again + " --mode tc"},
+		{"generic", well, on(func(d *device) { d.Mode = loader.ModeGeneric }), "xdp", Warn, "GRO", "portcullis up eth0 --mode tc"},
 		{"veth", stopped, of("veth", "veth"), "xdp", Note, "segmentation offload", up + "eth0 --mode tc"},
-		{"veth in native mode", well, of("veth", "veth"), "xdp", Note, "segmentation offload", again + " --mode tc"},
+		{"veth in native mode", well, of("veth", "veth"), "xdp", Note, "segmentation offload", "portcullis up eth0 --mode tc"},
 		{"veth in TC mode", well, on(func(d *device) { d.Kind, d.Mode = "veth", loader.ModeTC }), "xdp", OK, "TC filters", ""},
 		{"driver without", stopped, on(func(d *device) { d.Driver, d.XDP = "e1000", 0 }), "xdp", Note, "e1000 has no native XDP", ""},
 		{"bridge", stopped, on(func(d *device) { d.Kind, d.XDP = "bridge", 0 }), "xdp", Note, "bridge has no native XDP", ""},
@@ -81,7 +82,7 @@ func TestInterface(t *testing.T) {
 		{"stripped", well, both(feature("rx-vlan-hw-parse", true), on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}, {"eth0.20", "vlan"}} })),
 			"vlan", Note, "eth0.10, eth0.20", "ethtool -K eth0 rxvlan off"},
 		{"kept", well, on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}} }), "vlan", OK, "eth0.10", ""},
-		{"on top", well, on(func(d *device) { d.Stacked = []stacked{{"mv0", "macvlan"}, {"mv1", "macvtap"}} }), "macvlan", Note, "mv0, mv1", "portcullis up mv0 mv1"},
+		{"on top", well, on(func(d *device) { d.Stacked = []stacked{{"mv0", "macvlan"}, {"mv1", "macvtap"}} }), "macvlan", OK, "mv0, mv1 is filtered here", ""},
 		{"XDP", stopped, hooked("", loader.Hook{Kind: "xdp", Program: 12, Name: "balancer", Holders: []string{"lbd"}}),
 			"programs", Fail, `the XDP program "balancer" (id 12) of lbd has the XDP hook`, up + "eth0 --mode tc"},
 		{"XDP before TC", well, hooked(loader.ModeTC, loader.Hook{Kind: "xdp", Program: 12}, loader.Hook{Kind: "tcx_in", Ours: true}, ourOut),

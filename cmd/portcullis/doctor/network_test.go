@@ -65,18 +65,23 @@ func TestPortcullis(t *testing.T) {
 		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
 		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
-		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; 5 gave their place", ""},
+		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; the table has been full, and has evicted 5 flows", ""},
+		{"full", well, func(s *situation) {
+			s.options.Running.Flows.Evicted, s.options.Running.Flows.Answered = 5, policy.DefaultMaxFlows
+		}, "flows", Note, "the flow table is full (262144 of 262144) and has evicted 5 flows; none of them was assured", ""},
 		{"refused", well, func(s *situation) { s.options.Running.Flows.Full = 5 }, "flows", Warn, `set "flows: {max: 524288}" in the policy file (69 MB of memory)`, ""},
 		{"refused many", well, func(s *situation) { s.options.Running.Flows.Full = 1 << 20 }, "flows", Warn, `set "flows: {max: 1048576}" in the policy file (137 MB of memory)`, ""},
 		{"refused by the largest", well, func(s *situation) {
 			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 1, policy.MaxMaxFlows
-		}, "flows", Warn, "1 packet that begins a flow, and what answered was dropped: no table is larger", ""},
+		}, "flows", Warn, `1 packet that begins a flow, and what answered was dropped (over TCP it shows as "invalid state"): no table is larger`, ""},
 		{"refused till the next up", well, func(s *situation) {
 			s.options.Running.Flows.Full, s.options.Running.Flows.Max = 5, 1024
 		}, "flows", Warn, "asks for 262144", "portcullis down\nportcullis up"},
-		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "it is for 1024 flows, and the policy asks for 262144",
+		{"of another size", well, func(s *situation) { s.options.Running.Flows.Max = 1024 }, "flows", Note, "its size of 1024 flows while the filter runs, and the policy asks for 262144",
 			"portcullis down\nportcullis up"},
 		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
+		{"default route that the file does not name", well, func(s *situation) { s.options.Default, s.options.Named = "wan0", []string{"eth0"} },
+			"filter", Warn, "wan0 is not filtered", "portcullis up wan0\nportcullis save"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
 	})
 }

@@ -78,7 +78,11 @@ func (e *examination) running() {
 	for _, name := range append(slices.Clone(e.Interfaces), e.Default) {
 		if name != "" && !slices.Contains(filtered, name) {
 			filtered = append(filtered, name)
-			e.warn("filter", "%s is not filtered", name).fix(e.up(name))
+			mend := []string{e.up(name)}
+			if len(e.Named) > 0 && !slices.Contains(e.Named, name) {
+				mend = append(mend, e.portcullis("save"))
+			}
+			e.warn("filter", "%s is not filtered", name).fix(mend...)
 		}
 	}
 }
@@ -93,10 +97,12 @@ func (e *examination) flows() {
 	case refused.Packets > 0:
 		e.warn("flows", "%s", refused)
 	case refused.Wanted != refused.Max:
-		e.note("flows", "the table keeps its size while the filter runs: it is for %d flows, and the policy asks for %d", refused.Max, refused.Wanted).
+		e.note("flows", "%s", loader.KeepsSize(refused.Max, refused.Wanted)).
 			fix(anew...)
+	case f.Evicted > 0 && uint32(f.Answered+f.Pending) >= f.Max/10*9:
+		e.note("flows", "the flow table is full (%d of %d) and has evicted %d flows; none of them was assured", f.Answered+f.Pending, f.Max, f.Evicted)
 	case f.Evicted > 0:
-		e.ok("flows", "%d of %d; %d gave their place to new ones, which are never those that live: the table was full, and nothing is lost",
+		e.ok("flows", "%d of %d; the table has been full, and has evicted %d flows; none of them was assured",
 			f.Answered+f.Pending, f.Max, f.Evicted)
 	default:
 		e.ok("flows", "%d of %d", f.Answered+f.Pending, f.Max)

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// What becomes of the file and of interfaces is told.
+func TestTellsWhatIsGone(t *testing.T) {
+	o, log := options(t, "interfaces: [eth0, eth5]\n")
+	a := &Agent{Options: o, firewall: &fake{}}
+	var err error
+	if a.files, err = watchFiles(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.files.Close()
+	says := func(do func(), want string) {
+		t.Helper()
+		log.Reset()
+		do()
+		if got := log.String(); (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("the agent says %q, want %q", got, want)
+		}
+	}
+	f := a.firewall.(*fake)
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	f.running.Interfaces = []string{"eth0", "eth5"}
+	// No interface of this name is on the host that runs the test.
+	f.ifaces = []loader.Interface{{Name: "portcullis-eth0", Mode: loader.ModeNative, Present: true}, {Name: "eth5", Mode: loader.ModeAuto}}
+	says(a.tell, "")
+	f.ifaces[0].Present = false
+	says(a.tell, "warning: portcullis-eth0 is gone; waiting for it\n")
+	says(a.tell, "")
+
+	write := func(text string) {
+		if err := os.WriteFile(o.Config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("interfaces: [eth0]\n")
+	says(a.reload, "eth5 is no longer in the file, but still waited for: \"portcullis down eth5\" ends that\n")
+	if err := os.Remove(o.Config); err != nil {
+		t.Fatal(err)
+	}
+	says(a.reload, "error: "+o.Config+" is gone; the policy in force stays\n")
+	write("interfaces: [eth0]\nopen: [htttp]\n")
+	says(a.reload, "did you mean \"http\"?; the policy in force stays\n")
+	write("interfaces: [eth0]\n")
+
+	for _, drift := range []struct {
+		loader.Drift
+		says string
+	}{{loader.Drift{MAC: "eth0"}, ""}, {loader.Drift{MAC: "eth0", Changed: true}, "eth0 has a new MAC address: programs reloaded\n"},
+		{loader.Drift{MTU: "eth0", Bytes: 5000}, "eth0: MTU raised to 5000, programs reloaded\n"}} {
+		a.reload()
+		f.drift, a.retuned = drift.Drift, time.Time{}
+		says(a.settle, drift.says)
+	}
+}
