@@ -103,13 +103,24 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 		report.Killed, err = f.kill(concerned)
 		return report, err
 	}
+	live, err := f.keepLive(concerned)
+	if err != nil {
+		return nil, err
+	}
+	report.Kept = countEstablished(live)
+	if err := f.set.PutRules(next, current, current); err != nil {
+		return nil, err
+	}
+	// A connection may have come in since, by the port that is closed now.
+	_, err = f.keepLive(concerned)
+	return report, err
+}
+
+// keepLive enters the live connections that are concerned as flows, and returns them.
+func (f *Filter) keepLive(concerned func(*maps.Flow) bool) ([]maps.Flow, error) {
 	live, err := f.liveFlows(concerned)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.enter(live); err != nil {
-		return nil, err
-	}
-	report.Kept = countEstablished(live)
-	return report, f.set.PutRules(next, current, current)
+	return live, f.enter(live)
 }
