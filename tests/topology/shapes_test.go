@@ -19,7 +19,7 @@ var shapes = slices.Concat(plainShapes, bridgeShapes, macvlanShapes("bridge"), m
 
 // The row of docs/netfilter-differences.md that frames to MAC addresses meet.
 var sharedMAC = &difference{
-	row:       "to a guest that shares the MAC address of the filtered interface: ipvlan, macvlan in `passthru` mode",
+	row:       "to a guest that shares the MAC address of the filtered interface: ipvlan, macvlan in `passthru` or `source` mode",
 	netfilter: "the guest", ours: "nobody",
 }
 
