@@ -75,7 +75,7 @@ var notPlayed = map[string]string{
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`":                                     "netfilter does not see it leave either: open ports only",
 	"a frame to nobody's MAC that ebtables, `br_netfilter` or an action of `tc` gives to this host's stack":                 "no bridge is between the two hosts",
 	"multicast that this host routes, and directed broadcasts under `bc_forwarding`":                                        "no daemon routes multicast here",
-	"to a guest that shares the MAC address of the filtered interface: ipvlan, macvlan in `passthru` or `source` mode":                  "tests/topology",
+	"to a guest that shares the MAC address of the filtered interface: ipvlan, macvlan in `passthru` or `source` mode":      "tests/topology",
 	"group and broadcast frames for those behind the interface: macvlan in another namespace, virtual machines on a bridge": "the host gets them, too, and that is compared",
 	"answer that comes in by a filtered interface to what left by another one":                                              "tests/host",
 	"answer to one of very many unanswered packets":                                                                         "the size of a table",
