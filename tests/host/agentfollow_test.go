@@ -90,7 +90,7 @@ func TestDrift(t *testing.T) {
 		return err
 	})
 	for want, change := range map[loader.Drift]func(){
-		{MAC: "eth0"}: func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
+		{MAC: "eth0", Changed: true}: func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
 	} {
 		if got := drift(t, l); got != (loader.Drift{}) {
 			t.Errorf("nothing has changed, and the filter has %+v", got)
