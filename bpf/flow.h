@@ -99,7 +99,8 @@ static __always_inline __u16 stamp_of(__u64 time)
 }
 
 /* Where a local port has its stamp. CPUs that write one at the same time write the same time, or one that is a unit
- * older, for which longest_syn_sent leaves room. A port out of a register that was spilled has no bounds on Linux 6.1 and 6.12. */
+ * older, for which longest_syn_sent leaves room. A port out of a register that was spilled has no bounds on Linux 6.1
+ * and 6.12. */
 static __always_inline __u16 *syn_stamp(__u16 port)
 {
 	return &syn_sent[BOUNDED(port, PORTS_PER_CLASS - 1)];

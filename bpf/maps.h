@@ -108,7 +108,7 @@ struct {
  * routes. Who has a slot is its address' hash alone, so that one read tells. See policy.h. */
 #define KNOWN_SLOTS 1024
 struct known {
-	__u64 until; /* jiffies; 0: free, or being written */
+	__u64 until; /* jiffies; 0: free, 1: being written */
 	__u32 addr[4];
 	__u32 family;
 	__u32 pad;

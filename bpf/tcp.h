@@ -130,7 +130,7 @@ static __always_inline void tcp_move(struct flow *flow, __u8 next, __u64 time)
 		flow_enter(flow, next, time);
 }
 
-/* Sequence numbers: is `a` behind `b`, in a circle? */
+/* Whether sequence number `a` comes after `b`, modulo 2^32. */
 static __always_inline bool is_after(__u32 a, __u32 b)
 {
 	return (__s32)(a - b) > 0;
@@ -163,7 +163,7 @@ static __always_inline void tcp_reset_ours(struct flow *flow, const struct packe
 		flow->expires = time; /* there is nothing to wind down */
 }
 
-/* How far behind our last acknowledgement a RST may be that the socket takes: more than any stack leaves
+/* How far after our last acknowledgement a RST may be for the socket to take it: more than any stack leaves
  * unacknowledged, and a small part of all numbers. */
 #define RESET_WINDOW (1 << 20)
 
