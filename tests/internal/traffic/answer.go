@@ -92,7 +92,7 @@ func (a Answer) Run(ctx context.Context, ready func()) error {
 			case l.text == nil:
 				forget(l.fd)
 			case l.to == nil:
-				_, _ = unix.Write(l.fd, l.text)
+				_, _ = write(l.fd, l.text)
 			default:
 				_ = unix.Sendto(l.fd, l.text, 0, l.to)
 			}
@@ -171,7 +171,7 @@ func (r *answerer) accept(listener int) {
 // serve answers what a connection asks for.
 func (r *answerer) serve(fd int) {
 	var text [4096]byte
-	n, err := unix.Read(fd, text[:])
+	n, err := read(fd, text[:])
 	if err == unix.EAGAIN {
 		return
 	}
@@ -180,10 +180,10 @@ func (r *answerer) serve(fd int) {
 		return
 	}
 	ending := Ending(text[0])
-	_, err = unix.Write(fd, text[:min(n, 100)])
+	_, err = write(fd, text[:min(n, 100)])
 	switch ending {
 	case TheyResetBehind:
-		_, _ = unix.Write(fd, text[:])
+		_, _ = write(fd, text[:])
 		fallthrough
 	case TheyReset:
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

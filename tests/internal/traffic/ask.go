@@ -199,7 +199,7 @@ func bindAgain(fd, family, port int) error {
 }
 
 func (r *asker) request(e *exchange) bool {
-	if _, err := unix.Write(e.fd, []byte{byte(e.ending), 'a', 's', 'k'}); err != nil {
+	if _, err := write(e.fd, []byte{byte(e.ending), 'a', 's', 'k'}); err != nil {
 		r.result.Refused++
 		return false
 	}
@@ -221,7 +221,7 @@ func (r *asker) step(e *exchange) {
 			r.end(e)
 		}
 	case asked:
-		n, err := unix.Read(e.fd, answer[:])
+		n, err := read(e.fd, answer[:])
 		if err == unix.EAGAIN {
 			return
 		}
@@ -235,7 +235,7 @@ func (r *asker) step(e *exchange) {
 		}
 		r.answered(e)
 	case leaving:
-		if n, err := unix.Read(e.fd, answer[:]); n == 0 && err == nil {
+		if n, err := read(e.fd, answer[:]); n == 0 && err == nil {
 			r.answered(e)
 		} else if err != unix.EAGAIN {
 			r.end(e)

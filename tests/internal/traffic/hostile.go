@@ -24,7 +24,7 @@ func dial(to netip.AddrPort) (fd int, err error) {
 	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &second),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &second))
 	if err == nil {
-		err = unix.Connect(fd, sockaddr(to))
+		_, err = uninterrupted(func() (int, error) { return 0, unix.Connect(fd, sockaddr(to)) })
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -33,13 +33,31 @@ func dial(to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
+// uninterrupted repeats a call for as long as a signal of Go's runtime ends it: the kernel does not by itself repeat
+// what has a timeout.
+func uninterrupted(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func read(fd int, to []byte) (int, error) {
+	return uninterrupted(func() (int, error) { return unix.Read(fd, to) })
+}
+
+func write(fd int, text []byte) (int, error) {
+	return uninterrupted(func() (int, error) { return unix.Write(fd, text) })
+}
+
 // say makes one request and reads its answer.
 func say(fd int, ending Ending) error {
 	var answer [200]byte
-	if _, err := unix.Write(fd, []byte{byte(ending), 'a', 's', 'k'}); err != nil {
+	if _, err := write(fd, []byte{byte(ending), 'a', 's', 'k'}); err != nil {
 		return err
 	}
-	n, err := unix.Read(fd, answer[:])
+	n, err := read(fd, answer[:])
 	if err == nil && n == 0 {
 		err = errors.New("closed before the answer")
 	}
@@ -65,7 +83,7 @@ func Suffer(to netip.AddrPort, count int, ending Ending) error {
 		_ = say(fd, ending) // the RST may be here before the answer is read
 		var rest [4096]byte
 		for {
-			if n, err := unix.Read(fd, rest[:]); n <= 0 || err != nil {
+			if n, err := read(fd, rest[:]); n <= 0 || err != nil {
 				break
 			}
 		}
@@ -106,17 +124,16 @@ func Abandoned(to netip.AddrPort, count int, vanish func() error, after time.Dur
 		return err
 	}
 	for _, fd := range fds {
-		_, _ = unix.Write(fd, []byte("more"))
+		_, _ = write(fd, []byte("more"))
 	}
 	deadline := time.Now().Add(3*after + 10*time.Second)
 	for _, fd := range fds {
 		poll := []unix.PollFd{{Fd: int32(fd)}}
 		for poll[0].Revents&(unix.POLLERR|unix.POLLHUP) == 0 {
-			left := time.Until(deadline)
-			if left <= 0 {
+			if time.Until(deadline) <= 0 {
 				return errors.New("the kernel keeps connections of a peer that has vanished")
 			}
-			if _, err := unix.Poll(poll, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
+			if _, err := wait(poll, deadline); err != nil {
 				return err
 			}
 		}
@@ -127,7 +144,7 @@ func Abandoned(to netip.AddrPort, count int, vanish func() error, after time.Dur
 func fill(fd int) {
 	var text [16 << 10]byte
 	for {
-		if n, err := unix.Write(fd, text[:]); n <= 0 || err != nil {
+		if n, err := write(fd, text[:]); n <= 0 || err != nil {
 			return
 		}
 	}
@@ -136,7 +153,7 @@ func fill(fd int) {
 // Alive counts the connections that still answer.
 func Alive(fds []int, deadline time.Duration) (alive int) {
 	for _, fd := range fds {
-		_, _ = unix.Write(fd, []byte{byte(Hold)})
+		_, _ = write(fd, []byte{byte(Hold)})
 	}
 	return Heard(fds, deadline)
 }
@@ -146,13 +163,20 @@ func Heard(fds []int, deadline time.Duration) (heard int) {
 	end := time.Now().Add(deadline)
 	for _, fd := range fds {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, int(max(0, time.Until(end).Milliseconds()))); n != 1 || err != nil {
+		if n, err := wait(poll, end); n != 1 || err != nil {
 			continue
 		}
 		var text [64]byte
-		if n, err := unix.Read(fd, text[:]); n > 0 && err == nil {
+		if n, err := read(fd, text[:]); n > 0 && err == nil {
 			heard++
 		}
 	}
 	return heard
+}
+
+// wait polls until the deadline. It returns how many descriptors have something to tell.
+func wait(poll []unix.PollFd, deadline time.Time) (int, error) {
+	return uninterrupted(func() (int, error) {
+		return unix.Poll(poll, int(max(0, time.Until(deadline).Milliseconds())))
+	})
 }
