@@ -31,7 +31,7 @@ BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
 
 # What `go test -race` is worth running for: packages that need no kernel of their own.
-RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps cmd/portcullis/agent))
+RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall/agent))
 
 # Prints what tests/differential and tests/load have written, which is removed before they run.
 SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"
@@ -45,7 +45,7 @@ BASHDIR     ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR      ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR     ?= $(PREFIX)/share/fish/vendor_completions.d
 
-GO_DIRS     = $(wildcard bpf cmd loader maps policy tests)
+GO_DIRS     = $(wildcard bpf cmd firewall host loader maps policy tests)
 C_FILES     = $(wildcard bpf/*.c bpf/*.h)
 SHELL_FILES = $(shell grep -rlIE --exclude='*.go' --exclude='*.md' '^.!.*[/ ](ba|da)?sh$$' .ci packaging tests)
 

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -64,7 +65,7 @@ func (f *Filter) awaitsUnprepared() (bool, error) {
 	}
 	for _, name := range names {
 		_, err := os.Stat(program(f.pins.policy(), name, directionOut))
-		if _, missing := device(name); errors.Is(missing, errNoDevice) && err != nil {
+		if _, missing := host.Device(name); errors.Is(missing, host.ErrNoDevice) && err != nil {
 			return true, nil
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -134,7 +135,7 @@ func (f *Filter) suspects(since uint32) (list []suspect, err error) {
 	}
 	for _, i := range interfaces {
 		slot := f.runSlot(i)
-		l, err := device(i.Name)
+		l, err := host.Device(i.Name)
 		if err != nil || !i.Present || slot == 0 {
 			continue
 		}

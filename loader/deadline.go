@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -170,6 +171,6 @@ func (d *Deadlines) stamp() error {
 		return err
 	}
 	d.Boot = string(bytes.TrimSpace(boot))
-	d.Netns, err = netnsCookie()
+	d.Netns, err = host.NetnsCookie()
 	return err
 }

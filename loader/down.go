@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // newDownReport tells what it means to take the filter off interfaces, of all that are filtered.
@@ -16,7 +18,7 @@ func newDownReport(off, filtered []string) *DownReport {
 		if !slices.Contains(off, name) {
 			r.Remaining = append(r.Remaining, name)
 		}
-		if _, err := device(name); errors.Is(err, errNoDevice) {
+		if _, err := host.Device(name); errors.Is(err, host.ErrNoDevice) {
 			r.Absent = append(r.Absent, name)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
@@ -31,7 +33,7 @@ func (f *Filter) Drift() (d Drift, err error) {
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", i.Name, err)
 		}
-		if loaded.Ethernet && loaded.MAC != macOf(l) {
+		if loaded.Ethernet && loaded.MAC != host.MAC(l) {
 			d.MAC, d.Changed = i.Name, loaded.MAC != [6]byte{}
 		}
 		if i.Mode != ModeNative || l.Attrs().MTU <= LinearMTU {
@@ -52,7 +54,7 @@ func (f *Filter) SyncLocal() error {
 		return err
 	}
 	defer unlock()
-	local, err := localPrefixes()
+	local, err := host.LocalPrefixes()
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -96,7 +97,7 @@ func open(p pins) (_ *Filter, err error) {
 	if f.running, err = f.set.Running(); err != nil {
 		return nil, err
 	}
-	cookie, err := netnsCookie()
+	cookie, err := host.NetnsCookie()
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +269,7 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 		default:
 			i.Egress = "tcx"
 		}
-		if l, err := device(name); err == nil && in != nil && eg != nil {
+		if l, err := host.Device(name); err == nil && in != nil && eg != nil {
 			inAlive, err := in.alive()
 			if err != nil {
 				return nil, err

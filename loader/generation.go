@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // The policy in force is pinned in policy/, one that is being applied in next/. A command that dies in between leaves
@@ -176,7 +178,7 @@ func (p pins) allPinned(iface string, kinds []string) (all []*attachment) {
 		if _, err := os.Stat(a.path()); err != nil {
 			continue
 		}
-		if l, err := device(iface); err == nil {
+		if l, err := host.Device(iface); err == nil {
 			a.index = l.Attrs().Index
 		}
 		all = append(all, a)

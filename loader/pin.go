@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
@@ -143,7 +145,7 @@ func hiddenMounts() bool {
 	if err != nil {
 		return false
 	}
-	for pid := range Ancestors() {
+	for pid := range host.Ancestors() {
 		other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 		if err == nil && other != own {
 			return true
@@ -201,4 +203,11 @@ func (p pins) remove() error {
 	// The base may hold another version's pins, or be a mount of its own.
 	_ = os.Remove(p.base)
 	return nil
+}
+
+// PinDirs are the directories that change when a command begins or ends a filter, replaces its policy, or takes an
+// interface on or off.
+func PinDirs(pinPath string) []string {
+	p := pins{base: pinPath}
+	return []string{p.base, p.root(), p.links()}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // AttachReport tells what Attach did.
@@ -52,8 +53,8 @@ func Attach(pinPath string, mode Mode) (*AttachReport, error) {
 	var errs []error
 	report := &AttachReport{}
 	for _, name := range names {
-		device, err := device(name)
-		if errors.Is(err, errNoDevice) {
+		device, err := host.Device(name)
+		if errors.Is(err, host.ErrNoDevice) {
 			continue
 		}
 		t := &target{device: device, mode: mode}
@@ -152,7 +153,7 @@ var errNotLoaded = errors.New("no program is loaded for it")
 // or one that is kept ready, which then becomes its own.
 func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, error) {
 	own := c.pinned(t, direction)
-	ethernet := hasEthernet(t.device)
+	ethernet := host.HasEthernet(t.device)
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
 		loaded, err := loadedWith(own)
 		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {

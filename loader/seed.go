@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -102,16 +103,16 @@ func seed(set *maps.Set, t *tools, p *policy.Policy, hz uint32) (int, error) {
 // sockets returns the flows of TCP connections and connected UDP sockets.
 func (s *seeder) sockets() ([]maps.Flow, error) {
 	var out []maps.Flow
-	err := eachSocket(unix.IPPROTO_TCP, func(k *socket) {
-		if state := tcpStates[k.state]; state != "" {
-			out = append(out, s.flow(unix.IPPROTO_TCP, k.local, k.remote, state))
+	err := host.EachSocket(unix.IPPROTO_TCP, func(k *host.Socket) {
+		if state := tcpStates[k.State]; state != "" {
+			out = append(out, s.flow(unix.IPPROTO_TCP, k.Local, k.Remote, state))
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = eachSocket(unix.IPPROTO_UDP, func(k *socket) {
-		out = append(out, s.flow(unix.IPPROTO_UDP, k.local, k.remote, stateUDPStream))
+	err = host.EachSocket(unix.IPPROTO_UDP, func(k *host.Socket) {
+		out = append(out, s.flow(unix.IPPROTO_UDP, k.Local, k.Remote, stateUDPStream))
 	})
 	return out, err
 }
@@ -123,7 +124,7 @@ func (s *seeder) conntrack() ([]maps.Flow, error) {
 	if count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count"); err != nil || strings.TrimSpace(string(count)) == "0" {
 		return nil, nil
 	}
-	local, err := localPrefixes()
+	local, err := host.LocalPrefixes()
 	if err != nil {
 		return nil, err
 	}
@@ -146,10 +147,10 @@ func (s *seeder) conntrack() ([]maps.Flow, error) {
 			continue
 		}
 		for _, side := range []struct{ local, remote netip.AddrPort }{
-			{addrPort(e.Reverse.DstIP, e.Reverse.DstPort), addrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
-			{addrPort(e.Forward.DstIP, e.Forward.DstPort), addrPort(e.Forward.SrcIP, e.Forward.SrcPort)},
+			{host.AddrPort(e.Reverse.DstIP, e.Reverse.DstPort), host.AddrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
+			{host.AddrPort(e.Forward.DstIP, e.Forward.DstPort), host.AddrPort(e.Forward.SrcIP, e.Forward.SrcPort)},
 		} {
-			if isLocal(side.local.Addr()) && isOutside(side.local, side.remote) && !isLocal(side.remote.Addr()) {
+			if isLocal(side.local.Addr()) && host.IsOutside(side.local, side.remote) && !isLocal(side.remote.Addr()) {
 				out = append(out, s.flow(e.Forward.Protocol, side.local, side.remote, state))
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -72,7 +73,7 @@ func (s *Snapshot) restore(pinPath string) error {
 		}
 	}
 	for _, name := range s.Interfaces {
-		if _, err := device(name); err == nil {
+		if _, err := host.Device(name); err == nil {
 			o.Interfaces = append(o.Interfaces, name)
 		}
 	}

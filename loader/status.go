@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -90,8 +91,8 @@ func (i Interface) Absence() string {
 	if i.Present {
 		return ""
 	}
-	_, err := device(i.Name)
-	missing, never := errors.Is(err, errNoDevice), i.Mode == ModeAuto
+	_, err := host.Device(i.Name)
+	missing, never := errors.Is(err, host.ErrNoDevice), i.Mode == ModeAuto
 	switch {
 	case missing && never:
 		return AbsentWaiting

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -65,7 +66,7 @@ func (c *change) attach() (err error) {
 			return fmt.Errorf("%s: %w", t.name(), err)
 		}
 	}
-	c.report.Warnings = append(c.report.Warnings, Topology(names)...)
+	c.report.Warnings = append(c.report.Warnings, host.Topology(names)...)
 	for _, t := range c.targets {
 		switch {
 		case t.oldOut == nil:
@@ -133,8 +134,8 @@ func (c *change) chooseTargets() error {
 			continue
 		}
 		dir, known := c.pins.link(name, ""), slices.Contains(filtered, name)
-		device, err := device(name)
-		if err != nil && (!c.options.Wait || !errors.Is(err, errNoDevice)) {
+		device, err := host.Device(name)
+		if err != nil && (!c.options.Wait || !errors.Is(err, host.ErrNoDevice)) {
 			return err
 		}
 		if !known {
@@ -151,8 +152,8 @@ func (c *change) chooseTargets() error {
 		if slices.Contains(c.options.Interfaces, name) {
 			continue
 		}
-		device, err := device(name)
-		if errors.Is(err, errNoDevice) && c.options.Wait {
+		device, err := host.Device(name)
+		if errors.Is(err, host.ErrNoDevice) && c.options.Wait {
 			continue
 		}
 		if err != nil {
@@ -174,8 +175,8 @@ func (c *change) prepare(t *target) (err error) {
 			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
 	}
 	constants := c.constants
-	constants.Ethernet = hasEthernet(t.device)
-	constants.MAC = macOf(t.device)
+	constants.Ethernet = host.HasEthernet(t.device)
+	constants.MAC = host.MAC(t.device)
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
 	t.constants = &constants
 

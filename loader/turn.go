@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -73,7 +74,7 @@ func (t *Turn) Save() error {
 
 // SaveConnections records the connections of this moment, which prove nothing about a policy that is in force already.
 func (t *Turn) SaveConnections() error {
-	connections, err := Connections()
+	connections, err := host.Connections()
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (t *Turn) SaveConnections() error {
 }
 
 // IsOld tells that a connection was there when SaveConnections was called.
-func (t *Turn) IsOld(c Connection) (bool, error) {
+func (t *Turn) IsOld(c host.Connection) (bool, error) {
 	text, err := os.ReadFile(filepath.Join(t.dir, connectionsFile))
 	if err != nil {
 		return true, err

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -175,7 +176,7 @@ func (c *change) build() error {
 	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
 		return err
 	}
-	local, err := localPrefixes()
+	local, err := host.LocalPrefixes()
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (c *change) build() error {
 	} else if running.HZ, err = measureHZ(c.tools.clock); err != nil {
 		return err
 	}
-	if running.Netns, err = netnsCookie(); err != nil {
+	if running.Netns, err = host.NetnsCookie(); err != nil {
 		return err
 	}
 	if err := c.set.PutRunning(&running); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -20,13 +21,13 @@ type firewall interface {
 	OpenToChange(pinPath string) (filter, error)
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
-	ConnectionsAt(ports []uint16) ([]loader.Connection, error)
-	Arrivals(loader.Connection) ([]string, error)
+	ConnectionsAt(ports []uint16) ([]host.Connection, error)
+	Arrivals(host.Connection) ([]string, error)
 	Deadlines(pinPath string) (*loader.Deadlines, error)
 	TakeTurn(pinPath string) (*loader.Turn, error)
 	StartKeeper(turn *loader.Turn, pinPath string) error
 	Revert(*loader.Turn) error
-	FindSession() (*loader.Session, error)
+	FindSession() (*host.Session, error)
 	OnPseudoTerminal() bool
 }
 
@@ -54,14 +55,14 @@ type filter interface {
 type kernel struct{}
 
 func (kernel) Up(o loader.Options) (*loader.UpReport, error) { return loader.Up(o) }
-func (kernel) DefaultInterface() (string, error)             { return loader.DefaultInterface() }
-func (kernel) SSHPorts() ([]uint16, error)                   { return loader.SSHPorts() }
+func (kernel) DefaultInterface() (string, error)             { return host.DefaultInterface() }
+func (kernel) SSHPorts() ([]uint16, error)                   { return host.SSHPorts() }
 
-func (kernel) ConnectionsAt(ports []uint16) ([]loader.Connection, error) {
-	return loader.ConnectionsAt(ports)
+func (kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
+	return host.ConnectionsAt(ports)
 }
 
-func (kernel) Arrivals(c loader.Connection) ([]string, error) { return loader.Arrivals(c) }
+func (kernel) Arrivals(c host.Connection) ([]string, error) { return host.Arrivals(c) }
 
 func (kernel) Down(pinPath string, interfaces []string) (*loader.DownReport, error) {
 	return loader.Down(pinPath, interfaces)
@@ -79,9 +80,9 @@ func (kernel) StartKeeper(turn *loader.Turn, pinPath string) error {
 	return turn.StartKeeper(keepCommandName, "--pin-path", pinPath)
 }
 
-func (kernel) Revert(turn *loader.Turn) error        { return turn.Revert() }
-func (kernel) FindSession() (*loader.Session, error) { return loader.FindSession() }
-func (kernel) OnPseudoTerminal() bool                { return loader.OnPseudoTerminal() }
+func (kernel) Revert(turn *loader.Turn) error      { return turn.Revert() }
+func (kernel) FindSession() (*host.Session, error) { return host.FindSession() }
+func (kernel) OnPseudoTerminal() bool              { return host.OnPseudoTerminal() }
 
 func (kernel) Open(pinPath string) (filter, error) { return opened(loader.Open(pinPath)) }
 func (kernel) OpenToChange(pinPath string) (filter, error) {

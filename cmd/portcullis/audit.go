@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/audit"
+	"github.com/portcullis-firewall/portcullis/firewall/audit"
 )
 
 func (a *app) auditCommand() *cobra.Command {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 )
 
 func (a *app) doctorCommand() *cobra.Command {

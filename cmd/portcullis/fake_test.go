@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -33,15 +34,15 @@ type fake struct {
 	table     loader.FlowsStatus // without what flows tell
 	counters  []loader.CounterStatus
 	logged    []loader.LoggedPacket
-	clients   []loader.Connection // of sshd
-	arrivals  []string            // of their packets
-	fail      error               // of what changes something
+	clients   []host.Connection // of sshd
+	arrivals  []string          // of their packets
+	fail      error             // of what changes something
 	ups       []loader.Options
 	downs     [][]string
-	deadlines string         // directory
-	noKeeper  error          // why no keeper can be started
-	reverted  []string       // files whose trial was ended
-	arrived   loader.Session // of the user
+	deadlines string       // directory
+	noKeeper  error        // why no keeper can be started
+	reverted  []string     // files whose trial was ended
+	arrived   host.Session // of the user
 	pty       bool
 	past      []loader.Interface // past which packets come
 	pastErr   error
@@ -111,11 +112,11 @@ func (f *fake) DefaultInterface() (string, error) {
 }
 
 func (f *fake) SSHPorts() ([]uint16, error) { return f.sshd, nil }
-func (f *fake) ConnectionsAt(ports []uint16) ([]loader.Connection, error) {
-	return slices.DeleteFunc(slices.Clone(f.clients), func(c loader.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
+func (f *fake) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
+	return slices.DeleteFunc(slices.Clone(f.clients), func(c host.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
 }
 
-func (f *fake) Arrivals(loader.Connection) ([]string, error) { return f.arrivals, nil }
+func (f *fake) Arrivals(host.Connection) ([]string, error) { return f.arrivals, nil }
 
 func (f *fake) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
 
@@ -165,8 +166,8 @@ func (f *fake) Revert(turn *loader.Turn) error {
 	return turn.EndTry(true)
 }
 
-func (f *fake) FindSession() (*loader.Session, error) { return &f.arrived, nil }
-func (f *fake) OnPseudoTerminal() bool                { return f.pty }
+func (f *fake) FindSession() (*host.Session, error) { return &f.arrived, nil }
+func (f *fake) OnPseudoTerminal() bool              { return f.pty }
 
 func (f *fake) Status() (*loader.Status, error) {
 	saved, err := f.Saved()
@@ -280,8 +281,8 @@ func (f *fake) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) err
 	return f.fail
 }
 
-// host is a fake firewall and the user at it.
-type host struct {
+// fakeHost is a fake firewall and the user at it.
+type fakeHost struct {
 	*fake
 	t              *testing.T
 	session        string
@@ -290,11 +291,11 @@ type host struct {
 	stdout, stderr string
 }
 
-func newHost(t *testing.T) *host {
-	return &host{fake: &fake{route: "eth0", deadlines: t.TempDir()}, t: t, state: t.TempDir()}
+func newHost(t *testing.T) *fakeHost {
+	return &fakeHost{fake: &fake{route: "eth0", deadlines: t.TempDir()}, t: t, state: t.TempDir()}
 }
 
-func (h *host) getenv(name string) string {
+func (h *fakeHost) getenv(name string) string {
 	if name == "STATE_DIRECTORY" {
 		return h.state
 	}
@@ -302,7 +303,7 @@ func (h *host) getenv(name string) string {
 }
 
 // runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
-func (h *host) runs(text string) string {
+func (h *fakeHost) runs(text string) string {
 	h.t.Helper()
 	path := h.file(text)
 	p, err := policy.Load(path)
@@ -314,7 +315,7 @@ func (h *host) runs(text string) string {
 	return path
 }
 
-func (h *host) file(text string) string {
+func (h *fakeHost) file(text string) string {
 	h.t.Helper()
 	path := filepath.Join(h.t.TempDir(), "portcullis.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
@@ -324,7 +325,7 @@ func (h *host) file(text string) string {
 }
 
 // types runs a command line and checks how it exits.
-func (h *host) types(code int, args ...string) {
+func (h *fakeHost) types(code int, args ...string) {
 	h.t.Helper()
 	var stdout, stderr bytes.Buffer
 	e := env{&stdout, &stderr, h.getenv, h.fake, func() error { return h.privileges }, func() string { return h.session }}
@@ -344,7 +345,7 @@ func (h *host) types(code int, args ...string) {
 }
 
 // json reads what the last command printed; it must hold no null.
-func (h *host) json(into any) {
+func (h *fakeHost) json(into any) {
 	h.t.Helper()
 	if err := json.Unmarshal([]byte(h.stdout), into); err != nil {
 		h.t.Fatalf("stdout is not JSON: %v\n%s", err, h.stdout)
@@ -354,7 +355,7 @@ func (h *host) json(into any) {
 	}
 }
 
-func (h *host) says(stdout ...string) {
+func (h *fakeHost) says(stdout ...string) {
 	h.t.Helper()
 	for _, want := range stdout {
 		if !strings.Contains(h.stdout, want) {
@@ -363,7 +364,7 @@ func (h *host) says(stdout ...string) {
 	}
 }
 
-func (h *host) complains(stderr ...string) {
+func (h *fakeHost) complains(stderr ...string) {
 	h.t.Helper()
 	for _, want := range stderr {
 		if !strings.Contains(h.stderr, want) {
@@ -372,7 +373,7 @@ func (h *host) complains(stderr ...string) {
 	}
 }
 
-func (h *host) holds(path, text string) {
+func (h *fakeHost) holds(path, text string) {
 	h.t.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil {
@@ -383,7 +384,7 @@ func (h *host) holds(path, text string) {
 	}
 }
 
-func (h *host) opens(rules ...string) {
+func (h *fakeHost) opens(rules ...string) {
 	h.t.Helper()
 	if got := texts(h.running.Open); !slices.Equal(got, rules) {
 		h.t.Errorf("open are %q, want %q", got, rules)

@@ -12,14 +12,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const sshVariable = "SSH_CONNECTION"
 
 // session is a connection by which somebody came to this host: the user of this command, as far as can be told.
-type session loader.Connection
+type session host.Connection
 
 // parseSession reads "client port server port". What is no session over a network, and what never passes the filter,
 // is none.
@@ -70,7 +70,7 @@ func (a *app) sessions() []session {
 	}
 	ports, _ := a.firewall.SSHPorts() // without them, the recorded one has to do
 	live, _ := a.firewall.ConnectionsAt(append(ports, recorded.Local.Port()))
-	if len(live) == 0 || slices.Contains(live, loader.Connection(recorded)) {
+	if len(live) == 0 || slices.Contains(live, host.Connection(recorded)) {
 		return []session{recorded}
 	}
 	out := make([]session, len(live))
@@ -82,7 +82,7 @@ func (a *app) sessions() []session {
 
 // meets tells whether a session's packets may come in by one of the interfaces. When that cannot be told, they may.
 func (a *app) meets(s session, filtered []string) bool {
-	arrivals, err := a.firewall.Arrivals(loader.Connection(s))
+	arrivals, err := a.firewall.Arrivals(host.Connection(s))
 	return err != nil || len(arrivals) == 0 || len(filtered) == 0 ||
 		slices.ContainsFunc(arrivals, func(name string) bool { return slices.Contains(filtered, name) })
 }
@@ -129,7 +129,7 @@ func sshConnection() string {
 	if err != nil {
 		return ""
 	}
-	for pid := range loader.Ancestors() {
+	for pid := range host.Ancestors() {
 		dir := fmt.Sprintf("/proc/%d/", pid)
 		if there, err := os.Readlink(dir + "ns/net"); err != nil || there != here {
 			return ""

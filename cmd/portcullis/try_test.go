@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // record changes what is written down.
-func (h *host) record(change func(*loader.Deadlines)) {
+func (h *fakeHost) record(change func(*loader.Deadlines)) {
 	h.t.Helper()
 	turn, err := h.TakeTurn(loader.DefaultPinPath)
 	if err != nil {
@@ -67,26 +68,26 @@ func TestTryTakesInterfacesAndFileOfWhatRuns(t *testing.T) {
 
 func TestConfirmAsksForAWitness(t *testing.T) {
 	const ssh = "203.0.113.5 50000 127.0.0.1 22" // 127.0.0.1: an address of this host
-	outside := loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("203.0.113.5:50000")}
-	inside := loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.1:50000")}
+	outside := host.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("203.0.113.5:50000")}
+	inside := host.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.1:50000")}
 	for _, c := range []struct {
 		name    string
-		session loader.Session
+		session host.Session
 		ssh     string
 		pty     bool
 		refused string
 	}{
-		{"a new connection", loader.Session{Connections: []loader.Connection{outside}}, ssh, true, ""},
-		{"within the host", loader.Session{Connections: []loader.Connection{inside}}, ssh, true, "within this host"},
-		{"both", loader.Session{Connections: []loader.Connection{outside, inside}}, ssh, true, "within this host"},
-		{"none to be found", loader.Session{}, ssh, true, "nobody can tell by which connection"},
-		{"none to be found, without a terminal", loader.Session{Unknown: true}, ssh, false, "nobody can tell by which connection"},
-		{"of another host's address", loader.Session{Elsewhere: true}, "203.0.113.5 50000 203.0.113.6 22", true, ""},
-		{"unreadable", loader.Session{}, "UNKNOWN", false, "nobody can tell by which connection"},
-		{"the console", loader.Session{}, "", false, ""},
-		{"a terminal of a program", loader.Session{}, "", true, "say --console"},
-		{"parents that cannot be seen", loader.Session{Unknown: true}, "", false, "say --console"},
-		{"another namespace", loader.Session{Elsewhere: true}, "", true, ""},
+		{"a new connection", host.Session{Connections: []host.Connection{outside}}, ssh, true, ""},
+		{"within the host", host.Session{Connections: []host.Connection{inside}}, ssh, true, "within this host"},
+		{"both", host.Session{Connections: []host.Connection{outside, inside}}, ssh, true, "within this host"},
+		{"none to be found", host.Session{}, ssh, true, "nobody can tell by which connection"},
+		{"none to be found, without a terminal", host.Session{Unknown: true}, ssh, false, "nobody can tell by which connection"},
+		{"of another host's address", host.Session{Elsewhere: true}, "203.0.113.5 50000 203.0.113.6 22", true, ""},
+		{"unreadable", host.Session{}, "UNKNOWN", false, "nobody can tell by which connection"},
+		{"the console", host.Session{}, "", false, ""},
+		{"a terminal of a program", host.Session{}, "", true, "say --console"},
+		{"parents that cannot be seen", host.Session{Unknown: true}, "", false, "say --console"},
+		{"another namespace", host.Session{Elsewhere: true}, "", true, ""},
 	} {
 		h := newHost(t)
 		path := h.runs(commented)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -163,19 +164,19 @@ func TestGuard(t *testing.T) {
 
 func TestGuardKnowsWhoIsHere(t *testing.T) {
 	const session = "203.0.113.5 50000 192.0.2.1 22"
-	connection := func(remote string) loader.Connection {
-		return loader.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort(remote)}
+	connection := func(remote string) host.Connection {
+		return host.Connection{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort(remote)}
 	}
 	for _, c := range []struct {
 		name, text string
-		clients    []loader.Connection
+		clients    []host.Connection
 		arrivals   []string
 		refused    bool
 	}{
-		{"the session lives", "open: [22/tcp from 203.0.113.5]", []loader.Connection{connection("203.0.113.5:50000"), connection("198.51.100.7:40000")}, nil, false},
-		{"it has ended, and another one is here", "open: [22/tcp from 203.0.113.5]", []loader.Connection{connection("198.51.100.7:40000")}, nil, true},
-		{"it has ended, and the other one survives", "open: [22/tcp from 198.51.100.7]", []loader.Connection{connection("198.51.100.7:40000")}, nil, false},
-		{"one of several does not survive", "open: [22/tcp from 198.51.100.7]", []loader.Connection{connection("198.51.100.7:40000"), connection("198.51.100.8:40000")}, nil, true},
+		{"the session lives", "open: [22/tcp from 203.0.113.5]", []host.Connection{connection("203.0.113.5:50000"), connection("198.51.100.7:40000")}, nil, false},
+		{"it has ended, and another one is here", "open: [22/tcp from 203.0.113.5]", []host.Connection{connection("198.51.100.7:40000")}, nil, true},
+		{"it has ended, and the other one survives", "open: [22/tcp from 198.51.100.7]", []host.Connection{connection("198.51.100.7:40000")}, nil, false},
+		{"one of several does not survive", "open: [22/tcp from 198.51.100.7]", []host.Connection{connection("198.51.100.7:40000"), connection("198.51.100.8:40000")}, nil, true},
 		{"none is here", "open: [22/tcp from 198.51.100.7]", nil, nil, true},
 		{"it comes by an interface that is not filtered", "", nil, []string{"eth1"}, false},
 		{"it may come by one that is", "", nil, []string{"eth1", "eth0"}, true},

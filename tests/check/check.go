@@ -21,15 +21,18 @@ import (
 // Module is the import path of the tree's root.
 const Module = "github.com/portcullis-firewall/portcullis"
 
-// layers says which parts of the tree each part may import beside itself: cmd -> loader -> maps -> {bpf, policy}.
+// layers says which parts of the tree each part may import beside itself:
+// cmd -> firewall -> loader -> {host, maps} -> {bpf, policy}.
 // Only tests may import anything, and nobody outside tests and cmd imports those.
 var layers = map[string][]string{
-	"bpf":    {},
-	"policy": {},
-	"maps":   {"bpf", "policy"},
-	"loader": {"maps", "bpf", "policy"},
-	"cmd":    {"loader", "maps", "bpf", "policy"},
-	"tests":  {"cmd", "loader", "maps", "bpf", "policy"},
+	"bpf":      {},
+	"policy":   {},
+	"maps":     {"bpf", "policy"},
+	"host":     {"policy"},
+	"loader":   {"host", "maps", "bpf", "policy"},
+	"firewall": {"loader", "host", "maps", "policy"},
+	"cmd":      {"firewall", "loader", "host", "maps", "bpf", "policy"},
+	"tests":    {"cmd", "firewall", "loader", "host", "maps", "bpf", "policy"},
 }
 
 // kernel lists the modules that the policy, which knows no kernel, must do without.
@@ -37,7 +40,7 @@ var kernel = []string{"github.com/cilium/ebpf", "github.com/vishvananda", "golan
 
 // topLevel lists what may lie at the top of the tree, beside files whose name starts with a dot.
 var topLevel = []string{
-	".ci", "bpf", "cmd", "docs", "loader", "maps", "packaging", "policy", "tests",
+	".ci", "bpf", "cmd", "docs", "firewall", "host", "loader", "maps", "packaging", "policy", "tests",
 	"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "go.mod", "go.sum",
 }
 

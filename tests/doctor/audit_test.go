@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/audit"
+	"github.com/portcullis-firewall/portcullis/firewall/audit"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 

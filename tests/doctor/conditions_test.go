@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 )
 
 // A condition is made, found, and mended by what the check says.

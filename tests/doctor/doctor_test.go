@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 

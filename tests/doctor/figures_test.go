@@ -14,7 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 )

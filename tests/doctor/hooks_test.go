@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/doctor"
+	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/host/netfilter"
 )
 
 // docker makes the chain of Docker in a nat table of the iptables family, and rules in it.

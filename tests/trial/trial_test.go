@@ -7,11 +7,12 @@ package trial
 import (
 	"encoding/json"
 	"errors"
-	"github.com/portcullis-firewall/portcullis/loader"
 	"io"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/portcullis-firewall/portcullis/loader"
 )
 
 // state is what portcullis status says, but for what any packet changes: that is how often each rule counted.

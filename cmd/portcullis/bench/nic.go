@@ -10,7 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // loan is a real interface that the benchmark has taken into a room, and what it was like before.
@@ -71,7 +71,7 @@ func inspect(name string, force bool) (*loan, error) {
 	if link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().EncapType != "ether" {
 		return nil, fmt.Errorf("%s: not an Ethernet interface", name)
 	}
-	if route, err := loader.DefaultInterface(); err == nil && route == name && !force {
+	if route, err := host.DefaultInterface(); err == nil && route == name && !force {
 		return nil, fmt.Errorf("%s carries the default route of this host, which would be cut off for as long as the benchmark runs: "+
 			"choose another, or use --force", name)
 	}

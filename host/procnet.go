@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"encoding/binary"
@@ -20,7 +20,7 @@ import (
 // live connection, the administrator's among them.
 
 // eachProcSocket is everySocket from /proc/net.
-func eachProcSocket(protocol int, family uint8, each func(*socket)) error {
+func eachProcSocket(protocol int, family uint8, each func(*Socket)) error {
 	name := "tcp"
 	if protocol == unix.IPPROTO_UDP {
 		name = "udp"
@@ -51,7 +51,7 @@ const procInode = 9
 
 // parseProcSocket reads a line of /proc/net/tcp and its like: number, local end, remote end, state, and later the
 // inode.
-func parseProcSocket(line string) (*socket, error) {
+func parseProcSocket(line string) (*Socket, error) {
 	fields := strings.Fields(line)
 	if len(fields) <= procInode {
 		return nil, errors.New("too few fields")
@@ -72,7 +72,7 @@ func parseProcSocket(line string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &socket{local, remote, uint8(state), uint32(inode)}, nil
+	return &Socket{local, remote, uint8(state), uint32(inode)}, nil
 }
 
 // parseProcAddr reads ADDRESS:PORT in hexadecimal, the address in words of the host's byte order.

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -94,7 +95,7 @@ func Run(ctx context.Context, firewall Firewall, o Options) error {
 	return err
 }
 
-func (a *Agent) loop(ctx context.Context, changes <-chan loader.Change) error {
+func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 	settle := time.NewTimer(0)
 	resync := time.NewTicker(resyncTime)
 	defer resync.Stop()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"fmt"
@@ -30,9 +30,9 @@ func TestProcListsWhatSockDiagLists(t *testing.T) {
 			family = unix.AF_INET6
 		}
 		var found []string
-		err = eachProcSocket(unix.IPPROTO_TCP, family, func(k *socket) {
-			if k.state == 1 {
-				found = append(found, fmt.Sprint(k.local, k.remote))
+		err = eachProcSocket(unix.IPPROTO_TCP, family, func(k *Socket) {
+			if k.State == 1 {
+				found = append(found, fmt.Sprint(k.Local, k.Remote))
 			}
 		})
 		if err != nil {
@@ -48,7 +48,7 @@ func FuzzParseProcSocket(f *testing.F) {
 	f.Add("   0: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0")
 	f.Add("0: 0000000000000000FFFF00000100007F:01BB 0000000000000000FFFF00000100007F:D431 01")
 	f.Fuzz(func(t *testing.T, line string) {
-		if k, err := parseProcSocket(line); err == nil && (!k.local.IsValid() || !k.remote.IsValid()) {
+		if k, err := parseProcSocket(line); err == nil && (!k.Local.IsValid() || !k.Remote.IsValid()) {
 			t.Errorf("%q gives %+v", line, k)
 		}
 	})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"fmt"
@@ -22,9 +22,9 @@ type Session struct {
 // server keeps it open as long as the session lasts.
 func FindSession() (*Session, error) {
 	byInode := make(map[uint32]Connection)
-	err := everySocket(unix.IPPROTO_TCP, func(k *socket) {
-		if k.state != netlink.TCP_LISTEN && k.inode != 0 {
-			byInode[k.inode] = Connection{k.local, k.remote}
+	err := everySocket(unix.IPPROTO_TCP, func(k *Socket) {
+		if k.State != netlink.TCP_LISTEN && k.inode != 0 {
+			byInode[k.inode] = Connection{k.Local, k.Remote}
 		}
 	})
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/host/netfilter"
 )
 
 // Gather asks the kernel for all that is compared but the policy. Without root it does not know what is published, and
@@ -17,7 +17,7 @@ import (
 func Gather() (*Input, error) {
 	in := &Input{}
 	var err error
-	if in.Listeners, err = loader.Listeners(); err != nil {
+	if in.Listeners, err = host.Listeners(); err != nil {
 		return nil, err
 	}
 	if lo, err := net.InterfaceByName("lo"); err == nil {

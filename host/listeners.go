@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"encoding/binary"
@@ -79,7 +79,10 @@ func (r *listenRequest) Serialize() []byte {
 	return b
 }
 
-const diagMessageLen = 72 // struct inet_diag_msg
+const (
+	diagRequestLen = 56 // struct inet_diag_req_v2
+	diagMessageLen = 72 // struct inet_diag_msg
+)
 
 func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
@@ -121,9 +124,9 @@ func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 
 // procListeners is listeners from /proc/net, for kernels without sock_diag. It does not tell whose they are.
 func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
-	err = eachProcSocket(int(protocol), family, func(k *socket) {
-		if waits(protocol, k.state, k.remote.Port(), k.local.Port()) {
-			out = append(out, Listener{Protocol: protocol, Local: k.local})
+	err = eachProcSocket(int(protocol), family, func(k *Socket) {
+		if waits(protocol, k.State, k.Remote.Port(), k.Local.Port()) {
+			out = append(out, Listener{Protocol: protocol, Local: k.Local})
 		}
 	})
 	return out, err

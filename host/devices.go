@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsCookie identifies the network namespace; unlike an inode it is never used again.
-func netnsCookie() (uint64, error) {
+// NetnsCookie identifies the network namespace; unlike an inode it is never used again.
+func NetnsCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
@@ -66,15 +66,15 @@ func interfacesHere() string {
 	return "found: " + strings.Join(names, ", ")
 }
 
-var errNoDevice = errors.New("there is no such interface")
+var ErrNoDevice = errors.New("there is no such interface")
 
 // device returns an interface that can be filtered.
-func device(name string) (netlink.Link, error) {
+func Device(name string) (netlink.Link, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		var missing netlink.LinkNotFoundError
 		if errors.As(err, &missing) {
-			return nil, fmt.Errorf("%s: %w (%s)", name, errNoDevice, interfacesHere())
+			return nil, fmt.Errorf("%s: %w (%s)", name, ErrNoDevice, interfacesHere())
 		}
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -84,19 +84,19 @@ func device(name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// hasEthernet tells whether frames of the device begin with an Ethernet header.
-func hasEthernet(l netlink.Link) bool {
+// HasEthernet tells whether frames of the device begin with an Ethernet header.
+func HasEthernet(l netlink.Link) bool {
 	return l.Attrs().EncapType == "ether"
 }
 
-func macOf(l netlink.Link) (mac [6]byte) {
+func MAC(l netlink.Link) (mac [6]byte) {
 	copy(mac[:], l.Attrs().HardwareAddr)
 	return mac
 }
 
-// localPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table
+// LocalPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table
 // local and of VRFs. A routing rule decides which packets ask any other table: the datapath asks the kernel about them.
-func localPrefixes() ([]netip.Prefix, error) {
+func LocalPrefixes() ([]netip.Prefix, error) {
 	tables, err := localTables()
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"errors"
@@ -16,16 +16,16 @@ import (
 type Connection struct{ Local, Remote netip.AddrPort }
 
 // Outside tells that the connection leaves this host; no filter ever sees one that does not.
-func (c Connection) Outside() bool { return isOutside(c.Local, c.Remote) }
+func (c Connection) Outside() bool { return IsOutside(c.Local, c.Remote) }
 
 func (c Connection) String() string { return c.Local.String() + " " + c.Remote.String() }
 
 // Connections lists the TCP connections of this network namespace, those within this host among them.
 func Connections() ([]Connection, error) {
 	var out []Connection
-	err := everySocket(unix.IPPROTO_TCP, func(k *socket) {
-		if k.state != netlink.TCP_LISTEN {
-			out = append(out, Connection{k.local, k.remote})
+	err := everySocket(unix.IPPROTO_TCP, func(k *Socket) {
+		if k.State != netlink.TCP_LISTEN {
+			out = append(out, Connection{k.Local, k.Remote})
 		}
 	})
 	return out, err
@@ -33,9 +33,9 @@ func Connections() ([]Connection, error) {
 
 // ConnectionsAt lists the TCP connections with other hosts that are established at one of the ports.
 func ConnectionsAt(ports []uint16) (out []Connection, err error) {
-	err = eachSocket(unix.IPPROTO_TCP, func(k *socket) {
-		if k.state == netlink.TCP_ESTABLISHED && slices.Contains(ports, k.local.Port()) {
-			out = append(out, Connection{k.local, k.remote})
+	err = EachSocket(unix.IPPROTO_TCP, func(k *Socket) {
+		if k.State == netlink.TCP_ESTABLISHED && slices.Contains(ports, k.Local.Port()) {
+			out = append(out, Connection{k.Local, k.Remote})
 		}
 	})
 	return out, err

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -34,7 +35,7 @@ type fake struct {
 	max     int // flows that the table was made for
 	refused uint64
 	ifaces  []loader.Interface
-	changes chan loader.Change
+	changes chan host.Change
 }
 
 func (f *fake) did(format string, args ...any) {
@@ -106,15 +107,15 @@ func (f *fake) Bypassed(context.Context, time.Duration) ([]loader.Interface, err
 	return past, nil
 }
 
-func (f *fake) Wants(_, iface string) bool                          { return iface == "eth0" }
-func (f *fake) Watch(context.Context) (<-chan loader.Change, error) { return f.changes, nil }
-func (f *fake) DefaultInterface() (string, error)                   { return "eth9", nil }
-func (f *fake) Close() error                                        { return nil }
-func (f *fake) Config() string                                      { return "" }
-func (f *fake) Interfaces() ([]loader.Interface, error)             { return f.ifaces, nil }
-func (f *fake) Saved() (*policy.Policy, error)                      { return f.running.Clone(), nil }
-func (f *fake) SyncLocal() error                                    { return nil }
-func (f *fake) Sweep() (live, removed int, err error)               { return f.live, 0, nil }
+func (f *fake) Wants(_, iface string) bool                        { return iface == "eth0" }
+func (f *fake) Watch(context.Context) (<-chan host.Change, error) { return f.changes, nil }
+func (f *fake) DefaultInterface() (string, error)                 { return "eth9", nil }
+func (f *fake) Close() error                                      { return nil }
+func (f *fake) Config() string                                    { return "" }
+func (f *fake) Interfaces() ([]loader.Interface, error)           { return f.ifaces, nil }
+func (f *fake) Saved() (*policy.Policy, error)                    { return f.running.Clone(), nil }
+func (f *fake) SyncLocal() error                                  { return nil }
+func (f *fake) Sweep() (live, removed int, err error)             { return f.live, 0, nil }
 
 func (f *fake) Refusals() (loader.Refusals, error) {
 	return loader.Refusals{Packets: f.refused, Max: f.max, Wanted: f.running.FlowLimit()}, nil
@@ -150,12 +151,12 @@ func options(t *testing.T, text string) (Options, *bytes.Buffer) {
 }
 
 // runs runs an agent until the test ends it. To meet a change is to have seen it.
-func runs(t *testing.T, f *fake, o Options) (meets func(loader.Change), end func() error) {
-	f.changes = make(chan loader.Change)
+func runs(t *testing.T, f *fake, o Options) (meets func(host.Change), end func() error) {
+	f.changes = make(chan host.Change)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, f, o) }()
-	meets = func(c loader.Change) {
+	meets = func(c host.Change) {
 		t.Helper()
 		select {
 		case f.changes <- c:
@@ -174,29 +175,29 @@ func TestChanges(t *testing.T) {
 	f := &fake{unready: 3}
 	tell, end := runs(t, f, o)
 	// meets tells the agent of a change, and checks what it does at once.
-	meets := func(c loader.Change, want ...string) {
+	meets := func(c host.Change, want ...string) {
 		t.Helper()
 		tell(c)
-		tell(loader.Change{}) // so that the one before has been dealt with
+		tell(host.Change{}) // so that the one before has been dealt with
 		if done := f.list(); !slices.Equal(done, want) {
 			t.Errorf("%+v: the agent did %q, want %q", c, done, want)
 		}
 	}
-	meets(loader.Change{}, "up eth0 auto", "attach") // which is how it starts
-	meets(loader.Change{})
-	meets(loader.Change{Link: "veth7"})
-	meets(loader.Change{Link: "eth0"}, "attach")
-	meets(loader.Change{Lost: true}, "attach")
+	meets(host.Change{}, "up eth0 auto", "attach") // which is how it starts
+	meets(host.Change{})
+	meets(host.Change{Link: "veth7"})
+	meets(host.Change{Link: "eth0"}, "attach")
+	meets(host.Change{Lost: true}, "attach")
 
 	f.mu.Lock()
 	f.slow = []loader.Interface{{Name: "eth0", Mode: loader.ModeGeneric}}
 	f.mu.Unlock()
-	meets(loader.Change{Link: "eth0"}, "attach", "up eth0 generic")
+	meets(host.Change{Link: "eth0"}, "attach", "up eth0 generic")
 
 	f.mu.Lock()
 	f.drift.MAC = "eth0"
 	f.mu.Unlock()
-	tell(loader.Change{})
+	tell(host.Change{})
 	var done []string
 	for end := time.Now().Add(10 * time.Second); len(done) == 0 && time.Now().Before(end); time.Sleep(settleTime / 10) {
 		done = f.list()
@@ -222,10 +223,10 @@ func TestGoesOverToTC(t *testing.T) {
 	tell, end := runs(t, f, o)
 	var done []string
 	for end := time.Now().Add(10 * time.Second); !slices.Contains(done, "up eth0 tc") && time.Now().Before(end); time.Sleep(settleTime / 10) {
-		tell(loader.Change{Link: "eth0"})
+		tell(host.Change{Link: "eth0"})
 		done = append(done, f.list()...)
 	}
-	tell(loader.Change{Link: "eth0"})
+	tell(host.Change{Link: "eth0"})
 	time.Sleep(3 * settleTime)
 	done = append(done, f.list()...)
 	if err := end(); err != nil {
@@ -247,7 +248,7 @@ func TestTheFileWaitsForATrial(t *testing.T) {
 	o, log := options(t, "interfaces: [eth0]\n")
 	f := &fake{}
 	meets, end := runs(t, f, o)
-	meets(loader.Change{})
+	meets(host.Change{})
 	turn, err := loader.TakeTurn(o.Deadlines, o.PinPath)
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +263,7 @@ func TestTheFileWaitsForATrial(t *testing.T) {
 	}
 	turn.Release()
 	time.Sleep(3 * settleTime)
-	meets(loader.Change{})
+	meets(host.Change{})
 	if err := end(); err != nil {
 		t.Error(err)
 	}
@@ -273,7 +274,7 @@ func TestTheFileWaitsForATrial(t *testing.T) {
 
 func TestTheKernelFallsSilent(t *testing.T) {
 	o, _ := options(t, "interfaces: [eth0]\n")
-	f := &fake{changes: make(chan loader.Change)}
+	f := &fake{changes: make(chan host.Change)}
 	close(f.changes)
 	if err := Run(context.Background(), f, o); err == nil {
 		t.Error("an agent that learns nothing more goes on as if all were well")
@@ -285,7 +286,7 @@ func TestOneInterfaceFails(t *testing.T) {
 	o, log := options(t, "interfaces: [eth0, eth1, eth2]\n")
 	f := &fake{foreign: "eth1", broken: "eth2"}
 	meets, end := runs(t, f, o)
-	meets(loader.Change{})
+	meets(host.Change{})
 	if err := end(); err != nil {
 		t.Error(err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package host
 
 import (
 	"context"
@@ -56,13 +56,6 @@ func Watch(ctx context.Context) (<-chan Change, error) {
 		}
 	}()
 	return changes, nil
-}
-
-// PinDirs are the directories that change when a command begins or ends a filter, replaces its policy, or takes an
-// interface on or off.
-func PinDirs(pinPath string) []string {
-	p := pins{base: pinPath}
-	return []string{p.base, p.root(), p.links()}
 }
 
 // changeOf reads a notice, and tells whether it matters.

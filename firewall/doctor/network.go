@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 

@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -77,7 +78,7 @@ func Examine(o Options) []Check {
 		e.device(d)
 	}
 	e.group = "network"
-	e.topology(loader.Topology(e.Interfaces))
+	e.topology(host.Topology(e.Interfaces))
 	e.forwarding(bridges())
 	ruleset, err := netfilter.Read()
 	e.netfilter(ruleset, err)

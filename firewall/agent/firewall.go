@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -17,7 +18,7 @@ type Firewall interface {
 	Attach(pinPath string, mode loader.Mode) (*loader.AttachReport, error)
 	Prepare(pinPath string) (loaded bool, err error)
 	Wants(pinPath, iface string) bool
-	Watch(context.Context) (<-chan loader.Change, error)
+	Watch(context.Context) (<-chan host.Change, error)
 	DefaultInterface() (string, error)
 }
 
@@ -40,7 +41,7 @@ type Kernel struct{}
 func (Kernel) Up(o loader.Options) (*loader.UpReport, error)   { return loader.Up(o) }
 func (Kernel) Prepare(pinPath string) (loaded bool, err error) { return loader.Prepare(pinPath) }
 func (Kernel) Wants(pinPath, iface string) bool                { return loader.Wants(pinPath, iface) }
-func (Kernel) DefaultInterface() (string, error)               { return loader.DefaultInterface() }
+func (Kernel) DefaultInterface() (string, error)               { return host.DefaultInterface() }
 
 func (Kernel) Open(pinPath string) (Filter, error) {
 	f, err := loader.Open(pinPath)
@@ -54,4 +55,4 @@ func (Kernel) Attach(pinPath string, mode loader.Mode) (*loader.AttachReport, er
 	return loader.Attach(pinPath, mode)
 }
 
-func (Kernel) Watch(ctx context.Context) (<-chan loader.Change, error) { return loader.Watch(ctx) }
+func (Kernel) Watch(ctx context.Context) (<-chan host.Change, error) { return host.Watch(ctx) }

@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/cmd/portcullis/netfilter"
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -39,7 +39,7 @@ type Entry struct {
 // Input is what is compared.
 type Input struct {
 	Policy    *policy.Policy
-	Listeners []loader.Listener
+	Listeners []host.Listener
 	Published []netfilter.Published
 	Local     []netip.Addr // the addresses of this host
 	Loopback  int          // the index of its loopback interface
