@@ -189,3 +189,9 @@ func (l *Lab) AddHost(t testing.TB, name string) *Host {
 	h.IP(t, "link", "set", "lo", "up")
 	return h
 }
+
+// Emulated reports whether this machine's processor is emulated, so that what it takes a time for says little.
+func Emulated() bool {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	return err == nil && strings.Contains(string(text), "QEMU TCG CPU")
+}
