@@ -16,8 +16,11 @@ import (
 	"github.com/portcullis-firewall/portcullis/cmd/portcullis/bench"
 )
 
+var generators = []string{"auto", "live", "pktgen"}
+
 func (a *app) benchCommand() *cobra.Command {
 	o := bench.Full()
+	o.Generator = generators[0]
 	var quick bool
 	var report string
 	cmd := &cobra.Command{
@@ -55,18 +58,18 @@ their addresses and routes at the end.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&report, "report", "", "write a page with charts, and the figures as JSON, into `DIR`; measures curves too")
-	flags.StringSliceVar(&o.Works, "work", nil, "what to measure, instead of everything: `NAMES` with commas")
-	flags.StringSliceVar(&o.Against, "against", nil, "what to measure beside Portcullis: `NAMES` with commas")
+	flags.Var(&choicesFlag{&o.Works, bench.Works()}, "work", "what to measure, instead of everything: `NAMES` with commas")
+	flags.Var(&choicesFlag{&o.Against, bench.Subjects()}, "against", "what to measure beside Portcullis: `NAMES` with commas")
 	flags.BoolVar(&quick, "quick", false, "seconds instead of minutes, for figures that say little")
-	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "how often to measure each")
-	flags.IntVar(&o.Frames, "frames", o.Frames, "frames of one round, at most")
-	flags.StringVar(&o.Generator, "generator", "auto", "what sends: auto, live (XDP live frames) or pktgen")
+	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "measure each `N` times")
+	flags.IntVar(&o.Frames, "frames", o.Frames, "send at most `N` frames a round")
+	flags.Var(&choiceFlag{&o.Generator, generators}, "generator", "what sends: auto, live (XDP live frames) or pktgen")
 	flags.StringVar(&o.From, "from", "", "send from this `IFACE`, which is joined with --to")
 	flags.StringVar(&o.To, "to", "", "send to this `IFACE`")
 	flags.BoolVar(&o.Force, "force", false, "also when an interface carries the default route or this ssh session")
 	_ = cmd.RegisterFlagCompletionFunc("work", words(bench.Works()...))
 	_ = cmd.RegisterFlagCompletionFunc("against", words(bench.Subjects()...))
-	_ = cmd.RegisterFlagCompletionFunc("generator", words("auto", "live", "pktgen"))
+	_ = cmd.RegisterFlagCompletionFunc("generator", words(generators...))
 	_ = cmd.MarkFlagDirname("report")
 	return cmd
 }

@@ -91,17 +91,15 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see %q", err, cmd.CommandPath()+" --help")
-	})
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
 	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
 		"`DIR` in a bpf filesystem that keeps the filter")
 	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` when another command is at work (default: wait)")
-	flags.VarP(&a.output, "output", "o", "table or json")
-	_ = root.RegisterFlagCompletionFunc("output", words("table", "json"))
+	flags.VarP(&a.output, "output", "o", or(formats))
+	_ = root.RegisterFlagCompletionFunc("output", words(formats...))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
 	_ = root.MarkPersistentFlagDirname("pin-path")
 

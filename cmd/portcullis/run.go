@@ -44,8 +44,7 @@ released by "portcullis down" stays unfiltered until "portcullis up" or a SIGHUP
 			return a.runAgent(args, mode.Mode)
 		},
 	}
-	cmd.Flags().Var(&mode, "mode", "where to filter: auto, native, generic or tc")
-	_ = cmd.RegisterFlagCompletionFunc("mode", words("auto", "native", "generic", "tc"))
+	addMode(cmd, &mode)
 	return cmd
 }
 

@@ -15,15 +15,6 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-type modeFlag struct{ loader.Mode }
-
-func (m *modeFlag) String() string { return string(m.Mode) }
-func (m *modeFlag) Type() string   { return "MODE" }
-func (m *modeFlag) Set(text string) (err error) {
-	m.Mode, err = loader.ParseMode(text)
-	return err
-}
-
 func (a *app) upCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
 	force := false
@@ -45,9 +36,8 @@ Without a file, replies, ICMP and the ports on which an sshd listens are let in.
 			return a.up(args, mode.Mode, force)
 		},
 	}
-	cmd.Flags().Var(&mode, "mode", "where to filter: auto, native, generic or tc")
+	addMode(cmd, &mode)
 	cmd.Flags().BoolVar(&force, "force", false, "also when it locks out the ssh session of this command")
-	_ = cmd.RegisterFlagCompletionFunc("mode", words("auto", "native", "generic", "tc"))
 	return cmd
 }
 
