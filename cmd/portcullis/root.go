@@ -138,12 +138,7 @@ func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	cmd.SuggestionsMinimumDistance = 2
-	hint := fmt.Sprintf("see %q", cmd.CommandPath()+" --help")
-	if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
-		hint = fmt.Sprintf("did you mean %s?", strings.Join(close, " or "))
-	}
-	return usagef("unknown command %q: %s", args[0], hint)
+	return usagef("unknown command %q: %s", args[0], hint(cmd, args[0]))
 }
 
 // noArguments is the Args of a command that takes none.
@@ -164,7 +159,7 @@ func helpCommand() *cobra.Command {
 				return usageError{err}
 			}
 			if len(rest) > 0 {
-				return usagef("no help on %q: see \"portcullis --help\"", strings.Join(args, " "))
+				return usagef("no help on %q: %s", strings.Join(args, " "), hint(found, rest[0]))
 			}
 			found.InitDefaultHelpFlag()
 			return found.Help()
