@@ -17,8 +17,9 @@ import (
 func (a *app) applyCommand() *cobra.Command {
 	force := false
 	cmd := &cobra.Command{
-		Use:   "apply [FILE]",
-		Short: "Put the policy file, or another one, in force",
+		Use:         "apply [FILE]",
+		Short:       "Put the policy file, or another one, in force",
+		Annotations: needsFilter,
 		Long: `Replace the policy in force by the policy file as it is now, or by that of FILE, and
 show what that changes. All of it changes at once, at every interface: no packet meets
 half a policy, and connections that live go on. Rules opened with --runtime end.

@@ -24,8 +24,9 @@ func (a *app) benchCommand() *cobra.Command {
 	var quick bool
 	var report string
 	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure this machine",
+		Use:         "bench",
+		Short:       "Measure this machine",
+		Annotations: needsRoot,
 		Long: `Measure what packets cost on this machine: with Portcullis, with nothing but an XDP
 program that drops or passes, and with the other firewalls that are installed.
 

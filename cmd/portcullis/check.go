@@ -84,8 +84,9 @@ func (a *app) doubts(p *policy.Policy, named []string, file string) (out []strin
 
 func (a *app) diffCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "diff [FILE]",
-		Short: "Show what \"portcullis apply\" would change",
+		Use:         "diff [FILE]",
+		Short:       "Show what \"portcullis apply\" would change",
+		Annotations: needsFilter,
 		Long: `Show the difference between what is in force and the policy file, or FILE, as
 "portcullis apply" would make it, and touch nothing. Rules are written as in the file;
 a line of "-" ends, one of "+" begins, one of "~" changes. Exits with 0 whether or not

@@ -15,8 +15,9 @@ import (
 func (a *app) closeCommand() *cobra.Command {
 	var runtime, kill, force bool
 	cmd := &cobra.Command{
-		Use:   "close RULE...",
-		Short: "Take a rule back",
+		Use:         "close RULE...",
+		Short:       "Take a rule back",
+		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file with its
 comments kept. Connections that came in by it go on, unless --kill cuts them.`,
 		Example: `  portcullis close http

@@ -23,8 +23,9 @@ const backupSuffix = ".bak"
 func (a *app) confirmCommand() *cobra.Command {
 	console := false
 	cmd := &cobra.Command{
-		Use:   "confirm",
-		Short: "Keep the policy that is on trial",
+		Use:         "confirm",
+		Short:       "Keep the policy that is on trial",
+		Annotations: needsRoot,
 		Long: `Keep the policy that "portcullis try" put in force, and save its text as the policy
 file; what that held goes into a file beside it, ` + backupSuffix + `.
 
@@ -183,8 +184,9 @@ func saveConfirmed(t *loader.Try) (saved bool, backup string, err error) {
 
 func (a *app) revertCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "revert",
-		Short: "Put back what was in force before the trial",
+		Use:         "revert",
+		Short:       "Put back what was in force before the trial",
+		Annotations: needsRoot,
 		Long: `End the trial that "portcullis try" began, and put back what was in force before: policy,
 rules, interfaces. Flows and counters go on.`,
 		Args: noArguments,

@@ -13,8 +13,9 @@ import (
 
 func (a *app) downCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down [IFACE...]",
-		Short: "Take the filter off, and leave the host open",
+		Use:         "down [IFACE...]",
+		Short:       "Take the filter off, and leave the host open",
+		Annotations: needsFilter,
 		Long: `Take the filter off the interfaces named, or off all. From then on every port on
 which something listens can be reached there.`,
 		Example: `  portcullis down

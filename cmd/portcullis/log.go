@@ -18,8 +18,9 @@ import (
 func (a *app) logCommand() *cobra.Command {
 	follow := false
 	cmd := &cobra.Command{
-		Use:   "log",
-		Short: "Show invalid packets",
+		Use:         "log",
+		Short:       "Show invalid packets",
+		Annotations: needsFilter,
 		Long: `Show the packets that were logged since this command last ran: under "invalid: log"
 those that belong to no connection and can begin none, or are broken. Each is shown
 once. Of a flood some are logged, up to 32 a second and CPU; the counters in

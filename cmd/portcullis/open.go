@@ -18,8 +18,9 @@ import (
 func (a *app) openCommand() *cobra.Command {
 	runtime, period := false, durationFlag{}
 	cmd := &cobra.Command{
-		Use:   "open RULE...",
-		Short: "Let in what a rule names, now and for good",
+		Use:         "open RULE...",
+		Short:       "Let in what a rule names, now and for good",
+		Annotations: needsFilter,
 		Long: `Open ports in the running filter, at once, and save the rules to the policy file with
 its comments kept. What is open already stays so.`,
 		Example: `  portcullis open http https

@@ -47,6 +47,9 @@ const usageTemplate = `Usage:
   {{if .HasParent}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND [flags]{{end}}
 {{- if and .HasParent .HasAvailableSubCommands}}
   {{.CommandPath}} COMMAND{{end}}
+{{- with needs .}}
+
+Needs {{.}}.{{end}}
 {{- if .HasExample}}
 
 Examples:

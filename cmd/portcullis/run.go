@@ -27,8 +27,9 @@ const (
 func (a *app) runCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
 	cmd := &cobra.Command{
-		Use:   "run [IFACE...]",
-		Short: "Put the policy in force, and keep it so",
+		Use:         "run [IFACE...]",
+		Short:       "Put the policy in force, and keep it so",
+		Annotations: needsRoot,
 		Long: `Put the policy in force as "up" does, and stay to keep the filter in step with the host:
 interfaces that appear or are re-created are filtered at once, addresses are followed,
 expired flows are removed, and the policy file is applied when it changes, and on SIGHUP.

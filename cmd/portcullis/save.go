@@ -15,8 +15,9 @@ import (
 
 func (a *app) saveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "save",
-		Short: "Write what is in force to the policy file",
+		Use:         "save",
+		Short:       "Write what is in force to the policy file",
+		Annotations: needsFilter,
 		Long: `Write the policy in force to the policy file, or to the one that --config names, rules
 opened with --runtime included. What the file says already stays as it is written,
 comments and order too. The file is replaced as a whole or not at all.`,

@@ -21,8 +21,9 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Show what is filtered, open and counted",
+		Use:         "status",
+		Short:       "Show what is filtered, open and counted",
+		Annotations: needsFilter,
 		Long: `Show the interfaces and the policy, each rule with the packets that it let in, what
 became of all others and why, and how full the flow table is. Each rule is printed
 as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.

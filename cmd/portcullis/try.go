@@ -21,8 +21,9 @@ func (a *app) tryCommand() *cobra.Command {
 	timeout := durationFlag{defaultTrial}
 	wait := false
 	cmd := &cobra.Command{
-		Use:   "try FILE",
-		Short: "Put a policy in force that goes again unless confirmed",
+		Use:         "try FILE",
+		Short:       "Put a policy in force that goes again unless confirmed",
+		Annotations: needsRoot,
 		Long: `Put the policy of a file in force, and put back what was in force before when no
 "portcullis confirm" comes in time: also when this terminal, its session or its
 connection is gone. The policy file that counts at the next "up" stays as it is.

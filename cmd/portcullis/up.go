@@ -19,8 +19,9 @@ func (a *app) upCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
 	force := false
 	cmd := &cobra.Command{
-		Use:   "up [IFACE...]",
-		Short: "Put the policy in force",
+		Use:         "up [IFACE...]",
+		Short:       "Put the policy in force",
+		Annotations: needsRoot,
 		Long: `Put the policy in force on the interfaces named, or on those that the policy file
 names, or on the one of the default route. Connections that live go on.
 
