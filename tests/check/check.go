@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package check holds the rules of the source tree that no compiler enforces: which package may import which, what
-// may lie at the top level, which licence a file states, and that no file names a path of the machine it was written
-// on. Each rule reads a file system, so that its test can show it a tree that breaks it.
+// Package check holds the rules of the source tree that no compiler enforces: which package may import which and how
+// large it may be, what may lie at the top level, which licence a file states, that documents name what exists, and that
+// no file names a path of the machine it was written on. Each rule reads a file system, so that its test can show it a
+// tree that breaks it.
 package check
 
 import (
@@ -40,8 +41,8 @@ var kernel = []string{"github.com/cilium/ebpf", "github.com/vishvananda", "golan
 
 // topLevel lists what may lie at the top of the tree, beside files whose name starts with a dot.
 var topLevel = []string{
-	".ci", "bpf", "cmd", "docs", "firewall", "host", "loader", "maps", "packaging", "policy", "tests",
-	"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "go.mod", "go.sum",
+	".ci", ".github", "bpf", "cmd", "docs", "firewall", "host", "loader", "maps", "packaging", "policy", "tests",
+	"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "go.mod", "go.sum",
 }
 
 // workplace matches an absolute path into somebody's home or workspace. It is written so as not to match itself.
@@ -87,6 +88,8 @@ func Imports(tree fs.FS, files []string) ([]string, error) {
 				to, _, _ := strings.Cut(within, "/")
 				if !known || to != from && !slices.Contains(allowed, to) {
 					complain(fmt.Sprintf("%s may import %s", from, listOr(allowed, "nothing of ours")))
+				} else if to == from && importsSibling(path.Dir(name), within) {
+					complain("they stand side by side: what both need belongs below them, or say in tests/check why not")
 				}
 			} else if from == "policy" && slices.ContainsFunc(kernel, func(prefix string) bool {
 				return imported == prefix || strings.HasPrefix(imported, prefix+"/")
