@@ -32,10 +32,10 @@ var packaging []func(*app) *cobra.Command
 
 const about = `Portcullis is a stateful firewall for this host. It decides in XDP, before the kernel
 spends anything on a packet: replies to what this host sends come in, and so does
-what a rule opens. Everything else is dropped.
+whatever a rule opens. Everything else is dropped.
 
 A rule reads the same in the policy file, on the command line and in the status:
-  http                          a service, over the protocols it is listed for
+  http                          a service, for each protocol that /etc/services lists
   8080/tcp, 60000-61000/udp     a port or a range; tcp, udp, sctp or udplite
   22/tcp from 203.0.113.0/24    for some sources only, IPv4 and IPv6`
 
@@ -78,7 +78,7 @@ func (a *app) root() *cobra.Command {
 		Short: "A stateful host firewall in XDP",
 		Long:  about,
 		Example: `  portcullis up eth0          filter eth0; ssh stays open
-  portcullis open http        open a service, now and for good
+  portcullis open http        open a service, now and permanently
   portcullis status           what is open, and what was dropped`,
 		Args:              a.noSuchCommand,
 		SilenceErrors:     true,
@@ -99,8 +99,8 @@ func (a *app) root() *cobra.Command {
 	flags.SortFlags = false
 	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
-		"`DIR` in a bpf filesystem that keeps the filter")
-	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` when another command is at work (default: wait)")
+		"`DIR` in a bpf filesystem in which the filter is pinned")
+	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` if another command is changing the filter (default: wait)")
 	flags.VarP(&a.output, "output", "o", or(formats))
 	_ = root.RegisterFlagCompletionFunc("output", words(formats...))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
