@@ -115,6 +115,10 @@ func TestRules(t *testing.T) {
 		{"imports", "loader/a.go", imports(Module+"/maps", Module+"/policy"), ""},
 		{"imports", "loader/a.go", imports(Module + "/cmd/portcullis"), Module + "/cmd/portcullis"},
 		{"imports", "loader/a_test.go", imports(Module + "/tests/netns"), Module + "/tests/netns"},
+		{"imports", "loader/a.go", imports(Module+"/loader/hook", Module+"/loader/pin"), ""},
+		{"imports", "loader/pin/a.go", imports(Module+"/loader/hook", Module+"/host"), ""},
+		{"imports", "loader/pin/a.go", imports(Module + "/loader"), "of loader, loader/pin may import only loader/hook, loader/lock"},
+		{"imports", "loader/hook/a.go", imports(Module + "/loader/pin"), "of loader, loader/hook may import nothing"},
 		{"imports", "cmd/portcullis/a.go", imports(Module + "/loader"), ""},
 		{"imports", "cmd/portcullis/a.go", imports(Module + "/tests/netns"), Module + "/tests/netns"},
 		{"imports", "tests/a_test.go", imports(Module+"/loader", Module+"/bpf", Module+"/tests/netns"), ""},
@@ -127,8 +131,6 @@ func TestRules(t *testing.T) {
 		{"imports", "firewall/a.go", imports(Module + "/firewall/agent"), ""},
 		{"imports", "firewall/agent/a.go", imports(Module + "/firewall/doctor"), "side by side"},
 		{"imports", "firewall/agent/a_test.go", imports(Module + "/firewall/doctor"), "side by side"},
-		{"imports", "loader/pin/a.go", imports(Module+"/loader/hook", Module+"/loader/lock"), ""},
-		{"imports", "loader/hook/a.go", imports(Module + "/loader/pin"), "side by side"},
 		{"imports", "tests/host/a_test.go", imports(Module + "/tests/internal/lab"), ""},
 
 		{"documents", "a.md", "`make build`, make love and\n\n    make quick\n", ""},
@@ -197,6 +199,28 @@ func TestPackageSize(t *testing.T) {
 		got := strings.Join(packageSize(c.files, c.reasons), "\n")
 		if (c.complaint == "") != (got == "") || !strings.Contains(got, c.complaint) {
 			t.Errorf("%d files with %q: got %q, want %q", len(c.files), c.reasons, got, c.complaint)
+		}
+	}
+}
+
+func TestSiblings(t *testing.T) {
+	exceptions := map[string][]string{"firewall/doctor": {"firewall/cmdline"}}
+	for _, c := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"firewall/doctor", "firewall/agent", true},
+		{"firewall/doctor", "firewall/cmdline", false},
+		{"firewall/audit", "firewall/cmdline", true},
+		{"firewall/cmdline", "firewall/doctor", true},
+		{"firewall/doctor", "firewall/doctor/deep", false},
+		{"firewall/doctor/deep", "firewall/doctor", false},
+		{"firewall/doctor2", "firewall/doctor", true},
+		{"firewall/doctor", "firewall", false},
+		{"tests/host", "tests/internal/lab", false},
+	} {
+		if got := importsSibling(c.from, c.to, exceptions); got != c.want {
+			t.Errorf("%s imports %s: complains: %v, want %v", c.from, c.to, got, c.want)
 		}
 	}
 }

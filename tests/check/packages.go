@@ -23,10 +23,13 @@ var large = map[string]string{
 	"policy/iptables":      "one translation from text to policy, of which no step is of use alone",
 }
 
-// siblings lists the packages of one part of the tree that others of that part may import, beside those above and below
-// them, whose direction the compiler holds.
+// siblings names the exceptions to the rule that packages of one part of the tree do not import one another, but only
+// what is above or below them. These are small packages that several need.
 var siblings = map[string][]string{
-	"loader/pin": {"loader/hook", "loader/lock"}, // links are pinned, and found again, as hooks know them
+	"firewall/agent":        {"firewall/firewalltest", "firewall/schedule"},
+	"firewall/audit":        {"firewall/cmdline"},
+	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
+	"firewall/firewalltest": {"firewall/schedule"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each
@@ -59,13 +62,7 @@ func packageSize(files []string, reasons map[string]string) []string {
 
 // importsSibling reports whether a package imports another of its part of the tree that is neither above nor below it,
 // and that it is not known to need. Tests may import what they like.
-func importsSibling(from, to string) bool {
+func importsSibling(from, to string, exceptions map[string][]string) bool {
 	related := from == to || strings.HasPrefix(from, to+"/") || strings.HasPrefix(to, from+"/")
-	return !related && part(from) != "tests" && !slices.Contains(siblings[from], to)
-}
-
-// part returns the part of the tree that a file or package belongs to: its top directory.
-func part(name string) string {
-	top, _, _ := strings.Cut(name, "/")
-	return top
+	return !related && !strings.HasPrefix(from, "tests/") && !slices.Contains(exceptions[from], to)
 }
