@@ -30,6 +30,12 @@ BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 # Lists the packages that have tests.
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
 
+# The packages whose tests need neither root nor a kernel that loads programs.
+QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/internal/...
+
+# The packages that have benchmarks.
+BENCH_PACKAGES = $(shell grep -rl '^func Benchmark' --include='*_test.go' $(GO_DIRS) | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
+
 # What `go test -race` is worth running for: packages that need no kernel of their own.
 RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall/agent))
 
@@ -64,12 +70,20 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SHELLFLAGS = -ec
-.PHONY: help build man completion install install-files uninstall deb demo test test-boot test-vm race check check-go \
-	check-c check-shell check-modules check-generated generate format budget bench benchmark differential fuzz clean root \
-	deps-build deps-deb deps-generate deps-demo deps-test deps-boot deps-vm deps-benchmark
+.PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
+	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
+	differential fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
+	deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+quick: deps-build check-format ## check formatting, vet, the rules of the tree, and test what needs no root, in under a minute
+	$(GO) vet -tags man ./...
+	$(GO) test -count=1 ./tests/check
+	$(GO) test -tags man $(QUICK_PACKAGES)
+
+deps: deps-all ## install what the tests need, an sshd among it (root; packaging/deps.sh list all prints the packages)
 
 build: deps-build ## build bin/portcullis
 	$(BUILD) -o bin/portcullis ./cmd/portcullis
@@ -110,12 +124,13 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 test: root deps-test check build ## run every check and every test (root)
 	@rm -f $(PORTCULLIS_AGREEMENT) $(PORTCULLIS_TOPOLOGY)
 	$(GO) test $(TESTFLAGS) -tags man ./...
-	@$(MAKE) --no-print-directory race
+	@$(MAKE) --no-print-directory race bench-once
 	@$(SHOW_AGREEMENT)
 	@cat $(PORTCULLIS_TOPOLOGY) 2>/dev/null || echo "no topology was compared with netfilter"
 	@echo "make test: all passed: the checks, the tests of $$($(TESTED) | wc -w) packages on Linux $$(uname -r)," \
 		"$$(command -v gcc >/dev/null && echo 'the race run' || echo 'without the race run (no gcc)')$$(\
-		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')"
+		command -v clang-19 >/dev/null || echo '; generated files not compared (no clang-19)')$$(\
+		PATH=$$PATH:/usr/sbin command -v sshd >/dev/null || echo '; nothing tried over ssh (no sshd: make deps)')"
 
 test-boot: deps-boot deb ## install the package in a Debian 12 in QEMU, and see what it does there from boot to removal
 	GO='$(GO)' tests/boot/run.sh
@@ -130,9 +145,11 @@ race: deps-build ## run the tests that need no kernel under the race detector, i
 check: check-go check-c check-shell check-modules check-generated ## run every check that is not a test
 	@echo "make check: passed"
 
-check-go: deps-test ## check Go: gofmt, vet, staticcheck, and the rules of the tree in tests/check
+check-format: deps-build ## check that the Go is formatted
 	@goroot=$$($(GO) env GOROOT); unformatted=$$($$goroot/bin/gofmt -l $(GO_DIRS)); \
 	[ -z "$$unformatted" ] || { echo "not formatted: run 'make format':" $$unformatted; exit 1; }
+
+check-go: deps-test check-format ## check Go: gofmt, vet, staticcheck, and the rules of the tree in tests/check
 	$(GO) vet -tags man ./...
 	version=$$($(GO) env GOVERSION); GOTOOLCHAIN=$$version+auto $(GO) run $(STATICCHECK) -tags man ./...
 	$(GO) test -count=1 ./tests/check
@@ -160,7 +177,13 @@ format: deps-test ## format the Go and the C
 	$(CLANG_FORMAT) -i $(C_FILES)
 
 bench: root deps-test build ## run the benchmarks of single programs and functions (root; BENCH=regexp)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 ./...
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m -p 1 $(BENCH_PACKAGES)
+
+# Finds the benchmark that no longer runs. What it measures means nothing, and is shown only when one fails.
+bench-once: root deps-test
+	@echo "$(GO) test -short -run '^$$' -bench . -benchtime 1x -p 1" $(BENCH_PACKAGES)
+	@out=$$($(GO) test -short -run '^$$' -bench . -benchtime 1x -p 1 $(BENCH_PACKAGES) 2>&1) || { echo "$$out"; exit 1; }; \
+	echo "$$out" | grep '^ok'
 
 benchmark: root deps-benchmark build ## measure this machine as docs/benchmark.md says, and write the results there (root)
 	bin/portcullis bench --report docs/benchmark
@@ -182,7 +205,7 @@ budget: root deps-test ## write what this kernel's verifier makes of the program
 clean: ## remove what the targets above have built
 	rm -rf bin coverage*
 
-deps-build deps-deb deps-generate deps-demo deps-test deps-boot deps-vm deps-benchmark: deps-%:
+deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm deps-benchmark: deps-%:
 	@packaging/deps.sh $*
 
 root:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what a make target needs and this machine does not have, through apt-get. Does nothing when all is there.
-# usage: packaging/deps.sh build|deb|generate|demo|test|boot|vm|benchmark
+# usage: packaging/deps.sh [list] SET
+#   SET is build, deb, generate, demo, test, all, boot, vm or benchmark; list prints its packages, and installs none.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -53,11 +54,16 @@ needs() {
 		echo conntrack conntrack
 		echo tcpdump tcpdump
 		echo ssh openssh-client
-		echo sshd openssh-server
 		echo traceroute traceroute
 		echo nmap nmap
 		echo iperf3 iperf3
 		echo strace strace
+		;;
+	all) # and what tests are skipped without: 'make test' must not bring a server to anybody's machine by itself
+		needs test
+		echo sshd openssh-server
+		echo gcc gcc
+		echo /usr/include/stdlib.h libc6-dev
 		;;
 	boot)
 		needs deb
@@ -86,13 +92,23 @@ needs() {
 		echo xdp-filter xdp-tools
 		;;
 	*)
-		die "no set named '$1': build, deb, generate, demo, test, boot, vm or benchmark"
+		die "no set named '$1': build, deb, generate, demo, test, all, boot, vm or benchmark"
 		;;
 	esac
 }
 
-[ $# -eq 1 ] || die "usage: packaging/deps.sh build|deb|generate|demo|test|boot|vm|benchmark"
+list=
+if [ "${1:-}" = list ]; then
+	list=yes
+	shift
+fi
+[ $# -eq 1 ] || die "usage: packaging/deps.sh [list] build|deb|generate|demo|test|all|boot|vm|benchmark"
 table=$(needs "$1")
+
+if [ -n "$list" ]; then
+	echo "$table" | awk '{ print $2 }' | sort -u
+	exit
+fi
 
 missing=$(echo "$table" | while read -r what package; do
 	case $what in
@@ -119,7 +135,7 @@ if [ -n "$missing" ]; then
 			continue
 		fi
 		case $1:$package in
-		test:clang-* | test:llvm-*) say "this distribution has no $package: what needs it is skipped" ;;
+		test:clang-* | test:llvm-* | all:clang-* | all:llvm-*) say "this distribution has no $package: what needs it is skipped" ;;
 		*:clang-* | *:llvm-*) die "this distribution has no package $package; Debian 12 and Ubuntu 24.04, and newer, do" ;;
 		*) die "this distribution has no package $package" ;;
 		esac

@@ -17,22 +17,23 @@ import (
 func (a *app) applyCommand() *cobra.Command {
 	force := false
 	cmd := &cobra.Command{
-		Use:   "apply [FILE]",
-		Short: "Put the policy file, or another one, in force",
-		Long: `Replace the policy in force by the policy file as it is now, or by that of FILE, and
-show what that changes. All of it changes at once, at every interface: no packet meets
-half a policy, and connections that live go on. Rules opened with --runtime end.
+		Use:         "apply [FILE]",
+		Short:       "Put the policy file, or another file, in force",
+		Annotations: needsFilter,
+		Long: `Replace the policy in force by that of the policy file, or of FILE, and show what changes.
+Everything changes at once, on every interface: no packet meets half a policy, and live
+connections continue. Rules opened with --runtime end.
 
-FILE is no more than read. Until "portcullis save" writes what is in force to the policy
-file, the next "portcullis up" goes back to that. No interface stops being filtered:
-"portcullis down eth1" does that.`,
+FILE does not become the policy file: unless "portcullis save" writes what is in force
+there, the next "portcullis up" goes back to it. No interface stops being filtered; for
+that there is "portcullis down eth1".`,
 		Example: `  portcullis apply
   portcullis apply candidate.yaml && portcullis save`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.apply(args, force) },
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also when it locks out the ssh session of this command")
+	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")
 	return cmd
 }
 

@@ -17,16 +17,15 @@ func (a *app) auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "Compare what listens with what is open",
 		Long: `Compare the sockets that listen on this host, and the ports that it publishes for
-containers, with the policy in force, or with the file if nothing runs.
+containers, with the policy in force, or with the file if the filter is not up.
 
-  closed  something listens, and no rule lets anybody come
-  open    something listens, and a rule lets others come
-  unused  a rule opens a port, and nobody listens
+  closed  something listens, and no rule lets anybody in
+  open    something listens, and a rule lets others in
+  unused  a rule opens a port, and nothing listens
 
-Each port comes with the command for the case that it was not meant so. What listens on the
-loopback alone is left out, and so are UDP sockets that seem to wait for answers only: those
-on the ports of net.ipv4.ip_local_port_range. It changes nothing, and exits with 0 whatever
-it finds.`,
+Each port comes with the command to run if it is not what you meant. Left out are sockets on
+the loopback alone, and UDP sockets that seem only to wait for answers: those on the ports of
+net.ipv4.ip_local_port_range. Changes nothing, and exits with 0 whatever it finds.`,
 		Example: `  portcullis audit
   portcullis audit -o json | jq -r '.ports[] | select(.state == "unused") | .fix'`,
 		GroupID: "more",

@@ -16,18 +16,22 @@ import (
 	"github.com/portcullis-firewall/portcullis/cmd/portcullis/bench"
 )
 
+var generators = []string{"auto", "live", "pktgen"}
+
 func (a *app) benchCommand() *cobra.Command {
 	o := bench.Full()
+	o.Generator = generators[0]
 	var quick bool
 	var report string
 	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure this machine",
-		Long: `Measure what packets cost on this machine: with Portcullis, with nothing but an XDP
-program that drops or passes, and with the other firewalls that are installed.
+		Use:         "bench",
+		Short:       "Measure this machine",
+		Annotations: needsRoot,
+		Long: `Measure what packets cost on this machine: with Portcullis, with an XDP program that does
+nothing but drop or pass, and with the other firewalls that are installed.
 
-It makes two network namespaces with a veth pair between them, and takes them away again.
-No interface of this host is touched, unless --from and --to name two that are joined by a
+This makes two network namespaces joined by a veth pair, and removes them at the end. It
+touches no interface of this host unless --from and --to name two that are joined by a
 cable: these move into the namespaces, where nothing else can use them, and come back with
 their addresses and routes at the end.`,
 		Example: `  portcullis bench
@@ -54,19 +58,19 @@ their addresses and routes at the end.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&report, "report", "", "write a page with charts, and the figures as JSON, into `DIR`; measures curves too")
-	flags.StringSliceVar(&o.Works, "work", nil, "what to measure, instead of everything: `NAMES` with commas")
-	flags.StringSliceVar(&o.Against, "against", nil, "what to measure beside Portcullis: `NAMES` with commas")
-	flags.BoolVar(&quick, "quick", false, "seconds instead of minutes, for figures that say little")
-	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "how often to measure each")
-	flags.IntVar(&o.Frames, "frames", o.Frames, "frames of one round, at most")
-	flags.StringVar(&o.Generator, "generator", "auto", "what sends: auto, live (XDP live frames) or pktgen")
-	flags.StringVar(&o.From, "from", "", "send from this `IFACE`, which is joined with --to")
-	flags.StringVar(&o.To, "to", "", "send to this `IFACE`")
-	flags.BoolVar(&o.Force, "force", false, "also when an interface carries the default route or this ssh session")
+	flags.StringVar(&report, "report", "", "write a page with charts, and the figures as JSON, into `DIR`; also measure curves")
+	flags.Var(&choicesFlag{&o.Works, bench.Works()}, "work", "measure only these `NAMES`, with commas in between")
+	flags.Var(&choicesFlag{&o.Against, bench.Subjects()}, "against", "compare Portcullis only with these `NAMES`, with commas in between")
+	flags.BoolVar(&quick, "quick", false, "take seconds instead of minutes; the figures say little")
+	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "measure each `N` times")
+	flags.IntVar(&o.Frames, "frames", o.Frames, "send at most `N` frames a round")
+	flags.Var(&choiceFlag{&o.Generator, generators}, "generator", "what sends: auto, live (XDP live frames) or pktgen")
+	flags.StringVar(&o.From, "from", "", "send from `IFACE`, which a cable joins to that of --to")
+	flags.StringVar(&o.To, "to", "", "send to `IFACE`")
+	flags.BoolVar(&o.Force, "force", false, "even if an interface carries the default route or this ssh session")
 	_ = cmd.RegisterFlagCompletionFunc("work", words(bench.Works()...))
 	_ = cmd.RegisterFlagCompletionFunc("against", words(bench.Subjects()...))
-	_ = cmd.RegisterFlagCompletionFunc("generator", words("auto", "live", "pktgen"))
+	_ = cmd.RegisterFlagCompletionFunc("generator", words(generators...))
 	_ = cmd.MarkFlagDirname("report")
 	return cmd
 }

@@ -16,11 +16,11 @@ import (
 func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Check a policy file, and touch nothing",
-		Long: `Read the policy file, or FILE, report every mistake with its line and column, and warn of
-what would not work on this host: an interface that is not there, a policy under which
-this ssh session could not be opened again. Needs no root. Exits with 1 if the file has
-a mistake; with warnings alone it is good.
+		Short: "Check a policy file, and change nothing",
+		Long: `Read the policy file, or FILE. Report every mistake with its line and column, and warn of
+what would not work on this host, such as an interface that does not exist or a policy
+that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake;
+warnings alone do not count.
 
 ` + ranges(),
 		Example: `  portcullis check
@@ -84,12 +84,12 @@ func (a *app) doubts(p *policy.Policy, named []string, file string) (out []strin
 
 func (a *app) diffCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "diff [FILE]",
-		Short: "Show what \"portcullis apply\" would change",
-		Long: `Show the difference between what is in force and the policy file, or FILE, as
-"portcullis apply" would make it, and touch nothing. Rules are written as in the file;
-a line of "-" ends, one of "+" begins, one of "~" changes. Exits with 0 whether or not
-there is a difference, which -o json tells programs.`,
+		Use:         "diff [FILE]",
+		Short:       "Show what \"portcullis apply\" would change",
+		Annotations: needsFilter,
+		Long: `Show what "portcullis apply" would change in the policy in force, with the policy file or
+with FILE, and change nothing. "-" marks what goes, "+" what comes, "~" what changes.
+Exits with 0 whether or not there is a difference; programs read it from -o json.`,
 		Example: `  portcullis diff
   portcullis diff candidate.yaml -o json | jq '.changes | length'`,
 		Args:              atMostOneFile,

@@ -15,10 +15,11 @@ import (
 func (a *app) closeCommand() *cobra.Command {
 	var runtime, kill, force bool
 	cmd := &cobra.Command{
-		Use:   "close RULE...",
-		Short: "Take a rule back",
-		Long: `Close what a rule opened, at once, and take the rule out of the policy file with its
-comments kept. Connections that came in by it go on, unless --kill cuts them.`,
+		Use:         "close RULE...",
+		Short:       "Take a rule back",
+		Annotations: needsFilter,
+		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
+Connections that the rule let in continue unless --kill cuts them.`,
 		Example: `  portcullis close http
   portcullis close 22/tcp from 203.0.113.0/24
   portcullis close 5432/tcp --kill`,
@@ -32,9 +33,9 @@ comments kept. Connections that came in by it go on, unless --kill cuts them.`,
 			return a.close(rules, runtime, kill, force)
 		},
 	}
-	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save; the next \"up\" opens it again")
-	cmd.Flags().BoolVar(&kill, "kill", false, "cut the connections that came in by it")
-	cmd.Flags().BoolVar(&force, "force", false, "also when it locks out the ssh session of this command")
+	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save: the next \"up\" opens it again")
+	cmd.Flags().BoolVar(&kill, "kill", false, "cut the connections that the rule let in")
+	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")
 	return cmd
 }
 

@@ -23,17 +23,18 @@ const backupSuffix = ".bak"
 func (a *app) confirmCommand() *cobra.Command {
 	console := false
 	cmd := &cobra.Command{
-		Use:   "confirm",
-		Short: "Keep the policy that is on trial",
-		Long: `Keep the policy that "portcullis try" put in force, and save its text as the policy
-file; what that held goes into a file beside it, ` + backupSuffix + `.
+		Use:         "confirm",
+		Short:       "Keep the policy that is on trial",
+		Annotations: needsRoot,
+		Long: `Keep the policy that "portcullis try" put in force, and save its text as the policy file;
+the old text goes into a file beside it that ends in ` + backupSuffix + `.
 
-Over ssh, this is taken from a connection only that was opened after the change. In tmux
-and screen nobody can tell which that is: leave them for it.`,
+Over ssh, confirm from a connection that was opened after the change. Inside tmux and
+screen there is no telling which connection you use: leave them first.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.confirm(console) },
 	}
-	cmd.Flags().BoolVar(&console, "console", false, "this terminal is at the machine itself, though it does not look it")
+	cmd.Flags().BoolVar(&console, "console", false, "this terminal is at the machine itself, though it does not look like it")
 	return cmd
 }
 
@@ -183,10 +184,11 @@ func saveConfirmed(t *loader.Try) (saved bool, backup string, err error) {
 
 func (a *app) revertCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "revert",
-		Short: "Put back what was in force before the trial",
+		Use:         "revert",
+		Short:       "Put back what was in force before \"try\"",
+		Annotations: needsRoot,
 		Long: `End the trial that "portcullis try" began, and put back what was in force before: policy,
-rules, interfaces. Flows and counters go on.`,
+rules and interfaces. Flows and counters are kept.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.revert() },
 	}

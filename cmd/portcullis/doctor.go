@@ -20,15 +20,15 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [IFACE...]",
 		Short: "Find what would stop or slow the filter",
-		Long: `Find what would stop or slow the filter on this host, before it is up or while it runs,
-each with the command that mends it. It looks at the interfaces named, or at those that
-are filtered or that "portcullis up" would filter, and changes nothing.
+		Long: `Find what would stop or slow the filter on this host, before it is up or while it is, with
+the command that fixes it. Looks at the interfaces named, or at those that are filtered or
+that "portcullis up" would filter. Changes nothing.
 
-  fail  stops the filter: it exits with 1
-  warn  slows it, or makes it do less than was meant
+  fail  stops the filter; doctor exits with 1
+  warn  slows it, or makes it do less than you meant
   note  is worth knowing
 
-Without root it says what it could not see.`,
+Without root, doctor says what it could not see.`,
 		Example: `  portcullis doctor
   portcullis doctor -v eth1
   portcullis doctor -o json | jq -r '.checks[] | select(.verdict == "warn") | .fix[]'`,
@@ -36,7 +36,7 @@ Without root it says what it could not see.`,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.doctor(args, verbose) },
 	}
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "a line for what is well, too")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also list what is fine")
 	return cmd
 }
 

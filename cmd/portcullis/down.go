@@ -13,10 +13,11 @@ import (
 
 func (a *app) downCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down [IFACE...]",
-		Short: "Take the filter off, and leave the host open",
-		Long: `Take the filter off the interfaces named, or off all. From then on every port on
-which something listens can be reached there.`,
+		Use:         "down [IFACE...]",
+		Short:       "Take the filter off and leave the host open",
+		Annotations: needsFilter,
+		Long: `Take the filter off the interfaces named, or off all of them. Every port on which
+something listens can be reached there from then on.`,
 		Example: `  portcullis down
   portcullis down eth1`,
 		ValidArgsFunction: a.completeFiltered,

@@ -15,31 +15,34 @@ import (
 func (a *app) flowsCommand() *cobra.Command {
 	limit := 0
 	cmd := &cobra.Command{
-		Use:   "flows",
-		Short: "List tracked connections",
+		Use:         "flows",
+		Short:       "List tracked connections",
+		Annotations: needsFilter,
 		Long: `List the live flows: what this host has sent to whom, and how long a reply may take.
-Connections to a port that is open to all have none; they need none. For ICMP the
-local port is the identifier of the query. A flow that is unanswered, or not assured,
-gives its place to a new one when the table is full.`,
+Connections to a port that is open to everybody need no flow and have none. For ICMP the
+local port is the identifier of the query. When the table is full, flows that are not
+answered or not assured give way to new ones.`,
 		Example: `  portcullis flows
   portcullis flows -o json --limit 100
   portcullis flows flush`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.flows(limit) },
 	}
-	cmd.Flags().IntVar(&limit, "limit", 0, "print the first `N` only")
+	cmd.Flags().IntVar(&limit, "limit", 0, "print only the first `N`")
 	cmd.AddCommand(&cobra.Command{
-		Use:   "flush",
-		Short: "Delete all flows",
-		Long: `Delete all flows. A connection that lives comes back with the next packet that this
-host sends for it; until then what arrives for it is dropped.`,
+		Use:         "flush",
+		Short:       "Delete all flows",
+		Annotations: needsFilter,
+		Long: `Delete all flows. A live connection gets a new flow with the next packet that this host
+sends for it; until then, whatever arrives for it is dropped.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.flush() },
 	}, &cobra.Command{
-		Use:   "sweep",
-		Short: "Remove expired flows from the table",
-		Long: `Remove expired flows from the table. It changes no verdict, as an expired flow lets
-nothing in; it makes room. To be run now and then, as a timer does.`,
+		Use:         "sweep",
+		Short:       "Remove expired flows from the table",
+		Annotations: needsFilter,
+		Long: `Remove expired flows from the table. This makes room and changes no verdict, since an
+expired flow lets nothing in. "portcullis run" does it regularly; without it, a timer can.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return a.sweep() },
 	})

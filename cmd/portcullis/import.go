@@ -25,15 +25,15 @@ func (a *app) importCommand() *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
 		Use:   "import [FILE...]",
-		Short: "Translate rules of iptables into a policy file",
-		Long: `Print the policy file that rules of iptables come to: what iptables-save and
-ip6tables-save print, a shell script of iptables commands, or ufw's user.rules and
-user6.rules. Several files become one policy; without one, or for "-", it reads the
-standard input. Nothing is changed but the file of --write.
+		Short: "Translate iptables rules into a policy file",
+		Long: `Translate iptables rules into a policy file, and print it. Reads the output of iptables-save
+and ip6tables-save, shell scripts of iptables commands, and ufw's user.rules and
+user6.rules. Several files become one policy; without a file, or for "-", it reads the
+standard input. Changes nothing but the file that --write names.
 
-The policy lets in nothing that the rules do not, but for what is said under "To know"
-and what always passes. Each line of which it lacks something is listed, at the head of
-the file and on the standard error. Then import exits with 1 and --write writes nothing,
+The policy lets in nothing that the rules do not, except what is listed under "To know" and
+what always passes. Each line that is not fully translated is listed at the head of the file
+and on the standard error. In that case import exits with 1 and --write writes nothing,
 unless --partial says that such a policy will do.`,
 		Example: `  iptables-save | portcullis import
   portcullis import /etc/iptables/rules.v4 /etc/iptables/rules.v6 --write portcullis.yaml
@@ -47,9 +47,9 @@ unless --partial says that such a policy will do.`,
 			return a.importRules(files, o)
 		},
 	}
-	cmd.Flags().StringSliceVarP(&o.interfaces, "interface", "i", nil, "`NAME` of an interface that the policy is for, instead of those that rules name")
-	cmd.Flags().StringVarP(&o.write, "write", "w", "", "write the policy to `FILE`, and not to the standard output")
-	cmd.Flags().BoolVar(&o.partial, "partial", false, "be content with a policy that lacks something")
+	cmd.Flags().StringSliceVarP(&o.interfaces, "interface", "i", nil, "translate for interface `NAME`, instead of those that rules name")
+	cmd.Flags().StringVarP(&o.write, "write", "w", "", "write the policy to `FILE` instead of the standard output")
+	cmd.Flags().BoolVar(&o.partial, "partial", false, "accept a policy that lacks something")
 	_ = cmd.MarkFlagFilename("write", "yaml", "yml")
 	return cmd
 }

@@ -18,19 +18,20 @@ import (
 func (a *app) logCommand() *cobra.Command {
 	follow := false
 	cmd := &cobra.Command{
-		Use:   "log",
-		Short: "Show invalid packets",
-		Long: `Show the packets that were logged since this command last ran: under "invalid: log"
-those that belong to no connection and can begin none, or are broken. Each is shown
-once. Of a flood some are logged, up to 32 a second and CPU; the counters in
-"portcullis status" have all of them. With --follow, JSON is one object a line.`,
+		Use:         "log",
+		Short:       "Show invalid packets",
+		Annotations: needsFilter,
+		Long: `Show the packets logged since this command last ran: under "invalid: log", those that are
+broken, or that belong to no connection and can begin none. Each is shown once. Of a
+flood, up to 32 packets per second and CPU are logged; "portcullis status" counts all of
+them. With --follow, JSON is one object per line.`,
 		Example: `  portcullis log
   portcullis log --follow
   portcullis log -o json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.log(follow) },
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, until interrupted")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep going until interrupted")
 	return cmd
 }
 

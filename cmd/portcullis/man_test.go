@@ -7,6 +7,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -16,9 +17,13 @@ func TestManualPages(t *testing.T) {
 	h.complains("portcullis man DIR")
 	dir := t.TempDir()
 	h.types(0, "man", dir)
-	for _, page := range []string{"portcullis.8", "portcullis-open.8", "portcullis-flows-sweep.8"} {
+	for _, c := range append(commands(), commandTree()) {
+		if c.Name() == "help" {
+			continue
+		}
+		page := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".8"
 		if _, err := os.Stat(filepath.Join(dir, page)); err != nil {
-			t.Error(err)
+			t.Errorf("%s has no manual page: %v", c.CommandPath(), err)
 		}
 	}
 }

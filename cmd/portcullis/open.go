@@ -18,10 +18,11 @@ import (
 func (a *app) openCommand() *cobra.Command {
 	runtime, period := false, durationFlag{}
 	cmd := &cobra.Command{
-		Use:   "open RULE...",
-		Short: "Let in what a rule names, now and for good",
-		Long: `Open ports in the running filter, at once, and save the rules to the policy file with
-its comments kept. What is open already stays so.`,
+		Use:         "open RULE...",
+		Short:       "Let in what a rule names, now and permanently",
+		Annotations: needsFilter,
+		Long: `Open ports in the running filter, at once, and save the rules to the policy file; its
+comments stay. What is open already stays open.`,
 		Example: `  portcullis open http https
   portcullis open 22/tcp from 203.0.113.0/24,2001:db8::/32
   portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"
@@ -36,8 +37,8 @@ its comments kept. What is open already stays so.`,
 			return a.open(rules, runtime, period.Duration)
 		},
 	}
-	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save; the next \"up\" closes it again")
-	cmd.Flags().Var(&period, "for", "as --runtime, and close by itself after that; live connections go on")
+	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save: the next \"up\" closes it again")
+	cmd.Flags().Var(&period, "for", "like --runtime, and close it after `TIME`; live connections continue")
 	return cmd
 }
 

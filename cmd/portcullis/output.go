@@ -12,28 +12,6 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// format is how a command prints its result: for people, or for programs.
-type format string
-
-const asJSON format = "json"
-
-func (f *format) String() string {
-	if *f == "" {
-		return "table"
-	}
-	return string(*f)
-}
-
-func (f *format) Set(text string) error {
-	if text != "table" && text != "json" {
-		return fmt.Errorf("write table or json")
-	}
-	*f = format(text)
-	return nil
-}
-
-func (f *format) Type() string { return "FORMAT" }
-
 // print prints a result, as JSON or by the given function.
 func (a *app) print(result any, table func()) error {
 	if a.output != asJSON {

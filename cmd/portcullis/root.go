@@ -32,10 +32,10 @@ var packaging []func(*app) *cobra.Command
 
 const about = `Portcullis is a stateful firewall for this host. It decides in XDP, before the kernel
 spends anything on a packet: replies to what this host sends come in, and so does
-what a rule opens. Everything else is dropped.
+whatever a rule opens. Everything else is dropped.
 
 A rule reads the same in the policy file, on the command line and in the status:
-  http                          a service, over the protocols it is listed for
+  http                          a service, for each protocol that /etc/services lists
   8080/tcp, 60000-61000/udp     a port or a range; tcp, udp, sctp or udplite
   22/tcp from 203.0.113.0/24    for some sources only, IPv4 and IPv6`
 
@@ -47,6 +47,9 @@ const usageTemplate = `Usage:
   {{if .HasParent}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND [flags]{{end}}
 {{- if and .HasParent .HasAvailableSubCommands}}
   {{.CommandPath}} COMMAND{{end}}
+{{- with needs .}}
+
+Needs {{.}}.{{end}}
 {{- if .HasExample}}
 
 Examples:
@@ -75,7 +78,7 @@ func (a *app) root() *cobra.Command {
 		Short: "A stateful host firewall in XDP",
 		Long:  about,
 		Example: `  portcullis up eth0          filter eth0; ssh stays open
-  portcullis open http        open a service, now and for good
+  portcullis open http        open a service, now and permanently
   portcullis status           what is open, and what was dropped`,
 		Args:              a.noSuchCommand,
 		SilenceErrors:     true,
@@ -91,17 +94,15 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see %q", err, cmd.CommandPath()+" --help")
-	})
+	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
 	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
-		"`DIR` in a bpf filesystem that keeps the filter")
-	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` when another command is at work (default: wait)")
-	flags.VarP(&a.output, "output", "o", "table or json")
-	_ = root.RegisterFlagCompletionFunc("output", words("table", "json"))
+		"`DIR` in a bpf filesystem in which the filter is pinned")
+	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` if another command is changing the filter (default: wait)")
+	flags.VarP(&a.output, "output", "o", or(formats))
+	_ = root.RegisterFlagCompletionFunc("output", words(formats...))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
 	_ = root.MarkPersistentFlagDirname("pin-path")
 
@@ -140,12 +141,7 @@ func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	cmd.SuggestionsMinimumDistance = 2
-	hint := fmt.Sprintf("see %q", cmd.CommandPath()+" --help")
-	if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
-		hint = fmt.Sprintf("did you mean %s?", strings.Join(close, " or "))
-	}
-	return usagef("unknown command %q: %s", args[0], hint)
+	return usagef("unknown command %q: %s", args[0], hint(cmd, args[0]))
 }
 
 // noArguments is the Args of a command that takes none.
@@ -166,7 +162,7 @@ func helpCommand() *cobra.Command {
 				return usageError{err}
 			}
 			if len(rest) > 0 {
-				return usagef("no help on %q: see \"portcullis --help\"", strings.Join(args, " "))
+				return usagef("no help on %q: %s", strings.Join(args, " "), hint(found, rest[0]))
 			}
 			found.InitDefaultHelpFlag()
 			return found.Help()

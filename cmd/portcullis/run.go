@@ -27,16 +27,17 @@ const (
 func (a *app) runCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
 	cmd := &cobra.Command{
-		Use:   "run [IFACE...]",
-		Short: "Put the policy in force, and keep it so",
-		Long: `Put the policy in force as "up" does, and stay to keep the filter in step with the host:
-interfaces that appear or are re-created are filtered at once, addresses are followed,
-expired flows are removed, and the policy file is applied when it changes, and on SIGHUP.
-A bad file changes nothing; at the start the last good policy is used instead. An
-interface that is not there yet is waited for.
+		Use:         "run [IFACE...]",
+		Short:       "Put the policy in force, and keep it in force",
+		Annotations: needsRoot,
+		Long: `Put the policy in force as "up" does, then stay and keep the filter in step with the host:
+filter interfaces that appear or are re-created, follow addresses, remove expired flows,
+and apply the policy file when it changes and on SIGHUP. A bad file changes nothing; at
+the start the last good policy is used instead. An interface that does not exist yet is
+waited for.
 
-The filter does not need it: when it ends, or is killed, no verdict changes. An interface
-released by "portcullis down" stays unfiltered until "portcullis up" or a SIGHUP.`,
+The filter does not need this process: when it ends or is killed, no verdict changes. An
+interface released by "portcullis down" stays unfiltered until "portcullis up" or SIGHUP.`,
 		Example: `  portcullis run
   portcullis run eth0 wg0`,
 		ValidArgsFunction: a.completeInterfaces,
@@ -44,8 +45,7 @@ released by "portcullis down" stays unfiltered until "portcullis up" or a SIGHUP
 			return a.runAgent(args, mode.Mode)
 		},
 	}
-	cmd.Flags().Var(&mode, "mode", "where to filter: auto, native, generic or tc")
-	_ = cmd.RegisterFlagCompletionFunc("mode", words("auto", "native", "generic", "tc"))
+	addMode(cmd, &mode)
 	return cmd
 }
 

@@ -15,11 +15,12 @@ import (
 
 func (a *app) saveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "save",
-		Short: "Write what is in force to the policy file",
-		Long: `Write the policy in force to the policy file, or to the one that --config names, rules
-opened with --runtime included. What the file says already stays as it is written,
-comments and order too. The file is replaced as a whole or not at all.`,
+		Use:         "save",
+		Short:       "Write what is in force to the policy file",
+		Annotations: needsFilter,
+		Long: `Write the policy in force, including rules opened with --runtime, to the policy file or to
+the one that --config names. What the file says already stays as written, comments and
+order included. The file is replaced as a whole or not at all.`,
 		Example: `  portcullis open 8080/tcp --runtime && portcullis save
   portcullis save --config copy.yaml`,
 		Args: noArguments,

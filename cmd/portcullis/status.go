@@ -21,18 +21,19 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Show what is filtered, open and counted",
-		Long: `Show the interfaces and the policy, each rule with the packets that it let in, what
-became of all others and why, and how full the flow table is. Each rule is printed
-as "portcullis open" and "portcullis close" take it. Exits with 3 if nothing runs.
+		Use:         "status",
+		Short:       "Show what is filtered, open and counted",
+		Annotations: needsFilter,
+		Long: `Show the interfaces, the policy, how many packets each rule let in, what became of all
+others and why, and how full the flow table is. Rules are printed as "portcullis open"
+and "portcullis close" take them. Exits with 3 if the filter is not up.
 
-An assured flow keeps its place in the table. One that is not, or whose connection is
-over, counts among the others and is evicted when a new flow needs the place in a
-full table: no live connection is lost. When none can be evicted the new flow is refused,
-and what answers it is dropped (over TCP it shows as "invalid state"). In JSON the flows
-are "assured", "answered" and "pending", all live ones being answered or pending; "max"
-is the size of the table, "evicted" what was evicted, "full" what was refused.`,
+An assured flow keeps its place in the table. A flow that is not assured, or whose
+connection is over, counts among the others, and is evicted when the table is full and a
+new flow needs its place: no live connection is lost. If no flow can be evicted, the new
+one is refused and its answers are dropped (for TCP, as "invalid state"). In JSON, live
+flows are "answered" or "pending"; "assured" counts those that keep their place, "max" is
+the size of the table, "evicted" and "full" count what was evicted and refused.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,

@@ -21,14 +21,15 @@ func (a *app) tryCommand() *cobra.Command {
 	timeout := durationFlag{defaultTrial}
 	wait := false
 	cmd := &cobra.Command{
-		Use:   "try FILE",
-		Short: "Put a policy in force that goes again unless confirmed",
-		Long: `Put the policy of a file in force, and put back what was in force before when no
-"portcullis confirm" comes in time: also when this terminal, its session or its
-connection is gone. The policy file that counts at the next "up" stays as it is.
+		Use:         "try FILE",
+		Short:       "Put a policy in force, and revert it unless confirmed",
+		Annotations: needsRoot,
+		Long: `Put the policy of a file in force. Unless "portcullis confirm" follows in time, what was in
+force before comes back, even if this terminal, its session or its connection is gone.
+The policy file stays as it is until then.
 
-Over ssh, confirm from a new connection: one from before the change goes on under any
-policy. So try may lock this session out, and only warns of it.`,
+Over ssh, confirm from a new connection: an old one survives any policy, and so proves
+nothing. That is also why try only warns if the policy would lock you out.`,
 		Example: `  portcullis try new.yaml
   portcullis try new.yaml --timeout 10m --wait`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -47,8 +48,8 @@ policy. So try may lock this session out, and only warns of it.`,
 			return a.await()
 		},
 	}
-	cmd.Flags().Var(&timeout, "timeout", "how long to wait for the confirmation")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end, and exit with 1 if it was put back")
+	cmd.Flags().Var(&timeout, "timeout", "wait `TIME` for the confirmation")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the outcome, and exit with 1 if it was reverted")
 	return cmd
 }
 

@@ -87,23 +87,6 @@ func forgetTimed(turn *loader.Turn, rules []policy.Rule) error {
 	return turn.Save()
 }
 
-// durationFlag is a time that a flag takes.
-type durationFlag struct{ time.Duration }
-
-func (d *durationFlag) Type() string { return "TIME" }
-
-func (d *durationFlag) String() string {
-	if d.Duration == 0 {
-		return ""
-	}
-	return span(d.Duration)
-}
-
-func (d *durationFlag) Set(text string) (err error) {
-	d.Duration, err = policy.ParseDuration(text)
-	return err
-}
-
 // seconds is what is left until then, for JSON.
 func seconds(i loader.Instant) int { return int(i.Left().Round(time.Second) / time.Second) }
 

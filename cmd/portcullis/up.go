@@ -15,28 +15,21 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-type modeFlag struct{ loader.Mode }
-
-func (m *modeFlag) String() string { return string(m.Mode) }
-func (m *modeFlag) Type() string   { return "MODE" }
-func (m *modeFlag) Set(text string) (err error) {
-	m.Mode, err = loader.ParseMode(text)
-	return err
-}
-
 func (a *app) upCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
 	force := false
 	cmd := &cobra.Command{
-		Use:   "up [IFACE...]",
-		Short: "Put the policy in force",
-		Long: `Put the policy in force on the interfaces named, or on those that the policy file
-names, or on the one of the default route. Connections that live go on.
+		Use:         "up [IFACE...]",
+		Short:       "Put the policy in force",
+		Annotations: needsRoot,
+		Long: `Put the policy in force on the interfaces named, else on those in the policy file, else
+on the one with the default route. Live connections continue.
 
-On a filter that runs it applies its file anew, or the one named, in one step: no packet
-meets half a policy. What is filtered stays so, and rules opened with --runtime end.
+If the filter is up, this replaces its policy by that of its file, or of the one named, in
+one step: no packet meets half a policy. Interfaces that are filtered stay filtered, and
+rules opened with --runtime end.
 
-Without a file, replies, ICMP and the ports on which an sshd listens are let in.`,
+Without a policy file, replies, ICMP and the ports on which an sshd listens are let in.`,
 		Example: `  portcullis up
   portcullis up eth0 --config web.yaml
   portcullis up eth0 --mode tc        behind another XDP program`,
@@ -45,9 +38,8 @@ Without a file, replies, ICMP and the ports on which an sshd listens are let in.
 			return a.up(args, mode.Mode, force)
 		},
 	}
-	cmd.Flags().Var(&mode, "mode", "where to filter: auto, native, generic or tc")
-	cmd.Flags().BoolVar(&force, "force", false, "also when it locks out the ssh session of this command")
-	_ = cmd.RegisterFlagCompletionFunc("mode", words("auto", "native", "generic", "tc"))
+	addMode(cmd, &mode)
+	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")
 	return cmd
 }
 

@@ -18,7 +18,7 @@ type versionView struct {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version, and that of the kernel",
+		Short:   "Print the versions of portcullis, Go and the kernel",
 		GroupID: "more",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {

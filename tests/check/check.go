@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package check holds the rules of the source tree that no compiler enforces: which package may import which, what
-// may lie at the top level, which licence a file states, and that no file names a path of the machine it was written
-// on. Each rule reads a file system, so that its test can show it a tree that breaks it.
+// Package check holds the rules of the source tree that no compiler enforces: which package may import which and how
+// large it may be, what may lie at the top level, which licence a file states, that documents name what exists, and that
+// no file names a path of the machine it was written on. Each rule reads a file system, so that its test can show it a
+// tree that breaks it.
 package check
 
 import (
@@ -35,13 +36,20 @@ var layers = map[string][]string{
 	"tests":    {"cmd", "firewall", "loader", "host", "maps", "bpf", "policy"},
 }
 
+// within says which parts of their own tree those parts may import that lie below another: loader -> pin -> {hook, lock}.
+var within = map[string][]string{
+	"loader/hook": {},
+	"loader/lock": {},
+	"loader/pin":  {"loader/hook", "loader/lock"},
+}
+
 // kernel lists the modules that the policy, which knows no kernel, must do without.
 var kernel = []string{"github.com/cilium/ebpf", "github.com/vishvananda", "golang.org/x/sys"}
 
 // topLevel lists what may lie at the top of the tree, beside files whose name starts with a dot.
 var topLevel = []string{
-	".ci", "bpf", "cmd", "docs", "firewall", "host", "loader", "maps", "packaging", "policy", "tests",
-	"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "go.mod", "go.sum",
+	".ci", ".github", "bpf", "cmd", "docs", "firewall", "host", "loader", "maps", "packaging", "policy", "tests",
+	"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "go.mod", "go.sum",
 }
 
 // workplace matches an absolute path into somebody's home or workspace. It is written so as not to match itself.
@@ -83,10 +91,17 @@ func Imports(tree fs.FS, files []string) ([]string, error) {
 					set.Position(spec.Pos()), path.Join(Module, path.Dir(name)), imported, why))
 			}
 
-			if within, ours := cutModule(imported); ours {
-				to, _, _ := strings.Cut(within, "/")
+			if inside, ours := cutModule(imported); ours {
+				to, _, _ := strings.Cut(inside, "/")
 				if !known || to != from && !slices.Contains(allowed, to) {
 					complain(fmt.Sprintf("%s may import %s", from, listOr(allowed, "nothing of ours")))
+				}
+				below, isBelow := within[path.Dir(name)]
+				if isBelow && to == from && !slices.Contains(below, inside) {
+					complain(fmt.Sprintf("of %s, %s may import %s", from, path.Dir(name), listOr(below, "nothing")))
+				}
+				if !isBelow && to == from && importsSibling(path.Dir(name), inside, siblings) {
+					complain("they stand side by side: move what both need below them, or name the exception in tests/check")
 				}
 			} else if from == "policy" && slices.ContainsFunc(kernel, func(prefix string) bool {
 				return imported == prefix || strings.HasPrefix(imported, prefix+"/")

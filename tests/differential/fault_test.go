@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
 var mutants = flag.Int("mutants", 12, "random faults in the datapath, each one conditional jump that is inverted")
@@ -32,6 +33,7 @@ func floor(faults int) int {
 // Wrong verdicts of the datapath are found: some that a person would make, by name and in every mode, and random ones in
 // native mode. Netfilter is asked first, and once.
 func TestFaultsInTheDatapathAreFound(t *testing.T) {
+	lab.RequireRoot(t)
 	worlds := []*world{&noICMP, &script, &forwardEstablished, &short} // the slowest last
 	if *patient {
 		worlds = slices.Insert(worlds, 3, &halfRouter, &forwardDrop, &forwardAccept)

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,9 +78,7 @@ func newStudio(t *testing.T) *studio {
 // record runs a program in both families at once, and writes what it says and hears in each into a pcap file.
 func (s *studio) record(t *testing.T, p program) (files [2]string) {
 	t.Helper()
-	if _, err := exec.LookPath(p.command[0]); err != nil {
-		t.Fatalf("%v; packaging/deps.sh test installs what the tests need", err)
-	}
+	lab.NeedProgram(t, p.command[0])
 	var errs [2]error
 	var wait sync.WaitGroup
 	for f, h := range families {

@@ -124,9 +124,7 @@ func straced(t *testing.T, l *lab.Lab, o order, args ...string) *exec.Cmd {
 // last that touches an interface, and some of the others, which make and move pins.
 func stepsOf(t *testing.T, l *lab.Lab, o order) (steps []step) {
 	t.Helper()
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("needs strace")
-	}
+	lab.NeedProgram(t, "strace")
 	log := filepath.Join(t.TempDir(), "strace")
 	if out, err := straced(t, l, o, "-e", "trace="+traced, "-o", log).CombinedOutput(); err != nil {
 		t.Fatalf("under strace: %v\n%s", err, out)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -33,12 +32,7 @@ type sshd struct {
 
 func startSSHD(s *server) *sshd {
 	t := s.t
-	path, err := exec.LookPath("sshd")
-	if err != nil {
-		if path, err = exec.LookPath("/usr/sbin/sshd"); err != nil {
-			t.Skip("needs an sshd")
-		}
-	}
+	path := lab.NeedProgram(t, "sshd")
 	if err := os.MkdirAll(sshDir, 0o755); err != nil { // and leave it: it is everybody's
 		t.Fatal(err)
 	}
