@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -61,7 +60,7 @@ type Options struct {
 // Examine makes all checks.
 func Examine(o Options) []Check {
 	if o.Files == nil {
-		o.Files = os.DirFS("/")
+		o.Files = host.Files
 	}
 	e := &examination{Options: o, files: files{o.Files}}
 	e.group = "host"
@@ -167,6 +166,9 @@ func (e *examination) unseen(name, what string, err error) bool {
 
 // files reads the file systems in which the kernel and the distribution tell of themselves.
 type files struct{ fs.FS }
+
+// ReadFile implements [fs.ReadFileFS].
+func (f files) ReadFile(name string) ([]byte, error) { return host.ReadFile(f.FS, name) }
 
 // line returns the first line of a file, and false when there is none.
 func (f files) line(path string) (string, bool) {

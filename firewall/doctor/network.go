@@ -3,12 +3,14 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -107,16 +109,14 @@ func (e *examination) netfilter(r *netfilter.Ruleset, err error) {
 
 // conntrack examines netfilter's own table of connections, which drops what it has no room for.
 func (e *examination) conntrack() {
-	read := func(name string) int {
-		text, _ := e.files.line("proc/sys/net/netfilter/" + name)
-		n, _ := strconv.Atoi(text)
-		return n
-	}
-	count, most := read("nf_conntrack_count"), read("nf_conntrack_max")
+	count, err := host.SysctlNumber(e.files, "net/netfilter/nf_conntrack_count")
+	most, err2 := host.SysctlNumber(e.files, "net/netfilter/nf_conntrack_max")
 	switch {
-	case count == 0:
+	case errors.Is(err, fs.ErrNotExist), err == nil && count == 0:
 		e.ok("conntrack", "netfilter tracks no connections")
-	case count >= most/10*9:
+	case err != nil || err2 != nil:
+		e.note("conntrack", "how many connections netfilter tracks is not known: %s", errors.Join(err, err2))
+	case most > 0 && count >= most/10*9: // 0 is no limit
 		e.warn("conntrack", "netfilter tracks %d of at most %d connections, and soon drops new ones, whatever portcullis says", count, most).
 			fix(fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most))
 	default:
