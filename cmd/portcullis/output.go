@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // format is how a command prints its result: for people, or for programs.
@@ -53,7 +54,11 @@ func (a *app) table(rows [][]string) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = quote.Text(cell)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	w.Flush()
 	for line := range strings.Lines(b.String()) {

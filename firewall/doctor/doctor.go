@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -41,6 +42,7 @@ type Check struct {
 type Options struct {
 	PinPath      string
 	Config       string
+	ConfigFlag   bool     // commands have to name Config: it was given, or is not the default
 	Files        fs.FS    // the root of the file system, if it is not this host's
 	Interfaces   []string // that are, or would be, filtered
 	InterfaceErr error    // why there are none
@@ -78,7 +80,11 @@ func Examine(o Options) []Check {
 	}
 	e.group = "network"
 	e.topology(host.Topology(e.Interfaces))
-	e.forwarding(bridges())
+	guests, err := host.FindGuests()
+	if err != nil {
+		e.note("forward", "%s", err)
+	}
+	e.forwarding(guests)
 	ruleset, err := netfilter.Read()
 	e.netfilter(ruleset, err)
 	e.conntrack()
@@ -99,6 +105,7 @@ type examination struct {
 	files  files
 	group  string
 	checks []Check
+	bans   bool // another tool bans addresses by netfilter
 }
 
 func (e *examination) add(v Verdict, name, format string, args []any) *Check {
@@ -125,22 +132,18 @@ func (e *examination) fail(name, format string, args ...any) *Check {
 // fix says what to type.
 func (c *Check) fix(commands ...string) { c.Fix = commands }
 
-// portcullis is a command line of ours, with the pin path that this one was given.
-func (e *examination) portcullis(args string) string {
-	command := "portcullis "
-	if e.PinPath != loader.DefaultPinPath && e.PinPath != "" {
-		command += "--pin-path " + e.PinPath + " "
+// portcullis is a command line of ours that is about the same filter and file.
+func (e *examination) portcullis(args ...string) string {
+	flags := cmdline.Flags{PinPath: e.PinPath}
+	if e.ConfigFlag {
+		flags.Config = e.Config
 	}
-	return command + args
+	return flags.Line(args...)
 }
 
-// up is the command that puts the policy in force on an interface.
-func (e *examination) up(args string) string {
-	command := e.portcullis("up")
-	if e.Running == nil && e.Config != "" && !e.BuiltIn {
-		command += " --config " + e.Config
-	}
-	return strings.TrimSpace(command + " " + args)
+// up is the command that puts the policy in force on interfaces.
+func (e *examination) up(args ...string) string {
+	return e.portcullis(append([]string{"up"}, args...)...)
 }
 
 // modeOf tells in which mode an interface is filtered, and "" when it is not.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // attempt is what came of loading the programs.
@@ -194,10 +195,10 @@ func (e *examination) bpffs(hidden bool) {
 		e.ok("bpffs", "a bpf filesystem keeps the filter at %s", e.PinPath)
 	case hidden:
 		e.fail("bpffs", "this mount namespace has no bpf filesystem at %s, as under \"ip netns exec\": enter the network namespace alone", target).
-			fix(fmt.Sprintf("nsenter --net=/run/netns/%s %s", e.namespace(), e.up(strings.Join(e.Interfaces, " "))))
+			fix(fmt.Sprintf("nsenter --net=%s %s", quote.Shell("/run/netns/"+e.namespace()), e.up(e.Interfaces...)))
 	default:
 		e.note("bpffs", "no bpf filesystem is mounted at %s: \"up\" mounts one", target).
-			fix("mkdir -p "+target, "mount -t bpf bpf "+target)
+			fix("mkdir -p "+quote.Shell(target), "mount -t bpf bpf "+quote.Shell(target))
 	}
 }
 

@@ -38,7 +38,7 @@ func hooked(mode loader.Mode, hooks ...loader.Hook) func(*situation) {
 }
 
 func TestInterface(t *testing.T) {
-	const up, again = "portcullis up --config " + conf + " ", "portcullis down eth0\nportcullis up eth0"
+	const up, again = "portcullis up ", "portcullis down eth0\nportcullis up eth0"
 	ourXDP, ourOut := loader.Hook{Kind: "xdp", Ours: true}, loader.Hook{Kind: "tcx_out", Ours: true}
 	runAll(t, []testcase{
 		{"port of a bridge", stopped, on(func(d *device) { d.Master, d.MasterKind = "br0", "bridge" }), "device", Warn, "filter br0 instead", up + "br0"},
@@ -68,6 +68,7 @@ func TestInterface(t *testing.T) {
 		{"large and filtered", well, on(func(d *device) { d.MTU = 9000 }), "mtu", OK, "9000", ""},
 		{"on", stopped, feature("rx-lro", true), "lro", Warn, "large receive offload", "ethtool -K eth0 lro off"},
 		{"fixed", stopped, feature("rx-lro", false), "lro", Warn, "cannot be turned off", ""},
+		{"on a bond", stopped, both(feature("rx-lro", false), of("bond", "bonding")), "lro", OK, "whatever its ports do", ""},
 		{"on and filtered", well, feature("rx-lro", true), "lro", OK, "beside it", ""},
 		{"on", stopped, feature("rx-gro-hw", true), "gro-hw", Warn, "GRO in hardware", "ethtool -K eth0 rx-gro-hw off"},
 		{"fixed", stopped, feature("rx-gro-hw", false), "gro-hw", Warn, "cannot be turned off", ""},
@@ -93,6 +94,8 @@ func TestInterface(t *testing.T) {
 			"programs", OK, "", ""},
 		{"TCX before clsact", well, hooked(loader.ModeNative, ourXDP, loader.Hook{Kind: "tcx_out", Program: 3}, loader.Hook{Kind: "clsact_out", Ours: true}),
 			"programs", Warn, "(id 3) runs before", again},
+		{"hostile names", stopped, hooked("", loader.Hook{Kind: "xdp", Program: 12, Name: "\x1b[2J", Holders: []string{"a\nb"}}),
+			"programs", Fail, `the XDP program "\x1b[2J" (id 12) of a\nb has the XDP hook`, up + "eth0 --mode tc"},
 		{"AF_XDP", well, on(func(d *device) { d.Sockets = 2 }), "programs", Note, "2 AF_XDP sockets", ""},
 		{"unseen", well, on(func(d *device) { d.HooksErr = fs.ErrPermission }), "programs", Note, "not seen without root", "sudo portcullis doctor"},
 	})

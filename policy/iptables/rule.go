@@ -34,6 +34,11 @@ type rule struct {
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
 	names     map[uint16]string // of ports that were written as names
+
+	// What an import has no use for, and a [Table] shows.
+	destination *test[string]
+	sendsTo     string // ADDRESS:PORT, or :PORT of this host
+	sets        []string
 }
 
 // test is one condition of a rule.
