@@ -36,22 +36,40 @@ func Listeners() ([]Listener, error) {
 		if !protocolLoaded(protocol) {
 			continue // to ask would load it
 		}
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			found, err := listeners(protocol, family)
-			if errors.Is(err, unix.ENOENT) && (protocol == policy.TCP || protocol == policy.UDP) {
-				found, err = procListeners(protocol, family)
-			}
-			if err != nil && !errors.Is(err, unix.ENOENT) {
-				return nil, fmt.Errorf("list %s sockets: %w", protocol, err)
-			}
-			out = append(out, found...)
+		found, err := listenersOf(protocol)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, found...)
 	}
-	owners := socketOwners()
-	for i := range out {
-		out[i].Processes = owners[out[i].inode]
+	nameProcesses(out)
+	return out, nil
+}
+
+// listenersOf lists those of one protocol, and does not say whose they are.
+func listenersOf(protocol policy.Protocol) (out []Listener, err error) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		found, err := listeners(protocol, family)
+		if errors.Is(err, unix.ENOENT) && (protocol == policy.TCP || protocol == policy.UDP) {
+			found, err = procListeners(protocol, family)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("list %s sockets: %w", protocol, err)
+		}
+		out = append(out, found...)
 	}
 	return out, nil
+}
+
+// nameProcesses fills in which processes hold each listener.
+func nameProcesses(list []Listener) {
+	if len(list) == 0 {
+		return
+	}
+	owners := socketOwners()
+	for i := range list {
+		list[i].Processes = owners[list[i].inode]
+	}
 }
 
 // protocolLoaded tells whether the kernel has a protocol in use.
@@ -122,11 +140,11 @@ func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 	return state == netlink.TCP_LISTEN
 }
 
-// procListeners is listeners from /proc/net, for kernels without sock_diag. It does not tell whose they are.
+// procListeners is listeners from /proc/net, for kernels without sock_diag.
 func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
 	err = eachProcSocket(int(protocol), family, func(k *Socket) {
 		if waits(protocol, k.State, k.Remote.Port(), k.Local.Port()) {
-			out = append(out, Listener{Protocol: protocol, Local: k.Local})
+			out = append(out, Listener{Protocol: protocol, Local: k.Local, inode: k.inode})
 		}
 	})
 	return out, err
