@@ -29,7 +29,7 @@ type Listener struct {
 	inode     uint32
 }
 
-// Listeners lists the sockets of this network namespace that listen, those of the loopback among them.
+// Listeners returns the sockets of this network namespace that listen, those of the loopback among them.
 func Listeners() ([]Listener, error) {
 	var out []Listener
 	for _, protocol := range policy.Protocols {
@@ -72,7 +72,7 @@ func nameProcesses(list []Listener) {
 	}
 }
 
-// protocolLoaded tells whether the kernel has a protocol in use.
+// protocolLoaded reports whether the kernel has a protocol in use.
 func protocolLoaded(p policy.Protocol) bool {
 	names := map[policy.Protocol]string{policy.SCTP: "SCTP", policy.UDPLite: "UDP-Lite"}
 	name, optional := names[p]
@@ -132,7 +132,7 @@ func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
 	return out, nil
 }
 
-// waits tells a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.
+// waits reports whether a socket is a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.
 func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 	if protocol == policy.UDP || protocol == policy.UDPLite {
 		return remote == 0 && local != 0
@@ -150,7 +150,7 @@ func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err 
 	return out, err
 }
 
-// socketOwners tells by the inode of a socket which processes hold it, of those that may be looked at.
+// socketOwners returns the names of the processes that hold a socket, by its inode, of those that may be looked at.
 func socketOwners() map[uint32][]string {
 	owners := make(map[uint32][]string)
 	processes, _ := filepath.Glob("/proc/[0-9]*/comm")

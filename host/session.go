@@ -70,8 +70,8 @@ func FindSession() (*Session, error) {
 // Major numbers of pseudo terminals (Documentation/admin-guide/devices.txt).
 const firstPTY, lastPTY = 136, 143
 
-// OnPseudoTerminal tells that the terminal of this process is made by a program: sshd, tmux, sudo, a desktop's. The
-// machine's own are not.
+// OnPseudoTerminal reports whether the terminal of this process is made by a program such as sshd, tmux, sudo or a
+// desktop, and is not the machine's own.
 func OnPseudoTerminal() bool {
 	major := unix.Major(uint64(statField(os.Getpid(), statTerminal)))
 	return firstPTY <= major && major <= lastPTY

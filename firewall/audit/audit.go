@@ -38,7 +38,7 @@ type Entry struct {
 	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
 }
 
-// Input is what is compared.
+// Input is what Compare takes.
 type Input struct {
 	Policy    *policy.Policy
 	Listeners []host.Listener
@@ -60,7 +60,7 @@ type service struct {
 	bypass      []string
 }
 
-// Compare lists the ports: those that are closed, those that are open, and the rules that nothing uses.
+// Compare returns the ports: those that are closed, those that are open, and the rules that nothing uses.
 func Compare(in Input) (entries []Entry) {
 	used := map[int]bool{}
 	for _, s := range in.services() {
@@ -156,7 +156,7 @@ func (in *Input) bypassTo(only int) (names []string) {
 	return names
 }
 
-// reachable tells whether a published address is one of this host that others can reach.
+// reachable reports whether a published address is one of this host that others can reach.
 func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
 	if !p.IsValid() || p.Bits() == 0 {
 		return "*", true
@@ -169,7 +169,7 @@ func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
 	return "", false
 }
 
-// client tells a socket that waits for answers, as far as that can be seen: the answers of DHCPv4 servers pass without
+// client reports whether a socket only waits for answers, as far as that can be seen: the answers of DHCPv4 servers pass without
 // a rule, and a UDP port of those that the kernel hands out belongs to somebody who has asked for none.
 func (in *Input) client(s service) bool {
 	const dhcp = 68
@@ -191,7 +191,7 @@ func opens(s service) string {
 	return s.text()
 }
 
-// covers tells whether a rule opens some of the ports.
+// covers reports whether a rule opens some of the ports.
 func covers(r policy.Rule, s service) bool {
 	return r.Overlaps(policy.Rule{Ports: []policy.PortRange{s.ports()}})
 }

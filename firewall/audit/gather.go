@@ -11,8 +11,8 @@ import (
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 )
 
-// Gather asks the kernel for all that is compared but the policy. Without root it does not know what is published, and
-// says so by an error that goes with the rest.
+// Gather returns all that is compared but the policy. Without root it does not know what is published; the error that
+// says so comes with the rest.
 func Gather() (*Input, error) {
 	in := &Input{}
 	var err error

@@ -162,7 +162,7 @@ var nativeDrivers = []string{
 	"st_gmac", "tsnep", "tun", "veth", "vif", "virtio_net",
 }
 
-// native tells whether the driver has native XDP.
+// native reports whether the driver has native XDP.
 func (d *device) native() bool {
 	if d.XDPKnown {
 		return d.XDP&xdpBasic != 0
@@ -170,7 +170,7 @@ func (d *device) native() bool {
 	return slices.Contains(nativeDrivers, d.Driver)
 }
 
-// on tells whether an offload is on, and whether it can be turned off.
+// on reports whether an offload is on, and whether it can be turned off.
 func (d *device) on(feature string) (on, changeable bool) {
 	f := d.Features[feature]
 	return f.Active, f.Available && !f.NeverChanged

@@ -59,7 +59,7 @@ type Options struct {
 	LookErr   error              // why nobody could look
 }
 
-// Examine makes all checks.
+// Examine returns what all checks have found.
 func Examine(o Options) []Check {
 	if o.Files == nil {
 		o.Files = host.Files
@@ -146,7 +146,7 @@ func (e *examination) up(args ...string) string {
 	return e.portcullis(append([]string{"up"}, args...)...)
 }
 
-// modeOf tells in which mode an interface is filtered, and "" when it is not.
+// modeOf returns the mode in which an interface is filtered, and "" when it is not.
 func (e *examination) modeOf(name string) loader.Mode {
 	if e.Running != nil {
 		for _, i := range e.Running.Interfaces {
@@ -158,7 +158,7 @@ func (e *examination) modeOf(name string) loader.Mode {
 	return ""
 }
 
-// unseen notes what cannot be looked at without root, and tells whether that is so.
+// unseen notes what cannot be looked at without root, and reports whether that is so.
 func (e *examination) unseen(name, what string, err error) bool {
 	if !errors.Is(err, fs.ErrPermission) {
 		return false
@@ -180,7 +180,7 @@ func (f files) line(path string) (string, bool) {
 	return strings.TrimSpace(first), err == nil
 }
 
-// exists tells whether anything has a name that matches.
+// exists reports whether anything has a name that matches.
 func (f files) exists(patterns ...string) bool {
 	for _, pattern := range patterns {
 		if found, err := fs.Glob(f, pattern); err == nil && len(found) > 0 {

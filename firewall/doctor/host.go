@@ -107,7 +107,7 @@ func (e *examination) privileges() {
 
 func (e *examination) btf() bool {
 	if e.files.exists("sys/kernel/btf/vmlinux") {
-		e.ok("btf", "the kernel describes its types")
+		e.ok("btf", "the kernel has BTF")
 		return true
 	}
 	e.fail("btf", "there is no /sys/kernel/btf/vmlinux: boot a kernel that was built with CONFIG_DEBUG_INFO_BTF=y, as those of distributions are")
@@ -137,11 +137,11 @@ func (e *examination) jit(a attempt) {
 	case enable == "2":
 		e.warn("jit", "the JIT writes each program into the kernel log").fix("sysctl -w net.core.bpf_jit_enable=1")
 	case harden == "2":
-		e.note("jit", "programs of root are hardened as well, which makes each packet dearer").fix("sysctl -w net.core.bpf_jit_harden=1")
+		e.note("jit", "programs of root are hardened as well, so that each packet costs more").fix("sysctl -w net.core.bpf_jit_harden=1")
 	case shown, a.Compiled:
 		e.ok("jit", "programs are compiled")
 	case a.err != nil:
-		e.note("jit", "whether programs are compiled: not seen in this network namespace")
+		e.note("jit", "this network namespace does not show whether programs are compiled")
 	default:
 		e.warn("jit", "BPF programs are interpreted, at several times the cost of each packet: this kernel has no JIT, or it is off").
 			fix("nsenter --net=/proc/1/ns/net sysctl -w net.core.bpf_jit_enable=1")
@@ -202,7 +202,7 @@ func (e *examination) bpffs(hidden bool) {
 	}
 }
 
-// mounted tells the type of the file system that a path lies on.
+// mounted returns the type of the file system that a path lies on.
 func (e *examination) mounted(name string) (kind string) {
 	text, _ := fs.ReadFile(e.files, "proc/thread-self/mountinfo")
 	longest := 0

@@ -33,9 +33,9 @@ func (e *examination) run(d *device) {
 		e.fail("run", "packets reach this host past the filter: the driver %s does not run the XDP program that is attached", cmp.Or(d.Driver, d.Kind)).
 			fix(e.up(d.Name, "--mode", "tc"))
 	case e.LookErr != nil:
-		e.note("run", "nobody could look whether packets come past the filter: %s", e.LookErr)
+		e.note("run", "could not watch for packets that bypass the filter: %s", e.LookErr)
 	default:
-		e.ok("run", "while doctor looked, no packet came past the filter")
+		e.ok("run", "no packet bypassed the filter while doctor watched")
 	}
 }
 
@@ -68,7 +68,7 @@ func (e *examination) native(d *device) {
 	gro, changeable := d.on("rx-gro-hw")
 	switch {
 	case d.Mode == loader.ModeGeneric:
-		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is dear; TC does not").
+		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is slow; TC does not").
 			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Kind == "veth" && d.Mode == loader.ModeTC:
 		e.ok("xdp", "TC filters, which leaves the other end of the veth pair its segmentation offload")
@@ -76,10 +76,10 @@ func (e *examination) native(d *device) {
 		e.note("xdp", "native XDP on veth turns off segmentation offload of the other end, and bulk TCP drops to a quarter; TC leaves it on").
 			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Driver == "vmxnet3" && d.Mode == loader.ModeNative:
-		e.warn("xdp", "vmxnet3 ceases to run the XDP program when the device is set down and up, or its MTU or rings change").
+		e.warn("xdp", "vmxnet3 stops running the XDP program when the device is set down and up, or its MTU or rings change").
 			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Driver == "vmxnet3":
-		e.note("xdp", "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change: TC filters")
+		e.note("xdp", "vmxnet3 stops running an XDP program when the device is set down and up, or its MTU or rings change: TC filters")
 	case d.Mode == loader.ModeNative:
 		e.ok("xdp", "native XDP filters")
 	case !d.native() && d.Kind == "device":
@@ -117,9 +117,9 @@ func (e *examination) offloads(d *device) {
 	case !lro:
 		e.ok("lro", "large receive offload is off")
 	case d.Kind == "bond" || d.Kind == "team":
-		e.ok("lro", "of no account: a %s shows it whatever its ports do", d.Kind)
+		e.ok("lro", "does not matter: a %s shows it whatever its ports do", d.Kind)
 	case d.Driver == "vmxnet3" && d.Mode != loader.ModeNative:
-		e.ok("lro", "of no account: TC filters on vmxnet3")
+		e.ok("lro", "does not matter: TC filters on vmxnet3")
 	case d.Mode == loader.ModeNative:
 		e.ok("lro", "the driver filters in native XDP beside it")
 	case changeable:
@@ -149,9 +149,9 @@ func (e *examination) channels(d *device) {
 	set := func(n int) string { return fmt.Sprintf("ethtool -L %s %s %d", quote.Shell(d.Name), c.Kind, n) }
 	switch {
 	case c.Max == 0:
-		e.ok("channels", "the driver does not tell of any")
+		e.ok("channels", "the driver reports none")
 	case d.Kind != "device" && d.Mode != loader.ModeNative:
-		e.ok("channels", "of no account: the CPU that sends decides")
+		e.ok("channels", "does not matter: the CPU that sends decides")
 	case halved && c.Now > most && d.Mode != loader.ModeNative:
 		e.warn("channels", "with more than half of its %d channels in use, %s refuses native XDP, and TC filters", c.Max, d.Driver).fix(set(max(most, 1)))
 	case c.Now < most && c.Now < d.CPUs:
@@ -177,7 +177,7 @@ func (e *examination) stacked(d *device) {
 	stripped, changeable := d.on("rx-vlan-hw-parse")
 	switch {
 	case len(vlans) == 0:
-		e.ok("vlan", "no VLAN stands on it")
+		e.ok("vlan", "there is no VLAN on it")
 	case stripped && d.Mode != loader.ModeTC && changeable:
 		e.note("vlan", "what comes in for %s is filtered here, by the same rules; the card takes the tags off first, so that the log shows none", names).
 			fix("ethtool -K " + quote.Shell(d.Name) + " rxvlan off")

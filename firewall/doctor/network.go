@@ -17,20 +17,20 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
-// topology tells what the filter decides otherwise than other devices of this host need.
+// topology passes on what other devices of this host need to know of the filter.
 func (e *examination) topology(sentences []string) {
 	for _, s := range sentences {
 		e.warn("topology", "%s", s)
 	}
 	if len(sentences) == 0 {
-		e.ok("topology", "no other device stands between the filter and what it needs")
+		e.ok("topology", "no other device gets in the way")
 	}
 }
 
 // forwarding compares what this host does with the forward policy.
 func (e *examination) forwarding(guests []host.Guests) {
 	if e.Policy == nil {
-		return // the check of the policy tells
+		return // the check of the policy says why
 	}
 	behind := make([]string, len(guests))
 	for i, g := range guests {

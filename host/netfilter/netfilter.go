@@ -37,7 +37,8 @@ type Published struct {
 	To          string // ADDRESS:PORT
 }
 
-// Read asks the kernel; this takes CAP_NET_ADMIN. What iptables-legacy has set nobody but its own tools can tell.
+// Read returns what the kernel says, which takes CAP_NET_ADMIN; tables of iptables-legacy are read by its own tools. An
+// error comes with what was read before.
 func Read() (*Ruleset, error) {
 	r := &Ruleset{}
 	if err := r.readTables(); err != nil {

@@ -218,7 +218,7 @@ func (p *optionParser) unknown(option, written string, args []string) {
 	}
 }
 
-// possibleInterface tells whether Linux could have a device of that name, or
+// possibleInterface reports whether Linux could have a device of that name, or
 // with that beginning, and a policy could hold it without quotes.
 func possibleInterface(name string) bool {
 	plain := strings.TrimSuffix(name, "+")

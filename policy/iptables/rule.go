@@ -81,7 +81,7 @@ func (r *rule) doubt(format string, args ...any) {
 	}
 }
 
-// certain tells whether the rule matches what it seems to, and nothing else.
+// certain reports whether the rule matches what it seems to, and nothing else.
 func (r *rule) certain() bool { return len(r.unsure) == 0 }
 
 func (r *rule) doubts() string { return strings.Join(r.unsure, ", ") }
@@ -167,7 +167,7 @@ func (i iface) matches(t *test[string]) bool {
 	return is != t.not
 }
 
-// applies tells whether the rule is about a way through this host at all.
+// applies reports whether the rule is about a way through this host at all.
 func (r *rule) applies(in, out iface) bool { return in.matches(r.in) && out.matches(r.out) }
 
 // parseAddresses reads a list of addresses and networks, with masks of either
