@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Ancestors yields the process ids of this process's parent, its parent and so on, as far as they can be seen.
+// Ancestors returns the process ids of this process's parent, its parent and so on, as far as they can be seen.
 func Ancestors() iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for pid := os.Getppid(); pid > 0 && yield(pid); pid = parentOf(pid) {

@@ -15,12 +15,12 @@ import (
 // Connection is one TCP connection of this host.
 type Connection struct{ Local, Remote netip.AddrPort }
 
-// Outside tells that the connection leaves this host; no filter ever sees one that does not.
+// Outside reports whether the connection leaves this host; a filter sees no other.
 func (c Connection) Outside() bool { return IsOutside(c.Local, c.Remote) }
 
 func (c Connection) String() string { return c.Local.String() + " " + c.Remote.String() }
 
-// Connections lists the TCP connections of this network namespace, those within this host among them.
+// Connections returns the TCP connections of this network namespace, those within this host among them.
 func Connections() ([]Connection, error) {
 	var out []Connection
 	err := everySocket(unix.IPPROTO_TCP, func(k *Socket) {
@@ -31,7 +31,7 @@ func Connections() ([]Connection, error) {
 	return out, err
 }
 
-// ConnectionsAt lists the TCP connections with other hosts that are established at one of the ports.
+// ConnectionsAt returns the TCP connections with other hosts that are established at one of the ports.
 func ConnectionsAt(ports []uint16) (out []Connection, err error) {
 	err = EachSocket(unix.IPPROTO_TCP, func(k *Socket) {
 		if k.State == netlink.TCP_ESTABLISHED && slices.Contains(ports, k.Local.Port()) {

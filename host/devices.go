@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetnsCookie identifies the network namespace; unlike an inode it is never used again.
+// NetnsCookie returns the cookie of the network namespace; unlike its inode, it is never used again.
 func NetnsCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -66,9 +66,10 @@ func interfacesHere() string {
 	return "found: " + strings.Join(names, ", ")
 }
 
+// ErrNoDevice is returned for an interface that does not exist.
 var ErrNoDevice = errors.New("there is no such interface")
 
-// device returns an interface that can be filtered.
+// Device returns an interface that can be filtered.
 func Device(name string) (netlink.Link, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
@@ -84,11 +85,12 @@ func Device(name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// HasEthernet tells whether frames of the device begin with an Ethernet header.
+// HasEthernet reports whether frames of the device begin with an Ethernet header.
 func HasEthernet(l netlink.Link) bool {
 	return l.Attrs().EncapType == "ether"
 }
 
+// MAC returns the address of a device; all zero where it has none.
 func MAC(l netlink.Link) (mac [6]byte) {
 	copy(mac[:], l.Attrs().HardwareAddr)
 	return mac

@@ -29,32 +29,50 @@ type Listener struct {
 	inode     uint32
 }
 
-// Listeners lists the sockets of this network namespace that listen, those of the loopback among them.
+// Listeners returns the sockets of this network namespace that listen, those of the loopback among them.
 func Listeners() ([]Listener, error) {
 	var out []Listener
 	for _, protocol := range policy.Protocols {
 		if !protocolLoaded(protocol) {
 			continue // to ask would load it
 		}
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			found, err := listeners(protocol, family)
-			if errors.Is(err, unix.ENOENT) && (protocol == policy.TCP || protocol == policy.UDP) {
-				found, err = procListeners(protocol, family)
-			}
-			if err != nil && !errors.Is(err, unix.ENOENT) {
-				return nil, fmt.Errorf("list %s sockets: %w", protocol, err)
-			}
-			out = append(out, found...)
+		found, err := listenersOf(protocol)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, found...)
 	}
-	owners := socketOwners()
-	for i := range out {
-		out[i].Processes = owners[out[i].inode]
+	nameProcesses(out)
+	return out, nil
+}
+
+// listenersOf lists those of one protocol, and does not say whose they are.
+func listenersOf(protocol policy.Protocol) (out []Listener, err error) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		found, err := listeners(protocol, family)
+		if errors.Is(err, unix.ENOENT) && (protocol == policy.TCP || protocol == policy.UDP) {
+			found, err = procListeners(protocol, family)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("list %s sockets: %w", protocol, err)
+		}
+		out = append(out, found...)
 	}
 	return out, nil
 }
 
-// protocolLoaded tells whether the kernel has a protocol in use.
+// nameProcesses fills in which processes hold each listener.
+func nameProcesses(list []Listener) {
+	if len(list) == 0 {
+		return
+	}
+	owners := socketOwners()
+	for i := range list {
+		list[i].Processes = owners[list[i].inode]
+	}
+}
+
+// protocolLoaded reports whether the kernel has a protocol in use.
 func protocolLoaded(p policy.Protocol) bool {
 	names := map[policy.Protocol]string{policy.SCTP: "SCTP", policy.UDPLite: "UDP-Lite"}
 	name, optional := names[p]
@@ -114,7 +132,7 @@ func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
 	return out, nil
 }
 
-// waits tells a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.
+// waits reports whether a socket is a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.
 func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 	if protocol == policy.UDP || protocol == policy.UDPLite {
 		return remote == 0 && local != 0
@@ -122,17 +140,17 @@ func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 	return state == netlink.TCP_LISTEN
 }
 
-// procListeners is listeners from /proc/net, for kernels without sock_diag. It does not tell whose they are.
+// procListeners is listeners from /proc/net, for kernels without sock_diag.
 func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
 	err = eachProcSocket(int(protocol), family, func(k *Socket) {
 		if waits(protocol, k.State, k.Remote.Port(), k.Local.Port()) {
-			out = append(out, Listener{Protocol: protocol, Local: k.Local})
+			out = append(out, Listener{Protocol: protocol, Local: k.Local, inode: k.inode})
 		}
 	})
 	return out, err
 }
 
-// socketOwners tells by the inode of a socket which processes hold it, of those that may be looked at.
+// socketOwners returns the names of the processes that hold a socket, by its inode, of those that may be looked at.
 func socketOwners() map[uint32][]string {
 	owners := make(map[uint32][]string)
 	processes, _ := filepath.Glob("/proc/[0-9]*/comm")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is one connected socket.
+// Socket is a socket of this host.
 type Socket struct {
 	Local, Remote netip.AddrPort
 	State         uint8  // of enum TCP_* in include/net/tcp_states.h
@@ -24,7 +24,7 @@ func AddrPort(ip net.IP, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Unmap(), port)
 }
 
-// IsOutside tells that a connection leaves this host.
+// IsOutside reports whether a connection leaves this host.
 func IsOutside(local, remote netip.AddrPort) bool {
 	return remote.IsValid() && remote.Port() != 0 && !remote.Addr().IsUnspecified() && !remote.Addr().IsLoopback() &&
 		!local.Addr().IsLoopback() && local.Addr() != remote.Addr()

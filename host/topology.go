@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Topology returns what a filter on some interfaces decides otherwise than its host may need, a sentence each that names
-// the devices.
+// Topology returns warnings about devices that a filter on the given interfaces may get in the way of, a sentence each.
 func Topology(interfaces []string) (sentences []string) {
 	links, err := netlink.LinkList()
 	if err != nil && len(links) == 0 {
@@ -20,21 +19,21 @@ func Topology(interfaces []string) (sentences []string) {
 	}
 	say := func(format string, args ...any) { sentences = append(sentences, fmt.Sprintf(format, args...)) }
 	for _, l := range links {
-		if macs := strangers(l, links); len(macs) > 0 && slices.Contains(interfaces, l.Attrs().Name) {
+		if macs := foreignMACs(l, links); len(macs) > 0 && slices.Contains(interfaces, l.Attrs().Name) {
 			say("%s also receives for %s, probably a macvlan in another namespace: its broadcast and multicast is filtered by this policy; open what it needs, such as 67/udp",
 				l.Attrs().Name, strings.Join(macs, ", "))
 		}
 	}
 	named := strings.Join(interfaces, ", ")
-	for _, other := range crooked(interfaces, links) {
+	for _, other := range asymmetric(interfaces, links) {
 		say("%s is not filtered, and packets leave by it from an address of %s: their answers, if they come in by %s, are dropped; filter %s too",
 			other, named, named, other)
 	}
 	return sentences
 }
 
-// strangers are the unicast MACs that an interface takes frames for and that no device has here.
-func strangers(l netlink.Link, links []netlink.Link) (macs []string) {
+// foreignMACs returns the unicast MACs that an interface takes frames for and that no device has here.
+func foreignMACs(l netlink.Link, links []netlink.Link) (macs []string) {
 	entries, err := netlink.NeighList(l.Attrs().Index, unix.AF_BRIDGE)
 	if err != nil && len(entries) == 0 {
 		return nil
@@ -53,8 +52,8 @@ func strangers(l netlink.Link, links []netlink.Link) (macs []string) {
 	return macs
 }
 
-// crooked are the interfaces that are not filtered and that a route sends packets by from an address of one that is.
-func crooked(interfaces []string, links []netlink.Link) (names []string) {
+// asymmetric returns the interfaces that are not filtered and that a route sends packets by from an address of one that is.
+func asymmetric(interfaces []string, links []netlink.Link) (names []string) {
 	filtered, nameOf := make(map[string]bool), make(map[int]string)
 	for _, l := range links {
 		nameOf[l.Attrs().Index] = l.Attrs().Name

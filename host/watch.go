@@ -24,8 +24,8 @@ const (
 	watchQueue  = 256     // changes
 )
 
-// Watch tells of changes of interfaces, addresses, local and default routes, until ctx ends. The channel is closed when
-// nothing more can be learnt.
+// Watch returns a channel of changes of interfaces, addresses, local and default routes, until ctx ends. It is closed
+// when the subscription ends.
 func Watch(ctx context.Context) (<-chan Change, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
@@ -58,7 +58,7 @@ func Watch(ctx context.Context) (<-chan Change, error) {
 	return changes, nil
 }
 
-// changeOf reads a notice, and tells whether it matters.
+// changeOf returns the change that a notice is about, and whether it matters.
 func changeOf(m syscall.NetlinkMessage) (c Change, matters bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:

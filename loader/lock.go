@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // ErrLocked: another command holds a lock, and patience is at its end.
@@ -114,7 +116,7 @@ func listedHolder(dir string) string {
 			return "process " + fields[4]
 		}
 		words := strings.ReplaceAll(strings.TrimRight(string(command), "\x00"), "\x00", " ")
-		return fmt.Sprintf("process %s (%s)", fields[4], words)
+		return fmt.Sprintf("process %s (%s)", fields[4], quote.Name(words))
 	}
 	return ""
 }

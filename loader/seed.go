@@ -5,8 +5,6 @@ package loader
 import (
 	"errors"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -121,7 +119,7 @@ func (s *seeder) sockets() ([]maps.Flow, error) {
 // the wire, so behind NAT both ends of an entry may be ours.
 func (s *seeder) conntrack() ([]maps.Flow, error) {
 	// A dump walks the whole table, 10 ms for nothing where nothing is tracked.
-	if count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count"); err != nil || strings.TrimSpace(string(count)) == "0" {
+	if count, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || count == 0 {
 		return nil, nil
 	}
 	local, err := host.LocalPrefixes()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -29,6 +30,9 @@ type firewall interface {
 	Revert(*loader.Turn) error
 	FindSession() (*host.Session, error)
 	OnPseudoTerminal() bool
+	Containers() (*containers.Found, error)
+	Unfiltered(filtered []string) ([]host.Interface, error)
+	Forwards() bool
 }
 
 // filter is a running filter.
@@ -83,6 +87,13 @@ func (kernel) StartKeeper(turn *loader.Turn, pinPath string) error {
 func (kernel) Revert(turn *loader.Turn) error      { return turn.Revert() }
 func (kernel) FindSession() (*host.Session, error) { return host.FindSession() }
 func (kernel) OnPseudoTerminal() bool              { return host.OnPseudoTerminal() }
+
+func (kernel) Containers() (*containers.Found, error) { return containers.Find() }
+func (kernel) Forwards() bool                         { return host.Forwards(nil) }
+
+func (kernel) Unfiltered(filtered []string) ([]host.Interface, error) {
+	return host.Unfiltered(filtered)
+}
 
 func (kernel) Open(pinPath string) (filter, error) { return opened(loader.Open(pinPath)) }
 func (kernel) OpenToChange(pinPath string) (filter, error) {

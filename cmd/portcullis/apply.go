@@ -191,7 +191,7 @@ func (a *app) apply(args []string, force bool) error {
 			return err
 		}
 	}
-	view := applyView{c.config, c.file, c.changes, !c.current, append(c.warnings(), a.unreachable(c.policy)...)}
+	view := applyView{c.config, c.file, c.changes, !c.current, slices.Concat(c.warnings(), a.unreachable(c.policy), a.cutOff(c.policy, c.file))}
 	if c.current && c.flows != "" {
 		view.Warnings = append(view.Warnings, c.flows) // else Up says so
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,7 @@ func (a *app) auditCommand() *cobra.Command {
 containers, with the policy in force, or with the file if the filter is not up.
 
   closed  something listens, and no rule lets anybody in
-  open    something listens, and a rule lets others in
+  open    something listens, and a rule or an unfiltered interface lets others in
   unused  a rule opens a port, and nothing listens
 
 Each port comes with the command to run if it is not what you meant. Left out are sockets on
@@ -40,6 +41,8 @@ type auditView struct {
 	Config  string        `json:"config"`
 	BuiltIn bool          `json:"built_in"`
 	Ports   []audit.Entry `json:"ports"`
+
+	Unfiltered []string `json:"unfiltered"` // interfaces by which packets come in past the filter
 }
 
 func (a *app) audit() error {
@@ -65,6 +68,15 @@ func (a *app) audit() error {
 			return err
 		}
 	}
+	filtered, err := a.interfaces(nil, in.Policy.Interfaces, nil)
+	if err != nil {
+		a.warn(err.Error())
+	} else if in.Unfiltered, err = a.firewall.Unfiltered(filtered); err != nil {
+		a.warn(err.Error())
+	}
+	in.Flags = a.commandLine()
+	view.Unfiltered = namesOfInterfaces(in.Unfiltered)
+	a.warn(unfilteredText(view.Unfiltered, in.Flags)...)
 	view.Config, view.Ports = a.config, list(audit.Compare(*in))
 	return a.print(view, func() { a.printAudit(&view) })
 }
@@ -86,7 +98,7 @@ func (a *app) printAudit(v *auditView) {
 	closed, unused := 0, 0
 	for _, p := range v.Ports {
 		rows = append(rows, []string{string(p.State), p.Port, strings.Join(p.Addresses, ","), strings.Join(p.Processes, ", "),
-			strings.ReplaceAll(strings.Join(p.From, ","), "*", "anyone"), p.Fix})
+			fromText(p), p.Fix})
 		switch p.State {
 		case audit.Closed:
 			closed++
@@ -96,4 +108,13 @@ func (a *app) printAudit(v *auditView) {
 	}
 	a.table(rows)
 	a.printf("\n%d closed although something listens, %s\n", closed, count(unused, "rule that nobody uses", "rules that nobody uses"))
+}
+
+// fromText tells who may come to a port.
+func fromText(p audit.Entry) string {
+	from := p.From
+	if len(p.Bypass) > 0 && !slices.Contains(from, "*") {
+		from = append(slices.Clone(from), "anyone by "+strings.Join(p.Bypass, " and "))
+	}
+	return strings.ReplaceAll(strings.Join(from, ","), "*", "anyone")
 }

@@ -86,7 +86,7 @@ func (a *app) bench(o bench.Options, dir string) error {
 		return err
 	}
 	o.Version, o.Curves = version, dir != ""
-	if f, ok := a.stderr.(*os.File); ok && isTerminal(f) {
+	if f, ok := a.terminal.(*os.File); ok && isTerminal(f) {
 		o.Progress = f
 	}
 	if o.From != "" {

@@ -79,7 +79,7 @@ func (a *app) doubts(p *policy.Policy, named []string, file string) (out []strin
 	for _, s := range a.lockedOut(p) {
 		out = append(out, s.loss(file))
 	}
-	return append(out, a.unreachable(p)...)
+	return slices.Concat(out, a.unreachable(p), a.cutOff(p, file))
 }
 
 func (a *app) diffCommand() *cobra.Command {

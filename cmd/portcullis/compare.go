@@ -70,6 +70,9 @@ func (a *app) isBuiltIn(p *policy.Policy) bool {
 	ports, _ := a.firewall.SSHPorts() // without them, 22 alone
 	plain := policy.Default()
 	plain.Interfaces, plain.Open = p.Interfaces, p.Open
+	if p.Forward == policy.ForwardEstablished { // it forwarded then
+		plain.Forward = p.Forward
+	}
 	return plain.Equal(p) && !slices.ContainsFunc(p.Open, func(r policy.Rule) bool {
 		return !slices.ContainsFunc(append(ports, 22), func(port uint16) bool {
 			text := fmt.Sprintf("%d/tcp", port)

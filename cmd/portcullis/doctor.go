@@ -71,7 +71,7 @@ func (a *app) doctor(named []string, verbose bool) error {
 	if o.Running != nil {
 		o.Policy = o.Running.Policy
 	}
-	o.Config = a.config
+	o.Config, o.ConfigFlag = a.config, a.commandLine().Config != ""
 	if o.Running != nil && len(configured) > 0 {
 		for _, i := range o.Running.Interfaces {
 			if i.Present {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -46,7 +47,10 @@ type fake struct {
 	pty       bool
 	past      []loader.Interface // past which packets come
 	pastErr   error
-	absent    []string          // interfaces that do not exist
+	absent    []string // interfaces that do not exist
+	forwards  bool
+	guests    containers.Found
+	others    []host.Interface  // that are not filtered
 	behind    map[string]string // what filters the packets of an interface that is not filtered by itself
 }
 
@@ -117,6 +121,11 @@ func (f *fake) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 }
 
 func (f *fake) Arrivals(host.Connection) ([]string, error) { return f.arrivals, nil }
+
+func (f *fake) Forwards() bool                         { return f.forwards }
+func (f *fake) Containers() (*containers.Found, error) { return &f.guests, nil }
+
+func (f *fake) Unfiltered([]string) ([]host.Interface, error) { return f.others, nil }
 
 func (f *fake) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // version is set by the build.
@@ -53,8 +54,8 @@ func main() {
 
 // run runs one command line and returns its exit code.
 func run(e env, args []string) int {
-	a := &app{env: e, out: bufio.NewWriter(e.stdout)}
-	a.stdout = a.out
+	a := &app{env: e, out: bufio.NewWriter(e.stdout), terminal: e.stderr}
+	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)
 	err := root.Execute()

@@ -155,6 +155,7 @@ func (a *app) open(rules []policy.Rule, runtime bool, period time.Duration) erro
 			a.warn(fmt.Sprintf("%s is open for good, and stays so", r))
 		}
 	}
+	a.warn(a.openedInVain(f, rules, view.Config)...)
 	return a.print(view, func() { printOpen(a, &view, runtime) })
 }
 

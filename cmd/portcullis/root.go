@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -21,6 +22,7 @@ const defaultConfig = "/etc/portcullis/portcullis.yaml"
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
+	terminal    io.Writer     // what stderr is, in the end
 	config      string
 	configGiven bool
 	pinPath     string

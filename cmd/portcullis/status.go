@@ -128,6 +128,7 @@ func (a *app) status() error {
 	if deadlines.Try == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
+	s.Warnings = slices.Concat(s.Warnings, a.cutOff(s.Policy, s.Config), a.unfiltered(s.Policy.Interfaces, file.unfiltered))
 	view := statusView{
 		Running:    true,
 		PinPath:    s.PinPath,

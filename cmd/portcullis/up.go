@@ -89,7 +89,7 @@ func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
 	if err != nil {
 		return err
 	}
-	report.Warnings = append(report.Warnings, a.unreachable(p)...)
+	report.Warnings = slices.Concat(report.Warnings, a.unreachable(p), a.cutOff(p, a.config), a.unfiltered(union(p.Interfaces, filtered), nil))
 	if err := endTimed(turn); err != nil {
 		return err
 	}
@@ -120,9 +120,13 @@ func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
 	return p, true, err
 }
 
-// builtIn returns the policy for a host without a file: what an sshd listens on is open.
+// builtIn returns the policy for a host without a file: what an sshd listens on is open, and where the host forwards, as
+// for containers, they reach out.
 func (a *app) builtIn() (*policy.Policy, error) {
 	p := policy.Default()
+	if a.firewall.Forwards() {
+		p.Forward = policy.ForwardEstablished
+	}
 	ports, err := a.firewall.SSHPorts()
 	if err != nil {
 		return nil, fmt.Errorf("there is no %s, and the port of sshd cannot be found: %w", a.config, err)
@@ -189,7 +193,11 @@ func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {
 		return
 	}
 	a.printf("policy: built in, as there is no %s\n", a.config)
-	a.printf("  replies to what this host sends and ICMP come in; nothing is forwarded\n")
+	forwarded := "nothing is forwarded"
+	if p.Forward == policy.ForwardEstablished {
+		forwarded = "what is behind this host reaches out, and only answers come in"
+	}
+	a.printf("  replies to what this host sends and ICMP come in; %s\n", forwarded)
 	for _, r := range p.Open {
 		a.printf("  open: %s, because an sshd listens on port %d\n", r, r.Ports[0].First)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -20,7 +21,7 @@ type State string
 
 // The states.
 const (
-	Open   State = "open"   // something listens, and a rule lets others come
+	Open   State = "open"   // something listens, and a rule, or an interface that is not filtered, lets others come
 	Closed State = "closed" // something listens, and nobody can come
 	Unused State = "unused" // a rule, and nobody listens
 )
@@ -32,11 +33,12 @@ type Entry struct {
 	Addresses []string `json:"addresses"` // that it listens on; * is all of this host
 	Processes []string `json:"processes"` // or what it is published for
 	Rules     []string `json:"rules"`     // that open it
-	From      []string `json:"from"`      // who may come; empty is nobody, * anyone
+	From      []string `json:"from"`      // whom the rules let come; empty is nobody, * anyone
+	Bypass    []string `json:"bypass"`    // interfaces that are not filtered, by which anyone may come
 	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
 }
 
-// Input is what is compared.
+// Input is what Compare takes.
 type Input struct {
 	Policy    *policy.Policy
 	Listeners []host.Listener
@@ -44,6 +46,9 @@ type Input struct {
 	Local     []netip.Addr // the addresses of this host
 	Loopback  int          // the index of its loopback interface
 	Ephemeral [2]uint16    // the ports that the kernel gives to clients, first and last
+
+	Unfiltered []host.Interface // by which packets come in past the filter
+	Flags      cmdline.Flags    // of the commands that are proposed
 }
 
 // service is a port on which something listens.
@@ -52,13 +57,14 @@ type service struct {
 	first, last uint16
 	addresses   []string
 	processes   []string
+	bypass      []string
 }
 
-// Compare lists the ports: those that are closed, those that are open, and the rules that nothing uses.
+// Compare returns the ports: those that are closed, those that are open, and the rules that nothing uses.
 func Compare(in Input) (entries []Entry) {
 	used := map[int]bool{}
 	for _, s := range in.services() {
-		entry := Entry{State: Closed, Port: s.text(), Addresses: s.addresses, Processes: s.processes, Rules: []string{}, From: []string{}}
+		entry := Entry{State: Closed, Port: s.text(), Addresses: s.addresses, Processes: s.processes, Rules: []string{}, From: []string{}, Bypass: s.bypass}
 		if in.Policy.Input == policy.Accept {
 			entry.State, entry.From = Open, []string{"*"}
 		}
@@ -74,11 +80,13 @@ func Compare(in Input) (entries []Entry) {
 		if slices.Contains(entry.From, "*") {
 			entry.From = []string{"*"}
 		}
-		if entry.State == Closed {
-			if in.client(s) {
-				continue
-			}
-			entry.Fix = "portcullis open " + opens(s)
+		switch {
+		case entry.State == Closed && in.client(s):
+			continue
+		case len(s.bypass) > 0 && !slices.Equal(entry.From, []string{"*"}):
+			entry.State, entry.Fix = Open, in.Flags.Line(append([]string{"up"}, s.bypass...)...)
+		case entry.State == Closed:
+			entry.Fix = in.Flags.Line("open", opens(s))
 		}
 		entries = append(entries, entry)
 	}
@@ -91,7 +99,7 @@ func Compare(in Input) (entries []Entry) {
 			ports[i] = p.String()
 		}
 		entries = append(entries, Entry{State: Unused, Port: strings.Join(ports, ","), Addresses: []string{}, Processes: []string{},
-			Rules: []string{r.String()}, From: sources(r), Fix: "portcullis close " + quote(r.String())})
+			Rules: []string{r.String()}, From: sources(r), Bypass: []string{}, Fix: in.Flags.Line("close", r.String())})
 	}
 	order := []State{Closed, Open, Unused}
 	slices.SortStableFunc(entries, func(a, b Entry) int { return slices.Index(order, a.State) - slices.Index(order, b.State) })
@@ -105,6 +113,7 @@ func (in *Input) services() (list []service) {
 			if l := &list[i]; l.protocol == s.protocol && l.first == s.first && l.last == s.last {
 				l.addresses = append(l.addresses, s.addresses...)
 				l.processes = append(l.processes, s.processes...)
+				l.bypass = append(l.bypass, s.bypass...)
 				return
 			}
 		}
@@ -118,18 +127,18 @@ func (in *Input) services() (list []service) {
 		if l.Local.Addr().IsUnspecified() {
 			address = "*"
 		}
-		add(service{l.Protocol, l.Local.Port(), l.Local.Port(), []string{address}, l.Processes})
+		add(service{l.Protocol, l.Local.Port(), l.Local.Port(), []string{address}, l.Processes, in.bypassTo(l.Interface)})
 	}
 	for _, p := range in.Published {
 		if address, ok := in.reachable(p.Destination); ok {
-			add(service{p.Protocol, p.First, p.Last, []string{address}, []string{"to " + p.To}})
+			add(service{p.Protocol, p.First, p.Last, []string{address}, []string{"to " + p.To}, in.bypassTo(0)})
 		}
 	}
 	slices.SortFunc(list, func(a, b service) int {
 		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.first, b.first), cmp.Compare(a.last, b.last))
 	})
 	for i := range list {
-		for _, texts := range []*[]string{&list[i].addresses, &list[i].processes} {
+		for _, texts := range []*[]string{&list[i].addresses, &list[i].processes, &list[i].bypass} {
 			slices.Sort(*texts)
 			*texts = append([]string{}, slices.Compact(*texts)...)
 		}
@@ -137,7 +146,17 @@ func (in *Input) services() (list []service) {
 	return list
 }
 
-// reachable tells whether a published address is one of this host that others can reach.
+// bypassTo lists the interfaces that are not filtered and lead to a socket, which may listen on a single one.
+func (in *Input) bypassTo(only int) (names []string) {
+	for _, i := range in.Unfiltered {
+		if only == 0 || only == i.Index {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// reachable reports whether a published address is one of this host that others can reach.
 func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
 	if !p.IsValid() || p.Bits() == 0 {
 		return "*", true
@@ -150,7 +169,7 @@ func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
 	return "", false
 }
 
-// client tells a socket that waits for answers, as far as that can be seen: the answers of DHCPv4 servers pass without
+// client reports whether a socket only waits for answers, as far as that can be seen: the answers of DHCPv4 servers pass without
 // a rule, and a UDP port of those that the kernel hands out belongs to somebody who has asked for none.
 func (in *Input) client(s service) bool {
 	const dhcp = 68
@@ -167,12 +186,12 @@ func (s service) text() string { return s.ports().String() }
 func opens(s service) string {
 	const dhcpv6 = 546
 	if s.protocol == policy.UDP && s.first == dhcpv6 {
-		return quote(s.text() + " from fe80::/10")
+		return s.text() + " from fe80::/10"
 	}
 	return s.text()
 }
 
-// covers tells whether a rule opens some of the ports.
+// covers reports whether a rule opens some of the ports.
 func covers(r policy.Rule, s service) bool {
 	return r.Overlaps(policy.Rule{Ports: []policy.PortRange{s.ports()}})
 }
@@ -183,12 +202,4 @@ func sources(r policy.Rule) []string {
 	}
 	_, from, _ := strings.Cut(r.String(), " from ")
 	return strings.Split(from, ",")
-}
-
-// quote makes one word of a rule for a shell.
-func quote(rule string) string {
-	if strings.Contains(rule, " ") {
-		return "'" + rule + "'"
-	}
-	return rule
 }

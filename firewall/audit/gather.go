@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 )
 
-// Gather asks the kernel for all that is compared but the policy. Without root it does not know what is published, and
-// says so by an error that goes with the rest.
+// Gather returns all that is compared but the policy. Without root it does not know what is published; the error that
+// says so comes with the rest.
 func Gather() (*Input, error) {
 	in := &Input{}
 	var err error
@@ -32,8 +31,12 @@ func Gather() (*Input, error) {
 			in.Local = append(in.Local, p.Addr())
 		}
 	}
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		_, _ = fmt.Sscan(string(text), &in.Ephemeral[0], &in.Ephemeral[1])
+	text, err := host.Sysctl(nil, "net/ipv4/ip_local_port_range")
+	if err == nil {
+		_, err = fmt.Sscan(text, &in.Ephemeral[0], &in.Ephemeral[1])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which ports clients get: %w", err)
 	}
 	ruleset, err := netfilter.Read()
 	in.Published = ruleset.Published

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"runtime"
 	"slices"
 
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // device is what the kernel tells of an interface.
@@ -57,7 +57,7 @@ type channels struct {
 func inspect(name, pinPath string) (*device, error) {
 	l, err := netlink.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil, fmt.Errorf("there is no interface %s: \"ip -br link\" lists those that there are", name)
+		return nil, fmt.Errorf("there is no interface %s: \"ip -br link\" lists those that there are", quote.Name(name))
 	}
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ var nativeDrivers = []string{
 	"st_gmac", "tsnep", "tun", "veth", "vif", "virtio_net",
 }
 
-// native tells whether the driver has native XDP.
+// native reports whether the driver has native XDP.
 func (d *device) native() bool {
 	if d.XDPKnown {
 		return d.XDP&xdpBasic != 0
@@ -170,42 +170,8 @@ func (d *device) native() bool {
 	return slices.Contains(nativeDrivers, d.Driver)
 }
 
-// on tells whether an offload is on, and whether it can be turned off.
+// on reports whether an offload is on, and whether it can be turned off.
 func (d *device) on(feature string) (on, changeable bool) {
 	f := d.Features[feature]
 	return f.Active, f.Available && !f.NeverChanged
-}
-
-// bridges lists those that managers of containers and virtual machines have made.
-func bridges() (names []string) {
-	links, err := netlink.LinkList()
-	if err != nil && len(links) == 0 {
-		return nil
-	}
-	for _, l := range links {
-		if l.Type() == "bridge" && managerOf(l.Attrs().Name) != "" {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names
-}
-
-// managers of bridges, by regular expressions for the names that they give.
-var managers = []struct{ bridge, name string }{
-	{`^(docker\d+|docker_gwbridge|br-[0-9a-f]{12})$`, "Docker"},
-	{`^(podman|cni-podman)\d+$`, "Podman"},
-	{`^cni\d+$`, "Kubernetes"},
-	{`^virbr\d+$`, "libvirt"},
-	{`^lxcbr\d+$`, "LXC"},
-	{`^(lxdbr|incusbr)\d+$`, "Incus or LXD"},
-}
-
-func managerOf(bridge string) string {
-	for _, m := range managers {
-		// Compiled here, where few bridges are asked for: other commands start the sooner.
-		if regexp.MustCompile(m.bridge).MatchString(bridge) {
-			return m.name
-		}
-	}
-	return ""
 }

@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -42,6 +42,7 @@ type Check struct {
 type Options struct {
 	PinPath      string
 	Config       string
+	ConfigFlag   bool     // commands have to name Config: it was given, or is not the default
 	Files        fs.FS    // the root of the file system, if it is not this host's
 	Interfaces   []string // that are, or would be, filtered
 	InterfaceErr error    // why there are none
@@ -58,10 +59,10 @@ type Options struct {
 	LookErr   error              // why nobody could look
 }
 
-// Examine makes all checks.
+// Examine returns what all checks have found.
 func Examine(o Options) []Check {
 	if o.Files == nil {
-		o.Files = os.DirFS("/")
+		o.Files = host.Files
 	}
 	e := &examination{Options: o, files: files{o.Files}}
 	e.group = "host"
@@ -79,7 +80,11 @@ func Examine(o Options) []Check {
 	}
 	e.group = "network"
 	e.topology(host.Topology(e.Interfaces))
-	e.forwarding(bridges())
+	guests, err := host.FindGuests()
+	if err != nil {
+		e.note("forward", "%s", err)
+	}
+	e.forwarding(guests)
 	ruleset, err := netfilter.Read()
 	e.netfilter(ruleset, err)
 	e.conntrack()
@@ -100,6 +105,7 @@ type examination struct {
 	files  files
 	group  string
 	checks []Check
+	bans   bool // another tool bans addresses by netfilter
 }
 
 func (e *examination) add(v Verdict, name, format string, args []any) *Check {
@@ -126,25 +132,21 @@ func (e *examination) fail(name, format string, args ...any) *Check {
 // fix says what to type.
 func (c *Check) fix(commands ...string) { c.Fix = commands }
 
-// portcullis is a command line of ours, with the pin path that this one was given.
-func (e *examination) portcullis(args string) string {
-	command := "portcullis "
-	if e.PinPath != loader.DefaultPinPath && e.PinPath != "" {
-		command += "--pin-path " + e.PinPath + " "
+// portcullis is a command line of ours that is about the same filter and file.
+func (e *examination) portcullis(args ...string) string {
+	flags := cmdline.Flags{PinPath: e.PinPath}
+	if e.ConfigFlag {
+		flags.Config = e.Config
 	}
-	return command + args
+	return flags.Line(args...)
 }
 
-// up is the command that puts the policy in force on an interface.
-func (e *examination) up(args string) string {
-	command := e.portcullis("up")
-	if e.Running == nil && e.Config != "" && !e.BuiltIn {
-		command += " --config " + e.Config
-	}
-	return strings.TrimSpace(command + " " + args)
+// up is the command that puts the policy in force on interfaces.
+func (e *examination) up(args ...string) string {
+	return e.portcullis(append([]string{"up"}, args...)...)
 }
 
-// modeOf tells in which mode an interface is filtered, and "" when it is not.
+// modeOf returns the mode in which an interface is filtered, and "" when it is not.
 func (e *examination) modeOf(name string) loader.Mode {
 	if e.Running != nil {
 		for _, i := range e.Running.Interfaces {
@@ -156,7 +158,7 @@ func (e *examination) modeOf(name string) loader.Mode {
 	return ""
 }
 
-// unseen notes what cannot be looked at without root, and tells whether that is so.
+// unseen notes what cannot be looked at without root, and reports whether that is so.
 func (e *examination) unseen(name, what string, err error) bool {
 	if !errors.Is(err, fs.ErrPermission) {
 		return false
@@ -168,6 +170,9 @@ func (e *examination) unseen(name, what string, err error) bool {
 // files reads the file systems in which the kernel and the distribution tell of themselves.
 type files struct{ fs.FS }
 
+// ReadFile implements [fs.ReadFileFS].
+func (f files) ReadFile(name string) ([]byte, error) { return host.ReadFile(f.FS, name) }
+
 // line returns the first line of a file, and false when there is none.
 func (f files) line(path string) (string, bool) {
 	text, err := fs.ReadFile(f, path)
@@ -175,7 +180,7 @@ func (f files) line(path string) (string, bool) {
 	return strings.TrimSpace(first), err == nil
 }
 
-// exists tells whether anything has a name that matches.
+// exists reports whether anything has a name that matches.
 func (f files) exists(patterns ...string) bool {
 	for _, pattern := range patterns {
 		if found, err := fs.Glob(f, pattern); err == nil && len(found) > 0 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -43,7 +44,7 @@ type situation struct {
 	files    map[string]string // instead of healthy; "" takes a file away
 	attempt  attempt
 	device   *device
-	bridges  []string
+	guests   []host.Guests
 	ruleset  *netfilter.Ruleset
 	rulesErr error
 	options  Options
@@ -84,7 +85,7 @@ func (s *situation) examine() []Check {
 	e := &examination{Options: s.options, files: files{tree}}
 	e.host(s.attempt)
 	e.device(s.device)
-	e.forwarding(s.bridges)
+	e.forwarding(s.guests)
 	e.netfilter(s.ruleset, s.rulesErr)
 	e.conntrack()
 	e.services()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // attempt is what came of loading the programs.
@@ -106,7 +107,7 @@ func (e *examination) privileges() {
 
 func (e *examination) btf() bool {
 	if e.files.exists("sys/kernel/btf/vmlinux") {
-		e.ok("btf", "the kernel describes its types")
+		e.ok("btf", "the kernel has BTF")
 		return true
 	}
 	e.fail("btf", "there is no /sys/kernel/btf/vmlinux: boot a kernel that was built with CONFIG_DEBUG_INFO_BTF=y, as those of distributions are")
@@ -136,11 +137,11 @@ func (e *examination) jit(a attempt) {
 	case enable == "2":
 		e.warn("jit", "the JIT writes each program into the kernel log").fix("sysctl -w net.core.bpf_jit_enable=1")
 	case harden == "2":
-		e.note("jit", "programs of root are hardened as well, which makes each packet dearer").fix("sysctl -w net.core.bpf_jit_harden=1")
+		e.note("jit", "programs of root are hardened as well, so that each packet costs more").fix("sysctl -w net.core.bpf_jit_harden=1")
 	case shown, a.Compiled:
 		e.ok("jit", "programs are compiled")
 	case a.err != nil:
-		e.note("jit", "whether programs are compiled: not seen in this network namespace")
+		e.note("jit", "this network namespace does not show whether programs are compiled")
 	default:
 		e.warn("jit", "BPF programs are interpreted, at several times the cost of each packet: this kernel has no JIT, or it is off").
 			fix("nsenter --net=/proc/1/ns/net sysctl -w net.core.bpf_jit_enable=1")
@@ -194,14 +195,14 @@ func (e *examination) bpffs(hidden bool) {
 		e.ok("bpffs", "a bpf filesystem keeps the filter at %s", e.PinPath)
 	case hidden:
 		e.fail("bpffs", "this mount namespace has no bpf filesystem at %s, as under \"ip netns exec\": enter the network namespace alone", target).
-			fix(fmt.Sprintf("nsenter --net=/run/netns/%s %s", e.namespace(), e.up(strings.Join(e.Interfaces, " "))))
+			fix(fmt.Sprintf("nsenter --net=%s %s", quote.Shell("/run/netns/"+e.namespace()), e.up(e.Interfaces...)))
 	default:
 		e.note("bpffs", "no bpf filesystem is mounted at %s: \"up\" mounts one", target).
-			fix("mkdir -p "+target, "mount -t bpf bpf "+target)
+			fix("mkdir -p "+quote.Shell(target), "mount -t bpf bpf "+quote.Shell(target))
 	}
 }
 
-// mounted tells the type of the file system that a path lies on.
+// mounted returns the type of the file system that a path lies on.
 func (e *examination) mounted(name string) (kind string) {
 	text, _ := fs.ReadFile(e.files, "proc/thread-self/mountinfo")
 	longest := 0

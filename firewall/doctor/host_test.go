@@ -48,6 +48,6 @@ func TestHost(t *testing.T) {
 		{"hidden", stopped, func(s *situation) {
 			s.files[mounts], s.attempt.hidden = "23 22 0:21 / /sys rw - sysfs sysfs rw\n", true
 		}, "bpffs", Fail,
-			"ip netns exec", "nsenter --net=/run/netns/NAME portcullis up --config " + conf + " eth0"},
+			"ip netns exec", "nsenter --net=/run/netns/NAME portcullis up eth0"},
 	})
 }

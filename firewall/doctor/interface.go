@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // device examines one interface.
@@ -30,11 +31,11 @@ func (e *examination) run(d *device) {
 		e.fail("run", "packets reach this host past the filter: another TC program takes them before it")
 	case d.Bypassed:
 		e.fail("run", "packets reach this host past the filter: the driver %s does not run the XDP program that is attached", cmp.Or(d.Driver, d.Kind)).
-			fix(e.up(d.Name + " --mode tc"))
+			fix(e.up(d.Name, "--mode", "tc"))
 	case e.LookErr != nil:
-		e.note("run", "nobody could look whether packets come past the filter: %s", e.LookErr)
+		e.note("run", "could not watch for packets that bypass the filter: %s", e.LookErr)
 	default:
-		e.ok("run", "while doctor looked, no packet came past the filter")
+		e.ok("run", "no packet bypassed the filter while doctor watched")
 	}
 }
 
@@ -43,7 +44,7 @@ func (e *examination) kind(d *device) {
 	case d.MasterKind == "bridge":
 		mend := []string{e.up(d.Master)}
 		if d.Mode != "" {
-			mend = append(mend, e.portcullis("down "+d.Name))
+			mend = append(mend, e.portcullis("down", d.Name))
 		}
 		e.warn("device", "%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead", d.Name, d.Master, d.Master).
 			fix(mend...)
@@ -54,7 +55,7 @@ func (e *examination) kind(d *device) {
 		e.note("device", "%s is a VLAN on %s, where XDP can filter it together with all else that comes in there", d.Name, d.Parent).
 			fix(e.up(d.Parent))
 	case !d.Up:
-		e.note("device", "%s is down", d.Name).fix("ip link set dev " + d.Name + " up")
+		e.note("device", "%s is down", d.Name).fix("ip link set dev " + quote.Shell(d.Name) + " up")
 	case d.Kind == "device":
 		e.ok("device", "driver %s", d.Driver)
 	default:
@@ -67,18 +68,18 @@ func (e *examination) native(d *device) {
 	gro, changeable := d.on("rx-gro-hw")
 	switch {
 	case d.Mode == loader.ModeGeneric:
-		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is dear; TC does not").
-			fix(e.up(d.Name + " --mode tc"))
+		e.warn("xdp", "generic XDP turns GRO off, so that bulk TCP is slow; TC does not").
+			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Kind == "veth" && d.Mode == loader.ModeTC:
 		e.ok("xdp", "TC filters, which leaves the other end of the veth pair its segmentation offload")
 	case d.Kind == "veth":
 		e.note("xdp", "native XDP on veth turns off segmentation offload of the other end, and bulk TCP drops to a quarter; TC leaves it on").
-			fix(e.up(d.Name + " --mode tc"))
+			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Driver == "vmxnet3" && d.Mode == loader.ModeNative:
-		e.warn("xdp", "vmxnet3 ceases to run the XDP program when the device is set down and up, or its MTU or rings change").
-			fix(e.up(d.Name + " --mode tc"))
+		e.warn("xdp", "vmxnet3 stops running the XDP program when the device is set down and up, or its MTU or rings change").
+			fix(e.up(d.Name, "--mode", "tc"))
 	case d.Driver == "vmxnet3":
-		e.note("xdp", "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change: TC filters")
+		e.note("xdp", "vmxnet3 stops running an XDP program when the device is set down and up, or its MTU or rings change: TC filters")
 	case d.Mode == loader.ModeNative:
 		e.ok("xdp", "native XDP filters")
 	case !d.native() && d.Kind == "device":
@@ -105,7 +106,7 @@ func (e *examination) mtu(d *device) {
 		e.ok("mtu", "%d takes multi-buffer XDP, which the driver is asked for", d.MTU)
 	default:
 		e.warn("mtu", "with an MTU of %d the driver refuses native XDP, since a frame does not fit one page: TC filters", d.MTU).
-			fix(fmt.Sprintf("ip link set dev %s mtu %d", d.Name, loader.LinearMTU))
+			fix(fmt.Sprintf("ip link set dev %s mtu %d", quote.Shell(d.Name), loader.LinearMTU))
 	}
 }
 
@@ -115,10 +116,14 @@ func (e *examination) offloads(d *device) {
 	switch {
 	case !lro:
 		e.ok("lro", "large receive offload is off")
+	case d.Kind == "bond" || d.Kind == "team":
+		e.ok("lro", "does not matter: a %s shows it whatever its ports do", d.Kind)
+	case d.Driver == "vmxnet3" && d.Mode != loader.ModeNative:
+		e.ok("lro", "does not matter: TC filters on vmxnet3")
 	case d.Mode == loader.ModeNative:
 		e.ok("lro", "the driver filters in native XDP beside it")
 	case changeable:
-		e.warn("lro", "drivers refuse native XDP with large receive offload, and TC would filter").fix("ethtool -K " + d.Name + " lro off")
+		e.warn("lro", "drivers refuse native XDP with large receive offload, and TC would filter").fix("ethtool -K " + quote.Shell(d.Name) + " lro off")
 	default:
 		e.warn("lro", "large receive offload is on and cannot be turned off, so the driver refuses native XDP and TC filters")
 	}
@@ -129,7 +134,7 @@ func (e *examination) offloads(d *device) {
 	case d.Driver == "virtio_net":
 		e.ok("gro-hw", "virtio_net turns its own off, where it can")
 	case changeable:
-		e.warn("gro-hw", "drivers refuse native XDP with GRO in hardware, and TC would filter").fix("ethtool -K " + d.Name + " rx-gro-hw off")
+		e.warn("gro-hw", "drivers refuse native XDP with GRO in hardware, and TC would filter").fix("ethtool -K " + quote.Shell(d.Name) + " rx-gro-hw off")
 	default:
 		e.warn("gro-hw", "GRO in hardware is on and cannot be turned off, so the driver refuses native XDP and TC filters")
 	}
@@ -141,12 +146,12 @@ func (e *examination) channels(d *device) {
 	if halved {
 		most /= 2
 	}
-	set := func(n int) string { return fmt.Sprintf("ethtool -L %s %s %d", d.Name, c.Kind, n) }
+	set := func(n int) string { return fmt.Sprintf("ethtool -L %s %s %d", quote.Shell(d.Name), c.Kind, n) }
 	switch {
 	case c.Max == 0:
-		e.ok("channels", "the driver does not tell of any")
+		e.ok("channels", "the driver reports none")
 	case d.Kind != "device" && d.Mode != loader.ModeNative:
-		e.ok("channels", "of no account: the CPU that sends decides")
+		e.ok("channels", "does not matter: the CPU that sends decides")
 	case halved && c.Now > most && d.Mode != loader.ModeNative:
 		e.warn("channels", "with more than half of its %d channels in use, %s refuses native XDP, and TC filters", c.Max, d.Driver).fix(set(max(most, 1)))
 	case c.Now < most && c.Now < d.CPUs:
@@ -168,19 +173,19 @@ func (e *examination) stacked(d *device) {
 			macvlans = append(macvlans, s.Name)
 		}
 	}
-	names := strings.Join(vlans, ", ")
+	names := quote.Names(vlans)
 	stripped, changeable := d.on("rx-vlan-hw-parse")
 	switch {
 	case len(vlans) == 0:
-		e.ok("vlan", "no VLAN stands on it")
+		e.ok("vlan", "there is no VLAN on it")
 	case stripped && d.Mode != loader.ModeTC && changeable:
 		e.note("vlan", "what comes in for %s is filtered here, by the same rules; the card takes the tags off first, so that the log shows none", names).
-			fix("ethtool -K " + d.Name + " rxvlan off")
+			fix("ethtool -K " + quote.Shell(d.Name) + " rxvlan off")
 	default:
 		e.ok("vlan", "what comes in for %s is filtered here, by the same rules", names)
 	}
 	if len(macvlans) > 0 {
-		e.ok("macvlan", "what comes in for %s is filtered here, whatever its MAC address", strings.Join(macvlans, ", "))
+		e.ok("macvlan", "what comes in for %s is filtered here, whatever its MAC address", quote.Names(macvlans))
 	}
 }
 
@@ -203,11 +208,11 @@ func (e *examination) hooks(d *device) {
 			e.note("programs", "%s runs before portcullis: what it takes does not get here", nameOf(first))
 		case h.Ours && first != nil:
 			e.warn("programs", "%s runs before portcullis, and may end the way of a packet there, unfiltered", nameOf(first)).
-				fix(e.portcullis("down "+d.Name), e.up(d.Name))
+				fix(e.portcullis("down", d.Name), e.up(d.Name))
 		case h.Ours:
 		case h.Kind == "xdp" && d.Mode == "":
-			e.fail("programs", "%s has the XDP hook, so that \"up\" is refused: filter behind it, or take it off with \"ip link set dev %s xdp off\"", nameOf(h), d.Name).
-				fix(e.up(d.Name + " --mode tc"))
+			e.fail("programs", "%s has the XDP hook, so that \"up\" is refused: filter behind it, or take it off with \"ip link set dev %s xdp off\"", nameOf(h), quote.Shell(d.Name)).
+				fix(e.up(d.Name, "--mode", "tc"))
 		default:
 			before[out] = h
 		}
@@ -225,13 +230,13 @@ func nameOf(h *loader.Hook) string {
 	text := map[string]string{"xdp": "the XDP program", "tcx_in": "the TCX program", "tcx_out": "the TCX program",
 		"clsact_in": "the TC filter", "clsact_out": "the TC filter"}[h.Kind]
 	if h.Name != "" {
-		text += fmt.Sprintf(" %q", h.Name)
+		text += fmt.Sprintf(" \"%s\"", quote.Name(h.Name))
 	}
 	if h.Program != 0 {
 		text += fmt.Sprintf(" (id %d)", h.Program)
 	}
 	if len(h.Holders) > 0 {
-		text += " of " + strings.Join(h.Holders, ", ")
+		text += " of " + quote.Names(h.Holders)
 	}
 	return text
 }

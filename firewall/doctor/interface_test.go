@@ -38,7 +38,7 @@ func hooked(mode loader.Mode, hooks ...loader.Hook) func(*situation) {
 }
 
 func TestInterface(t *testing.T) {
-	const up, again = "portcullis up --config " + conf + " ", "portcullis down eth0\nportcullis up eth0"
+	const up, again = "portcullis up ", "portcullis down eth0\nportcullis up eth0"
 	ourXDP, ourOut := loader.Hook{Kind: "xdp", Ours: true}, loader.Hook{Kind: "tcx_out", Ours: true}
 	runAll(t, []testcase{
 		{"port of a bridge", stopped, on(func(d *device) { d.Master, d.MasterKind = "br0", "bridge" }), "device", Warn, "filter br0 instead", up + "br0"},
@@ -61,13 +61,14 @@ func TestInterface(t *testing.T) {
 		{"forgotten", well, on(func(d *device) { d.Bypassed = true }), "run", Fail, "the driver ixgbe does not run", "portcullis up eth0 --mode tc"},
 		{"overtaken", well, on(func(d *device) { d.Bypassed, d.Mode = true, loader.ModeTC }), "run", Fail, "another TC program", ""},
 		{"run", well, func(*situation) {}, "run", OK, "no packet", ""},
-		{"unlooked", well, func(s *situation) { s.options.LookErr = fs.ErrPermission }, "run", Note, "nobody could look", ""},
+		{"unlooked", well, func(s *situation) { s.options.LookErr = fs.ErrPermission }, "run", Note, "could not watch", ""},
 		{"large", stopped, on(func(d *device) { d.MTU = 9000 }), "mtu", Warn, "MTU of 9000", "ip link set dev eth0 mtu 3498"},
 		{"large with frags", stopped, on(func(d *device) { d.MTU, d.XDP = 9000, xdpBasic|xdpFrags }), "mtu", OK, "multi-buffer", ""},
 		{"largest", stopped, on(func(d *device) { d.MTU = 3498 }), "mtu", OK, "fits one page", ""},
 		{"large and filtered", well, on(func(d *device) { d.MTU = 9000 }), "mtu", OK, "9000", ""},
 		{"on", stopped, feature("rx-lro", true), "lro", Warn, "large receive offload", "ethtool -K eth0 lro off"},
 		{"fixed", stopped, feature("rx-lro", false), "lro", Warn, "cannot be turned off", ""},
+		{"on a bond", stopped, both(feature("rx-lro", false), of("bond", "bonding")), "lro", OK, "whatever its ports do", ""},
 		{"on and filtered", well, feature("rx-lro", true), "lro", OK, "beside it", ""},
 		{"on", stopped, feature("rx-gro-hw", true), "gro-hw", Warn, "GRO in hardware", "ethtool -K eth0 rx-gro-hw off"},
 		{"fixed", stopped, feature("rx-gro-hw", false), "gro-hw", Warn, "cannot be turned off", ""},
@@ -77,8 +78,8 @@ func TestInterface(t *testing.T) {
 		{"more than half of ena's", stopped, on(func(d *device) { d.Driver = "ena" }), "channels", Warn, "ena refuses", "ethtool -L eth0 combined 4"},
 		{"half of ena's", stopped, on(func(d *device) { d.Driver, d.Channels = "ena", channels{"combined", 4, 8} }), "channels", OK, "4, for 8", ""},
 		{"enough", well, on(func(d *device) { d.Channels = channels{"combined", 8, 16} }), "channels", OK, "8, for 8", ""},
-		{"untold", well, on(func(d *device) { d.Channels = channels{} }), "channels", OK, "does not tell", ""},
-		{"few of a tap", stopped, both(of("tuntap", "tun"), on(func(d *device) { d.Channels = channels{"rx", 1, 8} })), "channels", OK, "of no account", ""},
+		{"untold", well, on(func(d *device) { d.Channels = channels{} }), "channels", OK, "reports none", ""},
+		{"few of a tap", stopped, both(of("tuntap", "tun"), on(func(d *device) { d.Channels = channels{"rx", 1, 8} })), "channels", OK, "does not matter", ""},
 		{"stripped", well, both(feature("rx-vlan-hw-parse", true), on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}, {"eth0.20", "vlan"}} })),
 			"vlan", Note, "eth0.10, eth0.20", "ethtool -K eth0 rxvlan off"},
 		{"kept", well, on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}} }), "vlan", OK, "eth0.10", ""},
@@ -93,6 +94,8 @@ func TestInterface(t *testing.T) {
 			"programs", OK, "", ""},
 		{"TCX before clsact", well, hooked(loader.ModeNative, ourXDP, loader.Hook{Kind: "tcx_out", Program: 3}, loader.Hook{Kind: "clsact_out", Ours: true}),
 			"programs", Warn, "(id 3) runs before", again},
+		{"hostile names", stopped, hooked("", loader.Hook{Kind: "xdp", Program: 12, Name: "\x1b[2J", Holders: []string{"a\nb"}}),
+			"programs", Fail, `the XDP program "\x1b[2J" (id 12) of a\nb has the XDP hook`, up + "eth0 --mode tc"},
 		{"AF_XDP", well, on(func(d *device) { d.Sockets = 2 }), "programs", Note, "2 AF_XDP sockets", ""},
 		{"unseen", well, on(func(d *device) { d.HooksErr = fs.ErrPermission }), "programs", Note, "not seen without root", "sudo portcullis doctor"},
 	})

@@ -3,53 +3,44 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
-// forwards tells whether any interface forwards packets.
-func (e *examination) forwards() bool {
-	for _, family := range []string{"ipv4", "ipv6"} {
-		names, _ := fs.Glob(e.files, "proc/sys/net/"+family+"/conf/*/forwarding")
-		for _, name := range names {
-			if value, ok := e.files.line(name); ok && value != "0" {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// topology tells what the filter decides otherwise than other devices of this host need.
+// topology passes on what other devices of this host need to know of the filter.
 func (e *examination) topology(sentences []string) {
 	for _, s := range sentences {
 		e.warn("topology", "%s", s)
 	}
 	if len(sentences) == 0 {
-		e.ok("topology", "no other device stands between the filter and what it needs")
+		e.ok("topology", "no other device gets in the way")
 	}
 }
 
 // forwarding compares what this host does with the forward policy.
-func (e *examination) forwarding(bridges []string) {
+func (e *examination) forwarding(guests []host.Guests) {
 	if e.Policy == nil {
-		return // the check of the policy tells
+		return // the check of the policy says why
 	}
-	managed := make([]string, len(bridges))
-	for i, b := range bridges {
-		managed[i] = fmt.Sprintf("%s (%s)", b, managerOf(b))
+	behind := make([]string, len(guests))
+	for i, g := range guests {
+		behind[i] = g.String()
 	}
 	switch {
-	case !e.forwards():
+	case !host.Forwards(e.files):
 		e.ok("forward", "this host forwards nothing")
-	case e.Policy.Forward == policy.ForwardDrop && len(bridges) > 0:
-		e.warn("forward", "\"forward: drop\" cuts off what is behind %s; \"established\" lets it reach out, and only answers come in", strings.Join(managed, ", ")).
+	case e.Policy.Forward == policy.ForwardDrop && len(guests) > 0:
+		e.warn("forward", "\"forward: drop\" cuts off what is behind %s; \"established\" lets it reach out, and only answers come in", strings.Join(behind, ", ")).
 			fix(e.setForward()...)
 	case e.Policy.Forward == policy.ForwardDrop:
 		e.note("forward", "this host forwards, and \"forward: drop\" lets nothing through; \"established\" would let others reach out through it").
@@ -61,11 +52,12 @@ func (e *examination) forwarding(bridges []string) {
 	}
 }
 
-// setForward writes forward: established into the policy file, and puts it in force.
+// setForward writes the forward policy into the policy file, and puts it in force.
 func (e *examination) setForward() []string {
-	const line = "forward: established"
+	const line = containers.Remedy
 	var edit []string
-	text, _ := fs.ReadFile(e.files, strings.TrimPrefix(e.Config, "/"))
+	text, _ := host.ReadFile(e.files, strings.TrimPrefix(e.Config, "/"))
+	file := quote.Shell(e.Config)
 	switch {
 	case e.BuiltIn:
 		rules := make([]string, len(e.Policy.Open))
@@ -73,15 +65,15 @@ func (e *examination) setForward() []string {
 			rules[i] = strconv.Quote(r.String())
 		}
 		edit = []string{
-			"mkdir -p " + path.Dir(e.Config),
-			fmt.Sprintf("printf '%%s\\n' '%s' 'open: [%s]' > %s", line, strings.Join(rules, ", "), e.Config),
+			"mkdir -p " + quote.Shell(path.Dir(e.Config)),
+			fmt.Sprintf("printf '%%s\\n' '%s' 'open: [%s]' > %s", line, strings.Join(rules, ", "), file),
 		}
 	case strings.HasPrefix(string(text), "forward:") || strings.Contains(string(text), "\nforward:"):
-		edit = []string{fmt.Sprintf("sed -i 's/^forward:[^#]*/%s /' %s", line, e.Config)}
+		edit = []string{fmt.Sprintf("sed -i 's/^forward:[^#]*/%s /' %s", line, file)}
 	default:
-		edit = []string{fmt.Sprintf("echo '%s' >> %s", line, e.Config)}
+		edit = []string{fmt.Sprintf("echo '%s' >> %s", line, file)}
 	}
-	return append(edit, e.portcullis("up --config "+e.Config+" "+strings.Join(e.Interfaces, " ")))
+	return append(edit, e.up(e.Interfaces...))
 }
 
 // netfilter examines what else filters.
@@ -93,12 +85,23 @@ func (e *examination) netfilter(r *netfilter.Ruleset, err error) {
 		e.note("netfilter", "%s", err)
 	}
 	for _, f := range r.Filters {
+		chain := fmt.Sprintf("chain %s of table %s %s", quote.Name(f.Chain), f.Family, quote.Name(f.Table))
+		bans := strings.Join(f.Bans, ", ")
+		e.bans = e.bans || len(f.Bans) > 0
 		how := "drops some packets"
 		if f.Drops {
 			how = "drops by default"
 		}
-		e.warn("netfilter", "%s filters as well: chain %s of table %s %s %s, with %d rules: each packet pays for both, and a port has to be open in both",
-			f.Owner, f.Chain, f.Family, f.Table, how, f.Rules).fix(f.Remove...)
+		switch {
+		case f.OnlyBans:
+			e.note("netfilter", "%s bans addresses by %s, behind portcullis: keep it, and do not flush that table", bans, chain)
+		case len(f.Bans) > 0:
+			e.warn("netfilter", "%s filters as well: %s %s, with %d rules: each packet pays for both, and a port has to be open in both; keep the rules by which %s bans, and do not flush the chain",
+				f.Owner, chain, how, f.Rules, bans).fix(f.Remove...)
+		default:
+			e.warn("netfilter", "%s filters as well: %s %s, with %d rules: each packet pays for both, and a port has to be open in both",
+				f.Owner, chain, how, f.Rules).fix(f.Remove...)
+		}
 	}
 	if err == nil && len(r.Filters) == 0 {
 		e.ok("netfilter", "nothing else filters what comes in")
@@ -107,16 +110,14 @@ func (e *examination) netfilter(r *netfilter.Ruleset, err error) {
 
 // conntrack examines netfilter's own table of connections, which drops what it has no room for.
 func (e *examination) conntrack() {
-	read := func(name string) int {
-		text, _ := e.files.line("proc/sys/net/netfilter/" + name)
-		n, _ := strconv.Atoi(text)
-		return n
-	}
-	count, most := read("nf_conntrack_count"), read("nf_conntrack_max")
+	count, err := host.SysctlNumber(e.files, "net/netfilter/nf_conntrack_count")
+	most, err2 := host.SysctlNumber(e.files, "net/netfilter/nf_conntrack_max")
 	switch {
-	case count == 0:
+	case errors.Is(err, fs.ErrNotExist), err == nil && count == 0:
 		e.ok("conntrack", "netfilter tracks no connections")
-	case count >= most/10*9:
+	case err != nil || err2 != nil:
+		e.note("conntrack", "how many connections netfilter tracks is not known: %s", errors.Join(err, err2))
+	case most > 0 && count >= most/10*9: // 0 is no limit
 		e.warn("conntrack", "netfilter tracks %d of at most %d connections, and soon drops new ones, whatever portcullis says", count, most).
 			fix(fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most))
 	default:
@@ -131,9 +132,15 @@ func (e *examination) services() {
 		e.note("services", "ufw puts its rules in force at boot, which then filter as well").fix("ufw disable")
 	}
 	for _, name := range []string{"firewalld", "nftables", "netfilter-persistent", "iptables", "ip6tables"} {
-		if e.files.exists("etc/systemd/system/*.wants/" + name + ".service") {
-			e.note("services", "%s puts its rules in force at boot, which then filter as well", name).fix("systemctl disable --now " + name)
+		if !e.files.exists("etc/systemd/system/*.wants/" + name + ".service") {
+			continue
 		}
+		// To stop it would flush all tables, those of whoever bans or publishes ports among them.
+		command := "systemctl disable " + name
+		if name == "firewalld" && !e.bans {
+			command = "systemctl disable --now " + name
+		}
+		e.note("services", "%s puts its rules in force at boot, which then filter as well", name).fix(command)
 	}
 	if len(e.checks) == quiet {
 		e.ok("services", "no other firewall comes back at boot")

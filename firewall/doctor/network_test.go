@@ -7,25 +7,27 @@ import (
 	"io/fs"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 func TestNetwork(t *testing.T) {
-	forwarding := func(forward policy.ForwardPolicy, bridges ...string) func(*situation) {
+	forwarding := func(forward policy.ForwardPolicy, guests ...host.Guests) func(*situation) {
 		return func(s *situation) {
-			s.files["proc/sys/net/ipv6/conf/eth0/forwarding"], s.bridges = "1\n", bridges
+			s.files["proc/sys/net/ipv6/conf/eth0/forwarding"], s.guests = "1\n", guests
 			s.options.Policy.Forward = forward
 		}
 	}
-	const up = "\nportcullis up --config " + conf + " eth0"
+	docker := host.Guests{Device: "docker0", Manager: "Docker"}
+	const up = "\nportcullis up eth0"
 	const replace = "sed -i 's/^forward:[^#]*/forward: established /' " + conf + up
 	enabled := func(name string) func(*situation) {
 		return file("etc/systemd/system/multi-user.target.wants/"+name+".service", "[Unit]\n")
 	}
 	runAll(t, []testcase{
-		{"containers", well, forwarding(policy.ForwardDrop, "docker0", "virbr0"), "forward", Warn, "docker0 (Docker), virbr0 (libvirt)", replace},
+		{"containers", well, forwarding(policy.ForwardDrop, docker, host.Guests{Device: "virbr0", Manager: "libvirt"}), "forward", Warn, "docker0 (Docker), virbr0 (libvirt)", replace},
 		{"router", well, forwarding(policy.ForwardDrop), "forward", Note, "lets nothing through", replace},
 		{"no line in the file", well, both(forwarding(policy.ForwardDrop), file(conf[1:], "open: [ssh]\n")), "forward", Note, "",
 			"echo 'forward: established' >> " + conf + up},
@@ -33,25 +35,34 @@ func TestNetwork(t *testing.T) {
 			r, _ := policy.ParseRule("ssh")
 			s.options.BuiltIn, s.options.Policy.Open = true, []policy.Rule{r}
 		}), "forward", Note, "", "mkdir -p /etc/portcullis\n" + `printf '%s\n' 'forward: established' 'open: ["ssh"]' > ` + conf + up},
-		{"established", well, forwarding(policy.ForwardEstablished, "docker0"), "forward", OK, "only answers", ""},
+		{"established", well, forwarding(policy.ForwardEstablished, docker), "forward", OK, "only answers", ""},
 		{"accept", well, forwarding(policy.ForwardAccept), "forward", Note, "everything", ""},
-		{"none", well, func(s *situation) { s.bridges = []string{"docker0"} }, "forward", OK, "forwards nothing", ""},
+		{"none", well, func(s *situation) { s.guests = []host.Guests{docker} }, "forward", OK, "forwards nothing", ""},
 		{"policy", well, func(s *situation) {
 			s.ruleset.Filters = []netfilter.Filter{{Owner: "iptables", Family: "ip", Table: "filter", Chain: "INPUT", Drops: true, Rules: 3, Remove: []string{"iptables -F"}}}
 		}, "netfilter", Warn, "iptables filters as well: chain INPUT of table ip filter drops by default, with 3 rules", "iptables -F"},
+		{"bans alone", well, func(s *situation) {
+			s.ruleset.Filters = []netfilter.Filter{{Owner: "nft", Family: "inet", Table: "f2b-table", Chain: "f2b-chain", Bans: []string{"fail2ban"}, OnlyBans: true, Rules: 1}}
+		}, "netfilter", Note, "fail2ban bans addresses by chain f2b-chain of table inet f2b-table, behind portcullis: keep it", ""},
+		{"bans among others", well, func(s *situation) {
+			s.ruleset.Filters = []netfilter.Filter{{Owner: "iptables", Family: "ip", Table: "filter", Chain: "INPUT", Bans: []string{"fail2ban"}, Rules: 3, Remove: []string{"iptables -D INPUT 2"}}}
+		}, "netfilter", Warn, "keep the rules by which fail2ban bans, and do not flush the chain", "iptables -D INPUT 2"},
+		{"hostile names", well, func(s *situation) {
+			s.ruleset.Filters = []netfilter.Filter{{Owner: "nft", Family: "ip", Table: "a\nb", Chain: "\x1b[2J", Drops: true}}
+		}, "netfilter", Warn, `chain \x1b[2J of table ip a\nb drops`, ""},
 		{"unseen", well, func(s *situation) { s.rulesErr = fs.ErrPermission }, "netfilter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"half seen", well, func(s *situation) { s.rulesErr = errors.New("no iptables-legacy-save") }, "netfilter", Note, "no iptables-legacy-save", ""},
 		{"full", well, file("proc/sys/net/netfilter/nf_conntrack_count", "250000\n"), "conntrack", Warn, "250000 of at most 262144", "sysctl -w net.netfilter.nf_conntrack_max=524288"},
 		{"some", well, file("proc/sys/net/netfilter/nf_conntrack_count", "25\n"), "conntrack", OK, "25 connections", ""},
 		{"ufw", well, file("etc/ufw/ufw.conf", "ENABLED=yes\n"), "services", Note, "ufw", "ufw disable"},
-		{"nftables", well, enabled("nftables"), "services", Note, "nftables", "systemctl disable --now nftables"},
+		{"nftables", well, enabled("nftables"), "services", Note, "nftables", "systemctl disable nftables"},
 		{"firewalld", well, enabled("firewalld"), "services", Note, "firewalld", "systemctl disable --now firewalld"},
 	})
 }
 
 func TestPortcullis(t *testing.T) {
 	const enabled = "etc/systemd/system/a.target.wants/portcullis.service"
-	const up = "up --config " + conf + " eth0"
+	const up = "up eth0"
 	runAll(t, []testcase{
 		{"broken", well, func(s *situation) { s.options.PolicyErr = errors.New("fw.yaml:1:2: no\nfw.yaml:2:2: nor this") }, "policy", Fail, "fw.yaml:1:2: no (and 1 more)", ""},
 		{"unreadable", well, func(s *situation) { s.options.PolicyErr = fs.ErrPermission }, "policy", Note, conf + ": not seen without root", "sudo portcullis doctor"},
@@ -82,14 +93,11 @@ func TestPortcullis(t *testing.T) {
 		{"default route", well, func(s *situation) { s.options.Default = "wan0" }, "filter", Warn, "wan0 is not filtered", "portcullis up wan0"},
 		{"default route that the file does not name", well, func(s *situation) { s.options.Default, s.options.Named = "wan0", []string{"eth0"} },
 			"filter", Warn, "wan0 is not filtered", "portcullis up wan0\nportcullis save"},
+		{"another file", stopped, func(s *situation) { s.options.Config, s.options.ConfigFlag = "/srv/a b.yaml", true }, "filter", Note, "every port is open",
+			"portcullis up eth0 --config '/srv/a b.yaml'"},
+		{"another file while it runs", well, func(s *situation) {
+			s.options.Config, s.options.ConfigFlag, s.options.Default = "/srv/p.yaml", true, "wan0;reboot"
+		}, "filter", Warn, "is not filtered", "portcullis up 'wan0;reboot' --config /srv/p.yaml"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
 	})
-}
-
-func TestManagers(t *testing.T) {
-	for bridge, want := range map[string]string{"docker0": "Docker", "br-0123456789ab": "Docker", "br-lan": "", "br0": "", "virbr0": "libvirt", "podman1": "Podman", "cni0": "Kubernetes"} {
-		if got := managerOf(bridge); got != want {
-			t.Errorf("%s: %q, want %q", bridge, got, want)
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // policy examines the policy file.
@@ -55,11 +56,11 @@ func (e *examination) filter() {
 		e.running()
 	case e.unseen("filter", "whether the filter runs", e.FilterErr):
 	case errors.Is(e.FilterErr, loader.ErrNotRunning):
-		e.note("filter", "it does not run: every port is open").fix(e.up(strings.Join(e.Interfaces, " ")))
+		e.note("filter", "it does not run: every port is open").fix(e.up(e.Interfaces...))
 	case errors.Is(e.FilterErr, loader.ErrOtherNamespace):
 		other := *e
 		other.PinPath = path.Join(path.Dir(e.PinPath), "portcullis-"+e.namespace())
-		e.fail("filter", "%s", e.FilterErr).fix(other.up(strings.Join(e.Interfaces, " ")))
+		e.fail("filter", "%s", e.FilterErr).fix(other.up(e.Interfaces...))
 	default:
 		e.fail("filter", "%s", e.FilterErr)
 	}
@@ -70,7 +71,7 @@ func (e *examination) running() {
 	for _, i := range e.Running.Interfaces {
 		filtered = append(filtered, i.Name)
 	}
-	e.ok("filter", "it runs on %s", strings.Join(filtered, ", "))
+	e.ok("filter", "it runs on %s", quote.Names(filtered))
 	for _, w := range e.Running.Warnings {
 		e.warn("filter", "%s", w)
 	}

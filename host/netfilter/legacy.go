@@ -6,15 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
 // readLegacy reads the tables of iptables-legacy, which nftables does not list. To ask for one loads it, so only those
@@ -52,107 +50,104 @@ func (r *Ruleset) readLegacy() error {
 	return nil
 }
 
-// readSaved reads one table as iptables-save prints it.
+// readSaved reads what iptables-save prints.
 func (r *Ruleset) readSaved(owner, family, text string) {
-	s := saved{policies: map[string]string{}, rules: map[string][][]string{}}
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) == 1 && strings.HasPrefix(line, "*"):
-			s.table = fields[0][1:]
-		case len(fields) >= 2 && strings.HasPrefix(line, ":"):
-			s.policies[fields[0][1:]] = fields[1]
-		case len(fields) >= 2 && fields[0] == "-A":
-			s.rules[fields[1]] = append(s.rules[fields[1]], fields[2:])
-		}
-	}
-	if s.table == "nat" {
-		s.walk("PREROUTING", match{}, r.publish)
-		return
-	}
-	f := Filter{Family: family, Table: s.table, Chain: "INPUT", Owner: owner, Drops: s.policies["INPUT"] == "DROP"}
-	if s.drops("INPUT", &f, map[string]bool{}) || f.Drops {
-		r.filter(f)
-	}
-}
-
-// saved is a table: the policy of each chain, and the words of its rules.
-type saved struct {
-	table    string
-	policies map[string]string
-	rules    map[string][][]string
-}
-
-// option returns the word that follows the option, and whether a ! stands before it.
-func option(rule []string, names ...string) (value string, not bool) {
-	for i := 0; i+1 < len(rule); i++ {
-		if slices.Contains(names, rule[i]) {
-			return rule[i+1], i > 0 && rule[i-1] == "!"
-		}
-	}
-	return "", false
-}
-
-func (s *saved) drops(chain string, f *Filter, seen map[string]bool) (found bool) {
-	if seen[chain] {
-		return false
-	}
-	seen[chain] = true
-	if strings.HasPrefix(chain, "ufw") {
-		f.Owner = "ufw"
-	}
-	f.Rules += len(s.rules[chain])
-	for _, rule := range s.rules[chain] {
-		target, _ := option(rule, "-j", "-g")
-		if target == "DROP" || target == "REJECT" || s.drops(target, f, seen) {
-			found = true
-		}
-	}
-	return found
-}
-
-func (s *saved) walk(chain string, before match, found func(match, string)) {
-	for _, rule := range s.rules[chain] {
-		m := before
-		if name, not := option(rule, "-p"); !not {
-			for _, p := range policy.Protocols {
-				if p.String() == name {
-					m.protocol = p
-				}
+	for _, t := range iptables.Tables(text, family == "ip6") {
+		s := saved{t}
+		switch t.Name {
+		case "nat":
+			s.walk("PREROUTING", match{}, map[string]bool{}, r.publish)
+		case "filter":
+			f := Filter{Family: family, Table: t.Name, Chain: "INPUT", Owner: owner}
+			if input := t.Chains[f.Chain]; input != nil {
+				f.Drops = input.Policy == "DROP"
+				rules := s.rules(f.Chain, &f, map[string]part{})
+				r.enter(f, rules)
 			}
 		}
-		if text, not := option(rule, "-d"); text != "" && !not {
-			m.destination, _ = netip.ParsePrefix(text)
-		}
-		if text, not := option(rule, "--dport", "--dports"); text != "" && !not {
-			m.ports = savedPorts(text)
-		}
-		to, _ := option(rule, "--to-destination")
-		if redirected, _ := option(rule, "--to-ports"); redirected != "" {
-			to = "port " + redirected
-		}
-		target, _ := option(rule, "-j", "-g")
-		switch {
-		case target == "DNAT", target == "REDIRECT":
-			found(m, to)
-		case s.rules[target] != nil:
-			s.walk(target, m, found)
-		}
 	}
 }
 
-// savedPorts reads 80, 80:90 and lists of them with commas.
-func savedPorts(text string) (out [][2]uint16) {
-	for one := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(one, ":")
-		if !isRange {
-			last = first
+// saved is a table of iptables-legacy.
+type saved struct{ *iptables.Table }
+
+// rules returns what each rule of a chain does, and counts them and those of the chains that they call.
+func (s saved) rules(name string, f *Filter, known map[string]part) (rules []numbered) {
+	chain := s.Chains[name]
+	if strings.HasPrefix(name, "ufw") {
+		f.Owner = "ufw"
+	}
+	f.Rules += len(chain.Rules)
+	for i, rule := range chain.Rules {
+		n := numbered{delete: strconv.Itoa(i + 1)}
+		drops := rule.Target == "DROP" || rule.Target == "REJECT"
+		switch tool := bannerOf(rule.Target); {
+		case tool != "":
+			n.bans = []string{tool}
+		case drops && len(rule.Sets) > 0:
+			n.bans = bannersOf(rule.Sets)
+		case drops:
+			n.filters = true
+		default:
+			n.part = s.called(rule.Target, f, known)
 		}
-		a, err := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err == nil && err2 == nil {
-			out = append(out, [2]uint16{uint16(a), uint16(b)})
+		rules = append(rules, n)
+	}
+	return rules
+}
+
+// called returns what a chain does that a rule calls, and nothing for a verdict.
+func (s saved) called(name string, f *Filter, known map[string]part) (p part) {
+	if p, ok := known[name]; ok || s.Chains[name] == nil {
+		return p
+	}
+	known[name] = part{}
+	for _, n := range s.rules(name, f, known) {
+		p.add(n.part)
+	}
+	known[name] = p
+	return p
+}
+
+func bannersOf(sets []string) (tools []string) {
+	for _, set := range sets {
+		tool := bannerOf(set)
+		if tool == "" {
+			tool = ipsetBanner
+		}
+		tools = append(tools, tool)
+	}
+	return tools
+}
+
+// walk finds the rules that rewrite destinations, with all that a packet had to match on its way there.
+func (s saved) walk(name string, before match, above map[string]bool, found func(match, string)) {
+	chain := s.Chains[name]
+	if chain == nil || above[name] {
+		return
+	}
+	above[name] = true
+	defer delete(above, name)
+	for _, rule := range chain.Rules {
+		m := before
+		if rule.Protocol != 0 {
+			m.protocol = rule.Protocol
+		}
+		if rule.Destination.IsValid() {
+			m.destination = rule.Destination
+		}
+		if len(rule.Ports) > 0 {
+			m.ports = rule.Ports
+		}
+		switch to, isPort := strings.CutPrefix(rule.To, ":"); {
+		case rule.Target != "DNAT" && rule.Target != "REDIRECT":
+			s.walk(rule.Target, m, above, found)
+		case isPort:
+			found(m, "port "+to)
+		case to == "":
+			found(m, "this host")
+		default:
+			found(m, to)
 		}
 	}
-	return out
 }

@@ -24,7 +24,9 @@ type Filter struct {
 	Drops                bool // by default, as its policy
 	Rules                int
 	Owner                string   // iptables, nft, ufw, firewalld ...
-	Remove               []string // the commands that make it accept
+	Bans                 []string // the tools that ban addresses by it, as fail2ban does
+	OnlyBans             bool     // it drops nothing else
+	Remove               []string // the commands that make it accept what is not banned
 }
 
 // Published is a range of ports of this host that DNAT leads to somebody else.
@@ -35,31 +37,14 @@ type Published struct {
 	To          string // ADDRESS:PORT
 }
 
-// Read asks the kernel; this takes CAP_NET_ADMIN. What iptables-legacy has set nobody but its own tools can tell.
+// Read returns what the kernel says, which takes CAP_NET_ADMIN; tables of iptables-legacy are read by its own tools. An
+// error comes with what was read before.
 func Read() (*Ruleset, error) {
 	r := &Ruleset{}
 	if err := r.readTables(); err != nil {
 		return r, fmt.Errorf("list the nftables ruleset: %w", err)
 	}
 	return r, r.readLegacy()
-}
-
-// filter enters a chain that drops, with the commands of whoever has made it.
-func (r *Ruleset) filter(f Filter) {
-	switch f.Owner {
-	case "ufw":
-		f.Remove = []string{"ufw disable"}
-	case "firewalld":
-		f.Remove = []string{"systemctl disable --now firewalld"}
-	case "nft":
-		chain := f.Family + " " + f.Table + " " + f.Chain
-		f.Remove = []string{"nft flush chain " + chain, "nft 'chain " + chain + " { policy accept; }'"}
-	default: // a tool of the iptables family
-		for _, command := range []string{"-P " + f.Chain + " ACCEPT", "-F " + f.Chain} {
-			f.Remove = append(f.Remove, f.Owner+" -t "+f.Table+" "+command)
-		}
-	}
-	r.Filters = append(r.Filters, f)
 }
 
 // match is what a rule, and those that led to it, ask of a packet.

@@ -3,6 +3,8 @@
 package netfilter
 
 import (
+	"cmp"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -66,15 +68,15 @@ func (r *Ruleset) readBase(t *tables, c *nftables.Chain) error {
 	}
 	switch {
 	case c.Type == nftables.ChainTypeNAT && early:
-		return t.walk(c, match{}, r.publish)
+		return t.walk(c, match{}, map[key]bool{}, r.publish)
 	case c.Type == nftables.ChainTypeFilter && (early || *c.Hooknum == *nftables.ChainHookInput):
 		f := Filter{Family: families[c.Table.Family], Table: c.Table.Name, Chain: c.Name, Owner: ownerOf(c)}
 		f.Drops = c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
-		drops, err := t.drops(c, &f, map[key]bool{})
-		if err == nil && (drops || f.Drops) {
-			r.filter(f)
+		rules, err := t.does(c, &f, map[key]part{})
+		if err != nil {
+			return err
 		}
-		return err
+		r.enter(f, rules)
 	}
 	return nil
 }
@@ -104,38 +106,86 @@ func (t *tables) rulesOf(c *nftables.Chain) ([]*nftables.Rule, error) {
 	return rules, err
 }
 
-// drops tells whether a rule of the chain, or of those that it calls, drops or rejects, and counts the rules.
-func (t *tables) drops(c *nftables.Chain, f *Filter, seen map[key]bool) (found bool, err error) {
-	if c == nil || seen[keyOf(c.Table, c.Name)] {
-		return false, nil
-	}
-	seen[keyOf(c.Table, c.Name)] = true
+// does returns what each rule of the chain does, and counts them and those of the chains that they call.
+func (t *tables) does(c *nftables.Chain, f *Filter, known map[key]part) (rules []numbered, err error) {
 	if strings.HasPrefix(c.Name, "ufw") {
 		f.Owner = "ufw"
 	}
-	rules, err := t.rulesOf(c)
-	f.Rules += len(rules)
-	for _, rule := range rules {
-		for _, e := range rule.Exprs {
-			switch e := e.(type) {
-			case *expr.Reject:
-				found = true
-			case *expr.Target:
-				found = found || e.Name == "DROP" || e.Name == "REJECT"
-			case *expr.Verdict:
-				deeper, err := t.drops(t.chains[keyOf(c.Table, e.Chain)], f, seen)
-				if err != nil {
-					return false, err
-				}
-				found = found || deeper || e.Kind == expr.VerdictDrop
+	list, err := t.rulesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	f.Rules += len(list)
+	for i, rule := range list {
+		n := numbered{delete: strconv.Itoa(i + 1)}
+		if f.Owner == "nft" {
+			n.delete = strconv.FormatUint(rule.Handle, 10)
+		}
+		if n.part, err = t.doesOne(c, rule, f, known); err != nil {
+			return nil, err
+		}
+		rules = append(rules, n)
+	}
+	return rules, nil
+}
+
+// doesOne returns what a rule does. It bans when its table, its set or the chain that it calls has the name of a tool
+// that does.
+func (t *tables) doesOne(c *nftables.Chain, rule *nftables.Rule, f *Filter, known map[key]part) (p part, err error) {
+	banner := cmp.Or(bannerOf(c.Table.Name), bannerOf(c.Name))
+	for _, e := range rule.Exprs {
+		switch e := e.(type) {
+		case *expr.Lookup:
+			banner = cmp.Or(banner, bannerOf(e.SetName))
+		case *expr.Match:
+			if e.Name == "set" {
+				banner = cmp.Or(banner, ipsetBanner)
 			}
+		case *expr.Reject:
+			p.filters = true
+		case *expr.Target:
+			p.filters = p.filters || e.Name == "DROP" || e.Name == "REJECT"
+		case *expr.Verdict:
+			if tool := bannerOf(e.Chain); tool != "" {
+				p.bans = []string{tool}
+				continue
+			}
+			called, err := t.called(keyOf(c.Table, e.Chain), f, known)
+			if err != nil {
+				return p, err
+			}
+			p.add(called)
+			p.filters = p.filters || e.Kind == expr.VerdictDrop
 		}
 	}
-	return found, err
+	if p.filters && banner != "" {
+		p = part{bans: []string{banner}}
+	}
+	return p, nil
+}
+
+// called returns what a chain does that a rule calls. Each is read once, however many do.
+func (t *tables) called(k key, f *Filter, known map[key]part) (p part, err error) {
+	c := t.chains[k]
+	if p, ok := known[k]; ok || c == nil {
+		return p, nil
+	}
+	known[k] = part{}
+	rules, err := t.does(c, f, known)
+	for _, n := range rules {
+		p.add(n.part)
+	}
+	known[k] = p
+	return p, err
 }
 
 // walk finds the rules that rewrite destinations, with all that a packet had to match on its way there.
-func (t *tables) walk(c *nftables.Chain, before match, found func(match, string)) error {
+func (t *tables) walk(c *nftables.Chain, before match, above map[key]bool, found func(match, string)) error {
+	if above[keyOf(c.Table, c.Name)] {
+		return nil
+	}
+	above[keyOf(c.Table, c.Name)] = true
+	defer delete(above, keyOf(c.Table, c.Name))
 	rules, err := t.rulesOf(c)
 	if err != nil {
 		return err
@@ -151,7 +201,7 @@ func (t *tables) walk(c *nftables.Chain, before match, found func(match, string)
 			found(d.match, d.to)
 		}
 		if next := t.chains[keyOf(c.Table, d.next)]; next != nil {
-			if err := t.walk(next, d.match, found); err != nil {
+			if err := t.walk(next, d.match, above, found); err != nil {
 				return err
 			}
 		}

@@ -107,7 +107,7 @@ func (t *translation) reportForward() {
 	}
 }
 
-// atStake tells whether a rule that is not understood perhaps takes what may be
+// atStake reports whether a rule that is not understood perhaps takes what may be
 // forwarded.
 func (t *translation) atStake(d *deeds) bool {
 	for _, f := range families {
@@ -118,7 +118,7 @@ func (t *translation) atStake(d *deeds) bool {
 	return false
 }
 
-// lets tells whether a rule let in, or perhaps did, anything of some kinds.
+// lets reports whether a rule let in, or perhaps did, anything of some kinds.
 func (d *deeds) lets(kinds ...cell) bool {
 	for _, f := range families {
 		for _, c := range kinds {

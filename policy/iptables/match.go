@@ -23,9 +23,9 @@ var (
 	broadcast = addresses{spanOf(netip.MustParsePrefix("255.255.255.255/32"))}
 )
 
-// destination reads -d. The policy knows no addresses of this host; what is
+// sentTo reads -d and --dst-range. The policy knows no addresses of this host; what is
 // sent to a group or to everybody can be told from what is sent to one.
-func (p *optionParser) destination(read func(family, string) (addresses, error), text string) bool {
+func (p *optionParser) sentTo(read func(family, string) (addresses, error), text string) bool {
 	set, err := read(p.home, text)
 	switch {
 	case err != nil:

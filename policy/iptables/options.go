@@ -148,9 +148,10 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "--src-range":
 		ok = p.source(parseSpan, args[0])
 	case "-d":
-		ok = p.destination(parseAddresses, args[0])
+		p.destination = &test[string]{args[0], p.not}
+		ok = p.sentTo(parseAddresses, args[0])
 	case "--dst-range":
-		ok = p.destination(parseSpan, args[0])
+		ok = p.sentTo(parseSpan, args[0])
 	case "-i", "-o":
 		ok = possibleInterface(args[0])
 		switch {
@@ -194,6 +195,16 @@ func (p *optionParser) read(option, written string, args []string) {
 }
 
 func (p *optionParser) unknown(option, written string, args []string) {
+	if len(args) > 0 {
+		switch option {
+		case "--to-destination":
+			p.sendsTo = args[0]
+		case "--to-ports":
+			p.sendsTo = ":" + args[0]
+		case "--match-set":
+			p.sets = append(p.sets, args[0])
+		}
+	}
 	ofTarget := slices.ContainsFunc(ofTargets, func(s string) bool { return strings.HasPrefix(option, s) })
 	switch {
 	case p.module == "recent" && slices.Contains(remembers, option) && !p.not:
@@ -207,7 +218,7 @@ func (p *optionParser) unknown(option, written string, args []string) {
 	}
 }
 
-// possibleInterface tells whether Linux could have a device of that name, or
+// possibleInterface reports whether Linux could have a device of that name, or
 // with that beginning, and a policy could hold it without quotes.
 func possibleInterface(name string) bool {
 	plain := strings.TrimSuffix(name, "+")

@@ -145,7 +145,7 @@ func mentions(list []Finding, line int) bool {
 	return slices.ContainsFunc(list, func(f Finding) bool { return f.Line == line || f.Line == 0 })
 }
 
-// says tells whether a finding begins so.
+// says reports whether a finding begins so.
 func says(list []Finding, beginning string) bool {
 	return slices.ContainsFunc(list, func(f Finding) bool { return strings.HasPrefix(f.Why, beginning) })
 }

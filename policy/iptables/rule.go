@@ -34,6 +34,11 @@ type rule struct {
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
 	names     map[uint16]string // of ports that were written as names
+
+	// What an import has no use for, and a [Table] shows.
+	destination *test[string]
+	sendsTo     string // ADDRESS:PORT, or :PORT of this host
+	sets        []string
 }
 
 // test is one condition of a rule.
@@ -76,7 +81,7 @@ func (r *rule) doubt(format string, args ...any) {
 	}
 }
 
-// certain tells whether the rule matches what it seems to, and nothing else.
+// certain reports whether the rule matches what it seems to, and nothing else.
 func (r *rule) certain() bool { return len(r.unsure) == 0 }
 
 func (r *rule) doubts() string { return strings.Join(r.unsure, ", ") }
@@ -162,7 +167,7 @@ func (i iface) matches(t *test[string]) bool {
 	return is != t.not
 }
 
-// applies tells whether the rule is about a way through this host at all.
+// applies reports whether the rule is about a way through this host at all.
 func (r *rule) applies(in, out iface) bool { return in.matches(r.in) && out.matches(r.out) }
 
 // parseAddresses reads a list of addresses and networks, with masks of either

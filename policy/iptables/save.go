@@ -3,29 +3,53 @@
 package iptables
 
 import (
+	"iter"
 	"strings"
 )
 
 // readSave reads what iptables-save prints, which is also how ufw keeps its
 // rules.
 func (s *ruleset) readSave(f family, file string, firstLine int, text string) {
-	table := ""
-	for i, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		at := place{file, firstLine + i, line}
+	for i, l := range savedLines(text) {
+		at := place{file, firstLine + i, l.text}
 		switch {
-		case line == "" || line[0] == '#':
-		case line[0] == '*':
-			table = strings.TrimSpace(line[1:])
+		case l.begins:
 			s.told[f] = true
-		case line == "COMMIT":
-			table = ""
-		case table == "":
+		case l.table == "":
 			s.lost(at, "not understood: it is in no table")
-		case line[0] == ':':
-			s.declare(f, table, line[1:], at)
+		case l.text[0] == ':':
+			s.declare(f, l.table, l.text[1:], at)
 		default:
-			s.saved(f, table, line, at)
+			s.saved(f, l.table, l.text, at)
+		}
+	}
+}
+
+// savedLine is one line that iptables-save prints, and the table that it is in.
+type savedLine struct {
+	table, text string
+	begins      bool // a table; else it declares a chain or is a command
+}
+
+// savedLines yields the lines that say something, each with its index.
+func savedLines(text string) iter.Seq2[int, savedLine] {
+	return func(yield func(int, savedLine) bool) {
+		table := ""
+		for i, line := range strings.Split(text, "\n") {
+			line = strings.TrimSpace(line)
+			begins := strings.HasPrefix(line, "*")
+			switch {
+			case line == "" || line[0] == '#':
+				continue
+			case line == "COMMIT":
+				table = ""
+				continue
+			case begins:
+				table = strings.TrimSpace(line[1:])
+			}
+			if !yield(i, savedLine{table, line, begins}) {
+				return
+			}
 		}
 	}
 }
@@ -35,34 +59,52 @@ func (s *ruleset) declare(f family, table, text string, at place) {
 	if table != "filter" {
 		return
 	}
-	fields := strings.Fields(text)
-	if len(fields) == 0 {
+	name, verdict, ok := declared(text)
+	if !ok {
 		s.lost(at, "not understood")
 		return
 	}
-	c := s.chains[f][fields[0]]
+	c := s.chains[f][name]
 	if c == nil {
-		c = &chain{name: fields[0]}
-		s.chains[f][fields[0]] = c
+		c = &chain{name: name}
+		s.chains[f][name] = c
 	}
-	if len(fields) > 1 && (fields[1] == "ACCEPT" || fields[1] == "DROP") {
-		c.policy, c.policyAt = fields[1], at
+	if verdict != "" {
+		c.policy, c.policyAt = verdict, at
 	}
 }
 
+// declared reads CHAIN POLICY; a chain of users has no policy.
+func declared(text string) (name, verdict string, ok bool) {
+	fields := strings.Fields(text)
+	if len(fields) == 0 {
+		return "", "", false
+	}
+	if len(fields) > 1 && (fields[1] == "ACCEPT" || fields[1] == "DROP") {
+		verdict = fields[1]
+	}
+	return fields[0], verdict, true
+}
+
 func (s *ruleset) saved(f family, table, line string, at place) {
+	c := parseSaved(line)
+	if c.table == "filter" {
+		c.table = table
+	}
+	s.apply(f, c, at, false)
+}
+
+// parseSaved reads a line that is a command.
+func parseSaved(line string) command {
 	words, ok := splitSaved(line)
 	if len(words) > 0 && strings.HasPrefix(words[0].text, "[") {
 		words = words[1:] // counters
 	}
 	c := parseCommand(words)
-	if c.table == "filter" {
-		c.table = table
-	}
 	if !ok {
 		c.bad = "the quotes are not closed"
 	}
-	s.apply(f, c, at, false)
+	return c
 }
 
 // splitSaved splits a line as iptables-restore does: at blanks, but not between

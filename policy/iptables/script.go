@@ -208,7 +208,7 @@ func (sc *script) call(s *syntax.Stmt, c *syntax.CallExpr, doubtful bool) {
 	}
 }
 
-// writesFile tells whether a redirection puts something into a file that
+// writesFile reports whether a redirection puts something into a file that
 // matters.
 func writesFile(r *syntax.Redirect) bool {
 	switch r.Op {
@@ -256,7 +256,7 @@ func withoutPrefix(words []word) []word {
 	return words
 }
 
-// isIPTables tells whether a command is one of iptables, in any of its kinds.
+// isIPTables reports whether a command is one of iptables, in any of its kinds.
 func isIPTables(words []word) bool {
 	words = withoutPrefix(words)
 	if len(words) == 0 || words[0].hidden {
@@ -359,7 +359,7 @@ func (sc *script) literal(w *syntax.Word) (string, bool) {
 	return text, err == nil
 }
 
-// isKnown tells whether all that a word is made of is known: text, and plain
+// isKnown reports whether all that a word is made of is known: text, and plain
 // variables that the script has set.
 func (sc *script) isKnown(w *syntax.Word) bool {
 	known := true

@@ -238,7 +238,7 @@ func list(of []iface) string {
 	return strings.Join(names, ", ")
 }
 
-// letsAll tells whether all that begins something comes in by an interface.
+// letsAll reports whether all that begins something comes in by an interface.
 func (t *translation) letsAll(in iface) bool {
 	for _, f := range families {
 		if !t.inputs[in][f].beginning(f).contains(toThisHost(f)[begins]) {
@@ -252,7 +252,7 @@ func (t *translation) letsEverything(in iface) bool {
 	return t.inputs[in][v4].contains(toThisHost(v4)) && t.inputs[in][v6].contains(toThisHost(v6))
 }
 
-// letsSome tells whether anything comes in but ICMP.
+// letsSome reports whether anything comes in but ICMP.
 func (t *translation) letsSome(in iface) bool {
 	for _, f := range families {
 		b := t.inputs[in][f][begins]

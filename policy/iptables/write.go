@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // YAML returns the text of a policy file, headed by all that is to be known of
@@ -37,10 +39,5 @@ func section(b *bytes.Buffer, title string, list []Finding) {
 // plain is text on one line without what a terminal, or YAML, would take for
 // more than text.
 func plain(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 || c == '\u2028' || c == '\u2029' || c == '\ufeff' {
-			return ' '
-		}
-		return c
-	}, text)
+	return quote.Text(strings.ReplaceAll(text, "\t", " "))
 }

@@ -22,6 +22,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	holdIfAsked()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "portcullis-doctor-")
 		if err != nil {

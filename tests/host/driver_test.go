@@ -183,7 +183,7 @@ func TestVmxnet3IsKnownToDoctor(t *testing.T) {
 	l := vmxnet3(t)
 	a := newAgent(t, l, "interfaces: [eth0]\n")
 	out, _ := a.command("doctor", "--config", a.file()).CombinedOutput()
-	if !strings.Contains(string(out), "vmxnet3 ceases to run") {
+	if !strings.Contains(string(out), "vmxnet3 stops running") {
 		t.Errorf("doctor says\n%s", out)
 	}
 	up(t, l, loader.ModeTC, policy.Default())

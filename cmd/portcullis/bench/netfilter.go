@@ -4,12 +4,12 @@ package bench
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/vishvananda/netlink"
 )
 
@@ -22,11 +22,7 @@ func forget() { _ = netlink.ConntrackTableFlush(netlink.ConntrackTable) }
 
 // conntrackRoom says how many flows netfilter may track; the setting is one for the whole machine, so it stays.
 func conntrackRoom() int {
-	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
-	if err != nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	n, _ := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_max")
 	return n
 }
 

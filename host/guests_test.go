@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"testing"
+	"testing/fstest"
+
+	"github.com/vishvananda/netlink"
+)
+
+func TestManagers(t *testing.T) {
+	for device, want := range map[string]string{"docker0": "Docker", "br-0123456789ab": "Docker", "br-lan": "", "br0": "", "virbr0": "libvirt",
+		"podman1": "Podman", "cni0": "Kubernetes", "lxcbr0": "LXC", "cali0123456789a": "Calico", "eth0": ""} {
+		if got := managerOf(device); got != want {
+			t.Errorf("%s: %q, want %q", device, got, want)
+		}
+	}
+}
+
+func TestForwards(t *testing.T) {
+	for name, want := range map[string]bool{
+		"proc/sys/net/ipv4/conf/all/forwarding":      true,
+		"proc/sys/net/ipv6/conf/all/forwarding":      true,
+		"proc/sys/net/ipv4/conf/eth0.10/forwarding":  true,
+		"proc/sys/net/ipv6/conf/eth0/forwarding":     true,
+		"proc/sys/net/ipv4/conf/default/forwarding":  false, // nobody has it yet
+		"proc/sys/net/ipv4/conf/eth0/mc_forwarding":  false,
+		"proc/sys/net/ipv4/conf/eth0/bc_forwarding":  false,
+		"proc/sys/net/ipv6/conf/eth0/accept_dad":     false,
+		"proc/sys/net/ipv4/conf/all/proxy_arp_pvlan": false,
+	} {
+		tree := fstest.MapFS{"proc/sys/net/ipv4/conf/lo/forwarding": {Data: []byte("0\n")}, name: {Data: []byte("1\n")}}
+		if got := Forwards(tree); got != want {
+			t.Errorf("%s: %t, want %t", name, got, want)
+		}
+	}
+}
+
+// device is a link of a kind as the kernel would list it.
+func device(index int, kind, name string, change func(*netlink.LinkAttrs)) netlink.Link {
+	a := netlink.NewLinkAttrs()
+	a.Index, a.Name = index, name
+	if change != nil {
+		change(&a)
+	}
+	switch kind {
+	case "bridge":
+		return &netlink.Bridge{LinkAttrs: a}
+	case "veth":
+		return &netlink.Veth{LinkAttrs: a}
+	case "tuntap":
+		return &netlink.Tuntap{LinkAttrs: a}
+	case "bond":
+		return &netlink.Bond{LinkAttrs: a}
+	case "vlan":
+		return &netlink.Vlan{LinkAttrs: a}
+	}
+	return &netlink.Device{LinkAttrs: a}
+}
+
+func portOf(master int, elsewhere bool) func(*netlink.LinkAttrs) {
+	return func(a *netlink.LinkAttrs) {
+		if a.MasterIndex = master; elsewhere {
+			a.NetNsID = 3
+		}
+	}
+}
+
+func TestGuests(t *testing.T) {
+	bridge := device(1, "bridge", "br5", nil)
+	for _, c := range []struct {
+		what  string
+		ports []netlink.Link
+		want  int
+	}{
+		{"no ports", nil, 0},
+		{"a container", []netlink.Link{device(2, "veth", "veth1", portOf(1, true))}, 1},
+		{"a virtual machine", []netlink.Link{device(2, "tuntap", "vnet0", portOf(1, false))}, 1},
+		{"a veth within this host", []netlink.Link{device(2, "veth", "veth1", portOf(1, false))}, 0},
+		{"a container beside an uplink", []netlink.Link{device(2, "veth", "veth1", portOf(1, true)), device(3, "device", "eth0", portOf(1, false))}, 0},
+		{"a container of another bridge", []netlink.Link{device(2, "veth", "veth1", portOf(9, true))}, 0},
+	} {
+		if got := guestsAmong(append([]netlink.Link{bridge}, c.ports...)); len(got) != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+	if got := guestsAmong([]netlink.Link{device(1, "bridge", "docker0", nil), device(2, "veth", "eth0", portOf(0, true))}); len(got) != 1 || got[0].String() != "docker0 (Docker)" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// What stands on a filtered interface meets the filter there.
+func TestCovers(t *testing.T) {
+	eth0, eth1 := device(1, "device", "eth0", portOf(5, false)), device(2, "device", "eth1", portOf(5, false))
+	vlan := device(3, "vlan", "eth0.10", func(a *netlink.LinkAttrs) { a.ParentIndex = 1 })
+	foreign := device(4, "vlan", "v10", func(a *netlink.LinkAttrs) { a.ParentIndex, a.NetNsID = 1, 2 })
+	bond := device(5, "bond", "bond0", nil)
+	br := device(6, "bridge", "br0", nil)
+	uplink, guest := device(7, "device", "eth2", portOf(6, false)), device(8, "veth", "veth1", portOf(6, true))
+	s := stack{[]netlink.Link{eth0, eth1, vlan, foreign, bond, br, uplink, guest}, map[int]netlink.Link{}, nil}
+	for _, l := range s.links {
+		s.byIndex[l.Attrs().Index] = l
+	}
+	for _, c := range []struct {
+		filtered []string
+		device   netlink.Link
+		want     bool
+	}{
+		{[]string{"eth0"}, eth0, true},
+		{[]string{"eth1"}, eth0, false},
+		{[]string{"eth0"}, vlan, true},
+		{[]string{"eth1"}, vlan, false},
+		{[]string{"eth0"}, foreign, false},
+		{[]string{"eth0"}, bond, false},
+		{[]string{"eth0", "eth1"}, bond, true},
+		{[]string{"bond0"}, bond, true},
+		{[]string{"eth2"}, br, true},
+		{[]string{"eth0"}, br, false},
+	} {
+		s.filtered = c.filtered
+		if got := s.covers(c.device, len(s.links)); got != c.want {
+			t.Errorf("a filter on %v covers %s: %t, want %t", c.filtered, c.device.Attrs().Name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Interface is one of this host's.
+type Interface struct {
+	Name  string
+	Index int
+}
+
+// Unfiltered returns the interfaces by which packets reach this host past a filter on the given ones: those that are up
+// and have an address. It leaves out the loopback, what stands on a filtered interface, and bridges of guests, as
+// [FindGuests] lists them.
+func Unfiltered(filtered []string) ([]Interface, error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	hasAddress := make(map[int]bool)
+	for _, a := range addresses {
+		hasAddress[a.LinkIndex] = true
+	}
+	s := stack{links, make(map[int]netlink.Link), filtered}
+	for _, l := range links {
+		s.byIndex[l.Attrs().Index] = l
+	}
+	var out []Interface
+	for _, l := range links {
+		a := l.Attrs()
+		switch {
+		case a.Flags&net.FlagLoopback != 0, a.Flags&net.FlagUp == 0, !hasAddress[a.Index]:
+		case l.Type() == "dummy", l.Type() == "vrf": // nothing comes in by it
+		case s.isPort(l), isGuestBridge(l, links), s.covers(l, len(links)):
+		default:
+			out = append(out, Interface{a.Name, a.Index})
+		}
+	}
+	return out, nil
+}
+
+// stack is how devices stand on one another.
+type stack struct {
+	links    []netlink.Link
+	byIndex  map[int]netlink.Link
+	filtered []string
+}
+
+// isPort reports whether what comes in goes on to a bridge or a bond, which has the addresses.
+func (s *stack) isPort(l netlink.Link) bool {
+	master := s.byIndex[l.Attrs().MasterIndex]
+	return master != nil && master.Type() != "vrf"
+}
+
+// covers reports whether all that comes in by a device has met the filter: on itself, below it, or on each of its ports
+// but those of guests. Depth bounds how far down is looked.
+func (s *stack) covers(l netlink.Link, depth int) bool {
+	a := l.Attrs()
+	if slices.Contains(s.filtered, a.Name) {
+		return true
+	}
+	if depth == 0 {
+		return false
+	}
+	switch l.Type() {
+	case "vlan", "macvlan", "macvtap", "ipvlan":
+		parent := s.byIndex[a.ParentIndex]
+		return a.NetNsID < 0 && parent != nil && s.covers(parent, depth-1) // else the index is of another namespace
+	case "bridge", "bond", "team":
+		covered := false
+		for _, port := range s.links {
+			if port.Attrs().MasterIndex != a.Index || l.Type() == "bridge" && isGuestPort(port) {
+				continue
+			}
+			if !s.covers(port, depth-1) {
+				return false
+			}
+			covered = true
+		}
+		return covered
+	}
+	return false
+}
