@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -154,23 +153,4 @@ func sourcesWithin(inner, outer Rule) bool {
 	}
 	both := canonicalSources(append(slices.Clone(inner.From), outer.From...))
 	return slices.Equal(both, canonicalSources(outer.From))
-}
-
-// checkInterface applies the rules that Linux has for the name of a device.
-func checkInterface(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("empty interface name: write a name such as eth0")
-	case len(name) > 15:
-		return fmt.Errorf("interface name %s is %d bytes long: write at most 15", quote(name), len(name))
-	case name == "." || name == "..":
-		return fmt.Errorf("interface name %s is not possible: write a name such as eth0", quote(name))
-	}
-	for _, c := range []byte(name) {
-		// 0xa0 is a space to the kernel, which reads names as Latin-1.
-		if strings.IndexByte("/: \t\n\v\f\r\xa0", c) >= 0 {
-			return fmt.Errorf("interface name %s has %q in it: write a name such as eth0", quote(name), rune(c))
-		}
-	}
-	return nil
 }

@@ -43,8 +43,10 @@ var Timeouts = []Timeout{
 
 const (
 	day        = 24 * time.Hour
-	minTimeout = time.Second // docs and the manual name the range
+	minTimeout = time.Second
 	maxTimeout = 30 * day
+
+	timeoutRange = "1s to 30d" // what messages call that
 )
 
 func defaultTimeout(name string) (time.Duration, bool) {
@@ -60,7 +62,7 @@ func defaultTimeout(name string) (time.Duration, bool) {
 func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
 		if n, err := strconv.ParseFloat(text, 64); err != nil || n < minTimeout.Seconds() || n > maxTimeout.Seconds() {
-			return 0, fmt.Errorf("duration %s has no unit: write 1s to 30d", quote(text))
+			return 0, fmt.Errorf("duration %s has no unit: write %s", quote(text), timeoutRange)
 		}
 		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
 	}
@@ -82,7 +84,7 @@ func ParseDuration(text string) (time.Duration, error) {
 		total += d
 	}
 	if total < minTimeout || total > maxTimeout {
-		return 0, fmt.Errorf("duration %s is out of range: write 1s to 30d", quote(text))
+		return 0, fmt.Errorf("duration %s is out of range: write %s", quote(text), timeoutRange)
 	}
 	return total, nil
 }
