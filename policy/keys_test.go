@@ -75,6 +75,18 @@ func TestSettings(t *testing.T) {
 	if got, err := json.Marshal(p.Settings()); err != nil || string(got) != object {
 		t.Errorf("got  %s, %v\nwant %s", got, err, object)
 	}
+	var back policy.Settings
+	if err := json.Unmarshal([]byte(object), &back); err != nil || !reflect.DeepEqual(back, p.Settings()) {
+		t.Errorf("read back as %+v, %v", back, err)
+	}
+	for _, bad := range []string{"[]", "1", `{"input":1}`, `{"icmp":[1]}`, `{"flows":{"max":{}`} {
+		if err := json.Unmarshal([]byte(bad), &back); err == nil {
+			t.Errorf("%s reads as %+v", bad, back)
+		}
+	}
+	if back.Get("none") != nil || p.Settings().Get("invalid") != "log" {
+		t.Error("Get does not find what there is")
+	}
 	if got := policy.Default().Settings().String(); got != "input drop, forward drop, icmp accept, invalid log" {
 		t.Errorf("got %s", got)
 	}

@@ -5,6 +5,7 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -67,4 +68,57 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Settings) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if open, err := d.Token(); err != nil {
+		return err
+	} else if open != json.Delim('{') {
+		return errors.New("settings are no json object")
+	}
+	*s = Settings{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return err
+		}
+		value, err := settingValue(raw)
+		if err != nil {
+			return fmt.Errorf("setting %s: %w", quote(fmt.Sprint(key)), err)
+		}
+		*s = append(*s, Setting{fmt.Sprint(key), value})
+	}
+	return nil
+}
+
+func settingValue(raw json.RawMessage) (any, error) {
+	switch raw[0] {
+	case '{':
+		var inner Settings
+		err := json.Unmarshal(raw, &inner)
+		return inner, err
+	case '[':
+		var list []string
+		err := json.Unmarshal(raw, &list)
+		return list, err
+	}
+	var text string
+	err := json.Unmarshal(raw, &text)
+	return text, err
+}
+
+// Get returns what is said about a key, or nil.
+func (s Settings) Get(key string) any {
+	for _, setting := range s {
+		if setting.Key == key {
+			return setting.Value
+		}
+	}
+	return nil
 }

@@ -22,7 +22,7 @@ what would not work on this host: an interface that is not there, a policy under
 this ssh session could not be opened again. Needs no root. Exits with 1 if the file has
 a mistake; with warnings alone it is good.
 
-` + ranges(),
+` + fileKeys(),
 		Example: `  portcullis check
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
@@ -31,17 +31,41 @@ a mistake; with warnings alone it is good.
 	}
 }
 
-// ranges documents the numbers of a policy file.
-func ranges() string {
+// fileKeys documents the keys of a policy file.
+func fileKeys() string {
+	const indent = 17
 	var b strings.Builder
-	fmt.Fprintf(&b, "flows: max is %d to %d (default %d); a new value takes effect after \"portcullis\ndown\" and \"portcullis up\".\n\n",
-		policy.MinMaxFlows, policy.MaxMaxFlows, policy.DefaultMaxFlows)
-	b.WriteString("Timeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
+	row := func(name, text string) {
+		lines := wrap(text, 70)
+		fmt.Fprintf(&b, "    %-*s%s\n", indent-4, name, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
+	}
+	b.WriteString("The keys of the file, each of which may be left out:\n\n")
+	for _, k := range policy.Keys() {
+		row(k.Name, describeKey(k))
+		if k.Name == "timeouts" { // too many for this table
+			continue
+		}
+		for _, inner := range k.Keys {
+			row("  "+inner.Name, describeKey(inner))
+		}
+	}
+	b.WriteString("\nTimeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
 	for _, t := range policy.Timeouts {
 		lines := wrap(t.Meaning, 58)
 		fmt.Fprintf(&b, "    %-18s  %-5s  %s\n", t.Name, t.DefaultText(), strings.Join(lines, "\n"+strings.Repeat(" ", 31)))
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func describeKey(k policy.Key) string {
+	text := k.Meaning
+	if k.Note != "" {
+		text += "; " + k.Note
+	}
+	if len(k.Keys) > 0 {
+		return text
+	}
+	return fmt.Sprintf("%s: %s (default: %s)", text, k.Values, k.Default)
 }
 
 type checkView struct {
