@@ -102,12 +102,12 @@ func TestCovering(t *testing.T) {
 }
 
 func TestCoveringText(t *testing.T) {
-	p := mustPolicy(t, "open: [smtp, 1-9/udp from 10.0.0.0/8, 1-9/udp from 10.0.0.0/9, 100-109/tcp, 110-119/tcp, 120-129/tcp, 130-139/tcp]\n")
+	p := mustPolicy(t, "open: [smtp, 1-9/udp from 10.0.0.0/8, 1-9/udp from 10.0.0.0/9, 100-109/tcp, 110-119/tcp, 120-129/tcp, 130-139/tcp, 140-149/tcp, 150-159/tcp]\n")
 	for rule, want := range map[string]string{
 		"smtp from 10.0.0.0/8":         `"smtp from 10.0.0.0/8" restricts nothing: "smtp" lets all of it in already, until closed`,
 		"101/tcp":                      `"101/tcp" opens nothing: "100-109/tcp" lets all of it in already, until closed`,
 		"105-115/tcp from 2001:db8::1": `"105-115/tcp from 2001:db8::1" restricts nothing: "100-109/tcp" and "110-119/tcp" let all of it in already, until closed`,
-		"100-139/tcp":                  `"100-139/tcp" opens nothing: "100-109/tcp", "110-119/tcp", "120-129/tcp" and 1 more let all of it in already, until closed`,
+		"100-159/tcp":                  `"100-159/tcp" opens nothing: "100-109/tcp", "110-119/tcp", "120-129/tcp", "130-139/tcp", "140-149/tcp" and 1 more let all of it in already, until closed`,
 		"ssh":                          "",
 		"1-9/udp from 10.0.0.0/8":      "",
 	} {

@@ -71,14 +71,6 @@ func (p *Policy) CoveringText(r Rule) string {
 	if len(by) == 0 {
 		return ""
 	}
-	const most = 3
-	var names []string
-	for _, b := range by[:min(len(by), most)] {
-		names = append(names, quote(b.String()))
-	}
-	if more := len(by) - most; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
-	}
 	what, verb := "opens", "lets"
 	if !r.Anyone() {
 		what = "restricts"
@@ -86,5 +78,5 @@ func (p *Policy) CoveringText(r Rule) string {
 	if len(by) > 1 {
 		verb = "let"
 	}
-	return fmt.Sprintf("%s %s nothing: %s %s all of it in already, until closed", quote(r.String()), what, joinWords(names, "and"), verb)
+	return fmt.Sprintf("%s %s nothing: %s %s all of it in already, until closed", quote(r.String()), what, quoteRules(by), verb)
 }

@@ -145,6 +145,8 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"in the order of the file", "foo: 1\ninput: *a\n", "f:2:8: cannot read \"input: *a\": unknown anchor 'a' referenced"},
 		{"in the order of the file too", "input: x\nopen: [&a http]\n", "f:1:8: unknown value \"x\" for \"input\": write drop or accept\nf:2:8: anchor \"&a\": take it out"},
 		{"merge", "<<: {input: drop}\n", `f:1:1: merge key "<<": write the keys out`},
+		{"behind a bad key", "<<: {input: drop}\nfoo: 1\n", "f:1:1: merge key \"<<\": write the keys out\n" +
+			`f:2:1: unknown key "foo": write interfaces, input, forward, icmp, open, invalid, flows or timeouts`},
 		{"tag", "input: !!str drop\n", `f:1:8: tag "!!str": take it out`},
 		{"odd tag", "input: ! drop\n", `f:1:8: tag "!": take it out`},
 		{"odd tag of a list", "open: ! []\n", `f:1:7: tag "!": take it out`},
@@ -152,14 +154,14 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"block text", "input: |\n  drop\n", `f:1:8: value "drop\n" is not plainly on one line: write it on one`},
 		{"folded plain", "open:\n  - http\n    from 192.0.2.1\n", `f:2:5: value "http from 192.0.2.1" is not plainly on one line: write it on one`},
 		{"folded quotes", "open: ['http\n  from 192.0.2.1']\n", `f:1:8: value "http from 192.0.2.1" is not plainly on one line: write it on one`},
-		{"explicit key", "? input\n: drop\n", `f:1:3: no colon after "input": write input: and a value`},
-		{"bare key", "{input}\n", `f:1:2: no colon after "input": write input: and a value`},
+		{"explicit key", "? input\n: drop\n", `f:1:3: no colon after "input": write a colon and a value`},
+		{"bare key", "{input}\n", `f:1:2: no colon after "input": write a colon and a value`},
 		{"list key", "[a]: b\n", `f:1:1: a list or mapping as a key: write a name`},
 		{"documents", "input: drop\n---\ninput: accept\n", `f:2:1: second document in the file: keep one`},
 		{"syntax", "input: drop\n  forward: x\n", `f:2:10: cannot read "forward: x": mapping values are not allowed in this context`},
 		{"syntax at end", "input: drop\nopen: [http\n", `f:2:7: cannot read "open: [http": while parsing a flow sequence: did not find expected ',' or ']'`},
 		{"tab", "open:\n\t- http\n", `f:2:1: cannot read "- http": while scanning for the next token: found character that cannot start any token`},
-		{"not utf-8", "open:\n  - \xff\n", `f:2:5: byte 0xff is not utf-8: save the file as utf-8`},
+		{"not utf-8", "open:\n  - \xff\n", `f:2:5: byte "\xff" is not utf-8: save the file as utf-8`},
 		{"byte order mark", "\ufeffopen: []\n", `f:1:1: byte order mark in the file: save it as utf-8 without one`},
 		{"line separator", "input: drop\u2028open: []\n", `f:1:12: line break '\u2028' is not usual: write a newline`},
 		{"carriage return", "input: drop\ropen: []\n", `f:1:12: line break '\r' is not usual: write a newline`},
@@ -224,6 +226,11 @@ func TestYAML(t *testing.T) {
 		Open:       []Rule{mustRule(t, "ssh from 192.0.2.1,2001:db8::"), mustRule(t, "yes")},
 		MaxFlows:   2048,
 		Timeouts:   map[string]time.Duration{"other": 601 * time.Second, "udp": 30 * time.Second},
+	}
+	for _, name := range []string{"a", "z", "A", "Z", "_", "a0", "z9", "Az-.@"} {
+		if got := quoteName(name); got != name {
+			t.Errorf("%s is written as %s", name, got)
+		}
 	}
 	const all = `interfaces: [eth0, eth0.100@x, "null", "-", "1", "q\"\\", "\x01", "\u00e9"]
 input: drop

@@ -61,10 +61,11 @@ func defaultTimeout(name string) (time.Duration, bool) {
 // ParseDuration reads a duration as Go does, with d for days in front, from 1s to 30d.
 func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
-		if n, err := strconv.ParseFloat(text, 64); err != nil || n < minTimeout.Seconds() || n > maxTimeout.Seconds() {
-			return 0, fmt.Errorf("duration %s has no unit: write %s", quote(text), timeoutRange)
+		example := timeoutRange
+		if n, err := strconv.ParseFloat(text, 64); err == nil && n >= minTimeout.Seconds() && n <= maxTimeout.Seconds() {
+			example = strconv.FormatFloat(n, 'f', -1, 64) + "s"
 		}
-		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
+		return 0, fmt.Errorf("duration %s has no unit: write %s", quote(text), example)
 	}
 	bad := fmt.Errorf("bad duration %s: write it as 30s, 2m, 12h or 5d", quote(text))
 	rest, total := text, time.Duration(0)
