@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -84,6 +85,9 @@ func (a *app) check(args []string) error {
 		return err
 	}
 	view := checkView{file, texts(p.Open), list(a.doubts(p, p.Interfaces, file))}
+	if err := savefile.Check(file); err != nil {
+		view.Warnings = append(view.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
+	}
 	a.warn(view.Warnings...)
 	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
 }
