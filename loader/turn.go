@@ -69,7 +69,16 @@ func (t *Turn) Save() error {
 	if err != nil {
 		return err
 	}
-	return policy.SaveFile(filepath.Join(t.dir, recordFile), append(text, '\n'))
+	return replaceFile(filepath.Join(t.dir, recordFile), append(text, '\n'))
+}
+
+// replaceFile replaces a file whole in a directory that is this process's own.
+func replaceFile(path string, data []byte) error {
+	temporary := path + ".new" // always the same, so that killed processes leave one at most
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
 }
 
 // SaveConnections records the connections of this moment, which prove nothing about a policy that is in force already.
@@ -82,7 +91,7 @@ func (t *Turn) SaveConnections() error {
 	for _, c := range connections {
 		fmt.Fprintln(&b, c)
 	}
-	return policy.SaveFile(filepath.Join(t.dir, connectionsFile), []byte(b.String()))
+	return replaceFile(filepath.Join(t.dir, connectionsFile), []byte(b.String()))
 }
 
 // IsOld tells that a connection was there when SaveConnections was called.

@@ -128,7 +128,7 @@ func checkIDs(rules []NumberedRule, keep []SetDef) error {
 	var seen, sets [65536]bool
 	for _, r := range rules {
 		if r.ID == 0 || seen[r.ID] {
-			return fmt.Errorf("rule %q has the number %d: every rule needs one of its own, from 1", r.Rule, r.ID)
+			return fmt.Errorf("rule %s has the number %d: every rule needs one of its own, from 1", quote(r.Rule.String()), r.ID)
 		}
 		seen[r.ID] = true
 	}

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // numbered gives the rules the numbers 1, 2, ... in their order.
@@ -204,6 +205,26 @@ func checkEntry(t *testing.T, rules []NumberedRule, c *Compiled, e PortEntry, pr
 		if hit != allowed {
 			t.Errorf("%d/%s from %s: in set %d %v, want %v", port, proto, src, e.Set, hit, allowed)
 		}
+	}
+}
+
+// A combination of rules that comes again must not be worked out again.
+func TestCompileOfManyBorders(t *testing.T) {
+	wide := Rule{Ports: []PortRange{{TCP, 1, 60000}}}
+	for i := range 30000 {
+		wide.From = append(wide.From, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
+	}
+	odd := Rule{From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	for port := uint16(1); port < 50000; port += 2 {
+		odd.Ports = append(odd.Ports, PortRange{TCP, port, port})
+	}
+	start := time.Now()
+	c := mustCompile(t, []NumberedRule{{1, wide}, {2, odd}}, nil)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if len(c.Sources) != 60001 || c.Ports[1].Set != c.Ports[3].Set || c.Ports[1].Set == c.Ports[2].Set {
+		t.Errorf("%d sources, sets %v", len(c.Sources), c.Ports[1:4])
 	}
 }
 

@@ -2,11 +2,7 @@
 
 package policy
 
-import (
-	"fmt"
-	"slices"
-	"strconv"
-)
+import "fmt"
 
 // Change is one difference between two policies.
 type Change struct {
@@ -30,45 +26,8 @@ func (c Change) String() string {
 // There is none if and only if the policies are Equal.
 func Diff(old, new *Policy) []Change {
 	var out []Change
-	changed := func(key string, same bool, a, b string) {
-		if !same {
-			out = append(out, Change{'~', key, a, b})
-		}
-	}
-	out = append(out, diffSets("interface", old.Interfaces, new.Interfaces, quoteName, func(s string) string { return s })...)
-	changed("input", old.Input == new.Input, old.Input.String(), new.Input.String())
-	changed("forward", old.Forward == new.Forward, old.Forward.String(), new.Forward.String())
-	changed("icmp", old.ICMP.Equal(new.ICMP), old.ICMP.String(), new.ICMP.String())
-	out = append(out, diffSets("open", old.Open, new.Open, Rule.String, Rule.key)...)
-	changed("invalid", old.Invalid == new.Invalid, old.Invalid.String(), new.Invalid.String())
-	changed("flows max", old.FlowLimit() == new.FlowLimit(), strconv.Itoa(old.FlowLimit()), strconv.Itoa(new.FlowLimit()))
-	for _, t := range Timeouts {
-		a, b := old.Timeout(t.Name), new.Timeout(t.Name)
-		changed("timeout "+t.Name, a == b, formatTimeout(a), formatTimeout(b))
+	for _, k := range keys {
+		out = append(out, k.diff(k.label, old, new)...)
 	}
 	return out
-}
-
-func diffSets[T any](key string, old, new []T, text, identity func(T) string) []Change {
-	var out []Change
-	had, has := keySet(old, identity), keySet(new, identity)
-	for _, v := range old {
-		if !has[identity(v)] {
-			out = append(out, Change{'-', key, text(v), ""})
-		}
-	}
-	for _, v := range new {
-		if !had[identity(v)] {
-			out = append(out, Change{'+', key, "", text(v)})
-		}
-	}
-	return slices.Compact(out)
-}
-
-func keySet[T any](list []T, identity func(T) string) map[string]bool {
-	set := make(map[string]bool, len(list))
-	for _, v := range list {
-		set[identity(v)] = true
-	}
-	return set
 }

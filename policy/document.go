@@ -74,7 +74,7 @@ func (d *document) checkText() bool {
 		what := ""
 		switch {
 		case r == utf8.RuneError && size == 1:
-			what = fmt.Sprintf("byte 0x%02x is not utf-8: save the file as utf-8", d.data[i])
+			what = fmt.Sprintf("byte %s is not utf-8: save the file as utf-8", quote(string(d.data[i:i+1])))
 		case r == 0xfeff:
 			what = "byte order mark in the file: save it as utf-8 without one"
 		case r == '\r' && !bytes.HasPrefix(d.data[i:], []byte("\r\n")), r == 0x85, r == 0x2028, r == 0x2029:
@@ -134,7 +134,7 @@ func (d *document) checkKey(key *yaml.Node) {
 		if _, ok := d.colon(key); ok {
 			return
 		}
-		d.errorf(key, "no colon after %s: write %s: and a value", quote(key.Value), key.Value)
+		d.errorf(key, "no colon after %s: write a colon and a value", quote(key.Value))
 	}
 	d.bad[key] = true
 }

@@ -29,11 +29,14 @@ func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
 	if !added {
 		return data, nil
 	}
-	out, err := d.apply(want, d.insertion("open", func(inFlow bool) string { return quoteRule(r.String(), inFlow) }))
-	if err != nil {
-		return nil, fmt.Errorf("%s: insert rule %q: %w", filename, r, err)
+	pieces, err := openKey().edit(d, []string{"open"}, before, want)
+	if err == nil {
+		data, err = d.apply(want, pieces)
 	}
-	return out, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: insert rule %s: %w", filename, quote(r.String()), err)
+	}
+	return data, nil
 }
 
 // RemoveRule returns the text of a policy file without the rule that equals r.
@@ -50,18 +53,17 @@ func RemoveRule(filename string, data []byte, r Rule) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filename, err)
 	}
-	pieces, err := d.removal("open", func(text string) bool {
-		have, err := ParseRule(text)
-		return err == nil && have.Equal(removed)
-	})
+	pieces, err := openKey().edit(d, []string{"open"}, before, want)
 	if err == nil {
 		data, err = d.apply(want, pieces)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: remove rule %q: %w", filename, removed, err)
+		return nil, fmt.Errorf("%s: remove rule %s: %w", filename, quote(removed.String()), err)
 	}
 	return data, nil
 }
+
+func openKey() *key { return lookUp(keys, "open") }
 
 // piece replaces data[start:end] by text.
 type piece struct {
@@ -94,45 +96,44 @@ func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
 	return out, nil
 }
 
-// insertion adds an entry, written for a list in brackets or for one of lines,
-// to the list of a key.
-func (d *document) insertion(name string, entry func(inFlow bool) string) []piece {
-	eol := d.eol()
-	if d.root == nil {
-		return []piece{d.appendLines(name + ":" + eol + "  - " + entry(false))}
+// insertion adds n entries, each written for a list in brackets or for one of
+// lines, to the list of the key at the end of a path.
+func (d *document) insertion(path []string, n int, entry func(i int, inFlow bool) string) []piece {
+	key, list := d.find(path)
+	if key == nil && len(path) == 1 && d.root.Style&yaml.FlowStyle == 0 {
+		indent := strings.Repeat(" ", d.root.Column-1)
+		return []piece{d.appendLines(indent + path[0] + ":" + d.entryLines(n, indent+"  ", entry))}
 	}
-	inFlow := d.root.Style&yaml.FlowStyle != 0
-	indent := strings.Repeat(" ", d.root.Column-1)
-	key, list := d.find(name)
+	texts := make([]string, n)
+	for i := range texts {
+		texts[i] = entry(i, true)
+	}
+	text := strings.Join(texts, ", ")
 	switch {
-	case key == nil && inFlow:
-		text := name + ": [" + entry(true) + "]"
-		n := len(d.root.Content)
-		if n == 0 {
-			return d.put(d.offset(d.root.Line, d.root.Column)+1, text)
-		}
-		return d.put(d.end(d.root.Content[n-2], d.root.Content[n-1]), ", "+text)
 	case key == nil:
-		return []piece{d.appendLines(indent + name + ":" + eol + indent + "  - " + entry(false))}
-	case isNull(list):
-		if list.Value != "" {
-			start, end, _ := d.span(list)
-			return []piece{{start, end, "[" + entry(true) + "]"}}
-		}
-		colon, _ := d.colon(key)
-		if inFlow {
-			return d.put(colon, " ["+entry(true)+"]")
-		}
-		return d.put(d.lineEnd(colon), eol+indent+"  - "+entry(false))
+		return d.setting(d.root, path, "["+text+"]")
 	case list.Style&yaml.FlowStyle == 0:
-		last := list.Content[len(list.Content)-1]
-		_, end, _ := d.span(last)
-		return d.put(d.lineEnd(end), eol+strings.Repeat(" ", list.Column-1)+"- "+entry(false))
+		_, end, _ := d.span(list.Content[len(list.Content)-1])
+		end = d.lineEnd(end)
+		lines := d.entryLines(n, strings.Repeat(" ", list.Column-1), entry)
+		if end == len(d.data) {
+			lines += d.eol() // without it the last entry would look cut off
+		}
+		return d.put(end, lines)
 	case len(list.Content) == 0:
-		return d.put(d.offset(list.Line, list.Column)+1, entry(true))
+		return d.put(d.offset(list.Line, list.Column)+1, text)
 	}
 	_, end, _ := d.span(list.Content[len(list.Content)-1])
-	return d.put(end, ", "+entry(true))
+	return d.put(end, ", "+text)
+}
+
+// entryLines returns entries one a line, each with the line break before it.
+func (d *document) entryLines(n int, indent string, entry func(i int, inFlow bool) string) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(d.eol() + indent + "- " + entry(i, false))
+	}
+	return b.String()
 }
 
 func (d *document) put(at int, text string) []piece { return []piece{{at, at, text}} }
@@ -152,9 +153,11 @@ func (d *document) appendLines(text string) piece {
 	return piece{at, at, text + d.eol()}
 }
 
-// removal takes the entry that is meant out of the list of a key.
-func (d *document) removal(name string, meant func(text string) bool) ([]piece, error) {
-	key, list := d.find(name)
+// removal takes the entries that are meant out of the list of a key: all of
+// them where they stand one a line, and the first of a list in brackets.
+func (d *document) removal(path []string, meant func(text string) bool) ([]piece, error) {
+	key, list := d.find(path)
+	var pieces []piece
 	for i, item := range list.Content {
 		if !meant(item.Value) {
 			continue
@@ -167,19 +170,13 @@ func (d *document) removal(name string, meant func(text string) bool) ([]piece, 
 		if strings.TrimSpace(string(d.data[line:start])) != "-" {
 			return nil, fmt.Errorf("the dash of the entry on line %d is on another line: put them on one", item.Line)
 		}
-		cut := piece{line, d.nextLine(end), ""}
-		if cut.end == len(d.data) && d.data[cut.end-1] != '\n' {
-			// The file ended without a newline, and still should.
-			cut.start, cut.end = d.lineEnd(line-1), d.lineEnd(end)
-		}
-		pieces := []piece{cut}
-		if len(list.Content) == 1 {
-			colon, _ := d.colon(key)
-			pieces = append(d.put(colon, " []"), cut)
-		}
-		return pieces, nil
+		pieces = append(pieces, piece{line, d.nextLine(end), ""})
 	}
-	return nil, ErrNotOpen
+	if len(pieces) == len(list.Content) {
+		colon, _ := d.colon(key)
+		pieces = append(pieces, piece{colon, colon, " []"})
+	}
+	return pieces, nil
 }
 
 // flowRemoval takes entry i out of a list in brackets, and one comma with it.
@@ -225,11 +222,16 @@ func (d *document) wholeLine(p piece) piece {
 	return piece{line, d.nextLine(p.end), ""}
 }
 
-func (d *document) find(name string) (key, value *yaml.Node) {
-	if d.root == nil {
-		return nil, nil
+// find returns the key at the end of a path and its value, or nil.
+func (d *document) find(path []string) (key, value *yaml.Node) {
+	value = d.root
+	for _, name := range path {
+		if value == nil || value.Kind != yaml.MappingNode {
+			return nil, nil
+		}
+		key, value = d.findIn(value, name)
 	}
-	return d.findIn(d.root, name)
+	return key, value
 }
 
 func (d *document) findIn(mapping *yaml.Node, name string) (key, value *yaml.Node) {
@@ -241,26 +243,23 @@ func (d *document) findIn(mapping *yaml.Node, name string) (key, value *yaml.Nod
 	return nil, nil
 }
 
-// end returns the offset behind the value of a key.
-func (d *document) end(key, n *yaml.Node) int {
+// end returns the offset behind a value, or behind the last one of a mapping
+// or list.
+func (d *document) end(n *yaml.Node) int {
 	if n.Kind == yaml.ScalarNode {
-		if isNull(n) && n.Value == "" {
-			colon, _ := d.colon(key)
-			return colon
-		}
 		_, end, _ := d.span(n)
 		return end
 	}
-	at := d.offset(n.Line, n.Column) + 1
-	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 {
-			continue
-		}
-		before := key
-		if n.Kind == yaml.MappingNode {
-			before = n.Content[i-1]
-		}
-		at = d.end(before, c)
+	inFlow := n.Style&yaml.FlowStyle != 0
+	at := d.offset(n.Line, n.Column)
+	if inFlow {
+		at++
+	}
+	if last := len(n.Content) - 1; last >= 0 {
+		at = d.end(n.Content[last])
+	}
+	if !inFlow {
+		return at
 	}
 	if at = d.skip(at); at < len(d.data) && d.data[at] == ',' {
 		at = d.skip(at + 1)

@@ -38,11 +38,7 @@ type CoveredError struct {
 }
 
 func (e *CoveredError) Error() string {
-	names := make([]string, len(e.By))
-	for i, r := range e.By {
-		names[i] = strconv.Quote(r.String())
-	}
-	return fmt.Sprintf("no rule %q, but its ports are open through %s: %s", e.Rule, joinWords(names, "and"), e.hint)
+	return fmt.Sprintf("no rule %s, but its ports are open through %s: %s", quote(e.Rule.String()), quoteRules(e.By), e.hint)
 }
 
 // Error is one problem in a policy file. [Parse] returns all of them, joined.
@@ -80,6 +76,20 @@ func quote(text string) string {
 		text = string(r[:most]) + "..."
 	}
 	return strconv.Quote(text)
+}
+
+// quoteRules quotes rules for a sentence, and only counts those that are too
+// many for one.
+func quoteRules(rules []Rule) string {
+	const most = 5
+	var names []string
+	for _, r := range rules[:min(len(rules), most)] {
+		names = append(names, quote(r.String()))
+	}
+	if more := len(rules) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return joinWords(names, "and")
 }
 
 // joinWords writes a list as a sentence does: a, b or c.

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 )
@@ -12,33 +11,13 @@ import (
 // know at a glance is always written out; flows and timeouts only where they
 // differ from the default.
 func (p *Policy) YAML() []byte {
-	var b bytes.Buffer
-	names := make([]string, len(p.Interfaces))
-	for i, name := range p.Interfaces {
-		names[i] = quoteName(name)
-	}
-	fmt.Fprintf(&b, "interfaces: [%s]\n", strings.Join(names, ", "))
-	fmt.Fprintf(&b, "input: %s\nforward: %s\nicmp: %s\n", p.Input, p.Forward, p.ICMP)
-	if len(p.Open) == 0 {
-		b.WriteString("open: []\n")
-	} else {
-		b.WriteString("open:\n")
-		for _, r := range p.Open {
-			fmt.Fprintf(&b, "  - %s\n", quoteRule(r.String(), false))
+	var b strings.Builder
+	for _, k := range keys {
+		if k.always || !k.isDefault(p) {
+			k.write(&b, "", k.Name, p)
 		}
 	}
-	fmt.Fprintf(&b, "invalid: %s\n", p.Invalid)
-	if p.FlowLimit() != DefaultMaxFlows {
-		fmt.Fprintf(&b, "flows:\n  max: %d\n", p.FlowLimit())
-	}
-	header := "timeouts:\n"
-	for _, t := range Timeouts {
-		if d := p.Timeout(t.Name); d != t.Default {
-			fmt.Fprintf(&b, "%s  %s: %s\n", header, t.Name, formatTimeout(d))
-			header = ""
-		}
-	}
-	return b.Bytes()
+	return []byte(b.String())
 }
 
 // yamlWords are plain scalars that some reader of YAML takes for something

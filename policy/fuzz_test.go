@@ -24,6 +24,7 @@ func FuzzParseRule(f *testing.F) {
 			if !ok || bad.Offset < 0 || bad.Offset > len(text) || !strings.HasPrefix(text[bad.Offset:], bad.Token) {
 				t.Fatalf("ParseRule(%q): %#v", text, err)
 			}
+			checkErrorText(t, text, err)
 			return
 		}
 		again, err := ParseRule(r.String())
@@ -57,6 +58,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse("f", data)
 		if err != nil {
+			checkErrorText(t, string(data), err)
 			for _, line := range strings.Split(err.Error(), "\n") {
 				if !strings.HasPrefix(line, "f:") {
 					t.Fatalf("%q: error %q has no position", data, err)

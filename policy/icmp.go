@@ -145,11 +145,19 @@ func (i ICMP) String() string {
 	case i.Mode == ICMPDrop || len(i.Types) == 0:
 		return "drop"
 	}
+	return "[" + strings.Join(i.names(), ", ") + "]"
+}
+
+// names returns the types of a list, and nil if it is a word.
+func (i ICMP) names() []string {
+	if i.Mode != ICMPList {
+		return nil
+	}
 	names := make([]string, len(i.Types))
 	for n, t := range i.Types {
 		names[n] = t.text
 	}
-	return "[" + strings.Join(names, ", ") + "]"
+	return names
 }
 
 func (i ICMP) clone() ICMP { return ICMP{i.Mode, slices.Clone(i.Types)} }

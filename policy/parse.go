@@ -3,12 +3,11 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -34,78 +33,51 @@ func Parse(filename string, data []byte) (*Policy, error) {
 func parseDocument(filename string, data []byte) (*document, *Policy, error) {
 	d := readDocument(filename, data)
 	p := Default()
-	if d.root != nil {
-		d.policy(p)
-	}
+	d.policy(p)
 	if err := joinErrors(d.problems); err != nil {
 		return nil, nil, err
 	}
 	return d, p, nil
 }
 
-var policyKeys = []string{"interfaces", "input", "forward", "icmp", "open", "invalid", "flows", "timeouts"}
-
 func (d *document) policy(p *Policy) {
-	if d.bad[d.root] {
-		return
-	}
-	if d.root.Kind != yaml.MappingNode {
-		d.errorf(d.root, "%s is no policy: write keys and values, such as input: drop", d.describe(d.root))
-		return
-	}
-	d.mapping(d.root, policyKeys, func(key, v *yaml.Node) {
-		switch key.Value {
-		case "interfaces":
-			d.interfaces(p, key, v)
-		case "input":
-			d.word(key, v, verdictWords, p.Input.UnmarshalText)
-		case "forward":
-			d.word(key, v, forwardWords, p.Forward.UnmarshalText)
-		case "icmp":
-			d.icmp(p, key, v)
-		case "open":
-			d.open(p, key, v)
-		case "invalid":
-			d.word(key, v, invalidWords, p.Invalid.UnmarshalText)
-		case "flows":
-			d.flows(p, key, v)
-		case "timeouts":
-			d.timeouts(p, key, v)
+	switch {
+	case d.root == nil:
+		if len(d.problems) == 0 {
+			d.errorAt(0, nil, "nothing in the file, as if it had been cut off: write what is open, or open: [] for nothing")
 		}
-	})
+	case d.bad[d.root]:
+	case d.root.Kind != yaml.MappingNode:
+		d.errorf(d.root, "%s is no policy: write keys and values, such as input: drop", d.describe(d.root))
+	default:
+		d.mapping(d.root, keys, p)
+	}
 }
 
-// mapping calls visit for every known key once, and reports the others.
-func (d *document) mapping(n *yaml.Node, known []string, visit func(key, value *yaml.Node)) {
+// mapping reads each key of a mapping that is in the list, and reports the
+// others.
+func (d *document) mapping(n *yaml.Node, known []*key, p *Policy) {
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		if d.bad[key] {
+		at, v := n.Content[i], n.Content[i+1]
+		if d.bad[at] {
 			continue
 		}
-		if line, dup := seen[key.Value]; dup {
-			d.errorf(key, "duplicate key %s: it is on line %d already, keep one", quote(key.Value), line)
+		if line, dup := seen[at.Value]; dup {
+			d.errorf(at, "duplicate key %s: it is on line %d already, keep one", quote(at.Value), line)
 			continue
 		}
-		seen[key.Value] = key.Line
-		if !contains(known, key.Value) {
-			d.errorf(key, "unknown key %s: %s", quote(key.Value),
-				didYouMean(key.Value, known, "write "+joinWords(known, "or")))
+		seen[at.Value] = at.Line
+		k := lookUp(known, at.Value)
+		if k == nil {
+			names := keyNames(known)
+			d.errorf(at, "unknown key %s: %s", quote(at.Value), didYouMean(at.Value, names, "write "+joinWords(names, "or")))
 			continue
 		}
-		if !d.bad[value] {
-			visit(key, value)
+		if !d.bad[v] {
+			k.read(d, p, at, v)
 		}
 	}
-}
-
-func contains(list []string, word string) bool {
-	for _, w := range list {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }
 
 // word reads a value out of a few words.
@@ -125,10 +97,11 @@ func (d *document) word(key, v *yaml.Node, words []string, set func([]byte) erro
 // list calls visit for every entry of a list that is text.
 func (d *document) list(key, v *yaml.Node, example string, visit func(item *yaml.Node)) {
 	if isNull(v) {
+		d.errorf(key, "no value for %s: write %s: [], or a list, such as %s", quote(key.Value), key.Value, example)
 		return
 	}
 	if v.Kind != yaml.SequenceNode {
-		if v.Kind == yaml.ScalarNode && !strings.ContainsAny(v.Value, "\"\\,") {
+		if v.Kind == yaml.ScalarNode && isPlain(v.Value) {
 			example = "[" + v.Value + "]"
 		}
 		d.errorf(v, "%s for %s: write a list, such as %s", d.describe(v), quote(key.Value), example)
@@ -141,25 +114,30 @@ func (d *document) list(key, v *yaml.Node, example string, visit func(item *yaml
 			d.errorf(item, "empty entry in %s: take it out", quote(key.Value))
 		case item.Kind != yaml.ScalarNode:
 			d.errorf(item, "%s in %s: write every entry as one line of text", d.describe(item), quote(key.Value))
+		case d.isCutOff(v, item):
+			d.errorf(item, "no newline after %s, as if the file had been cut off: add one", quote(item.Value))
 		default:
 			visit(item)
 		}
 	}
 }
 
-func (d *document) interfaces(p *Policy, key, v *yaml.Node) {
-	seen := make(map[string]int)
-	d.list(key, v, "[eth0]", func(item *yaml.Node) {
-		if err := checkInterface(item.Value); err != nil {
-			d.errorf(item, "%s", err)
-			return
-		}
-		if line, dup := seen[item.Value]; dup {
-			d.errorf(item, "duplicate interface %s: it is on line %d already, keep one", quote(item.Value), line)
-			return
-		}
-		seen[item.Value] = item.Line
-		p.Interfaces = append(p.Interfaces, item.Value)
+// isCutOff reports whether an entry is the last of a file and may have gone on:
+// 22/tcp may have been the start of 22/tcp from 203.0.113.0/24.
+func (d *document) isCutOff(list, item *yaml.Node) bool {
+	if list.Style&yaml.FlowStyle != 0 || item.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		return false
+	}
+	_, end, _ := d.span(item)
+	return len(bytes.Trim(d.data[end:], " \t\r")) == 0
+}
+
+// isPlain reports whether text can be shown as it is, and needs no quotes in a
+// list.
+func isPlain(text string) bool {
+	const most = 60
+	return len(text) <= most && !strings.ContainsFunc(text, func(r rune) bool {
+		return r <= ' ' && r != ' ' || r >= 0x7f || strings.ContainsRune("\"\\,", r)
 	})
 }
 
@@ -199,30 +177,9 @@ func (d *document) icmp(p *Policy, key, v *yaml.Node) {
 	}
 }
 
-func (d *document) open(p *Policy, key, v *yaml.Node) {
-	type place struct {
-		text string
-		line int
-	}
-	seen := make(map[string]place)
-	d.list(key, v, "[http, 22/tcp]", func(item *yaml.Node) {
-		r, err := ParseRule(item.Value)
-		if err != nil {
-			d.ruleError(item, err)
-			return
-		}
-		if first, dup := seen[r.key()]; dup {
-			d.errorf(item, "duplicate rule %s: %s on line %d opens the same, keep one", quote(item.Value), quote(first.text), first.line)
-			return
-		}
-		seen[r.key()] = place{item.Value, item.Line}
-		p.Open = append(p.Open, r)
-	})
-}
-
-// ruleError places the error at the offending word, if the text of the rule
+// entryError places the error of a rule at the offending word, if its text
 // stands in the file as it was read: with an escape in it, columns shift.
-func (d *document) ruleError(item *yaml.Node, err error) {
+func (d *document) entryError(item *yaml.Node, err error) {
 	start, end, _ := d.span(item)
 	if item.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
 		start, end = start+1, end-1
@@ -234,60 +191,6 @@ func (d *document) ruleError(item *yaml.Node, err error) {
 		column += utf8.RuneCountInString(item.Value[:rule.Offset])
 	}
 	d.problems = append(d.problems, &Error{d.file, item.Line, column, err.Error(), err})
-}
-
-func (d *document) flows(p *Policy, key, v *yaml.Node) {
-	d.section(key, v, "max: 262144", []string{"max"}, func(_, v *yaml.Node) {
-		n, err := strconv.ParseUint(v.Value, 10, 32)
-		if err != nil && !errors.Is(err, strconv.ErrRange) {
-			d.errorf(v, "flows max %s is no number: write %d to %d", quote(v.Value), MinMaxFlows, MaxMaxFlows)
-			return
-		}
-		if err != nil || n < MinMaxFlows || n > MaxMaxFlows {
-			d.errorf(v, "flows max %s is out of range: write %d to %d", v.Value, MinMaxFlows, MaxMaxFlows)
-			return
-		}
-		p.MaxFlows = int(n)
-	})
-}
-
-func (d *document) timeouts(p *Policy, key, v *yaml.Node) {
-	names := make([]string, len(Timeouts))
-	for i, t := range Timeouts {
-		names[i] = t.Name
-	}
-	d.section(key, v, "udp: 30s", names, func(key, v *yaml.Node) {
-		t, err := ParseDuration(v.Value)
-		if err != nil {
-			d.errorf(v, "%s", err)
-			return
-		}
-		if p.Timeouts == nil {
-			p.Timeouts = make(map[string]time.Duration)
-		}
-		p.Timeouts[key.Value] = t
-	})
-}
-
-// section reads a mapping of values inside the policy.
-func (d *document) section(key, v *yaml.Node, example string, known []string, visit func(key, value *yaml.Node)) {
-	if isNull(v) {
-		return
-	}
-	if v.Kind != yaml.MappingNode {
-		d.errorf(v, "%s for %s: write keys and values, such as %s", d.describe(v), quote(key.Value), example)
-		return
-	}
-	d.mapping(v, known, func(k, value *yaml.Node) {
-		switch {
-		case isNull(value):
-			d.errorf(k, "no value for %s: write one, such as %s", quote(k.Value), example)
-		case value.Kind != yaml.ScalarNode:
-			d.errorf(value, "%s for %s: write one value, such as %s", d.describe(value), quote(k.Value), example)
-		default:
-			visit(k, value)
-		}
-	})
 }
 
 // describe names a node of the wrong kind by what stands in the file.
@@ -302,6 +205,6 @@ func (d *document) describe(n *yaml.Node) string {
 }
 
 func (d *document) lineFrom(n *yaml.Node) string {
-	text, _, _ := strings.Cut(string(d.data[d.offset(n.Line, n.Column):]), "\n")
-	return strings.TrimSpace(text)
+	text, _, _ := bytes.Cut(d.data[d.offset(n.Line, n.Column):], []byte("\n"))
+	return strings.TrimSpace(string(text))
 }

@@ -65,7 +65,7 @@ func TestParseEverything(t *testing.T) {
 }
 
 func TestParseNothing(t *testing.T) {
-	for _, text := range []string{"", "\n", "# only a comment\n", "---\n", "--- # c\n", "open:\ninterfaces: ~\ntimeouts: null\nflows:\n", "{}", "open: []\n"} {
+	for _, text := range []string{"{}", "open: []\n", "open: []", "interfaces: []\ntimeouts: {}\nflows: {}\n"} {
 		if got := mustPolicy(t, text); !got.Equal(Default()) || !reflect.DeepEqual(got, Default()) {
 			t.Errorf("%q reads as %+v", text, got)
 		}
@@ -73,6 +73,7 @@ func TestParseNothing(t *testing.T) {
 }
 
 func TestParseErrors(t *testing.T) {
+	const nothing = `f:1:1: nothing in the file, as if it had been cut off: write what is open, or open: [] for nothing`
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "opne: [http]\n", `f:1:1: unknown key "opne": did you mean "open"?`},
 		{"unknown key, nothing close", "a: 1\n", `f:1:1: unknown key "a": write interfaces, input, forward, icmp, open, invalid, flows or timeouts`},
@@ -80,6 +81,20 @@ func TestParseErrors(t *testing.T) {
 		{"not a mapping", "- http\n", `f:1:1: list "- http" is no policy: write keys and values, such as input: drop`},
 		{"not even a list", "http\n", `f:1:1: value "http" is no policy: write keys and values, such as input: drop`},
 		{"written null", "~ # c\n", `f:1:1: value "~" is no policy: write keys and values, such as input: drop`},
+		{"empty", "", nothing},
+		{"blank", "\n", nothing},
+		{"comments", "# only a comment\n", nothing},
+		{"mark", "---\n", nothing},
+		{"mark and comment", "--- # c\n", nothing},
+		{"list null", "open:\n", `f:1:1: no value for "open": write open: [], or a list, such as [http, 22/tcp]`},
+		{"list null between keys", "input: drop\nopen: # c\ninvalid: log\n", `f:2:1: no value for "open": write open: [], or a list, such as [http, 22/tcp]`},
+		{"list written null", "interfaces: ~\n", `f:1:1: no value for "interfaces": write interfaces: [], or a list, such as [eth0]`},
+		{"list null in braces", "{open: , input: drop}\n", `f:1:2: no value for "open": write open: [], or a list, such as [http, 22/tcp]`},
+		{"section null", "flows:\n", `f:1:1: no value for "flows": write flows: {}, or keys and values, such as max: 262144`},
+		{"section written null", "timeouts: null\n", `f:1:1: no value for "timeouts": write timeouts: {}, or keys and values, such as udp: 30s`},
+		{"entry cut off", "open:\n  - http\n  - 22/tcp", `f:3:5: no newline after "22/tcp", as if the file had been cut off: add one`},
+		{"entry cut off behind a blank", "open:\n  - 22/tcp \t", `f:2:5: no newline after "22/tcp", as if the file had been cut off: add one`},
+		{"interface cut off", "interfaces:\r\n- eth1\r", `f:2:7: line break '\r' is not usual: write a newline`},
 		{"anchor on nothing", "&a\n", `f:1:1: anchor "&a": take it out`},
 		{"tag on nothing", "!!null\n", `f:1:1: tag "!!null": take it out`},
 		{"word", "input: reject\n", `f:1:8: unknown value "reject" for "input": write drop or accept`},
@@ -96,13 +111,16 @@ func TestParseErrors(t *testing.T) {
 		{"column counts characters", "open: [ \"é x\", 80 ]\n", `f:1:10: unknown service "é": write a name from /etc/services or a port, such as 8080/tcp
 f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"bare number", "open:\n  - 80\n", `f:2:5: no protocol in "80": write 80/tcp or 80/udp`},
-		{"duplicate rule", "open:\n  - http\n  - ssh\n  - 80/tcp\n", `f:4:5: duplicate rule "80/tcp": "http" on line 2 opens the same, keep one`},
+		{"duplicate rule", "open:\n  - http\n  - ssh\n  - 80/tcp\n", `f:4:5: duplicate rule "80/tcp": "http" on line 2 means the same, keep one`},
 		{"duplicate interface", "interfaces:\n  - eth0\n  - eth0\n", `f:3:5: duplicate interface "eth0": it is on line 2 already, keep one`},
 		{"interface slash", "interfaces: [a/b]\n", `f:1:14: interface name "a/b" has '/' in it: write a name such as eth0`},
 		{"interface colon", "interfaces: [\"a:b\"]\n", `f:1:14: interface name "a:b" has ':' in it: write a name such as eth0`},
 		{"interface space", "interfaces: [a b]\n", `f:1:14: interface name "a b" has ' ' in it: write a name such as eth0`},
 		{"interface dot", "interfaces: [..]\n", `f:1:14: interface name ".." is not possible: write a name such as eth0`},
 		{"interface long", "interfaces: [abcdefghijklmnop]\n", `f:1:14: interface name "abcdefghijklmnop" is 16 bytes long: write at most 15`},
+		{"interface pattern", "interfaces: [eth*]\n", `f:1:14: interface name "eth*" is a pattern: write each name, such as [eth0, eth1]`},
+		{"interface pattern of iptables", "interfaces: [eth+]\n", `f:1:14: interface name "eth+" is a pattern: write each name, such as [eth0, eth1]`},
+		{"loopback", "interfaces: [eth0, lo]\n", `f:1:20: interface "lo" is the loopback, which is never filtered: take it out`},
 		{"interface empty", "interfaces: ['']\n", `f:1:14: empty interface name: write a name such as eth0`},
 		{"icmp word", "icmp: rejct\n", `f:1:7: unknown value "rejct" for "icmp": write accept, drop or a list of types`},
 		{"icmp scalar", "icmp: echo-request\n", `f:1:7: type "echo-request" alone for "icmp": write a list, such as [echo-request]`},
@@ -112,8 +130,8 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"icmp number", "icmp: [8]\n", `f:1:8: icmp type "8" has no family: write ipv4/8 or ipv6/8`},
 		{"icmp range", "icmp: [ipv6/256]\n", `f:1:8: bad icmp type "ipv6/256": write a number from 0 to 255 after ipv6/`},
 		{"icmp duplicate", "icmp: [ipv6/2, packet-too-big]\n", `f:1:16: duplicate icmp type "packet-too-big": the list has "ipv6/2" already, keep one`},
-		{"flows low", "flows: {max: 1023}\n", `f:1:14: flows max 1023 is out of range: write 1024 to 16777216`},
-		{"flows high", "flows: {max: 16777217}\n", `f:1:14: flows max 16777217 is out of range: write 1024 to 16777216`},
+		{"flows low", "flows: {max: 1023}\n", `f:1:14: flows max "1023" is out of range: write 1024 to 16777216`},
+		{"flows high", "flows: {max: 16777217}\n", `f:1:14: flows max "16777217" is out of range: write 1024 to 16777216`},
 		{"flows text", "flows: {max: 256k}\n", `f:1:14: flows max "256k" is no number: write 1024 to 16777216`},
 		{"flows scalar", "flows: 262144\n", `f:1:8: value "262144" for "flows": write keys and values, such as max: 262144`},
 		{"flows key", "flows: {maximum: 1}\n", `f:1:9: unknown key "maximum": write max`},
@@ -127,6 +145,8 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"in the order of the file", "foo: 1\ninput: *a\n", "f:2:8: cannot read \"input: *a\": unknown anchor 'a' referenced"},
 		{"in the order of the file too", "input: x\nopen: [&a http]\n", "f:1:8: unknown value \"x\" for \"input\": write drop or accept\nf:2:8: anchor \"&a\": take it out"},
 		{"merge", "<<: {input: drop}\n", `f:1:1: merge key "<<": write the keys out`},
+		{"behind a bad key", "<<: {input: drop}\nfoo: 1\n", "f:1:1: merge key \"<<\": write the keys out\n" +
+			`f:2:1: unknown key "foo": write interfaces, input, forward, icmp, open, invalid, flows or timeouts`},
 		{"tag", "input: !!str drop\n", `f:1:8: tag "!!str": take it out`},
 		{"odd tag", "input: ! drop\n", `f:1:8: tag "!": take it out`},
 		{"odd tag of a list", "open: ! []\n", `f:1:7: tag "!": take it out`},
@@ -134,14 +154,14 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"block text", "input: |\n  drop\n", `f:1:8: value "drop\n" is not plainly on one line: write it on one`},
 		{"folded plain", "open:\n  - http\n    from 192.0.2.1\n", `f:2:5: value "http from 192.0.2.1" is not plainly on one line: write it on one`},
 		{"folded quotes", "open: ['http\n  from 192.0.2.1']\n", `f:1:8: value "http from 192.0.2.1" is not plainly on one line: write it on one`},
-		{"explicit key", "? input\n: drop\n", `f:1:3: no colon after "input": write input: and a value`},
-		{"bare key", "{input}\n", `f:1:2: no colon after "input": write input: and a value`},
+		{"explicit key", "? input\n: drop\n", `f:1:3: no colon after "input": write a colon and a value`},
+		{"bare key", "{input}\n", `f:1:2: no colon after "input": write a colon and a value`},
 		{"list key", "[a]: b\n", `f:1:1: a list or mapping as a key: write a name`},
 		{"documents", "input: drop\n---\ninput: accept\n", `f:2:1: second document in the file: keep one`},
 		{"syntax", "input: drop\n  forward: x\n", `f:2:10: cannot read "forward: x": mapping values are not allowed in this context`},
 		{"syntax at end", "input: drop\nopen: [http\n", `f:2:7: cannot read "open: [http": while parsing a flow sequence: did not find expected ',' or ']'`},
 		{"tab", "open:\n\t- http\n", `f:2:1: cannot read "- http": while scanning for the next token: found character that cannot start any token`},
-		{"not utf-8", "open:\n  - \xff\n", `f:2:5: byte 0xff is not utf-8: save the file as utf-8`},
+		{"not utf-8", "open:\n  - \xff\n", `f:2:5: byte "\xff" is not utf-8: save the file as utf-8`},
 		{"byte order mark", "\ufeffopen: []\n", `f:1:1: byte order mark in the file: save it as utf-8 without one`},
 		{"line separator", "input: drop\u2028open: []\n", `f:1:12: line break '\u2028' is not usual: write a newline`},
 		{"carriage return", "input: drop\ropen: []\n", `f:1:12: line break '\r' is not usual: write a newline`},
@@ -206,6 +226,11 @@ func TestYAML(t *testing.T) {
 		Open:       []Rule{mustRule(t, "ssh from 192.0.2.1,2001:db8::"), mustRule(t, "yes")},
 		MaxFlows:   2048,
 		Timeouts:   map[string]time.Duration{"other": 601 * time.Second, "udp": 30 * time.Second},
+	}
+	for _, name := range []string{"a", "z", "A", "Z", "_", "a0", "z9", "Az-.@"} {
+		if got := quoteName(name); got != name {
+			t.Errorf("%s is written as %s", name, got)
+		}
 	}
 	const all = `interfaces: [eth0, eth0.100@x, "null", "-", "1", "q\"\\", "\x01", "\u00e9"]
 input: drop

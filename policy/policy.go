@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -114,7 +112,7 @@ func (p *Policy) WithoutRule(r Rule) (without *Policy, removed Rule, err error) 
 		if by := p.Overlapping(r); len(by) > 0 {
 			return nil, Rule{}, &CoveredError{Rule: r, By: by, hint: closeHint(r, by)}
 		}
-		return nil, Rule{}, fmt.Errorf("close %q: %w", r, ErrNotOpen)
+		return nil, Rule{}, fmt.Errorf("close %s: %w", quote(r.String()), ErrNotOpen)
 	}
 	c := p.Clone()
 	c.Open = slices.DeleteFunc(c.Open, r.Equal)
@@ -124,19 +122,17 @@ func (p *Policy) WithoutRule(r Rule) (without *Policy, removed Rule, err error) 
 // closeHint says how to get from the rules in by to what the removal of r
 // meant: which to close, and which ports of theirs to open again.
 func closeHint(r Rule, by []Rule) string {
-	var closing, opening []string
+	var opening []Rule
 	moreSources := false
 	for _, b := range by {
-		closing = append(closing, strconv.Quote(b.String()))
 		for _, left := range subtractPorts(b.Ports, r.Ports) {
-			keep := Rule{Ports: []PortRange{left}, From: b.From}
-			opening = append(opening, strconv.Quote(keep.String()))
+			opening = append(opening, Rule{Ports: []PortRange{left}, From: b.From})
 		}
 		moreSources = moreSources || !sourcesWithin(b, r)
 	}
-	hint := "close " + joinWords(closing, "and")
+	hint := "close " + quoteRules(by)
 	if len(opening) > 0 {
-		hint += ", then open " + joinWords(opening, "and")
+		hint += ", then open " + quoteRules(opening)
 	}
 	if moreSources {
 		hint += ", then open it again to those that should keep it"
@@ -154,23 +150,4 @@ func sourcesWithin(inner, outer Rule) bool {
 	}
 	both := canonicalSources(append(slices.Clone(inner.From), outer.From...))
 	return slices.Equal(both, canonicalSources(outer.From))
-}
-
-// checkInterface applies the rules that Linux has for the name of a device.
-func checkInterface(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("empty interface name: write a name such as eth0")
-	case len(name) > 15:
-		return fmt.Errorf("interface name %s is %d bytes long: write at most 15", quote(name), len(name))
-	case name == "." || name == "..":
-		return fmt.Errorf("interface name %s is not possible: write a name such as eth0", quote(name))
-	}
-	for _, c := range []byte(name) {
-		// 0xa0 is a space to the kernel, which reads names as Latin-1.
-		if strings.IndexByte("/: \t\n\v\f\r\xa0", c) >= 0 {
-			return fmt.Errorf("interface name %s has %q in it: write a name such as eth0", quote(name), rune(c))
-		}
-	}
-	return nil
 }

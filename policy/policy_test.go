@@ -86,8 +86,8 @@ func TestEqualAndDiff(t *testing.T) {
 		{"icmp: [echo-request]\n", "icmp: [ipv4/8, ipv6/128]\n", ""},
 		{"icmp: []\n", "icmp: drop\n", ""},
 		{base, "interfaces: [eth0, eth2]\nopen: [http, 80/udp, 25/tcp]\n", "- interface eth1|+ interface eth2|- open ssh|+ open 80/udp|+ open 25/tcp"},
-		{"", "input: accept\nforward: established\nicmp: drop\ninvalid: accept\n", "~ input: drop -> accept|~ forward: drop -> established|~ icmp: accept -> drop|~ invalid: log -> accept"},
-		{"icmp: [echo-request, ipv4/3]\n", "", "~ icmp: [echo-request, ipv4/3] -> accept"},
+		{"{}", "input: accept\nforward: established\nicmp: drop\ninvalid: accept\n", "~ input: drop -> accept|~ forward: drop -> established|~ icmp: accept -> drop|~ invalid: log -> accept"},
+		{"icmp: [echo-request, ipv4/3]\n", "{}", "~ icmp: [echo-request, ipv4/3] -> accept"},
 		{"flows: {max: 1024}\n", "timeouts: {udp: 1m, other: 1d}\n", "~ flows max: 1024 -> 262144|~ timeout udp: 30s -> 1m|~ timeout other: 10m -> 1d"},
 	} {
 		old, new := mustPolicy(t, c.old), mustPolicy(t, c.new)

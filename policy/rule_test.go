@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -99,7 +100,7 @@ func TestParseRuleErrors(t *testing.T) {
 		{"http from 2001:db8::1/32", 10, "2001:db8::1/32", `network "2001:db8::1/32" has host bits set: write 2001:db8::/32, or 2001:db8::1 for one host`},
 		{"http from ::ffff:192.0.2.1", 10, "::ffff:192.0.2.1", `address "::ffff:192.0.2.1" is IPv4 written as IPv6: write 192.0.2.1`},
 		{"http from ::ffff:192.0.2.0/120", 10, "::ffff:192.0.2.0/120", `address "::ffff:192.0.2.0/120" is IPv4 written as IPv6: write 192.0.2.0/24`},
-		{"http from fe80::1%eth0", 10, "fe80::1%eth0", `address "fe80::1%eth0" names a zone: write fe80::1`},
+		{"http from fe80::1%eth0", 10, "fe80::1%eth0", `address "fe80::1%eth0" names a zone: leave "%eth0" out`},
 	} {
 		_, err := ParseRule(c.text)
 		var bad *RuleError
@@ -211,14 +212,14 @@ func TestHandMadeRuleString(t *testing.T) {
 
 func TestServices(t *testing.T) {
 	s, err := ReadServices(strings.NewReader(
-		"web 80/tcp w1 w2 # c\nweb 81/tcp\nWEB 82/tcp\na,b 83/tcp\n12 84/tcp\n1.2 84/tcp\nx/y 85/tcp\nzero 0/tcp\nbig 65536/tcp\nnoproto 86\nssh 2222/tcp\n3com 87/tcp\n"))
+		"web 80/tcp w1 w2 # c\nweb 81/tcp\nWEB 82/tcp\na,b 83/tcp\n12 84/tcp\n1.2 84/tcp\nx/y 85/tcp\nzero 0/tcp\nbig 65536/tcp\nnoproto 86\nssh 2222/tcp\n3com 87/tcp\na!b 88/tcp\n-x 89/tcp\nc.d+e_f-g 90/tcp\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
 		"web": "[80/tcp]", "w2": "[80/tcp]", "WEB": "[82/tcp]", "Web": "[80/tcp]",
 		"ssh": "[2222/tcp]", "3com": "[87/tcp]", "postgresql": "[5432/tcp]",
-		"a,b": "", "12": "", "1.2": "", "zero": "", "big": "", "noproto": "",
+		"a!b": "", "-x": "", "c.d+e_f-g": "[90/tcp]", "a,b": "", "12": "", "1.2": "", "zero": "", "big": "", "noproto": "",
 	} {
 		r, err := s.ParseRule(name)
 		got := ""
@@ -231,6 +232,16 @@ func TestServices(t *testing.T) {
 	}
 	if _, err := LoadServices(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file is no error")
+	}
+	if _, err := LoadServices(t.TempDir()); err == nil {
+		t.Error("a directory is no error")
+	}
+	path := filepath.Join(t.TempDir(), "services")
+	if err := os.WriteFile(path, []byte("web 81/tcp\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := LoadServices(path); err != nil || fmt.Sprint(s.find("web")) != "[{tcp 81}]" {
+		t.Errorf("got %v, %v", s, err)
 	}
 	if r, err := (&Services{}).ParseRule("submission"); err != nil || r.Ports[0].First != 587 {
 		t.Errorf("an empty table does not fall back: %v, %v", r, err)

@@ -221,12 +221,8 @@ func parsePrefix(w word) (netip.Prefix, *RuleError) {
 	if err != nil {
 		return netip.Prefix{}, w.errorf("bad address %s: write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32", quote(w.text))
 	}
-	tail := ""
-	if isNet {
-		tail = "/" + mask
-	}
 	if addr.Zone() != "" {
-		return netip.Prefix{}, w.errorf("address %s names a zone: write %s", quote(w.text), addr.WithZone("").String()+tail)
+		return netip.Prefix{}, w.errorf("address %s names a zone: leave %s out", quote(w.text), quote("%"+addr.Zone()))
 	}
 	bits := addr.BitLen()
 	if isNet {

@@ -43,8 +43,10 @@ var Timeouts = []Timeout{
 
 const (
 	day        = 24 * time.Hour
-	minTimeout = time.Second // docs and the manual name the range
+	minTimeout = time.Second
 	maxTimeout = 30 * day
+
+	timeoutRange = "1s to 30d" // what messages call that
 )
 
 func defaultTimeout(name string) (time.Duration, bool) {
@@ -59,10 +61,11 @@ func defaultTimeout(name string) (time.Duration, bool) {
 // ParseDuration reads a duration as Go does, with d for days in front, from 1s to 30d.
 func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
-		if n, err := strconv.ParseFloat(text, 64); err != nil || n < minTimeout.Seconds() || n > maxTimeout.Seconds() {
-			return 0, fmt.Errorf("duration %s has no unit: write 1s to 30d", quote(text))
+		example := timeoutRange
+		if n, err := strconv.ParseFloat(text, 64); err == nil && n >= minTimeout.Seconds() && n <= maxTimeout.Seconds() {
+			example = strconv.FormatFloat(n, 'f', -1, 64) + "s"
 		}
-		return 0, fmt.Errorf("duration %s has no unit: write %ss", quote(text), text)
+		return 0, fmt.Errorf("duration %s has no unit: write %s", quote(text), example)
 	}
 	bad := fmt.Errorf("bad duration %s: write it as 30s, 2m, 12h or 5d", quote(text))
 	rest, total := text, time.Duration(0)
@@ -82,7 +85,7 @@ func ParseDuration(text string) (time.Duration, error) {
 		total += d
 	}
 	if total < minTimeout || total > maxTimeout {
-		return 0, fmt.Errorf("duration %s is out of range: write 1s to 30d", quote(text))
+		return 0, fmt.Errorf("duration %s is out of range: write %s", quote(text), timeoutRange)
 	}
 	return total, nil
 }

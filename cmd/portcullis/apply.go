@@ -76,6 +76,13 @@ func (a *app) candidate(f filter, args []string) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
+	var also []uint32
+	if len(args) > 0 {
+		also = a.invoker()
+	}
+	if err := refuseUntrusted(c.file, also...); err != nil {
+		return nil, err
+	}
 	filtered, err := f.Interfaces()
 	if err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func TestCheck(t *testing.T) {
 	h.privileges = errPrivileges // which it does not need
 	h.sshd = []uint16{2222}
 	h.session = "203.0.113.5 50000 192.0.2.1 22"
-	path := h.file("interfaces: [lo, nowhere0]\nopen: [http]\n")
+	path := h.file("interfaces: [nowhere0]\nopen: [http]\n")
 	h.types(0, "check", path)
 	h.says(path + " is good: open: http\n")
 	h.complains(`warning: there is no interface nowhere0: "up" and "apply" refuse this file, "run" waits for it`, "warning: this session (203.0.113.5 to port 22) could not",

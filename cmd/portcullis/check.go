@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -22,7 +23,7 @@ what would not work on this host, such as an interface that does not exist or a 
 that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake;
 warnings alone do not count.
 
-` + ranges(),
+` + fileKeys(),
 		Example: `  portcullis check
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
@@ -31,17 +32,41 @@ warnings alone do not count.
 	}
 }
 
-// ranges documents the numbers of a policy file.
-func ranges() string {
+// fileKeys documents the keys of a policy file.
+func fileKeys() string {
+	const indent = 17
 	var b strings.Builder
-	fmt.Fprintf(&b, "flows: max is %d to %d (default %d); a new value takes effect after \"portcullis\ndown\" and \"portcullis up\".\n\n",
-		policy.MinMaxFlows, policy.MaxMaxFlows, policy.DefaultMaxFlows)
-	b.WriteString("Timeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
+	row := func(name, text string) {
+		lines := wrap(text, 70)
+		fmt.Fprintf(&b, "    %-*s%s\n", indent-4, name, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
+	}
+	b.WriteString("The keys of the file, each of which may be left out:\n\n")
+	for _, k := range policy.Keys() {
+		row(k.Name, describeKey(k))
+		if k.Name == "timeouts" { // too many for this table
+			continue
+		}
+		for _, inner := range k.Keys {
+			row("  "+inner.Name, describeKey(inner))
+		}
+	}
+	b.WriteString("\nTimeouts are 1s to 30d. A flow that is idle for the timeout of its state expires:\n\n")
 	for _, t := range policy.Timeouts {
 		lines := wrap(t.Meaning, 58)
 		fmt.Fprintf(&b, "    %-18s  %-5s  %s\n", t.Name, t.DefaultText(), strings.Join(lines, "\n"+strings.Repeat(" ", 31)))
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func describeKey(k policy.Key) string {
+	text := k.Meaning
+	if k.Note != "" {
+		text += "; " + k.Note
+	}
+	if len(k.Keys) > 0 {
+		return text
+	}
+	return fmt.Sprintf("%s: %s (default: %s)", text, k.Values, k.Default)
 }
 
 type checkView struct {
@@ -60,6 +85,9 @@ func (a *app) check(args []string) error {
 		return err
 	}
 	view := checkView{file, texts(p.Open), list(a.doubts(p, p.Interfaces, file))}
+	if err := savefile.Check(file); err != nil {
+		view.Warnings = append(view.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
+	}
 	a.warn(view.Warnings...)
 	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
 }

@@ -21,7 +21,7 @@ type comparison struct {
 }
 
 func (a *app) compare(s *loader.Status) (c comparison) {
-	file, err := policy.Load(s.Config)
+	file, err := loadTrusted(s.Config)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.builtIn = s.Config == defaultConfig && a.isBuiltIn(s.Saved)
 		c.gone = !c.builtIn

@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const backupSuffix = ".bak"
@@ -175,11 +175,11 @@ func saveConfirmed(t *loader.Try) (saved bool, backup string, err error) {
 		return false, "", nil
 	default:
 		backup = t.Config + backupSuffix
-		if err := policy.SaveFile(backup, old); err != nil {
+		if err := savefile.Save(backup, old); err != nil {
 			return false, "", err
 		}
 	}
-	return true, backup, policy.SaveFile(t.Config, []byte(t.Text))
+	return true, backup, savefile.Save(t.Config, []byte(t.Text))
 }
 
 func (a *app) revertCommand() *cobra.Command {

@@ -327,6 +327,9 @@ func (h *fakeHost) runs(text string) string {
 func (h *fakeHost) file(text string) string {
 	h.t.Helper()
 	path := filepath.Join(h.t.TempDir(), "portcullis.yaml")
+	if strings.TrimSpace(text) == "" {
+		text = "{}\n" // all defaults
+	}
 	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
 		h.t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
@@ -72,7 +72,7 @@ func (a *app) importRules(files []iptables.File, o importOptions) error {
 		if view.Written, err = filepath.Abs(o.write); err != nil {
 			return err
 		}
-		if err := policy.SaveFile(view.Written, []byte(view.Policy)); err != nil {
+		if err := savefile.Save(view.Written, []byte(view.Policy)); err != nil {
 			return err
 		}
 	}

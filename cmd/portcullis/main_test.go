@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 		{Verdict: "seen", Reason: "flows evicted", Packets: 5}, {Verdict: "seen", Reason: "invalid state", Packets: 4}}
 	h.types(0, "open", "http", "--runtime")
 	h.types(0, "status")
-	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log\n", "eth0       native XDP  TCX\n",
+	h.says("policy: "+path+"\n", "input drop, forward drop, icmp [echo-request], invalid log, flows max 1024\n", "eth0       native XDP  TCX\n",
 		"ssh                       7\n", "22/tcp from 192.0.2.0/24  7\n", "http                      7        runtime\n",
 		"drop     closed port  12\n", "\n\nINVALID KIND   PACKETS\ninvalid state  4\n", "flows: 0 assured, 0 others, of 1024\n")
 	if strings.Contains(h.stdout, "established") || strings.Contains(h.stdout, "flows evicted") {
@@ -94,7 +94,7 @@ func TestStatus(t *testing.T) {
 	var v statusView
 	h.types(0, "-o", "json", "status")
 	h.json(&v)
-	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Policy.Input != "drop" {
+	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Policy.Get("input") != "drop" {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.flows = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
@@ -173,11 +173,11 @@ func TestWhatIsBuiltIn(t *testing.T) {
 
 func TestStatusTellsWhenTheFileNamesOtherInterfaces(t *testing.T) {
 	h := newHost(t)
-	h.runs("interfaces: [lo, br0]\n")
+	h.runs("interfaces: [br1, br0]\n")
 	h.types(0, "status")
 	h.complains(`eth0 is filtered, but the policy file does not name it: after a reboot it is open; "portcullis save" adds it`,
 		`the policy file names br0, which is not filtered: "portcullis up br0"`)
-	h.running.Interfaces = []string{"br0", "lo"}
+	h.running.Interfaces = []string{"br0", "br1"}
 	h.types(0, "status")
 	if h.stderr != "" {
 		t.Errorf("warns of %q", h.stderr)
@@ -187,7 +187,7 @@ func TestStatusTellsWhenTheFileNamesOtherInterfaces(t *testing.T) {
 	var v doctorView
 	h.types(1, "doctor", "-o", "json")
 	h.json(&v)
-	if !slices.Equal(v.Interfaces, []string{"br0", "eth0", "lo"}) {
+	if !slices.Equal(v.Interfaces, []string{"br0", "br1", "eth0"}) {
 		t.Errorf("doctor looks at %q", v.Interfaces)
 	}
 }

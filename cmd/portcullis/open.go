@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,43 +48,13 @@ func someRule(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// parseRules reads the rules of a command line, where each may be one argument or several words. Equal ones are one.
+// parseRules reads the rules of a command line.
 func parseRules(args []string) ([]policy.Rule, error) {
-	var lines []string
-	for _, arg := range args {
-		n := len(lines)
-		if n > 0 && (strings.EqualFold(arg, "from") || strings.HasPrefix(arg, ",") || unfinished(lines[n-1])) {
-			lines[n-1] += " " + arg
-			continue
-		}
-		lines = append(lines, arg)
-	}
-	var rules []policy.Rule
-	var errs []error
-	for _, text := range lines {
-		r, err := policy.ParseRule(text)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !slices.ContainsFunc(rules, r.Equal) {
-			rules = append(rules, r)
-		}
-	}
-	if len(errs) > 0 {
-		return nil, usageError{errors.Join(errs...)}
+	rules, err := policy.ParseRules(args)
+	if err != nil {
+		return nil, usageError{err}
 	}
 	return rules, nil
-}
-
-// unfinished tells that a rule needs the next word.
-func unfinished(text string) bool {
-	words := strings.Fields(text)
-	if len(words) == 0 {
-		return false
-	}
-	last := words[len(words)-1]
-	return strings.EqualFold(last, "from") || strings.HasSuffix(last, ",")
 }
 
 type openView struct {
@@ -148,6 +117,14 @@ func (a *app) open(rules []policy.Rule, runtime bool, period time.Duration) erro
 		}
 	}
 	view.Opened, view.Already = texts(report.Opened), texts(report.Already)
+	if slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
+		inForce := f.Policy()
+		for _, r := range rules {
+			if text := inForce.CoveringText(r); text != "" {
+				a.warn(text)
+			}
+		}
+	}
 	for _, r := range rules {
 		if due, ok := turn.RuleDue(r); ok {
 			view.SecondsLeft = seconds(due)

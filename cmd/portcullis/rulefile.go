@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -42,6 +43,10 @@ func (a *app) ruleFile(f filter) (*ruleFile, error) {
 	old, err := os.ReadFile(file.path)
 	switch {
 	case err == nil:
+		if err := refuseUntrusted(file.path); err != nil {
+			file.released()
+			return nil, withRuntimeHint(err)
+		}
 		file.old, file.text, file.exists = old, old, true
 		return file, nil
 	case errors.Is(err, fs.ErrNotExist) && file.path == recorded:
@@ -98,7 +103,7 @@ func (f *ruleFile) save() error {
 			return withRuntimeHint(err)
 		}
 	}
-	if err := policy.SaveFile(f.path, f.text); err != nil {
+	if err := savefile.Save(f.path, f.text); err != nil {
 		return withRuntimeHint(err)
 	}
 	return nil
@@ -107,7 +112,7 @@ func (f *ruleFile) save() error {
 // restore takes save back.
 func (f *ruleFile) restore() error {
 	if f.exists {
-		return policy.SaveFile(f.path, f.old)
+		return savefile.Save(f.path, f.old)
 	}
 	err := os.Remove(f.path)
 	if f.madeDir {

@@ -48,7 +48,7 @@ type statusView struct {
 	BuiltIn    bool                   `json:"built_in"`  // there has been no file yet
 	FileGone   bool                   `json:"file_gone"` // the policy comes from it all the same
 	Interfaces []loader.Interface     `json:"interfaces"`
-	Policy     policyView             `json:"policy"`
+	Policy     policy.Settings        `json:"policy"`
 	Rules      []ruleView             `json:"rules"`
 	Counters   []loader.CounterStatus `json:"counters"`
 	Flows      loader.FlowsStatus     `json:"flows"`
@@ -68,27 +68,8 @@ type trialView struct {
 	SecondsLeft int    `json:"seconds_left"`
 }
 
-type policyView struct {
-	Input   string `json:"input"`
-	Forward string `json:"forward"`
-	ICMP    any    `json:"icmp"` // a word, or a list of types, as in the file
-	Invalid string `json:"invalid"`
-}
-
 type notRunningView struct {
 	Running bool `json:"running"`
-}
-
-func viewPolicy(p *policy.Policy) policyView {
-	v := policyView{Input: p.Input.String(), Forward: p.Forward.String(), ICMP: p.ICMP.String(), Invalid: p.Invalid.String()}
-	if p.ICMP.Mode == policy.ICMPList {
-		types := make([]string, len(p.ICMP.Types))
-		for i, t := range p.ICMP.Types {
-			types[i] = t.String()
-		}
-		v.ICMP = types
-	}
-	return v
 }
 
 func (a *app) status() error {
@@ -136,7 +117,7 @@ func (a *app) status() error {
 		BuiltIn:    file.builtIn,
 		FileGone:   file.gone,
 		Interfaces: list(s.Interfaces),
-		Policy:     viewPolicy(s.Policy),
+		Policy:     s.Policy.Settings(),
 		Rules:      viewRules(s.Rules, deadlines),
 		Counters:   list(s.Counters),
 		Flows:      s.Flows,
@@ -185,7 +166,7 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 		source = fmt.Sprintf("from %s, which is gone; \"portcullis save\" writes it again", v.Config)
 	}
 	a.printf("policy: %s\n", source)
-	a.printf("  input %s, forward %s, icmp %s, invalid %s\n\n", p.Input, p.Forward, p.ICMP, p.Invalid)
+	a.printf("  %s\n\n", v.Policy)
 
 	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
 	for _, i := range v.Interfaces {

@@ -76,6 +76,9 @@ func (a *app) try(file string, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)
 	}
+	if err := refuseUntrusted(file, a.invoker()...); err != nil {
+		return err
+	}
 	p, err := policy.Parse(file, text)
 	if err != nil {
 		return err

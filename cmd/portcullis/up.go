@@ -112,7 +112,7 @@ func (a *app) recall() (interfaces []string) {
 
 // wanted returns the policy of the file, or the built-in one where there is none and none is asked for.
 func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
-	p, err = policy.Load(a.config)
+	p, err = loadTrusted(a.config)
 	if a.configGiven || a.config != defaultConfig || !errors.Is(err, fs.ErrNotExist) {
 		return p, false, err
 	}

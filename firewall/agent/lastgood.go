@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -61,7 +62,7 @@ func (l LastGood) save(p *policy.Policy) error {
 	if err := os.MkdirAll(filepath.Dir(string(l)), 0o700); err != nil {
 		return err
 	}
-	return policy.SavePrivateFile(string(l), text)
+	return savefile.SavePrivate(string(l), text)
 }
 
 // Load returns the policy that was kept.

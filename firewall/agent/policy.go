@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -83,6 +84,9 @@ func (a *Agent) read() (*policy.Policy, error) {
 // text returns what the policy file is, or why it cannot be read.
 func (a *Agent) text() (string, error) {
 	text, err := os.ReadFile(a.Config)
+	if err == nil {
+		err = savefile.Check(a.Config)
+	}
 	if err != nil {
 		err = fmt.Errorf("read policy: %w", err)
 		return err.Error(), err

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// value is the kind of a key whose value stands on one line and is replaced as
+// a whole.
+type value struct {
+	words   []string // what may stand there, if it is one of a few words
+	parse   func(d *document, p *Policy, at, v *yaml.Node)
+	format  func(p *Policy) string       // as the file has it; same means same
+	same    func(a, b *Policy) bool      // nil where format tells
+	entries func(p *Policy) (l []string) // not nil where the value is a list
+}
+
+// oneOf returns the kind of a key with one of a few words.
+func oneOf[T ~uint8](words []string, field func(*Policy) *T) value {
+	return value{
+		words: words,
+		parse: func(d *document, p *Policy, at, v *yaml.Node) {
+			d.word(at, v, words, func(text []byte) error { return unmarshalEnum(words, field(p), text) })
+		},
+		format: func(p *Policy) string { return enumWord(words, *field(p)) },
+	}
+}
+
+func (k value) read(d *document, p *Policy, at, v *yaml.Node) { k.parse(d, p, at, v) }
+
+func (k value) diff(label string, old, new *Policy) []Change {
+	a, b := k.format(old), k.format(new)
+	if a == b || k.same != nil && k.same(old, new) {
+		return nil
+	}
+	return []Change{{'~', label, a, b}}
+}
+
+func (k value) write(b *strings.Builder, indent, name string, p *Policy) {
+	fmt.Fprintf(b, "%s%s: %s\n", indent, name, k.format(p))
+}
+
+func (k value) edit(d *document, path []string, _, want *Policy) ([]piece, error) {
+	return d.setting(d.root, path, k.format(want)), nil
+}
+
+func (k value) view(p *Policy) any {
+	if k.entries != nil {
+		if names := k.entries(p); names != nil {
+			return names
+		}
+	}
+	return k.format(p)
+}
+
+// number returns the kind of a key with a number or a duration.
+func number(example string, set func(p *Policy, text string) error, format func(*Policy) string) value {
+	return value{
+		parse: func(d *document, p *Policy, at, v *yaml.Node) {
+			switch {
+			case isNull(v):
+				d.errorf(at, "no value for %s: write one, such as %s", quote(at.Value), example)
+			case v.Kind != yaml.ScalarNode:
+				d.errorf(v, "%s for %s: write one value, such as %s", d.describe(v), quote(at.Value), example)
+			default:
+				if err := set(p, v.Value); err != nil {
+					d.errorf(v, "%s", err)
+				}
+			}
+		},
+		format: format,
+	}
+}
+
+// list is the kind of a key with a list in which the order means nothing.
+type list[T any] struct {
+	field   func(*Policy) *[]T
+	parse   func(text string) (T, error)
+	id      func(T) string // the same for entries that mean the same
+	format  func(T) string // as a Change has it
+	quote   func(entry T, inFlow bool) string
+	noun    string // what an entry is
+	example string
+	oneLine bool // written in brackets
+}
+
+func (k list[T]) read(d *document, p *Policy, at, v *yaml.Node) {
+	type place struct {
+		text string
+		line int
+	}
+	seen := make(map[string]place)
+	field := k.field(p)
+	d.list(at, v, k.example, func(item *yaml.Node) {
+		entry, err := k.parse(item.Value)
+		if err != nil {
+			d.entryError(item, err)
+			return
+		}
+		id := k.id(entry)
+		first, dup := seen[id]
+		switch {
+		case dup && first.text == item.Value:
+			d.errorf(item, "duplicate %s %s: it is on line %d already, keep one", k.noun, quote(item.Value), first.line)
+		case dup:
+			d.errorf(item, "duplicate %s %s: %s on line %d means the same, keep one", k.noun, quote(item.Value), quote(first.text), first.line)
+		default:
+			seen[id] = place{item.Value, item.Line}
+			*field = append(*field, entry)
+		}
+	})
+}
+
+func (k list[T]) diff(label string, old, new *Policy) []Change {
+	var out []Change
+	for _, entry := range k.missing(*k.field(old), *k.field(new)) {
+		out = append(out, Change{'-', label, k.format(entry), ""})
+	}
+	for _, entry := range k.missing(*k.field(new), *k.field(old)) {
+		out = append(out, Change{'+', label, "", k.format(entry)})
+	}
+	return slices.Compact(out)
+}
+
+// missing returns the entries of a that are not in b.
+func (k list[T]) missing(a, b []T) []T {
+	known := make(map[string]bool, len(b))
+	for _, entry := range b {
+		known[k.id(entry)] = true
+	}
+	var out []T
+	for _, entry := range a {
+		if !known[k.id(entry)] {
+			out = append(out, entry)
+		}
+	}
+	return out
+}
+
+func (k list[T]) write(b *strings.Builder, indent, name string, p *Policy) {
+	entries := *k.field(p)
+	if k.oneLine || len(entries) == 0 {
+		texts := make([]string, len(entries))
+		for i, entry := range entries {
+			texts[i] = k.quote(entry, true)
+		}
+		fmt.Fprintf(b, "%s%s: [%s]\n", indent, name, strings.Join(texts, ", "))
+		return
+	}
+	fmt.Fprintf(b, "%s%s:\n", indent, name)
+	for _, entry := range entries {
+		fmt.Fprintf(b, "%s  - %s\n", indent, k.quote(entry, false))
+	}
+}
+
+// edit adds first, and removes in a later step: with its last entry a list
+// would lose its style.
+func (k list[T]) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
+	if add := k.missing(*k.field(want), *k.field(have)); len(add) > 0 {
+		return d.insertion(path, len(add), func(i int, inFlow bool) string { return k.quote(add[i], inFlow) }), nil
+	}
+	gone := make(map[string]bool)
+	for _, entry := range k.missing(*k.field(have), *k.field(want)) {
+		gone[k.id(entry)] = true
+	}
+	return d.removal(path, func(text string) bool {
+		entry, err := k.parse(text)
+		return err == nil && gone[k.id(entry)]
+	})
+}
+
+func (k list[T]) view(p *Policy) any {
+	out := []string{}
+	for _, entry := range *k.field(p) {
+		out = append(out, k.format(entry))
+	}
+	return out
+}
+
+// section is the kind of a key with keys inside, each of which has a value.
+type section struct {
+	example string
+	keys    []*key
+}
+
+func (k section) read(d *document, p *Policy, at, v *yaml.Node) {
+	if isNull(v) {
+		d.errorf(at, "no value for %s: write %s: {}, or keys and values, such as %s", quote(at.Value), at.Value, k.example)
+		return
+	}
+	if v.Kind != yaml.MappingNode {
+		d.errorf(v, "%s for %s: write keys and values, such as %s", d.describe(v), quote(at.Value), k.example)
+		return
+	}
+	d.mapping(v, k.keys, p)
+}
+
+func (k section) diff(_ string, old, new *Policy) []Change {
+	var out []Change
+	for _, inner := range k.keys {
+		out = append(out, inner.diff(inner.label, old, new)...)
+	}
+	return out
+}
+
+func (k section) write(b *strings.Builder, indent, name string, p *Policy) {
+	fmt.Fprintf(b, "%s%s:\n", indent, name)
+	for _, inner := range k.keys {
+		if inner.always || !inner.isDefault(p) {
+			inner.write(b, indent+"  ", inner.Name, p)
+		}
+	}
+}
+
+func (k section) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
+	for _, inner := range k.keys {
+		if len(inner.diff(inner.label, have, want)) > 0 {
+			return inner.edit(d, append(slices.Clone(path), inner.Name), have, want)
+		}
+	}
+	return nil, nil
+}
+
+func (k section) view(p *Policy) any { return settings(k.keys, p) }

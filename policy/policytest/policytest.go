@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policytest makes policies that differ in one field, for tests that
+// must not miss a field that is added later.
+package policytest
+
+import (
+	"encoding"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Base returns a policy in which every list has one entry.
+func Base(t testing.TB) *policy.Policy {
+	return &policy.Policy{
+		Interfaces: []string{"eth0"},
+		ICMP:       policy.ICMP{Mode: policy.ICMPList, Types: []policy.ICMPType{icmpType(t, "echo-request")}},
+		Open: []policy.Rule{{
+			Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 90}},
+			From:  []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		}},
+		MaxFlows: 2048,
+		Timeouts: map[string]time.Duration{"udp": 45 * time.Second},
+	}
+}
+
+// Variant is a policy that differs from [Base] in one field.
+type Variant struct {
+	Field  string // such as Open[0].Ports[0].Last
+	Policy *policy.Policy
+}
+
+// Variants returns policies that differ from [Base] in each field in turn. A
+// field that it does not know how to change fails the test.
+func Variants(t testing.TB) []Variant {
+	t.Helper()
+	w := walker{t: t}
+	w.walk("", reflect.ValueOf(Base(t)).Elem(), func(p *policy.Policy) reflect.Value { return reflect.ValueOf(p).Elem() })
+	return w.out
+}
+
+// notCompared are fields that change nothing of what a policy means.
+var notCompared = map[string]string{
+	"Rule.what": "the text of the ports, which says how they are written",
+}
+
+type walker struct {
+	t   testing.TB
+	out []Variant
+}
+
+// place finds a field in a policy.
+type place func(*policy.Policy) reflect.Value
+
+// emit adds the policy in which a field is changed.
+func (w *walker) emit(path string, at place, change func(v reflect.Value)) {
+	p := Base(w.t)
+	change(at(p))
+	w.out = append(w.out, Variant{path, p})
+}
+
+func (w *walker) set(path string, at place, value any) {
+	w.emit(path, at, func(v reflect.Value) { v.Set(reflect.ValueOf(value).Convert(v.Type())) })
+}
+
+func (w *walker) walk(path string, v reflect.Value, at place) {
+	switch known := v.Interface().(type) {
+	case netip.Prefix:
+		w.set(path, at, netip.MustParsePrefix("192.0.2.0/25"))
+		w.set(path, at, netip.MustParsePrefix("2001:db8::/32"))
+		return
+	case policy.ICMPType:
+		w.set(path, at, icmpType(w.t, "ipv4/8"))
+		w.set(path, at, icmpType(w.t, "timestamp-request"))
+		return
+	case policy.ICMPMode:
+		w.set(path, at, policy.ICMPAccept)
+		w.set(path, at, policy.ICMPDrop)
+		return
+	case policy.Protocol:
+		for _, p := range policy.Protocols {
+			if p != known {
+				w.set(path, at, p)
+			}
+		}
+		return
+	case map[string]time.Duration:
+		for _, timeout := range policy.Timeouts {
+			w.emit(path+"["+timeout.Name+"]", at, func(v reflect.Value) {
+				v.SetMapIndex(reflect.ValueOf(timeout.Name), reflect.ValueOf(timeout.Default+7*time.Second))
+			})
+		}
+		return
+	case encoding.TextMarshaler: // one of a few words
+		for n := range 256 {
+			word := reflect.ValueOf(uint8(n)).Convert(v.Type())
+			if _, err := word.Interface().(encoding.TextMarshaler).MarshalText(); err == nil && !word.Equal(v) {
+				w.set(path, at, word.Interface())
+			}
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			if _, skip := notCompared[v.Type().Name()+"."+field.Name]; skip {
+				continue
+			}
+			if !field.IsExported() {
+				w.t.Fatalf("%s.%s is not exported: teach this package to change a %s, or say that it means nothing", path, field.Name, v.Type())
+			}
+			name := field.Name
+			if path != "" {
+				name = path + "." + name
+			}
+			w.walk(name, v.Field(i), func(p *policy.Policy) reflect.Value { return at(p).Field(i) })
+		}
+	case reflect.Slice:
+		if v.Len() == 0 {
+			w.t.Fatalf("%s is empty: give it an entry in Base", path)
+		}
+		if v.Type() != reflect.TypeFor[[]policy.PortRange]() { // a rule without ports is none
+			w.emit(path, at, func(v reflect.Value) { v.SetZero() })
+		}
+		for i := range v.Len() {
+			w.walk(fmt.Sprintf("%s[%d]", path, i), v.Index(i), func(p *policy.Policy) reflect.Value { return at(p).Index(i) })
+		}
+	case reflect.String:
+		w.set(path, at, v.String()+"1")
+	case reflect.Int:
+		w.set(path, at, v.Int()+1)
+	case reflect.Uint16:
+		w.set(path, at, v.Uint()+1)
+	default:
+		w.t.Fatalf("%s is a %s, which this package cannot change: teach it", path, v.Type())
+	}
+}
+
+func icmpType(t testing.TB, text string) policy.ICMPType {
+	t.Helper()
+	out, err := policy.ParseICMPType(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
