@@ -204,18 +204,19 @@ func (d *document) open(p *Policy, key, v *yaml.Node) {
 		text string
 		line int
 	}
-	seen := make(map[string]place)
+	seen := make(map[RuleKey]place)
 	d.list(key, v, "[http, 22/tcp]", func(item *yaml.Node) {
 		r, err := ParseRule(item.Value)
 		if err != nil {
 			d.ruleError(item, err)
 			return
 		}
-		if first, dup := seen[r.key()]; dup {
+		identity := r.Key()
+		if first, dup := seen[identity]; dup {
 			d.errorf(item, "duplicate rule %s: %s on line %d opens the same, keep one", quote(item.Value), quote(first.text), first.line)
 			return
 		}
-		seen[r.key()] = place{item.Value, item.Line}
+		seen[identity] = place{item.Value, item.Line}
 		p.Open = append(p.Open, r)
 	})
 }
