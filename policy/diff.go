@@ -39,7 +39,7 @@ func Diff(old, new *Policy) []Change {
 	changed("input", old.Input == new.Input, old.Input.String(), new.Input.String())
 	changed("forward", old.Forward == new.Forward, old.Forward.String(), new.Forward.String())
 	changed("icmp", old.ICMP.Equal(new.ICMP), old.ICMP.String(), new.ICMP.String())
-	out = append(out, diffSets("open", old.Open, new.Open, Rule.String, Rule.Key)...)
+	out = append(out, diffSets("open", old.Open, new.Open, Rule.String, Rule.key)...)
 	changed("invalid", old.Invalid == new.Invalid, old.Invalid.String(), new.Invalid.String())
 	changed("flows max", old.FlowLimit() == new.FlowLimit(), strconv.Itoa(old.FlowLimit()), strconv.Itoa(new.FlowLimit()))
 	for _, t := range Timeouts {
@@ -49,28 +49,26 @@ func Diff(old, new *Policy) []Change {
 	return out
 }
 
-func diffSets[T any, K comparable](key string, old, new []T, text func(T) string, identity func(T) K) []Change {
+func diffSets[T any](key string, old, new []T, text, identity func(T) string) []Change {
 	var out []Change
-	had, hadSet := identities(old, identity)
-	has, hasSet := identities(new, identity)
-	for i, v := range old {
-		if !hasSet[had[i]] {
+	had, has := keySet(old, identity), keySet(new, identity)
+	for _, v := range old {
+		if !has[identity(v)] {
 			out = append(out, Change{'-', key, text(v), ""})
 		}
 	}
-	for i, v := range new {
-		if !hadSet[has[i]] {
+	for _, v := range new {
+		if !had[identity(v)] {
 			out = append(out, Change{'+', key, "", text(v)})
 		}
 	}
 	return slices.Compact(out)
 }
 
-func identities[T any, K comparable](list []T, identity func(T) K) (each []K, all map[K]bool) {
-	each, all = make([]K, len(list)), make(map[K]bool, len(list))
-	for i, v := range list {
-		each[i] = identity(v)
-		all[each[i]] = true
+func keySet[T any](list []T, identity func(T) string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, v := range list {
+		set[identity(v)] = true
 	}
-	return each, all
+	return set
 }

@@ -23,7 +23,7 @@ func (p *Policy) YAML() []byte {
 		b.WriteString("open: []\n")
 	} else {
 		b.WriteString("open:\n")
-		for _, r := range SpellRules(p.Open) {
+		for _, r := range p.Open {
 			fmt.Fprintf(&b, "  - %s\n", quoteRule(r.String(), false))
 		}
 	}

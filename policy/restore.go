@@ -78,22 +78,6 @@ func SpellRules(rules []Rule) []Rule {
 	})
 }
 
-// spelledLike returns the policy with the rules of a file as they are there, and
-// the others as a file can hold them.
-func (p *Policy) spelledLike(file *Policy) *Policy {
-	there := IndexRules(file.Open)
-	c := p.Clone()
-	c.Open = nil
-	for _, r := range p.Open {
-		if _, ok := there[r.Key()]; ok {
-			c.Open = append(c.Open, r)
-		} else {
-			c.Open = append(c.Open, r.Spelled()...)
-		}
-	}
-	return c
-}
-
 // storedRule is a rule in JSON: the text for a reader, the numbers for
 // [RestoreRule].
 type storedRule struct {

@@ -19,7 +19,6 @@ func Rewrite(filename string, data []byte, want *Policy) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	want = want.spelledLike(have)
 	// What goes out of a list goes in the end: with its last entry the list
 	// would lose its style.
 	changes := Diff(have, want)

@@ -100,6 +100,9 @@ func (r Rule) Overlaps(o Rule) bool {
 	return false
 }
 
+// key is the same for two rules if and only if they are equal.
+func (r Rule) key() string { return string(r.Key()) }
+
 func prefixText(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()

@@ -119,11 +119,11 @@ func TestCheck(t *testing.T) {
 	}
 	h.types(0, "check", h.file("open: ['"+long+"']\n"))
 	// Good as a file, but more than the datapath takes.
-	many := "open:\n- 1/udp\n"
+	many := []byte("open:\n- 1/udp\n")
 	for port := 1; port <= maps.MaxRules; port++ {
-		many += fmt.Sprintf("- %d/tcp\n", port)
+		many = fmt.Appendf(many, "- %d/tcp\n", port)
 	}
-	h.types(1, "check", h.file(many))
+	h.types(1, "check", h.file(string(many)))
 	h.complains("the policy has 65536 rules, and 65535 is the most")
 }
 

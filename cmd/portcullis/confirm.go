@@ -165,7 +165,7 @@ func saveConfirmed(t *loader.Try) (saved bool, backup string, err error) {
 		return false, "", err
 	}
 	defer release()
-	old, err := os.ReadFile(t.Config)
+	old, err := policy.ReadFile(t.Config)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
