@@ -193,12 +193,13 @@ const (
 	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 28
 	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 29
 	FirewallReasonREASON_COUNT            FirewallReason = 30
+	FirewallReasonRULE_ZERO               FirewallReason = 64
 )
 
 type FirewallRule struct {
-	_       structs.HostLayout
-	Runtime uint8
-	Text    [255]uint8
+	_      structs.HostLayout
+	Offset uint32
+	Length uint32
 }
 
 type FirewallSearch struct {
@@ -302,6 +303,7 @@ const (
 	FirewallMapLocal4           = "local4"
 	FirewallMapLocal6           = "local6"
 	FirewallMapQuestions        = "questions"
+	FirewallMapRuleRecords      = "rule_records"
 	FirewallMapRules            = "rules"
 	FirewallMapRunning          = "running"
 	FirewallMapSearches         = "searches"
@@ -405,6 +407,7 @@ type FirewallMapSpecs struct {
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
 	Questions    *ebpf.MapSpec `ebpf:"questions"`
+	RuleRecords  *ebpf.MapSpec `ebpf:"rule_records"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
 	Searches     *ebpf.MapSpec `ebpf:"searches"`
@@ -474,6 +477,7 @@ type FirewallMaps struct {
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
 	Questions    *ebpf.Map `ebpf:"questions"`
+	RuleRecords  *ebpf.Map `ebpf:"rule_records"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
 	Searches     *ebpf.Map `ebpf:"searches"`
@@ -492,6 +496,7 @@ func (m *FirewallMaps) Close() error {
 		m.Local4,
 		m.Local6,
 		m.Questions,
+		m.RuleRecords,
 		m.Rules,
 		m.Running,
 		m.Searches,

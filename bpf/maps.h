@@ -11,7 +11,8 @@
 #define MAX_FLOWS 262144
 #define FLOW_SETS 10923 /* places for twice as many */
 #define MAX_RULES 1024
-#define MAX_SOURCES 65536
+#define RULE_WORDS 32768
+#define MAX_SOURCES 2097152 /* those of a policy, and of the one that takes its place; memory is taken as they come */
 #define MAX_LOCAL 4096
 
 /* The flow table, see table.h. Where memory is mapped it begins with a page, so each entry is one line of the cache. */
@@ -171,10 +172,10 @@ struct {
 	__type(value, struct search);
 } searches SEC(".maps");
 
-/* Packets by reason, then by rule. */
+/* Packets by reason, and from RULE_ZERO on by rule. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, REASON_COUNT + MAX_RULES);
+	__uint(max_entries, RULE_ZERO + MAX_RULES);
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
@@ -200,6 +201,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct rule);
 } rules SEC(".maps");
+
+/* The records of rules, one after the other with gaps: maps/record.go knows what is in them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RULE_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} rule_records SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -209,11 +209,12 @@ struct local_key6 {
 	__u32 addr[4];
 };
 
-/* One rule as it was written, so that a later command can show it and take it back. */
+/* Where the record of a rule is, for the commands that come after: user space writes it as one aligned word, so a rule
+ * is there as a whole or not at all. */
 struct rule {
-	__u8 runtime; /* opened with --runtime: not in the file */
-	__u8 text[255];
-};
+	__u32 offset; /* in rule_records, in bytes */
+	__u32 length; /* 0: there is no such rule */
+} __attribute__((aligned(8)));
 
 /* What the running filter was told, for the commands that come after. */
 struct settings {
@@ -222,7 +223,7 @@ struct settings {
 	__u32 config_length; /* of config */
 	__u32 policy_length; /* of policy */
 	__u8 config[4096];   /* path of the file that the policy came from */
-	__u8 policy[12264];  /* YAML, without the rules */
+	__u8 policy[12264];  /* YAML: every key but interfaces and rules */
 };
 
 /* The first bytes of a logged frame: its headers, in all but strange cases. */

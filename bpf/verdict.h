@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Every packet leaves with one reason, and is counted once under it. A number from REASON_COUNT on is the rule that
- * let the packet in: rule n counts at REASON_COUNT + n. */
+/* Every packet leaves with one reason, and is counted once under it. A number from RULE_ZERO on is the rule that let the
+ * packet in: rule n counts at RULE_ZERO + n. */
 #ifndef PORTCULLIS_VERDICT_H
 #define PORTCULLIS_VERDICT_H
 
@@ -42,9 +42,12 @@ enum reason {
 	SEEN_INVALID_STATE,
 	SEEN_INVALID_ICMP,
 	REASON_COUNT,
-};
 
-#define RULE_REASON(rule) (REASON_COUNT + (rule))
+	RULE_ZERO = 64, /* fixed, so that a new reason does not move the counters of rules */
+};
+_Static_assert(REASON_COUNT <= RULE_ZERO, "reasons and rules share counters");
+
+#define RULE_REASON(rule) (RULE_ZERO + (rule))
 #define SEEN_INVALID(kind) (SEEN_INVALID_HEADER + (kind) - INVALID_HEADER)
 _Static_assert(SEEN_INVALID(INVALID_ICMP) == SEEN_INVALID_ICMP, "the kinds are counted in another order");
 

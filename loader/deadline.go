@@ -68,8 +68,8 @@ type Try struct {
 
 // TimedRule is a rule that is open for the time being, until then.
 type TimedRule struct {
-	Rule string  `json:"rule"`
-	Due  Instant `json:"due"`
+	Rule policy.Rule `json:"rule"`
+	Due  Instant     `json:"due"`
 }
 
 // EndedTry tells what became of the last try.
@@ -103,7 +103,7 @@ func (d *Deadlines) Overdue() bool {
 // RuleDue returns when a rule closes by itself.
 func (d *Deadlines) RuleDue(r policy.Rule) (due Instant, ok bool) {
 	for _, t := range d.Timed {
-		if have, err := policy.ParseRule(t.Rule); err == nil && have.Equal(r) {
+		if t.Rule.Equal(r) {
 			return t.Due, true
 		}
 	}
@@ -114,15 +114,16 @@ func (d *Deadlines) RuleDue(r policy.Rule) (due Instant, ok bool) {
 func (d *Deadlines) SetDue(rules []policy.Rule, due Instant) {
 	d.ForgetRules(rules)
 	for _, r := range rules {
-		d.Timed = append(d.Timed, TimedRule{r.String(), due})
+		d.Timed = append(d.Timed, TimedRule{r, due})
 	}
 }
 
 // ForgetRules leaves rules as they are, for good.
 func (d *Deadlines) ForgetRules(rules []policy.Rule) {
+	index := policy.IndexRules(rules)
 	d.Timed = slices.DeleteFunc(d.Timed, func(t TimedRule) bool {
-		have, err := policy.ParseRule(t.Rule)
-		return err != nil || slices.ContainsFunc(rules, have.Equal)
+		_, ok := index[t.Rule.Key()]
+		return ok
 	})
 }
 

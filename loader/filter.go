@@ -199,6 +199,7 @@ func (f *Filter) Policy() *policy.Policy {
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)
 	}
+	p.Open = policy.SpellRules(p.Open)
 	return p
 }
 
@@ -210,7 +211,7 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 			out = append(out, r.Rule)
 		}
 	}
-	return out, err
+	return policy.SpellRules(out), err
 }
 
 // Saved returns the policy in force without the rules that are not in the file.
@@ -237,6 +238,7 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 			p.Open = append(p.Open, r.Rule)
 		}
 	}
+	p.Open = policy.SpellRules(p.Open)
 	return p, nil
 }
 

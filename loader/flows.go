@@ -32,16 +32,13 @@ func protocolName(number uint8) string {
 	return strconv.Itoa(int(number))
 }
 
-// Flows calls each for every live flow until it returns false.
+// Flows calls each for every live flow, once, by protocol and addresses, until it returns false.
 func (f *Filter) Flows(each func(Flow) bool) error {
 	now, err := f.now()
 	if err != nil {
 		return err
 	}
-	return f.set.Flows(func(flow *maps.Flow) bool {
-		if !flow.Live(now) {
-			return true
-		}
+	return f.set.SortedFlows(now, func(flow *maps.Flow) bool {
 		return each(Flow{
 			Protocol: protocolName(flow.Protocol),
 			Local:    flow.Local,

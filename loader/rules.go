@@ -4,116 +4,197 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// OpenRules opens rules in the running filter, all of them or none. Runtime marks them as not being in the file.
+// OpenRules opens rules in the running filter, all of them or none. Runtime marks them as not being in the file. Where
+// the running maps have no room for them, the filter gets others.
 func (f *Filter) OpenRules(rules []policy.Rule, runtime bool) (*OpenReport, error) {
+	report, next, err := f.openRules(rules, runtime)
+	if errors.Is(err, ErrNoRoom) {
+		err = f.putAnew(next)
+	}
+	return report, err
+}
+
+// openRules is OpenRules for the running maps. next is the rules that there are to be, if they have no room for them.
+func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenReport, next []maps.Rule, err error) {
 	unlock, err := f.change()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
 	current, err := f.set.Rules()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	report := &OpenReport{}
-	var fixed []maps.Rule // open already, and no longer for the time being
+	report = &OpenReport{}
+	index := make(map[policy.RuleKey]int, len(current)) // of current, and -1 for what is opened now
+	for i, have := range current {
+		index[have.Rule.Key()] = i
+	}
+	next = slices.Clone(current)
+	var changed []maps.Rule // open already, and no longer for the time being
+	restricted := false
 	for _, r := range rules {
-		i := slices.IndexFunc(current, func(have maps.Rule) bool { return have.Rule.Equal(r) })
+		key := r.Key()
+		i, open := index[key]
 		switch {
-		case i >= 0:
+		case open && i >= 0:
 			report.Already = append(report.Already, current[i].Rule)
-			if current[i].Runtime && !runtime {
-				current[i].Runtime = false
-				fixed = append(fixed, current[i])
+			if next[i].Runtime && !runtime {
+				next[i].Runtime = false
+				changed = append(changed, next[i])
 			}
-		case !slices.ContainsFunc(report.Opened, r.Equal):
+		case !open:
+			index[key] = -1
 			report.Opened = append(report.Opened, r)
+			restricted = restricted || !r.Anyone()
 		}
+	}
+	for _, r := range report.Opened {
+		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: runtime})
 	}
 	numbered, err := maps.Number(report.Opened, current, f.set.Capacity())
 	if err != nil {
-		return nil, err
+		return report, next, err
 	}
-	added := make([]maps.Rule, len(numbered))
+	added := next[len(current):]
 	for i, n := range numbered {
-		added[i] = maps.Rule{NumberedRule: n, Runtime: runtime}
+		added[i].ID = n.ID
 	}
-	for _, r := range fixed {
-		if err := f.set.PutRule(r); err != nil {
-			return nil, err
+	if restricted {
+		return report, next, f.set.PutRules(next, current, current)
+	}
+	return report, next, f.set.AddRules(added, changed...)
+}
+
+// putAnew puts rules in force in maps of their own. No packet meets half of them, as with a new policy.
+func (f *Filter) putAnew(rules []maps.Rule) error {
+	p := f.running.Policy.Clone()
+	o := Options{PinPath: f.pins.base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true}
+	for _, r := range rules {
+		p.Open = append(p.Open, r.Rule)
+		if r.Runtime {
+			o.Runtime = append(o.Runtime, r.Rule)
 		}
 	}
-	if slices.ContainsFunc(report.Opened, func(r policy.Rule) bool { return !r.Anyone() }) {
-		return report, f.set.PutRules(append(slices.Clone(current), added...), current, current)
+	if err := maps.CheckCapacity(p); err != nil {
+		return err
 	}
-	return report, f.set.AddRules(added)
+	if _, err := Up(o); err != nil {
+		return fmt.Errorf("make room for the rules: %w", err)
+	}
+	now, err := OpenToChange(f.pins.base)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	*f = *now
+	return nil
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
-// kill they are cut. The error is a *policy.CoveredError when other rules open the same ports.
+// kill they are cut. The error is a *policy.CoveredError when other rules open the same ports. Where the running maps
+// have no room for what it takes, the filter gets others.
 func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error) {
+	report, next, concerned, err := f.closeRules(rules, kill)
+	if !errors.Is(err, ErrNoRoom) {
+		return report, err
+	}
+	if err := f.putAnew(next); err != nil {
+		return nil, err
+	}
 	unlock, err := f.change()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	return report, f.afterClose(report, concerned, kill)
+}
+
+// closeRules is CloseRules in the running maps. next is the rules that are left, if there is no room for that.
+func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport, next []maps.Rule, concerned func(*maps.Flow) bool, err error) {
+	unlock, err := f.change()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer unlock()
 	current, err := f.set.Rules()
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	report := &CloseReport{}
-	after := &policy.Policy{}
+	before := &policy.Policy{}
+	runtime := make(map[policy.RuleKey]bool)
 	for _, r := range current {
-		after.Open = append(after.Open, r.Rule)
-	}
-	for _, r := range rules {
-		without, removed, err := after.WithoutRule(r)
-		if errors.Is(err, policy.ErrNotOpen) {
-			report.NotOpen = append(report.NotOpen, r)
-			continue
+		before.Open = append(before.Open, r.Rule)
+		if r.Runtime {
+			runtime[r.Rule.Key()] = true
 		}
+	}
+	after, closed, notOpen, err := before.WithoutRules(rules)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	report = &CloseReport{Closed: closed, NotOpen: notOpen}
+	if len(closed) == 0 {
+		return report, nil, nil, nil
+	}
+	if concerned, err = onlyBy(closed, after.Open); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, r := range after.Open {
+		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: len(runtime) > 0 && runtime[r.Key()]})
+	}
+	if !kill {
+		live, err := f.keepLive(concerned)
 		if err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
-		after = without
-		report.Closed = append(report.Closed, removed)
+		report.Kept = countEstablished(live)
 	}
-	if len(report.Closed) == 0 {
-		return report, nil
+	numbered, err := maps.Number(after.Open, current, f.set.Capacity())
+	if err != nil {
+		return report, next, concerned, err
 	}
-	next := slices.DeleteFunc(slices.Clone(current), func(r maps.Rule) bool {
-		return slices.ContainsFunc(report.Closed, r.Rule.Equal)
-	})
-	// A connection is concerned when a closed rule let it in and none that is left does.
-	concerned := func(flow *maps.Flow) bool {
-		protocol, port, peer := policy.Protocol(flow.Protocol), flow.Local.Port(), flow.Remote.Addr()
-		allows := func(r policy.Rule) bool { return r.Allows(protocol, port, peer) }
-		return slices.ContainsFunc(report.Closed, allows) && !slices.ContainsFunc(after.Open, allows)
+	for i, n := range numbered {
+		next[i].ID = n.ID
 	}
+	if err := f.set.PutRules(next, current, current); err != nil {
+		return report, next, concerned, err
+	}
+	return report, nil, nil, f.afterClose(report, concerned, kill)
+}
+
+// afterClose cuts the connections of rules that are closed, or keeps those that came in until they were.
+func (f *Filter) afterClose(report *CloseReport, concerned func(*maps.Flow) bool, kill bool) (err error) {
 	if kill {
-		if err := f.set.PutRules(next, current, current); err != nil {
-			return nil, err
-		}
 		report.Killed, err = f.kill(concerned)
-		return report, err
+		return err
 	}
-	live, err := f.keepLive(concerned)
+	_, err = f.keepLive(concerned)
+	return err
+}
+
+// onlyBy returns a function that reports whether a connection came in by one of the closed rules and none of the open
+// ones lets it in.
+func onlyBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
+	by, err := policy.NewMatcher(closed)
 	if err != nil {
 		return nil, err
 	}
-	report.Kept = countEstablished(live)
-	if err := f.set.PutRules(next, current, current); err != nil {
+	still, err := policy.NewMatcher(open)
+	if err != nil {
 		return nil, err
 	}
-	// A connection may have come in since, by the port that is closed now.
-	_, err = f.keepLive(concerned)
-	return report, err
+	return func(flow *maps.Flow) bool {
+		protocol, port, peer := policy.Protocol(flow.Protocol), flow.Local.Port(), flow.Remote.Addr()
+		return by.Allows(protocol, port, peer) && !still.Allows(protocol, port, peer)
+	}, nil
 }
 
 // keepLive enters the live connections that are concerned as flows, and returns them.

@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -21,9 +20,9 @@ type Snapshot struct {
 
 // SnapshotRule is a rule in force with the number under which its packets are counted.
 type SnapshotRule struct {
-	ID      uint16 `json:"id"`
-	Rule    string `json:"rule"`
-	Runtime bool   `json:"runtime"`
+	ID      uint16      `json:"id"`
+	Rule    policy.Rule `json:"rule"`
+	Runtime bool        `json:"runtime"`
 }
 
 // Snapshot returns what is in force now.
@@ -36,20 +35,19 @@ func (f *Filter) Snapshot() (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := f.running.Policy.Clone()
-	p.Open = nil
-	s := &Snapshot{Policy: string(p.YAML()), Interfaces: names, Config: f.running.Config}
+	s := &Snapshot{Policy: string(f.running.Policy.CompleteYAML()), Interfaces: names, Config: f.running.Config}
 	for _, r := range rules {
-		s.Rules = append(s.Rules, SnapshotRule{r.ID, r.Rule.String(), r.Runtime})
+		s.Rules = append(s.Rules, SnapshotRule{r.ID, r.Rule, r.Runtime})
 	}
 	return s, nil
 }
 
 // forget takes out the rules that were opened for the time being and are among those given.
 func (s *Snapshot) forget(rules []policy.Rule) {
+	index := policy.IndexRules(rules)
 	s.Rules = slices.DeleteFunc(s.Rules, func(have SnapshotRule) bool {
-		r, err := policy.ParseRule(have.Rule)
-		return err == nil && have.Runtime && slices.ContainsFunc(rules, r.Equal)
+		_, ok := index[have.Rule.Key()]
+		return ok && have.Runtime
 	})
 }
 
@@ -62,14 +60,10 @@ func (s *Snapshot) restore(pinPath string) error {
 	}
 	o := Options{PinPath: pinPath, Mode: ModeAuto, Policy: p, Config: s.Config}
 	for _, have := range s.Rules {
-		r, err := policy.ParseRule(have.Rule)
-		if err != nil {
-			return fmt.Errorf("the policy from before: %w", err)
-		}
-		p.Open = append(p.Open, r)
-		o.former = append(o.former, maps.Rule{NumberedRule: policy.NumberedRule{ID: have.ID, Rule: r}, Runtime: have.Runtime})
+		p.Open = append(p.Open, have.Rule)
+		o.former = append(o.former, maps.Rule{NumberedRule: policy.NumberedRule{ID: have.ID, Rule: have.Rule}, Runtime: have.Runtime})
 		if have.Runtime {
-			o.Runtime = append(o.Runtime, r)
+			o.Runtime = append(o.Runtime, have.Rule)
 		}
 	}
 	for _, name := range s.Interfaces {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // What every version keeps in the same way, so that a later one can take a filter over: where the links are pinned
@@ -100,16 +101,50 @@ func (c *change) find(t *target, kinds []string) (*attachment, error) {
 	return a, nil
 }
 
-// readableSchema is the older one whose flow table this version can read.
-const readableSchema = "v3"
+// openOlder reads what an older version has in force, for the rules to go on counting under their numbers.
+func (c *change) openOlder() error {
+	const taken = "what an older version had put there (pins %s) is taken over: connections go on, "
+	older := maps.OpenOlder(c.older.version, c.older.maps(), c.older.policy())
+	c.readable = older
+	if older == nil || !older.HasCounters() {
+		c.warn(taken+"counters begin at 0", c.older.version)
+		return nil
+	}
+	rules, lost, err := older.Rules()
+	if err != nil {
+		c.readable = nil
+		c.warn(taken+"counters begin at 0, as what it keeps cannot be read (%v)", c.older.version, err)
+		return nil
+	}
+	c.warn(taken+"and so do counters", c.older.version)
+	for _, text := range lost {
+		c.warn("the rule %q of the older version is not known any more (%s has changed): its packets are not counted on", text, policy.ServicesFile)
+	}
+	c.options.former = append(c.options.former, rules...)
+	if c.options.KeepRuntime {
+		c.keepRuntime(rules)
+	}
+	return nil
+}
+
+// inheritCounters takes over the counters of an older version.
+func (c *change) inheritCounters() error {
+	if c.readable == nil || !c.readable.HasCounters() {
+		return nil
+	}
+	if err := c.set.Inherit(c.readable); err != nil {
+		c.warn("the counters of the older version cannot be read, and begin at 0 (%v)", err)
+	}
+	return nil
+}
 
 // inherit enters the flows of an older version. Where they cannot be read, those of sockets and of netfilter have to do.
 func (c *change) inherit() error {
-	if c.older == nil || c.older.version != readableSchema || c.unreadable {
+	if c.readable == nil || c.unreadable {
 		return nil
 	}
 	var entering error
-	err := maps.FlowsOfV3(c.older.maps(), func(flow *bpf.FirewallSeed) error {
+	err := c.readable.Flows(func(flow *bpf.FirewallSeed) error {
 		entering = run(c.tools.enter, flow)
 		return entering
 	})

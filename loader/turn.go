@@ -110,8 +110,8 @@ func (t *Turn) act() error {
 	}
 	var due []policy.Rule
 	for _, timed := range t.Timed {
-		if r, err := policy.ParseRule(timed.Rule); err == nil && timed.Due.Left() <= 0 {
-			due = append(due, r)
+		if timed.Due.Left() <= 0 {
+			due = append(due, timed.Rule)
 		}
 	}
 	err := t.closeTimed(due)
@@ -150,9 +150,10 @@ func (f *Filter) closeRuntime(rules []policy.Rule) error {
 	if err != nil {
 		return err
 	}
+	index := policy.IndexRules(rules)
 	var open []policy.Rule
 	for _, have := range current {
-		if have.Runtime && slices.ContainsFunc(rules, have.Rule.Equal) {
+		if _, ok := index[have.Rule.Key()]; ok && have.Runtime {
 			open = append(open, have.Rule)
 		}
 	}

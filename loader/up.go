@@ -15,15 +15,17 @@ import (
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // change is one run of Up: what is made for it, and how to take back what it did.
 type change struct {
 	options    Options
 	pins       pins
-	old        *Filter // nil when nothing ran
-	older      *pins   // of an older version, whose filter is taken over
-	unreadable bool    // its flows
+	old        *Filter     // nil when nothing ran
+	older      *pins       // of an older version, whose filter is taken over
+	readable   *maps.Older // what is kept of it, or nil where that cannot be read
+	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
@@ -73,7 +75,9 @@ func Up(o Options) (_ *UpReport, err error) {
 	if other, ok := c.pins.otherVersion(); older && ok {
 		c.older = &other
 		c.report.Updated = true
-		c.warn("what an older version had put there (pins %s) is taken over: connections go on, counters begin at 0", other.version)
+		if err := c.openOlder(); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.keep(); err != nil {
 		return nil, err
@@ -115,13 +119,21 @@ func (c *change) keep() error {
 	if err != nil {
 		return err
 	}
+	c.keepRuntime(rules)
+	return nil
+}
+
+// keepRuntime adds those of the rules that are not in the file to the policy.
+func (c *change) keepRuntime(rules []maps.Rule) {
+	var runtime []policy.Rule
 	for _, r := range rules {
-		if with, added := o.Policy.WithRule(r.Rule); r.Runtime && added {
-			o.Policy = with
-			o.Runtime = append(o.Runtime, r.Rule)
+		if r.Runtime {
+			runtime = append(runtime, r.Rule)
 		}
 	}
-	return nil
+	with, added := c.options.Policy.WithRules(runtime)
+	c.options.Policy = with
+	c.options.Runtime = append(c.options.Runtime, added...)
 }
 
 // build makes the maps and fills them, beside what runs.
@@ -131,23 +143,22 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
-	var oldSet *maps.Set
+	var state *maps.State
 	var oldRules []maps.Rule
+	capacity := uint32(0) // rules keep their numbers, so there is room for the highest as long as the filter runs
 	if c.old != nil {
-		oldSet = c.old.set
-		if oldRules, err = oldSet.Rules(); err != nil {
+		state = c.old.set.State
+		if oldRules, err = c.old.set.Rules(); err != nil {
 			return err
 		}
-		// Rules keep their numbers, so there is room for the highest as long as the filter runs.
-		for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapCounters} {
-			m, err := oldSet.Map(name)
-			if err != nil {
-				return err
-			}
-			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, m.MaxEntries())
-		}
+		capacity = c.old.set.Capacity()
 	}
-	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
+	oldRules = append(oldRules, c.options.former...)
+	for _, r := range oldRules {
+		capacity = max(capacity, uint32(r.ID)+1)
+	}
+	maps.ResizeRules(spec, max(capacity, spec.Maps[bpf.FirewallMapRules].MaxEntries))
+	if c.set, err = maps.NewSet(spec, state); err != nil {
 		return err
 	}
 	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
@@ -164,16 +175,22 @@ func (c *change) build() error {
 	if want := c.options.Policy.FlowLimit(); int(most) != want {
 		c.warn("%s", KeepsSize(int(most), want))
 	}
-	oldRules = append(oldRules, c.options.former...)
-	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())
+	numbered, err := maps.NumberAnew(c.options.Policy.Open, oldRules, c.set.Capacity())
 	if err != nil {
 		return err
 	}
+	runtime := policy.IndexRules(c.options.Runtime)
 	rules := make([]maps.Rule, len(numbered))
 	for i, n := range numbered {
-		rules[i] = maps.Rule{NumberedRule: n, Runtime: slices.ContainsFunc(c.options.Runtime, n.Rule.Equal)}
+		rules[i].NumberedRule = n
+		if len(runtime) > 0 {
+			_, rules[i].Runtime = runtime[n.Rule.Key()]
+		}
 	}
 	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
+		return err
+	}
+	if err := c.inheritCounters(); err != nil {
 		return err
 	}
 	local, err := host.LocalPrefixes()
@@ -212,10 +229,10 @@ func (c *change) build() error {
 		}
 	}
 	// Before anything runs on them: should this command die, the next one finds what its programs use.
-	if err := c.set.Pin(c.pins.next(), maps.Policy); err != nil {
+	if err := c.set.Ruleset.Pin(c.pins.next()); err != nil {
 		return err
 	}
-	if err := c.set.Pin(c.pins.nextState(), maps.State); err != nil {
+	if err := c.set.State.Pin(c.pins.nextState()); err != nil {
 		return err
 	}
 	return c.tools.pin(c.pins.next())

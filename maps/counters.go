@@ -4,18 +4,85 @@ package maps
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
+// Reason says why a packet passed or was dropped. From RuleReason(0) on they are rules.
+type Reason uint32
+
+const (
+	reasonCount = Reason(bpf.FirewallReasonREASON_COUNT)
+	ruleZero    = Reason(bpf.FirewallReasonRULE_ZERO)
+)
+
+// Reasons that say how the flow table does.
+const (
+	FlowsFull    = Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)
+	FlowsEvicted = Reason(bpf.FirewallReasonSEEN_FLOWS_EVICTED)
+)
+
+// Verdicts of a reason.
+const (
+	Pass = "pass"
+	Drop = "drop"
+	Seen = "seen" // counted, but no packet's verdict
+)
+
+// Reasons lists every reason that is not a rule.
+func Reasons() []Reason {
+	list := make([]Reason, reasonCount)
+	for i := range list {
+		list[i] = Reason(i)
+	}
+	return list
+}
+
+// Verdict returns what became of the packets of a reason: Pass, Drop or Seen.
+func (r Reason) Verdict() string {
+	if r >= ruleZero {
+		return Pass
+	}
+	verdict, _, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
+	return strings.ToLower(verdict)
+}
+
+// String returns the reason in words: "closed port".
+func (r Reason) String() string {
+	if r >= ruleZero {
+		return fmt.Sprintf("rule %d", r-ruleZero)
+	}
+	_, rest, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
+	return strings.ToLower(strings.ReplaceAll(rest, "_", " "))
+}
+
+// RuleReason returns the reason under which a rule counts.
+func RuleReason(id uint16) Reason { return ruleZero + Reason(id) }
+
 // Counters returns packets by reason, over all CPUs. Rules that never counted are left out.
-func (s *Set) Counters() (map[Reason]uint64, error) {
+func (s *State) Counters() (map[Reason]uint64, error) {
 	m, err := s.Map(bpf.FirewallMapCounters)
 	if err != nil {
 		return nil, err
 	}
+	counted, err := readCounters(m)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[Reason]uint64)
+	for i, sum := range counted {
+		if sum > 0 || Reason(i) < reasonCount {
+			out[Reason(i)] = sum
+		}
+	}
+	return out, nil
+}
+
+// readCounters returns the sums over all CPUs.
+func readCounters(m *ebpf.Map) ([]uint64, error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
@@ -26,25 +93,19 @@ func (s *Set) Counters() (map[Reason]uint64, error) {
 	if got, err := m.BatchLookup(&cursor, keys, values, nil); uint32(got) != n {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
-	out := make(map[Reason]uint64)
+	sums := make([]uint64, n)
 	for i, key := range keys {
-		var sum uint64
 		for _, v := range values[i*cpus : (i+1)*cpus] {
-			sum += v
-		}
-		if sum > 0 || Reason(key) < reasonCount {
-			out[Reason(key)] = sum
+			sums[key] += v
 		}
 	}
-	return out, nil
+	return sums, nil
 }
 
 // ResetCounter sets one counter to 0.
-func (s *Set) ResetCounter(r Reason) error {
-	return s.putCounter(r, 0)
-}
+func (s *State) ResetCounter(r Reason) error { return s.putCounter(r, 0) }
 
-func (s *Set) putCounter(r Reason, sum uint64) error {
+func (s *State) putCounter(r Reason, sum uint64) error {
 	m, err := s.Map(bpf.FirewallMapCounters)
 	if err != nil {
 		return err
@@ -61,18 +122,26 @@ func (s *Set) putCounter(r Reason, sum uint64) error {
 	return nil
 }
 
-func copyCounters(from, to *Set) error {
-	counters, err := from.Counters()
+// putCounters sets the counters that there is room for.
+func (s *State) putCounters(counters map[Reason]uint64) error {
+	m, err := s.Map(bpf.FirewallMapCounters)
 	if err != nil {
 		return err
 	}
-	limit := Reason(to.byName[State][bpf.FirewallMapCounters].MaxEntries())
 	for reason, sum := range counters {
-		if reason < limit && sum > 0 {
-			if err := to.putCounter(reason, sum); err != nil {
+		if uint32(reason) < m.MaxEntries() && sum > 0 {
+			if err := s.putCounter(reason, sum); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func copyCounters(from, to *State) error {
+	counters, err := from.Counters()
+	if err != nil {
+		return err
+	}
+	return to.putCounters(counters)
 }

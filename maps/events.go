@@ -28,7 +28,7 @@ type Event struct {
 type Events struct{ reader *ringbuf.Reader }
 
 // Events opens the log.
-func (s *Set) Events() (*Events, error) {
+func (s *State) Events() (*Events, error) {
 	m, err := s.Map(bpf.FirewallMapEvents)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package maps
 
 import (
 	"net/netip"
+	"strings"
 	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -70,11 +71,11 @@ func FlowMemory(limit int) int {
 	return int(flowSets(limit)) * set
 }
 
-// Flows calls each for every entry, dead ones too, until it returns false. Entries that come or go meanwhile may be
-// missed.
-func (s *Set) Flows(each func(*Flow) bool) error {
+// Flows calls each for every entry, dead ones too, until it returns false. The flow is each's until it returns. Entries
+// that come or go meanwhile may be missed.
+func (s *State) Flows(each func(*Flow) bool) error {
+	f := &Flow{}
 	return s.eachEntry(func(entry *bpf.FirewallEntry) bool {
-		f := &Flow{}
 		f.setKey(&entry.Key)
 		f.setValue(&entry.Flow)
 		return each(f)
@@ -85,7 +86,7 @@ func (s *Set) Flows(each func(*Flow) bool) error {
 type FlowCounts struct{ Assured, Answered, Pending int }
 
 // CountFlows counts the flows that are alive at a time (jiffies), without a list of them.
-func (s *Set) CountFlows(now uint64) (c FlowCounts, err error) {
+func (s *State) CountFlows(now uint64) (c FlowCounts, err error) {
 	err = s.eachEntry(func(entry *bpf.FirewallEntry) bool {
 		v := &entry.Flow
 		if !isLive(v, now) {
@@ -114,21 +115,43 @@ func givesWay(v *bpf.FirewallFlow) bool {
 	return false
 }
 
+// setsPerWindow is how many sets are mapped at once. A table of a million flows takes 140 MB.
+const setsPerWindow = 1024
+
 // eachEntry calls each for every place that is taken, in the datapath's own memory, until it returns false.
-func (s *Set) eachEntry(each func(*bpf.FirewallEntry) bool) error {
-	tags, err := s.memory(bpf.FirewallMapFlowTags)
+func (s *State) eachEntry(each func(*bpf.FirewallEntry) bool) error {
+	tags, err := s.Map(bpf.FirewallMapFlowTags)
 	if err != nil {
 		return err
 	}
-	entries, err := s.memory(bpf.FirewallMapFlows)
-	if err != nil {
-		return err
+	sets := int(tags.MaxEntries())
+	for first := 0; first < sets; first += setsPerWindow {
+		more, err := s.eachEntryOf(first, min(first+setsPerWindow, sets), each)
+		if err != nil || !more {
+			return err
+		}
 	}
-	walk(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each)
 	return nil
 }
 
-func walk(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*bpf.FirewallEntry) bool) {
+// eachEntryOf is eachEntry for some sets. It returns false if each has.
+func (s *State) eachEntryOf(first, end int, each func(*bpf.FirewallEntry) bool) (more bool, err error) {
+	const tagsSize, entrySize = unsafe.Sizeof(bpf.FirewallTags{}), unsafe.Sizeof(bpf.FirewallEntry{})
+	tags, releaseTags, err := s.window(bpf.FirewallMapFlowTags, uintptr(first)*tagsSize, uintptr(end)*tagsSize)
+	if err != nil {
+		return false, err
+	}
+	defer releaseTags()
+	entries, releaseEntries, err := s.window(bpf.FirewallMapFlows, uintptr(first*placesPerSet)*entrySize, uintptr(end*placesPerSet)*entrySize)
+	if err != nil {
+		return false, err
+	}
+	defer releaseEntries()
+	return walk(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each), nil
+}
+
+// walk calls each for the entries of places that are taken, until it returns false.
+func walk[T any](tags []bpf.FirewallTags, entries []T, each func(*T) bool) (more bool) {
 	for set := range tags {
 		for i, word := range tags[set].Words {
 			word &= 1<<(tagsPerWord*tagBits) - 1 // what is above counts strays
@@ -137,15 +160,16 @@ func walk(tags []bpf.FirewallTags, entries []bpf.FirewallEntry, each func(*bpf.F
 					continue
 				}
 				if !each(&entries[place]) {
-					return
+					return false
 				}
 			}
 		}
 	}
+	return true
 }
 
 // MaxFlows returns the most flows that the table keeps: the "flows: max" of the policy that it was made for.
-func (s *Set) MaxFlows() (uint32, error) {
+func (s *State) MaxFlows() (uint32, error) {
 	memory, err := s.memory(accountMap)
 	if err != nil {
 		return 0, err
@@ -154,7 +178,7 @@ func (s *Set) MaxFlows() (uint32, error) {
 }
 
 // AfterSweep takes the marks off ports that no flow has used for two sweeps.
-func (s *Set) AfterSweep() error {
+func (s *State) AfterSweep() error {
 	var now, before uint8
 	err := s.state(func(state *bpf.FirewallState) { now, before = state.Sweep, state.Sweep-1 })
 	if err != nil {
@@ -163,7 +187,7 @@ func (s *Set) AfterSweep() error {
 	if before == 0 {
 		before = 255
 	}
-	used, err := s.memory(".data.used")
+	used, err := s.memory(usedMap)
 	if err != nil {
 		return err
 	}
@@ -173,4 +197,28 @@ func (s *Set) AfterSweep() error {
 		}
 	}
 	return nil
+}
+
+// FlowState is the state of a flow; the names are those of the policy's timeouts.
+type FlowState uint8
+
+// FlowKilled marks a flow that the administrator cut.
+const FlowKilled = FlowState(bpf.FirewallFlowStateFLOW_KILLED)
+
+// String returns the name of the state: "tcp-established".
+func (s FlowState) String() string {
+	if s == FlowKilled {
+		return "killed"
+	}
+	name := strings.TrimPrefix(bpf.FirewallFlowState(s).String(), "FLOW_")
+	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+}
+
+// FlowStates lists the states that have a timeout.
+func FlowStates() []FlowState {
+	var list []FlowState
+	for s := FlowState(1); s < FlowState(bpf.FirewallFlowStateFLOW_STATES); s++ {
+		list = append(list, s)
+	}
+	return list
 }

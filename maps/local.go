@@ -10,7 +10,7 @@ import (
 )
 
 // PutLocal makes prefixes the ones that this host takes packets for: what is new is added first, then the rest goes.
-func (s *Set) PutLocal(prefixes []netip.Prefix) error {
+func (s *State) PutLocal(prefixes []netip.Prefix) error {
 	m4, err := s.Map(bpf.FirewallMapLocal4)
 	if err != nil {
 		return err

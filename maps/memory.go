@@ -12,14 +12,14 @@ import (
 )
 
 // memory returns that of an array map whose values fill whole words, as the datapath reads and writes it. It stays
-// mapped until the set is closed: to map it anew costs a fault for each page that is touched.
-func (s *Set) memory(name string) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if have := s.mapped[name]; have != nil {
+// mapped until the group is closed: to map it anew costs a fault for each page that is touched.
+func (g *group) memory(name string) ([]byte, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if have := g.mapped[name]; have != nil {
 		return have, nil
 	}
-	m, err := s.find(name)
+	m, err := g.find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -27,22 +27,22 @@ func (s *Set) memory(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of %s: %w", m, err)
 	}
-	if s.mapped == nil {
-		s.mapped = make(map[string][]byte)
+	if g.mapped == nil {
+		g.mapped = make(map[string][]byte)
 	}
-	s.mapped[name] = memory
+	g.mapped[name] = memory
 	return memory, nil
 }
 
 // window is memory for the bytes of a map between two offsets, till release. The kernel enters each page of a mapping
 // at once, and the ports take 264: to map two of them is 0.1 ms less.
-func (s *Set) window(name string, from, to uintptr) (memory []byte, release func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if whole := s.mapped[name]; whole != nil {
+func (g *group) window(name string, from, to uintptr) (memory []byte, release func(), err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if whole := g.mapped[name]; whole != nil {
 		return whole[from:to], func() {}, nil
 	}
-	m, err := s.find(name)
+	m, err := g.find(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,10 +56,10 @@ func (s *Set) window(name string, from, to uintptr) (memory []byte, release func
 }
 
 // unmap lets go of a map's memory, under the lock.
-func (s *Set) unmap(name string) {
-	if memory := s.mapped[name]; memory != nil {
+func (g *group) unmap(name string) {
+	if memory := g.mapped[name]; memory != nil {
 		_ = unix.Munmap(memory) // fails for no memory that was mapped
-		delete(s.mapped, name)
+		delete(g.mapped, name)
 	}
 }
 

@@ -3,17 +3,20 @@
 package maps
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// The flow table of schema v3. Its tags are those of today.
+// The flow table of schema v3.
 type (
 	entryV3 struct {
 		Key  bpf.FirewallFlowKey
@@ -36,15 +39,140 @@ var endingsV3 = []bpf.FirewallMark{
 	bpf.FirewallMarkFIN_OURS, bpf.FirewallMarkFIN_THEIRS, bpf.FirewallMarkRST_OURS, bpf.FirewallMarkSYN_THEIRS,
 }
 
-// FlowsOfV3 calls each with the flows that a filter of schema v3 has pinned in dir, those that are dead too, in the
-// form in which the datapath enters them, until it returns an error.
-func FlowsOfV3(dir string, each func(*bpf.FirewallSeed) error) error {
+// reasonsV4 lists the reasons of schema v4 in the order in which it counts them; its rules count behind them.
+var reasonsV4 = strings.Split("pass not ip,pass other host,pass established,pass related,pass icmp,"+
+	"pass neighbor discovery,pass dhcp,pass fragment,pass forward,pass input,pass invalid,"+
+	"drop closed port,drop source,drop icmp,drop protocol,drop forward,drop invalid,drop bad vlan,drop bad ipv4,"+
+	"drop bad ipv6,drop bad extension,drop bad transport,drop tiny fragment,"+
+	"seen flows full,seen flows evicted,seen invalid header,seen invalid length,seen invalid flags,"+
+	"seen invalid state,seen invalid icmp", ",")
+
+// olderSchemas says of the older schemas that can be read what has changed since. A schema whose place this one takes
+// goes on here, with its reasons by name.
+var olderSchemas = map[string]struct {
+	flows   func(dir string, each func(*bpf.FirewallSeed) error) error
+	rules   func(dir string) (rules []Rule, lost []string, err error)
+	reasons []string // nil: its counters are not read
+	rule0   uint32   // where its rules count
+}{
+	"v3": {flows: flowsOf[entryV3]},
+	"v4": {flows: flowsOf[entryV4], rules: rulesOfV4, reasons: reasonsV4, rule0: uint32(len(reasonsV4))},
+}
+
+// Older is what a filter of an older schema has pinned.
+type Older struct{ schema, stateDir, policyDir string }
+
+// OpenOlder returns what is pinned in two directories by an older schema, or nil if that cannot be read.
+func OpenOlder(schema, stateDir, policyDir string) *Older {
+	if _, ok := olderSchemas[schema]; !ok {
+		return nil
+	}
+	return &Older{schema, stateDir, policyDir}
+}
+
+// Flows calls each with the flows, those that are dead too, in the form in which the datapath enters them, until it
+// returns an error.
+func (o *Older) Flows(each func(*bpf.FirewallSeed) error) error {
+	return olderSchemas[o.schema].flows(o.stateDir, each)
+}
+
+// Rules returns the rules in force, with the numbers under which they count, and the text of those that nobody can read
+// any more. There are none if the schema's rules are not known.
+func (o *Older) Rules() (rules []Rule, lost []string, err error) {
+	if read := olderSchemas[o.schema].rules; read != nil {
+		return read(o.policyDir)
+	}
+	return nil, nil, nil
+}
+
+// HasCounters reports whether Counters returns any.
+func (o *Older) HasCounters() bool { return olderSchemas[o.schema].reasons != nil }
+
+// Counters returns the counters under the reasons of this version. What was counted under a reason that it does not
+// have is left out.
+func (o *Older) Counters() (map[Reason]uint64, error) {
+	schema := olderSchemas[o.schema]
+	m, err := openPinned(o.stateDir, "counters")
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	counted, err := readCounters(m)
+	if err != nil {
+		return nil, err
+	}
+	byName := make(map[string]Reason)
+	for _, r := range Reasons() {
+		byName[r.Verdict()+" "+r.String()] = r
+	}
+	out := make(map[Reason]uint64)
+	for i, sum := range counted {
+		if number := uint32(i); number >= schema.rule0 {
+			out[RuleReason(uint16(number-schema.rule0))] = sum
+		} else if i < len(schema.reasons) {
+			if r, ok := byName[schema.reasons[i]]; ok {
+				out[r] = sum
+			}
+		}
+	}
+	return out, nil
+}
+
+// Inherit makes the counters go on where those of an older version are. Rules have to have its numbers.
+func (s *State) Inherit(o *Older) error {
+	counters, err := o.Counters()
+	if err != nil {
+		return err
+	}
+	return s.putCounters(counters)
+}
+
+// ruleV4 is a rule as schema v4 has it: the text alone, with the names of services.
+type ruleV4 struct {
+	Runtime uint8
+	Text    [255]byte
+}
+
+func rulesOfV4(dir string) (rules []Rule, lost []string, err error) {
+	wire, err := olderMap[ruleV4](dir, "rules")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer wire.release()
+	for id := range wire.values {
+		text, _, _ := bytes.Cut(wire.values[id].Text[:], []byte{0})
+		if len(text) == 0 {
+			continue
+		}
+		r, err := policy.ParseRule(string(text))
+		if err != nil {
+			lost = append(lost, string(text))
+			continue
+		}
+		rules = append(rules, Rule{policy.NumberedRule{ID: uint16(id), Rule: r}, wire.values[id].Runtime != 0})
+	}
+	return rules, lost, nil
+}
+
+// entryV4 is a place of schema v4's flow table, which is like today's.
+type entryV4 struct{ bpf.FirewallEntry }
+
+func (e *entryV4) seed() *bpf.FirewallSeed { return &bpf.FirewallSeed{Entry: e.FirewallEntry} }
+
+// seeder is a pointer to an entry of an older flow table.
+type seeder[T any] interface {
+	*T
+	seed() *bpf.FirewallSeed
+}
+
+// flowsOf is Older.Flows for a table whose tags are those of today, and whose entries are of a type of their own.
+func flowsOf[T any, P seeder[T]](dir string, each func(*bpf.FirewallSeed) error) error {
 	tags, err := olderMap[bpf.FirewallTags](dir, "flow_tags")
 	if err != nil {
 		return err
 	}
 	defer tags.release()
-	entries, err := olderMap[entryV3](dir, "flows")
+	entries, err := olderMap[T](dir, "flows")
 	if err != nil {
 		return err
 	}
@@ -52,19 +180,11 @@ func FlowsOfV3(dir string, each func(*bpf.FirewallSeed) error) error {
 	if len(entries.values) < len(tags.values)*placesPerSet {
 		return fmt.Errorf("the older flow table has %d places in %d sets", len(entries.values), len(tags.values))
 	}
-	for set := range tags.values {
-		for i, word := range tags.values[set].Words {
-			for n := range tagsPerWord {
-				if tag := word >> (tagBits * n) & busy; tag == 0 || tag == busy {
-					continue
-				}
-				if err := each(entries.values[set*placesPerSet+i*tagsPerWord+n].seed()); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	walk(tags.values, entries.values, func(entry *T) bool {
+		err = each(P(entry).seed())
+		return err == nil
+	})
+	return err
 }
 
 func (e *entryV3) seed() *bpf.FirewallSeed {

@@ -26,8 +26,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(policy.PortEntry{}.Set)-unsafe.Offsetof(bpf.FirewallPort{}.Set)]
 )
 
-func (s *Set) ports() (ports, error) {
-	memory, err := s.memory(portsMap)
+func (r *Ruleset) ports() (ports, error) {
+	memory, err := r.memory(portsMap)
 	if err != nil {
 		return ports{}, err
 	}
@@ -36,13 +36,13 @@ func (s *Set) ports() (ports, error) {
 }
 
 // portsBetween is ports for slots first to last alone.
-func (s *Set) portsBetween(first, last int) (p ports, release func(), err error) {
+func (r *Ruleset) portsBetween(first, last int) (p ports, release func(), err error) {
 	const entry, word = unsafe.Sizeof(p.entries[0]), unsafe.Sizeof(p.listed[0])
-	entries, releaseEntries, err := s.window(portsMap, uintptr(first)*entry, uintptr(last+1)*entry)
+	entries, releaseEntries, err := r.window(portsMap, uintptr(first)*entry, uintptr(last+1)*entry)
 	if err != nil {
 		return p, nil, err
 	}
-	listed, releaseListed, err := s.window(portsMap, entriesSize+uintptr(first/64)*word, entriesSize+uintptr(last/64+1)*word)
+	listed, releaseListed, err := r.window(portsMap, entriesSize+uintptr(first/64)*word, entriesSize+uintptr(last/64+1)*word)
 	if err != nil {
 		releaseEntries()
 		return p, nil, err
@@ -89,8 +89,8 @@ func (p ports) put(c *policy.Compiled) {
 }
 
 // Ports returns what each port means to the datapath at this moment.
-func (s *Set) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
-	p, err := s.ports()
+func (r *Ruleset) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
+	p, err := r.ports()
 	if err != nil {
 		return entries, err
 	}

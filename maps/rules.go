@@ -3,17 +3,15 @@
 package maps
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
-
-// ErrNoRoom is returned when a rule or source has no room in the running maps; applying the policy anew makes room.
-var ErrNoRoom = errors.New("no room left in the running filter")
 
 // Rule is a rule in force, with the number under which it counts.
 type Rule struct {
@@ -22,91 +20,68 @@ type Rule struct {
 }
 
 // Rules returns the rules in force, in the order of their numbers.
-func (s *Set) Rules() ([]Rule, error) {
-	memory, err := s.memory(bpf.FirewallMapRules)
+func (r *Ruleset) Rules() ([]Rule, error) {
+	places, memory, err := r.records()
 	if err != nil {
 		return nil, err
 	}
 	var out []Rule
-	for id, wire := range view[bpf.FirewallRule](memory) {
-		if wire.Text[0] == 0 {
-			continue
-		}
-		text, _, _ := bytes.Cut(wire.Text[:], []byte{0})
-		r, err := policy.ParseRule(string(text))
-		if err != nil {
-			return nil, fmt.Errorf("rule %d in force: %w", id, err)
-		}
-		out = append(out, Rule{policy.NumberedRule{ID: uint16(id), Rule: r}, wire.Runtime != 0})
-	}
-	return out, nil
-}
-
-// Number gives each rule of open the number of its equal in old, so that it goes on counting, or a free one.
-func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
-	taken := make(map[uint16]bool)
-	out := make([]policy.NumberedRule, len(open))
-	for i, r := range open {
-		out[i].Rule = r
-		for _, o := range old {
-			if o.Rule.Equal(r) && !taken[o.ID] {
-				out[i].ID = o.ID
-				taken[o.ID] = true
-				break
+	for id := range places {
+		// Whoever changes the rule meanwhile may write another record where this one was.
+		for p := loadPlace(&places[id]); p.length > 0; {
+			shared, ok := bytesAt(memory, p)
+			b := slices.Clone(shared)
+			if now := loadPlace(&places[id]); now != p {
+				p = now
+				continue
 			}
+			if !ok {
+				return nil, fmt.Errorf("rule %d in force: %w", id, errRecord)
+			}
+			rule, err := decodeRule(uint16(id), b)
+			if err != nil {
+				return nil, fmt.Errorf("rule %d in force: %w", id, err)
+			}
+			out = append(out, rule)
+			break
 		}
-	}
-	// Numbers in use by the old policy stay theirs: the programs that still run count under them.
-	for _, o := range old {
-		taken[o.ID] = true
-	}
-	next := uint32(1)
-	for i := range out {
-		if out[i].ID != 0 {
-			continue
-		}
-		for taken[uint16(next)] && next < capacity {
-			next++
-		}
-		if next >= capacity {
-			return nil, fmt.Errorf("%w: %d rules are too many for %d places", ErrNoRoom, len(open), capacity-1)
-		}
-		out[i].ID = uint16(next)
-		taken[uint16(next)] = true
 	}
 	return out, nil
 }
-
-// Capacity returns the number that rule numbers stay below.
-func (s *Set) Capacity() uint32 { return s.byName[Policy][bpf.FirewallMapRules].MaxEntries() }
 
 // PutRules makes rules the rules in force instead of old. The counters of those that are not among counted begin at 0.
 // Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
-// them, and old ones go when none does any more.
+// them, and old ones go when none does any more. If something has no room, the error is ErrNoRoom and nothing has
+// changed.
 func (s *Set) PutRules(rules, old, counted []Rule) error {
+	plan, err := s.planRecords(rules)
+	if err != nil {
+		return err
+	}
 	sources, err := s.sources()
 	if err != nil {
 		return err
 	}
-	numbered := make([]policy.NumberedRule, len(rules))
-	for i, r := range rules {
-		numbered[i] = r.NumberedRule
-	}
-	compiled, err := policy.Compile(numbered, (&policy.Compiled{Sources: sources}).Sets())
+	compiled, err := compileBeside(rules, sources)
 	if err != nil {
 		return err
 	}
+	fresh, err := s.newSources(compiled.Sources, sources)
+	if err != nil {
+		return err
+	}
+	former := byID(counted)
 	for _, r := range rules {
-		if !slices.ContainsFunc(counted, func(o Rule) bool { return o.ID == r.ID }) {
+		if o, ok := former[r.ID]; !ok || !o.Rule.Equal(r.Rule) {
 			if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
 				return err
 			}
 		}
-		if err := s.PutRule(r); err != nil {
-			return err
-		}
 	}
-	if err := s.addSources(compiled.Sources); err != nil {
+	if err := s.writeRecords(plan); err != nil {
+		return err
+	}
+	if err := s.addSources(fresh); err != nil {
 		return err
 	}
 	ports, err := s.ports()
@@ -117,36 +92,87 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err := s.dropSources(sources, compiled.Sources); err != nil {
 		return err
 	}
+	current := byID(rules)
 	for _, o := range old {
-		if !slices.ContainsFunc(rules, func(r Rule) bool { return o.ID == r.ID }) {
-			if err := s.byName[Policy][bpf.FirewallMapRules].Put(uint32(o.ID), bpf.FirewallRule{}); err != nil {
-				return fmt.Errorf("remove rule %s: %w", o.Rule, err)
+		if _, ok := current[o.ID]; !ok {
+			if err := s.forgetRule(o.ID); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// PutRule records a rule as it was written; its ports stay as they are.
-func (s *Set) PutRule(r Rule) error {
-	wire, err := wireRule(r)
+// compileBeside compiles rules so that their sources can stand beside those in force.
+func compileBeside(rules []Rule, sources []policy.SourcePrefix) (*policy.Compiled, error) {
+	numbered := make([]policy.NumberedRule, len(rules))
+	for i, r := range rules {
+		numbered[i] = r.NumberedRule
+	}
+	compiled, err := policy.Compile(numbered, (&policy.Compiled{Sources: sources}).Sets())
+	if errors.Is(err, policy.ErrTooManySets) {
+		if _, alone := policy.Compile(numbered, nil); alone == nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
+	}
+	return compiled, err
+}
+
+func byID(rules []Rule) map[uint16]Rule {
+	out := make(map[uint16]Rule, len(rules))
+	for _, r := range rules {
+		out[r.ID] = r
+	}
+	return out
+}
+
+// AddRules puts rules in force behind those that are. All have to be open to everybody: then no other port than
+// theirs changes, and of these only what nobody else has opened, so there is nothing to compile. Of rules that changed,
+// what is recorded is written anew. If there is no room, the error is ErrNoRoom and nothing has changed.
+func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
+	plan, err := s.planRecords(slices.Concat(rules, changed))
 	if err != nil {
 		return err
 	}
-	if err := s.byName[Policy][bpf.FirewallMapRules].Put(uint32(r.ID), wire); err != nil {
-		return fmt.Errorf("write rule %q: %w", r.Rule, err)
+	for _, r := range rules {
+		if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+			return err
+		}
+	}
+	if err := s.writeRecords(plan); err != nil {
+		return err
+	}
+	for _, r := range rules {
+		for _, p := range r.Rule.Ports {
+			first, last := policy.PortIndex(p.Protocol, p.First), policy.PortIndex(p.Protocol, p.Last)
+			ports, release, err := s.portsBetween(first, last)
+			if err != nil {
+				return err
+			}
+			for slot := first; slot <= last; slot++ {
+				ports.open(slot, r.ID)
+			}
+			release()
+		}
 	}
 	return nil
 }
 
-func wireRule(r Rule) (wire bpf.FirewallRule, err error) {
-	text := r.Rule.String()
-	if len(text) >= len(wire.Text) {
-		return wire, fmt.Errorf("rule %q is longer than %d bytes: write its sources as several rules", text, len(wire.Text)-1)
+func (r *Ruleset) forgetRule(id uint16) error {
+	places, _, err := r.records()
+	if err == nil {
+		storePlace(&places[id], place{})
 	}
-	copy(wire.Text[:], text)
-	if r.Runtime {
-		wire.Runtime = 1
-	}
-	return wire, nil
+	return err
+}
+
+func loadPlace(word *uint64) place {
+	raw := atomic.LoadUint64(word)
+	wire := (*bpf.FirewallRule)(unsafe.Pointer(&raw))
+	return place{wire.Offset, wire.Length}
+}
+
+func storePlace(word *uint64, p place) {
+	wire := bpf.FirewallRule{Offset: p.offset, Length: p.length}
+	atomic.StoreUint64(word, *(*uint64)(unsafe.Pointer(&wire)))
 }

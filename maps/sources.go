@@ -9,75 +9,141 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
+// sourceBatch is how many sources a call to the kernel reads or writes.
+const sourceBatch = 4096
+
 // sources returns the prefixes in force.
-func (s *Set) sources() ([]policy.SourcePrefix, error) {
-	var out []policy.SourcePrefix
-	var rule uint32
-	var key4 bpf.FirewallSourceKey4
-	it := s.byName[Policy][bpf.FirewallMapSources4].Iterate()
-	for it.Next(&key4, &rule) {
-		out = append(out, policy.SourcePrefix{Set: uint16(key4.Set), Prefix: prefixOf4(&key4), Rule: uint16(rule)})
+func (r *Ruleset) sources() ([]policy.SourcePrefix, error) {
+	out, err := readSources(nil, r.byName[bpf.FirewallMapSources4], func(k *bpf.FirewallSourceKey4) (uint32, netip.Prefix) {
+		return k.Set, prefixOf4(k)
+	})
+	if err != nil {
+		return nil, err
 	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read sources: %w", err)
-	}
-	var key6 bpf.FirewallSourceKey6
-	it = s.byName[Policy][bpf.FirewallMapSources6].Iterate()
-	for it.Next(&key6, &rule) {
-		out = append(out, policy.SourcePrefix{Set: uint16(key6.Set), Prefix: prefixOf6(&key6), Rule: uint16(rule)})
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read sources: %w", err)
-	}
+	out, err = readSources(out, r.byName[bpf.FirewallMapSources6], func(k *bpf.FirewallSourceKey6) (uint32, netip.Prefix) {
+		return k.Set, prefixOf6(k)
+	})
 	slices.SortStableFunc(out, func(a, b policy.SourcePrefix) int { return cmp.Compare(a.Set, b.Set) })
-	return out, nil
+	return out, err
 }
 
-func (s *Set) addSources(sources []policy.SourcePrefix) error {
-	for _, p := range sources {
-		var err error
-		if p.Prefix.Addr().Is4() {
-			err = s.byName[Policy][bpf.FirewallMapSources4].Put(sourceKey4(p.Set, p.Prefix), uint32(p.Rule))
-		} else {
-			err = s.byName[Policy][bpf.FirewallMapSources6].Put(sourceKey6(p.Set, p.Prefix), uint32(p.Rule))
+func readSources[K any](out []policy.SourcePrefix, m *ebpf.Map, read func(*K) (set uint32, prefix netip.Prefix)) ([]policy.SourcePrefix, error) {
+	keys, rules := make([]K, sourceBatch), make([]uint32, sourceBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, rules, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("read sources: %w", err)
 		}
-		if errors.Is(err, unix.ENOSPC) {
-			return fmt.Errorf("%w: too many source prefixes", ErrNoRoom)
+		for i := range n {
+			set, prefix := read(&keys[i])
+			out = append(out, policy.SourcePrefix{Set: uint16(set), Prefix: prefix, Rule: uint16(rules[i])})
 		}
 		if err != nil {
-			return fmt.Errorf("add source %s: %w", p.Prefix, err)
+			return out, nil // that was the last
 		}
+	}
+}
+
+type sourceKey struct {
+	set    uint16
+	prefix netip.Prefix
+}
+
+// newSources returns those of wanted that are not in force, or are another rule's. The error is ErrNoRoom if they and
+// those in force are too many.
+func (r *Ruleset) newSources(wanted, current []policy.SourcePrefix) (fresh []policy.SourcePrefix, err error) {
+	have := make(map[sourceKey]uint16, len(current))
+	count4, count6 := 0, 0
+	count := func(p netip.Prefix) {
+		if p.Addr().Is4() {
+			count4++
+		} else {
+			count6++
+		}
+	}
+	for _, p := range current {
+		have[sourceKey{p.Set, p.Prefix}] = p.Rule
+		count(p.Prefix)
+	}
+	for _, p := range wanted {
+		rule, ok := have[sourceKey{p.Set, p.Prefix}]
+		if !ok {
+			count(p.Prefix)
+		}
+		if !ok || rule != p.Rule {
+			fresh = append(fresh, p)
+		}
+	}
+	most4, most6 := r.byName[bpf.FirewallMapSources4].MaxEntries(), r.byName[bpf.FirewallMapSources6].MaxEntries()
+	if count4 > int(most4) || count6 > int(most6) {
+		return nil, fmt.Errorf("%w: sources of the old rules and of the new ones are more than %d", ErrNoRoom, min(most4, most6))
+	}
+	return fresh, nil
+}
+
+func (r *Ruleset) addSources(sources []policy.SourcePrefix) error {
+	keys4, keys6, rules4, rules6 := split(sources)
+	if err := inBatches(keys4, func(first, end int) (int, error) {
+		return r.byName[bpf.FirewallMapSources4].BatchUpdate(keys4[first:end], rules4[first:end], nil)
+	}); err != nil {
+		return fmt.Errorf("add sources: %w", err)
+	}
+	if err := inBatches(keys6, func(first, end int) (int, error) {
+		return r.byName[bpf.FirewallMapSources6].BatchUpdate(keys6[first:end], rules6[first:end], nil)
+	}); err != nil {
+		return fmt.Errorf("add sources: %w", err)
 	}
 	return nil
 }
 
-func (s *Set) dropSources(old, current []policy.SourcePrefix) error {
-	type key struct {
-		set    uint16
-		prefix netip.Prefix
-	}
-	keep := make(map[key]bool, len(current))
+func (r *Ruleset) dropSources(old, current []policy.SourcePrefix) error {
+	keep := make(map[sourceKey]bool, len(current))
 	for _, p := range current {
-		keep[key{p.Set, p.Prefix}] = true
+		keep[sourceKey{p.Set, p.Prefix}] = true
 	}
+	var gone []policy.SourcePrefix
 	for _, p := range old {
-		if keep[key{p.Set, p.Prefix}] {
-			continue
+		if !keep[sourceKey{p.Set, p.Prefix}] {
+			gone = append(gone, p)
 		}
-		var err error
+	}
+	keys4, keys6, _, _ := split(gone)
+	if err := inBatches(keys4, func(first, end int) (int, error) {
+		return r.byName[bpf.FirewallMapSources4].BatchDelete(keys4[first:end], nil)
+	}); err != nil {
+		return fmt.Errorf("remove sources: %w", err)
+	}
+	if err := inBatches(keys6, func(first, end int) (int, error) {
+		return r.byName[bpf.FirewallMapSources6].BatchDelete(keys6[first:end], nil)
+	}); err != nil {
+		return fmt.Errorf("remove sources: %w", err)
+	}
+	return nil
+}
+
+func split(sources []policy.SourcePrefix) (keys4 []bpf.FirewallSourceKey4, keys6 []bpf.FirewallSourceKey6, rules4, rules6 []uint32) {
+	for _, p := range sources {
 		if p.Prefix.Addr().Is4() {
-			err = s.byName[Policy][bpf.FirewallMapSources4].Delete(sourceKey4(p.Set, p.Prefix))
+			keys4, rules4 = append(keys4, sourceKey4(p.Set, p.Prefix)), append(rules4, uint32(p.Rule))
 		} else {
-			err = s.byName[Policy][bpf.FirewallMapSources6].Delete(sourceKey6(p.Set, p.Prefix))
+			keys6, rules6 = append(keys6, sourceKey6(p.Set, p.Prefix)), append(rules6, uint32(p.Rule))
 		}
-		if err != nil {
-			return fmt.Errorf("remove source %s: %w", p.Prefix, err)
+	}
+	return keys4, keys6, rules4, rules6
+}
+
+// inBatches calls do for all of keys, a batch at a time, until it fails. do returns how many it has done.
+func inBatches[K any](keys []K, do func(first, end int) (int, error)) error {
+	for first := 0; first < len(keys); first += sourceBatch {
+		if _, err := do(first, min(first+sourceBatch, len(keys))); err != nil {
+			return err
 		}
 	}
 	return nil

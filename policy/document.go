@@ -24,6 +24,7 @@ type document struct {
 	data     []byte
 	lines    []int // offset of the start of every line
 	ascii    bool
+	last     mark       // that offset was asked for
 	root     *yaml.Node // nil for a file without content
 	bad      map[*yaml.Node]bool
 	problems []*Error
@@ -196,16 +197,24 @@ func (d *document) offset(line, column int) int {
 	if line < 1 || line > len(d.lines) {
 		return len(d.data)
 	}
-	at := d.lines[line-1]
+	at, from := d.lines[line-1], 1
 	if d.ascii {
 		return min(at+column-1, len(d.data))
 	}
-	for range column - 1 {
+	// Of a long line, one place is asked for after the other.
+	if d.last.line == line && d.last.column <= column {
+		at, from = d.last.offset, d.last.column
+	}
+	for range column - from {
 		_, size := utf8.DecodeRune(d.data[at:])
 		at += size
 	}
+	d.last = mark{line, column, at}
 	return at
 }
+
+// mark is a place in the text, and its offset.
+type mark struct{ line, column, offset int }
 
 func (d *document) position(offset int) (line, column int) {
 	line = sort.Search(len(d.lines), func(i int) bool { return d.lines[i] > offset })

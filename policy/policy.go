@@ -70,9 +70,8 @@ func (p *Policy) Equal(o *Policy) bool { return len(Diff(p, o)) == 0 }
 
 // Find returns the rule that equals r, as it is written in the policy.
 func (p *Policy) Find(r Rule) (Rule, bool) {
-	key := r.key()
 	for _, have := range p.Open {
-		if have.key() == key {
+		if have.Equal(r) {
 			return have, true
 		}
 	}
@@ -107,16 +106,14 @@ func (p *Policy) WithRule(r Rule) (with *Policy, added bool) {
 // of the copy. If no rule equals r, the error is [ErrNotOpen], or a
 // [*CoveredError] if other rules open some of what r would.
 func (p *Policy) WithoutRule(r Rule) (without *Policy, removed Rule, err error) {
-	removed, ok := p.Find(r)
-	if !ok {
-		if by := p.Overlapping(r); len(by) > 0 {
-			return nil, Rule{}, &CoveredError{Rule: r, By: by, hint: closeHint(r, by)}
-		}
+	without, gone, _, err := p.WithoutRules([]Rule{r})
+	if err != nil {
+		return nil, Rule{}, err
+	}
+	if len(gone) == 0 {
 		return nil, Rule{}, fmt.Errorf("close %s: %w", quote(r.String()), ErrNotOpen)
 	}
-	c := p.Clone()
-	c.Open = slices.DeleteFunc(c.Open, r.Equal)
-	return c, removed, nil
+	return without, gone[0], nil
 }
 
 // closeHint says how to get from the rules in by to what the removal of r

@@ -90,14 +90,19 @@ func canonicalSources(prefixes []netip.Prefix) []netip.Prefix {
 }
 
 func sourcesOverlap(a, b []netip.Prefix) bool {
+	a, b = canonicalSources(a), canonicalSources(b)
 	if len(a) == 0 || len(b) == 0 {
 		return true
 	}
-	for _, p := range a {
-		for _, q := range b {
-			if p.Overlaps(q) {
-				return true
-			}
+	// Both are sorted and without overlaps, so whichever ends first can meet no later one of the other.
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0].Overlaps(b[0]):
+			return true
+		case comparePrefix(a[0], b[0]) < 0:
+			a = a[1:]
+		default:
+			b = b[1:]
 		}
 	}
 	return false

@@ -51,7 +51,7 @@ func (r Rule) Equal(o Rule) bool {
 	if len(r.Ports) == 1 && len(o.Ports) == 1 && r.Ports[0] != o.Ports[0] {
 		return false // of most rules this tells, and costs nothing
 	}
-	return r.key() == o.key()
+	return r.Key() == o.Key()
 }
 
 // Anyone reports whether the rule is open to every source. A rule that names
@@ -90,13 +90,10 @@ func (r Rule) Allows(proto Protocol, port uint16, src netip.Addr) bool {
 // Overlaps reports whether there is a source that both rules let use the same
 // port.
 func (r Rule) Overlaps(o Rule) bool {
-	if !sourcesOverlap(r.From, o.From) {
-		return false
-	}
 	for _, p := range r.Ports {
 		for _, q := range o.Ports {
 			if p.overlaps(q) {
-				return true
+				return sourcesOverlap(r.From, o.From)
 			}
 		}
 	}
@@ -104,19 +101,7 @@ func (r Rule) Overlaps(o Rule) bool {
 }
 
 // key is the same for two rules if and only if they are equal.
-func (r Rule) key() string {
-	var b strings.Builder
-	for _, p := range canonicalPorts(r.Ports) {
-		b.WriteString(p.String())
-		b.WriteByte(' ')
-	}
-	b.WriteByte('|')
-	for _, p := range canonicalSources(r.From) {
-		b.WriteString(p.String())
-		b.WriteByte(' ')
-	}
-	return b.String()
-}
+func (r Rule) key() string { return string(r.Key()) }
 
 func prefixText(p netip.Prefix) string {
 	if p.IsSingleIP() {

@@ -193,6 +193,7 @@ func parseSources(from, list word) ([]netip.Prefix, *RuleError) {
 		return nil, from.errorf("no address after %s: write from 203.0.113.0/24, or leave %s out", quote(from.text), quote(from.text))
 	}
 	var out []netip.Prefix
+	seen := make(map[netip.Prefix]bool)
 	for more := true; more; {
 		var item word
 		item, list, more = list.cut(",")
@@ -208,7 +209,8 @@ func parseSources(from, list word) ([]netip.Prefix, *RuleError) {
 		if bad != nil {
 			return nil, bad
 		}
-		if !slices.Contains(out, p) {
+		if !seen[p] {
+			seen[p] = true
 			out = append(out, p)
 		}
 	}

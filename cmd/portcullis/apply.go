@@ -122,7 +122,7 @@ func loadFitting(file string) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := maps.Fits(p); err != nil {
+	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return p, nil

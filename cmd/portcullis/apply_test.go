@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -111,13 +112,19 @@ func TestCheck(t *testing.T) {
 	}
 	h.types(1, "check", h.file("open: [htttp]\n"))
 	h.complains(":1:8: ")
-	// Good as a file, but more than the datapath takes.
+	// A rule may have as many sources as it needs.
 	long := "22/tcp from 192.0.2.1"
-	for i := range 30 {
+	for i := range 250 {
 		long += fmt.Sprintf(",198.51.100.%d", i)
 	}
-	h.types(1, "check", h.file("open: ['"+long+"']\n"))
-	h.complains("longer than 254 bytes")
+	h.types(0, "check", h.file("open: ['"+long+"']\n"))
+	// Good as a file, but more than the datapath takes.
+	many := []byte("open:\n- 1/udp\n")
+	for port := 1; port <= maps.MaxRules; port++ {
+		many = fmt.Appendf(many, "- %d/tcp\n", port)
+	}
+	h.types(1, "check", h.file(string(many)))
+	h.complains("the policy has 65536 rules, and 65535 is the most")
 }
 
 func TestSave(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const backupSuffix = ".bak"
@@ -166,7 +167,7 @@ func saveConfirmed(t *loader.Try) (saved bool, backup string, err error) {
 		return false, "", err
 	}
 	defer release()
-	old, err := os.ReadFile(t.Config)
+	old, err := policy.ReadFile(t.Config)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:

@@ -155,7 +155,7 @@ func (f *fake) Saved() (*policy.Policy, error) {
 func (f *fake) Snapshot() (*loader.Snapshot, error) {
 	s := &loader.Snapshot{Interfaces: f.running.Interfaces, Config: f.config}
 	for i, r := range f.running.Open {
-		s.Rules = append(s.Rules, loader.SnapshotRule{ID: uint16(i + 1), Rule: r.String(), Runtime: slices.Contains(f.runtime, r.String())})
+		s.Rules = append(s.Rules, loader.SnapshotRule{ID: uint16(i + 1), Rule: r, Runtime: slices.Contains(f.runtime, r.String())})
 	}
 	return s, nil
 }
@@ -268,6 +268,7 @@ func (f *fake) CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, 
 	return report, nil
 }
 
+// Flows calls each in order, as the loader does.
 func (f *fake) Flows(each func(loader.Flow) bool) error {
 	for _, flow := range f.flows {
 		if !each(flow) {

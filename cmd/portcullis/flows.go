@@ -3,9 +3,8 @@
 package main
 
 import (
-	"cmp"
+	"encoding/json"
 	"net/netip"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -72,56 +71,113 @@ func (a *app) flows(limit int) error {
 		return err
 	}
 	defer f.Close()
-	var all []loader.Flow
+	var list flowList = &flowTable{app: a}
+	if a.output == asJSON {
+		list = &flowArray{app: a}
+	}
+	found := 0
 	err = f.Flows(func(flow loader.Flow) bool {
-		all = append(all, flow)
+		if found++; limit == 0 || found <= limit {
+			list.add(flow)
+		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(all, func(x, y loader.Flow) int {
-		return cmp.Or(cmp.Compare(x.Protocol, y.Protocol), x.Local.Compare(y.Local), x.Remote.Compare(y.Remote))
-	})
-	// Read while it changes, the table may show a flow twice.
-	all = slices.CompactFunc(all, func(x, y loader.Flow) bool {
-		return x.Protocol == y.Protocol && x.Local == y.Local && x.Remote == y.Remote
-	})
-	found := len(all)
-	if limit > 0 && found > limit {
-		all = all[:limit]
-	}
-	if a.output == asJSON {
-		views := make([]flowView, len(all))
-		for i, flow := range all {
-			views[i] = flowView{
-				Protocol:      flow.Protocol,
-				LocalAddress:  flow.Local.Addr(),
-				LocalPort:     flow.Local.Port(),
-				RemoteAddress: flow.Remote.Addr(),
-				RemotePort:    flow.Remote.Port(),
-				State:         flow.State,
-				Answered:      flow.Answered,
-				Assured:       flow.Assured,
-				Age:           flow.Age.Seconds(),
-				Expires:       flow.Expires.Seconds(),
-			}
-		}
-		return a.print(views, nil)
-	}
-	if found == 0 {
-		a.printf("no flows\n")
-		return nil
-	}
-	rows := [][]string{{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"}}
-	for _, flow := range all {
-		rows = append(rows, []string{flow.Protocol, localText(flow), remoteText(flow), stateText(flow), span(flow.Age), span(flow.Expires)})
-	}
-	a.table(rows)
-	if found > len(all) {
-		a.printf("and %d more\n", found-len(all))
+	list.end()
+	if limit > 0 && found > limit && a.output != asJSON {
+		a.printf("and %d more\n", found-limit)
 	}
 	return nil
+}
+
+// flowList prints flows one by one: there may be more than there is memory for.
+type flowList interface {
+	add(loader.Flow)
+	end()
+}
+
+// flowArray prints flows as JSON.
+type flowArray struct {
+	*app
+	some bool
+}
+
+func (l *flowArray) add(f loader.Flow) {
+	text, _ := json.MarshalIndent(flowView{ // of these types each can be written
+		Protocol:      f.Protocol,
+		LocalAddress:  f.Local.Addr(),
+		LocalPort:     f.Local.Port(),
+		RemoteAddress: f.Remote.Addr(),
+		RemotePort:    f.Remote.Port(),
+		State:         f.State,
+		Answered:      f.Answered,
+		Assured:       f.Assured,
+		Age:           f.Age.Seconds(),
+		Expires:       f.Expires.Seconds(),
+	}, "  ", "  ")
+	before := "[\n  "
+	if l.some {
+		before = ",\n  "
+	}
+	l.some = true
+	l.printf("%s%s", before, text)
+}
+
+func (l *flowArray) end() {
+	if !l.some {
+		l.printf("[")
+	} else {
+		l.printf("\n")
+	}
+	l.printf("]\n")
+}
+
+// flowTable prints flows as a table. Its columns are as wide as the rows that it has seen need.
+type flowTable struct {
+	*app
+	widths [6]int
+	rows   [][6]string
+}
+
+// mostRows is how many rows are looked at before they are printed.
+const mostRows = 4096
+
+func (l *flowTable) add(f loader.Flow) {
+	if l.rows == nil {
+		l.rows = append(l.rows, [6]string{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"})
+	}
+	l.rows = append(l.rows, [6]string{f.Protocol, localText(f), remoteText(f), stateText(f), span(f.Age), span(f.Expires)})
+	if len(l.rows) >= mostRows {
+		l.flush()
+	}
+}
+
+func (l *flowTable) flush() {
+	for _, row := range l.rows {
+		for i, cell := range row {
+			l.widths[i] = max(l.widths[i], len(cell))
+		}
+	}
+	for _, row := range l.rows {
+		for i, cell := range row {
+			if i == len(row)-1 {
+				l.printf("%s\n", cell)
+			} else {
+				l.printf("%-*s  ", l.widths[i], cell)
+			}
+		}
+	}
+	l.rows = l.rows[:0]
+}
+
+func (l *flowTable) end() {
+	if l.rows == nil {
+		l.printf("no flows\n")
+		return
+	}
+	l.flush()
 }
 
 func localText(f loader.Flow) string { return endText(f.Local) }

@@ -142,15 +142,11 @@ func (a *app) closeLater(turn *loader.Turn, f filter, rules []policy.Rule, perio
 	if err != nil {
 		return nil, err
 	}
+	forGood := make(map[policy.RuleKey]bool)
 	for _, have := range s.Rules {
-		r, err := policy.ParseRule(have.Rule)
-		if err != nil {
-			return nil, err
-		}
-		if !have.Runtime {
-			rules = slices.DeleteFunc(slices.Clone(rules), r.Equal)
-		}
+		forGood[have.Rule.Key()] = !have.Runtime
 	}
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r policy.Rule) bool { return forGood[r.Key()] })
 	old := slices.Clone(turn.Timed)
 	undo = func() error {
 		turn.Timed = old

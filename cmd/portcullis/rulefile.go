@@ -40,7 +40,7 @@ func (a *app) ruleFile(f filter) (*ruleFile, error) {
 	if file.released, err = lockFile(file.path); err != nil {
 		return nil, err
 	}
-	old, err := os.ReadFile(file.path)
+	old, err := policy.ReadFile(file.path)
 	switch {
 	case err == nil:
 		if err := refuseUntrusted(file.path); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +53,7 @@ func (a *app) save() error {
 	inForce := f.Policy()
 	file := &ruleFile{path: path}
 	view := saveView{Config: path, Changes: []changeView{}}
-	file.old, err = os.ReadFile(path)
+	file.old, err = policy.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		view.Created = true

@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -72,7 +71,7 @@ func (a *app) try(file string, timeout time.Duration) error {
 	if file, err = filepath.Abs(file); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(file)
+	text, err := policy.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)
 	}

@@ -178,7 +178,7 @@ func TestOpenForATimeLeavesWhatIsOpenForGood(t *testing.T) {
 	h.says("already open: 22/tcp\n", "opened http\n", "closes at")
 	h.complains("warning: 22/tcp is open for good, and stays so")
 	d, err := h.Deadlines(loader.DefaultPinPath)
-	if err != nil || len(d.Timed) != 1 || d.Timed[0].Rule != "http" {
+	if err != nil || len(d.Timed) != 1 || d.Timed[0].Rule.String() != "http" {
 		t.Errorf("to close: %+v, %v", d, err)
 	}
 	r, err := policy.ParseRule("80/tcp")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -83,7 +82,7 @@ func (a *Agent) read() (*policy.Policy, error) {
 
 // text returns what the policy file is, or why it cannot be read.
 func (a *Agent) text() (string, error) {
-	text, err := os.ReadFile(a.Config)
+	text, err := policy.ReadFile(a.Config)
 	if err == nil {
 		err = savefile.Check(a.Config)
 	}

@@ -26,10 +26,11 @@ var large = map[string]string{
 // siblings names the exceptions to the rule that packages of one part of the tree do not import one another, but only
 // what is above or below them. These are small packages that several need.
 var siblings = map[string][]string{
-	"firewall/agent":        {"firewall/firewalltest", "firewall/schedule"},
+	"firewall/agent":        {"firewall/firewalltest", "firewall/savefile", "firewall/schedule"},
 	"firewall/audit":        {"firewall/cmdline"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/firewalltest": {"firewall/schedule"},
+	"policy/iptables":       {"policy/quote"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each

@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 	}
 	for _, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
-			s := &server{lab.New(t), program}
+			s := &server{lab: lab.New(t), program: program}
 			t.Cleanup(func() {
 				os.RemoveAll(s.lab.PinPath + "-other")
 				os.RemoveAll(s.lab.State() + "-other")
@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 					"ip":         s.ip,
 					"listen":     s.listen,
 					"connect":    s.connect,
+					"services":   s.useServices,
 				},
 			})
 		})
@@ -58,8 +59,9 @@ func TestScripts(t *testing.T) {
 
 // server is the host at which a script types.
 type server struct {
-	lab     *lab.Lab
-	program string
+	lab      *lab.Lab
+	program  string
+	services string // the file that stands in the place of /etc/services, or ""
 }
 
 func (s *server) setUp(e *testscript.Env) error {
@@ -74,15 +76,29 @@ func (s *server) setUp(e *testscript.Env) error {
 }
 
 func (s *server) onServer(ts *testscript.TestScript, args []string) error {
-	return ts.Exec("nsenter", append([]string{"--net=" + ts.Getenv("NETNS"), s.program}, args...)...)
+	args = append([]string{"nsenter", "--net=" + ts.Getenv("NETNS"), s.program}, args...)
+	if s.services != "" {
+		const bind = `mount --bind "$1" /etc/services && shift && exec "$@"`
+		args = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", bind, "sh", s.services}, args...)
+	}
+	return ts.Exec(args[0], args[1:]...)
 }
 
-// condition knows [configured]: this machine has a policy file of its own.
+// services FILE makes a file /etc/services for the program, from now on.
+func (s *server) useServices(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: services FILE")
+	}
+	s.services = ts.MkAbs(args[0])
+}
+
+// condition knows [configured], this machine has a policy file of its own, and [services], it has a list of services.
 func condition(name string) (bool, error) {
-	if name != "configured" {
+	path := map[string]string{"configured": "/etc/portcullis", "services": "/etc/services"}[name]
+	if path == "" {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
-	_, err := os.Stat("/etc/portcullis")
+	_, err := os.Stat(path)
 	return err == nil, nil
 }
 

@@ -90,7 +90,7 @@ func TestEachReasonAlone(t *testing.T) {
 	cpus := ebpf.MustPossibleCPU()
 	total := uint64(raised * cpus)
 
-	const nobody = maps.Reason(bpf.FirewallReasonREASON_COUNT) // rule 0
+	nobody := maps.RuleReason(0)
 	raise(t, counters, cpus, nobody)
 	quiet := p.figures()
 	if len(quiet.counters) != len(maps.Reasons()) || len(quiet.warnings) > 0 || quiet.stderr != "" ||

@@ -157,7 +157,7 @@ func (s *server) makeDue(rules ...string) {
 			turn.Try.Due = loader.Now()
 		}
 		for i := range turn.Timed {
-			if slices.Contains(rules, turn.Timed[i].Rule) {
+			if slices.Contains(rules, turn.Timed[i].Rule.String()) {
 				turn.Timed[i].Due = loader.Now()
 			}
 		}

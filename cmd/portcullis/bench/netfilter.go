@@ -9,8 +9,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/vishvananda/netlink"
+
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 // lenient lets conntrack take packets that are all the same for what they are: parts of a flow.

@@ -114,8 +114,7 @@ func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
 		maps.ResizeFlows(spec, 512)
 	}
 	if rules = max(rules, 64); len(p.Open) < int(rules) {
-		spec.Maps[bpf.FirewallMapRules].MaxEntries = rules
-		spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(bpf.FirewallReasonREASON_COUNT) + rules
+		maps.ResizeRules(spec, rules)
 	}
 }
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// MaxRules is the most rules that a policy can have: each counts under a number of 16 bits, and none has 0.
+const MaxRules = 1<<16 - 1
+
+// ErrNoRoom is returned when a rule or source has no room in the running maps; applying the policy anew makes room.
+var ErrNoRoom = errors.New("no room left in the running filter")
+
+const (
+	leastRules   = 1024      // that there is room for, however few a policy has
+	leastRecords = 256 << 10 // bytes
+)
+
+// Resize sets in spec the sizes that a policy asks for. Rules get room to grow, so that opening one needs no reload.
+func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
+	capacity := uint32(leastRules)
+	if n := uint32(2 * len(p.Open)); n > capacity {
+		capacity = min(uint32(1)<<bits.Len32(n-1), MaxRules+1)
+	}
+	ResizeRules(spec, capacity)
+	records := 0
+	for _, r := range p.Open {
+		records += recordSize(r)
+	}
+	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = uint32(max(leastRecords, 2*records) / recordAlign)
+	ResizeFlows(spec, p.FlowLimit())
+}
+
+// ResizeRules sets in spec the number that the numbers of rules stay below.
+func ResizeRules(spec *ebpf.CollectionSpec, capacity uint32) {
+	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
+	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(RuleReason(0)) + capacity
+}
+
+// ResizeFlows sets in spec the most flows that the table keeps, of both families.
+func ResizeFlows(spec *ebpf.CollectionSpec, limit int) {
+	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(limit)
+	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(limit) * uint32(placesPerSet)
+	account := &bpf.FirewallAccount{MaxFlows: uint32(limit)}
+	memory := unsafe.Slice((*byte)(unsafe.Pointer(account)), unsafe.Sizeof(*account))
+	spec.Maps[accountMap].Contents = []ebpf.MapKV{{Key: uint32(0), Value: memory}}
+}
+
+// Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.
+func (s *Set) Measure(spec *ebpf.CollectionSpec) error {
+	all, err := s.All()
+	for name, m := range all {
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+	}
+	return err
+}
+
+// Capacity returns the number that the numbers of rules stay below.
+func (r *Ruleset) Capacity() uint32 { return r.byName[bpf.FirewallMapRules].MaxEntries() }
+
+// CheckCapacity returns an error if no filter has room for a policy. It makes no maps.
+func CheckCapacity(p *policy.Policy) error {
+	if _, err := wirePolicy(p); err != nil {
+		return err
+	}
+	if n := len(p.Open); n > MaxRules {
+		return fmt.Errorf("the policy has %d rules, and %d is the most: join ports to ranges, or sources to lists", n, MaxRules)
+	}
+	numbered := make([]policy.NumberedRule, len(p.Open))
+	for i, r := range p.Open {
+		numbered[i] = policy.NumberedRule{ID: uint16(i + 1), Rule: r}
+	}
+	_, err := policy.Compile(numbered, nil)
+	return err
+}
+
+// Number gives each rule of open the number of its equal in old, so that it goes on counting, or one that no rule of
+// old has.
+func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
+	return number(open, old, capacity, false)
+}
+
+// NumberAnew is Number for a ruleset of its own: where numbers run out it gives those of rules that go.
+func NumberAnew(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
+	return number(open, old, capacity, true)
+}
+
+func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]policy.NumberedRule, error) {
+	former := make(map[policy.RuleKey][]uint16, len(old)) // the numbers of equal rules
+	for _, o := range old {
+		key := o.Rule.Key()
+		former[key] = append(former[key], o.ID)
+	}
+	var kept, taken [MaxRules + 1]bool
+	out := make([]policy.NumberedRule, len(open))
+	for i, r := range open {
+		out[i].Rule = r
+		key := r.Key()
+		for ids := former[key]; len(ids) > 0 && out[i].ID == 0; ids = former[key] {
+			former[key] = ids[1:]
+			if !kept[ids[0]] {
+				out[i].ID, kept[ids[0]] = ids[0], true
+			}
+		}
+	}
+	// Numbers in use by the old policy stay theirs: the programs that still run count under them.
+	taken = kept
+	for _, o := range old {
+		taken[o.ID] = true
+	}
+	next := uint32(1)
+	for i := range out {
+		if out[i].ID != 0 {
+			continue
+		}
+		for next < capacity && taken[next] {
+			next++
+		}
+		if next >= capacity && reuse {
+			next, taken, reuse = 1, kept, false
+			for _, given := range out {
+				taken[given.ID] = true
+			}
+			for next < capacity && taken[next] {
+				next++
+			}
+		}
+		if next >= capacity {
+			return nil, fmt.Errorf("%w: %d rules are too many for %d places", ErrNoRoom, len(open), capacity-1)
+		}
+		out[i].ID = uint16(next)
+		taken[next] = true
+	}
+	return out, nil
+}

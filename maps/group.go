@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// kind is a map by its name in the object and the name of its pin, which may hold no dot.
+type kind struct{ name, pin string }
+
+// group is maps that live equally long.
+type group struct {
+	kinds []kind
+	dir   string // where maps are pinned that are not open yet
+
+	mu     sync.Mutex // of the following
+	byName map[string]*ebpf.Map
+	mapped map[string][]byte // see memory
+}
+
+// create makes a map as spec describes it.
+func (g *group) create(k kind, spec *ebpf.CollectionSpec) error {
+	mapSpec := spec.Maps[k.name]
+	if mapSpec == nil {
+		return fmt.Errorf("the object has no map %s", k.name)
+	}
+	if strings.HasPrefix(k.name, ".") {
+		mapSpec.Flags |= unix.BPF_F_MMAPABLE // as the library does it for the sections of global variables
+	}
+	m, err := ebpf.NewMap(mapSpec)
+	if err != nil {
+		return fmt.Errorf("create map %s: %w", k.name, err)
+	}
+	g.put(k.name, m)
+	return nil
+}
+
+func (g *group) put(name string, m *ebpf.Map) {
+	if g.byName == nil {
+		g.byName = make(map[string]*ebpf.Map)
+	}
+	g.byName[name] = m
+}
+
+func (g *group) has(name string) bool {
+	for _, k := range g.kinds {
+		if k.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Map returns one map by its name in the object.
+func (g *group) Map(name string) (*ebpf.Map, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.find(name)
+}
+
+// find is Map under the lock.
+func (g *group) find(name string) (*ebpf.Map, error) {
+	for _, k := range g.kinds {
+		if k.name != name {
+			continue
+		}
+		m, err := g.byName[name], error(nil)
+		if m == nil {
+			if m, err = openPinned(g.dir, k.pin); err == nil {
+				g.put(name, m)
+			}
+		}
+		return m, err
+	}
+	return nil, fmt.Errorf("there is no map %s", name)
+}
+
+// Pin pins the maps below dir. Pins of the same name are replaced.
+func (g *group) Pin(dir string) error {
+	for _, k := range g.kinds {
+		// Pin into a name beside and rename: a map is never without its pin.
+		path, next := filepath.Join(dir, k.pin), filepath.Join(dir, k.pin+"_next")
+		m, err := g.Map(k.name)
+		if err != nil {
+			return err
+		}
+		clone, err := m.Clone() // a Map remembers one pin only
+		if err != nil {
+			return err
+		}
+		_ = os.Remove(next)
+		err = clone.Pin(next)
+		clone.Close()
+		if err != nil {
+			return fmt.Errorf("pin map %s: %w", k.pin, err)
+		}
+		if err := os.Rename(next, path); err != nil {
+			return fmt.Errorf("pin map %s: %w", k.pin, err)
+		}
+	}
+	return nil
+}
+
+func openPinned(dir, pin string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pin), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", pin, err)
+	}
+	return m, nil
+}
+
+// Close closes the maps; what is pinned or used by a program stays.
+func (g *group) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var errs []error
+	for name, m := range g.byName {
+		g.unmap(name)
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+)
+
+// The names of data sections, where the datapath has variables instead of a map.
+const (
+	stateMap   = ".data.state"
+	accountMap = ".data.account"
+	runMap     = ".data.last_run"
+	usedMap    = ".data.used"
+)
+
+var stateKinds = []kind{
+	{bpf.FirewallMapFlows, "flows"},
+	{bpf.FirewallMapFlowTags, "flow_tags"},
+	{bpf.FirewallMapLocal4, "local4"},
+	{bpf.FirewallMapLocal6, "local6"},
+	{".data.own", "known_own"},
+	{".data.others", "known_others"},
+	{bpf.FirewallMapQuestions, "questions"},
+	{bpf.FirewallMapStations, "stations"},
+	{bpf.FirewallMapSearches, "searches"},
+	{bpf.FirewallMapCounters, "counters"},
+	{bpf.FirewallMapEvents, "events"},
+	{bpf.FirewallMapEventBudgets, "event_budgets"},
+	{usedMap, "used"},
+	{".data.syn_sent", "syn_sent"},
+	{runMap, "last_run"},
+	{stateMap, "state"},
+	{accountMap, "account"},
+}
+
+// keepSize lists the maps that keep their size as long as there are flows.
+var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
+
+// State holds the maps that outlive a policy: flows, counters, local addresses and what the datapath has found out.
+type State struct{ group }
+
+// NewState creates the maps that spec describes, or takes those of old, which may be nil. Maps of old whose size no
+// longer fits are made anew; the counters then keep their values.
+func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
+	s := &State{group{kinds: stateKinds}}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, k := range stateKinds {
+		if taken, err := s.take(k, spec, old); err != nil {
+			return nil, err
+		} else if taken {
+			continue
+		}
+		if err := s.create(k, spec); err != nil {
+			return nil, err
+		}
+		switch {
+		case k.name == bpf.FirewallMapCounters && old != nil:
+			err = copyCounters(old, s)
+		case k.name == stateMap:
+			err = s.chooseSeed()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// take takes a map from old, if it has the right size.
+func (s *State) take(k kind, spec *ebpf.CollectionSpec, old *State) (bool, error) {
+	if old == nil || spec.Maps[k.name] == nil {
+		return false, nil
+	}
+	have, err := old.Map(k.name)
+	if err != nil {
+		return false, err
+	}
+	if have.MaxEntries() != spec.Maps[k.name].MaxEntries && !slices.Contains(keepSize, k.name) {
+		return false, nil
+	}
+	spec.Maps[k.name].MaxEntries = have.MaxEntries()
+	clone, err := have.Clone()
+	if err == nil {
+		s.put(k.name, clone)
+	}
+	return err == nil, err
+}
+
+// OpenState returns the state that is pinned in dir. Each map is opened when it is first asked for.
+func OpenState(dir string) *State { return &State{group{kinds: stateKinds, dir: dir}} }
+
+// chooseSeed gives the flow table's hash a seed that nobody knows.
+func (s *State) chooseSeed() error {
+	return s.state(func(state *bpf.FirewallState) { state.Seed = rand.Uint64() })
+}
+
+// state gives work the datapath's variables.
+func (s *State) state(work func(*bpf.FirewallState)) error {
+	memory, err := s.memory(stateMap)
+	if err != nil {
+		return err
+	}
+	work(&view[bpf.FirewallState](memory)[0])
+	return nil
+}
+
+// runSlots is how many places there are for programs to note in that they run.
+const runSlots = 1024
+
+// RunSlot returns the place in which the programs of a device note that they run. Devices whose indexes are a multiple
+// of 1023 apart share one, so that the one is taken to run while the other does. Place 0 is for programs that may stand
+// at several devices.
+func RunSlot(ifindex int) uint32 { return uint32(ifindex)%(runSlots-1) + 1 }
+
+// LastRun returns when a program that notes it in a place last looked at a packet that came in, in jiffies modulo 2^32.
+func (s *State) LastRun(slot uint32) (uint32, error) {
+	memory, err := s.memory(runMap)
+	if err != nil {
+		return 0, err
+	}
+	return atomic.LoadUint32(&words(memory)[slot%runSlots]), nil
+}

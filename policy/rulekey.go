@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// RuleKey is what a rule opens to whom, in a form that can be compared and be
+// the key of a map. Two rules have the same key if and only if they are equal.
+type RuleKey string
+
+// Key returns the key of the rule. It takes as long as the rule has sources:
+// who compares many rules computes each key once.
+func (r Rule) Key() RuleKey {
+	ports, sources := r.Ports, r.From
+	if len(ports) > 1 {
+		ports = canonicalPorts(ports)
+	}
+	if len(sources) > 0 {
+		sources = canonicalSources(sources)
+	}
+	const portSize, mostSourceSize = 5, 17
+	key := make([]byte, 0, 2+portSize*len(ports)+mostSourceSize*len(sources))
+	key = binary.BigEndian.AppendUint16(key, uint16(len(ports)))
+	for _, p := range ports {
+		key = append(key, byte(p.Protocol))
+		key = binary.BigEndian.AppendUint16(key, p.First)
+		key = binary.BigEndian.AppendUint16(key, p.Last)
+	}
+	for _, p := range sources {
+		if addr := p.Addr(); addr.Is4() {
+			b := addr.As4()
+			key = append(append(key, byte(p.Bits())), b[:]...)
+		} else {
+			const ipv6 = 0x80 // no IPv4 prefix is that long, and one of IPv6 has 0 to 128 bits
+			b := addr.As16()
+			key = append(append(key, ipv6, byte(p.Bits())), b[:]...)
+		}
+	}
+	return RuleKey(key)
+}
+
+// IndexRules returns the place of each rule in a list, or of the first of those
+// that are equal.
+func IndexRules(rules []Rule) map[RuleKey]int {
+	index := make(map[RuleKey]int, len(rules))
+	for i, r := range rules {
+		key := r.Key()
+		if _, ok := index[key]; !ok {
+			index[key] = i
+		}
+	}
+	return index
+}
+
+// WithRules returns a copy with rules added at the end, and those that were.
+// What is there already is left out.
+func (p *Policy) WithRules(rules []Rule) (with *Policy, added []Rule) {
+	index := IndexRules(p.Open)
+	for _, r := range rules {
+		key := r.Key()
+		if _, ok := index[key]; !ok {
+			index[key] = len(p.Open) + len(added)
+			added = append(added, r)
+		}
+	}
+	if added == nil {
+		return p, nil
+	}
+	c := p.Clone()
+	c.Open = append(c.Open, added...)
+	return c, added
+}
+
+// WithoutRules returns a copy without rules, what it took out as it was
+// written, and those of the rules of which nothing is open. If some of what one
+// of them opens is open through other rules only, the error is a
+// [*CoveredError].
+func (p *Policy) WithoutRules(rules []Rule) (without *Policy, removed, notOpen []Rule, err error) {
+	open := slices.Clone(p.Open)
+	index := IndexRules(open)
+	gone := make([]bool, len(open))
+	for _, r := range rules {
+		if i, ok := index[r.Key()]; ok && !gone[i] {
+			gone[i] = true
+			removed = append(removed, open[i])
+			continue
+		}
+		var by []Rule
+		split := false
+		for i, have := range open {
+			if gone[i] || !have.Overlaps(r) {
+				continue
+			}
+			if open[i], split = have.split(r); split {
+				index[open[i].Key()] = i
+				break
+			}
+			by = append(by, have)
+		}
+		switch {
+		case split:
+			removed = append(removed, r)
+		case by != nil:
+			return nil, nil, nil, &CoveredError{Rule: r, By: by, hint: closeHint(r, by)}
+		default:
+			notOpen = append(notOpen, r)
+		}
+	}
+	without = p.Clone()
+	without.Open = nil
+	for i, r := range open {
+		if !gone[i] {
+			without.Open = append(without.Open, r)
+		}
+	}
+	return without, removed, notOpen, nil
+}
+
+// split takes the ports of o out of r, if r is no more than a list of ports: as
+// whoever wrote the name of a service meant all of them, a name is not split.
+func (r Rule) split(o Rule) (rest Rule, ok bool) {
+	if r.what != "" {
+		return r, false
+	}
+	left := subtractPorts(r.Ports, o.Ports)
+	whole := Rule{Ports: append(slices.Clone(o.Ports), left...), From: o.From}
+	if len(left) == 0 || !whole.Equal(r) {
+		return r, false
+	}
+	return Rule{Ports: left, From: r.From}, true
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestKey(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"http", "80/tcp", true},
+		{"domain", "53/tcp", false},
+		{"80/tcp", "80/udp", false},
+		{"80/tcp", "80-81/tcp", false},
+		{"1-20/tcp", "1-2/tcp", false},
+		{"80/tcp from 192.0.2.0/25,192.0.2.128/25", "http from 192.0.2.0/24", true},
+		{"80/tcp from 192.0.2.0/24,192.0.2.7", "http from 192.0.2.0/24", true},
+		{"80/tcp from 0.0.0.0/0,::/0", "http", true},
+		{"80/tcp from 0.0.0.0/0", "http", false},
+		{"80/tcp from 0.0.0.0/0", "80/tcp from ::/0", false},
+		{"80/tcp from 192.0.2.1,192.0.2.3", "80/tcp from 192.0.2.3,192.0.2.1", true},
+		{"80/tcp from 2001:db8::1", "80/tcp from 2001:db8::2", false},
+	} {
+		a, b := mustRule(t, c.a), mustRule(t, c.b)
+		if (a.Key() == b.Key()) != c.same || a.Equal(b) != c.same {
+			t.Errorf("%q and %q: same key %t, equal %t, want %t", a, b, a.Key() == b.Key(), a.Equal(b), c.same)
+		}
+	}
+}
+
+func TestWithoutRulesSplitsOnlyPlainPorts(t *testing.T) {
+	plain := Rule{Ports: []PortRange{{TCP, 53, 53}, {UDP, 53, 53}}}
+	p := &Policy{Open: []Rule{plain, mustRule(t, "http")}}
+	without, removed, notOpen, err := p.WithoutRules([]Rule{mustRule(t, "53/udp"), mustRule(t, "9/tcp")})
+	if got := fmt.Sprint(without.Open, removed, notOpen, err); got != "[53/tcp http] [53/udp] [9/tcp] <nil>" {
+		t.Error(got)
+	}
+	if fmt.Sprint(p.Open) != "[53/tcp,53/udp http]" {
+		t.Errorf("the policy itself became %v", p.Open)
+	}
+	// Both, one after the other.
+	without, removed, _, err = p.WithoutRules([]Rule{mustRule(t, "53/udp"), mustRule(t, "53/tcp")})
+	if got := fmt.Sprint(without.Open, removed, err); got != "[http] [53/udp 53/tcp] <nil>" {
+		t.Error(got)
+	}
+	var covered *CoveredError
+	named := &Policy{Open: []Rule{mustRule(t, "domain")}}
+	if _, _, _, err := named.WithoutRules([]Rule{mustRule(t, "53/udp")}); !errors.As(err, &covered) {
+		t.Errorf("half of a service: %v", err)
+	}
+	if _, _, _, err := p.WithoutRules([]Rule{mustRule(t, "53/udp from 192.0.2.1")}); !errors.As(err, &covered) {
+		t.Errorf("one source of all: %v", err)
+	}
+}
+
+func TestMatcherAllowsWhatItsRulesDo(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	sources := []string{"", "", " from 192.0.2.0/24", " from 192.0.2.1,2001:db8::/32", " from 0.0.0.0/0", " from ::/0,198.51.100.0/25"}
+	var rules []Rule
+	for range 40 {
+		first := 1 + random.IntN(60)
+		rules = append(rules, mustRule(t, fmt.Sprintf("%d-%d/%s%s", first, first+random.IntN(4), []string{"tcp", "udp"}[random.IntN(2)], sources[random.IntN(len(sources))])))
+	}
+	m, err := NewMatcher(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := 0
+	for _, src := range []string{"192.0.2.1", "192.0.2.200", "198.51.100.7", "203.0.113.1", "2001:db8::1", "::1", "::ffff:192.0.2.1"} {
+		for _, proto := range []Protocol{TCP, UDP, SCTP, 1} {
+			for port := range uint16(70) {
+				want := false
+				for _, r := range rules {
+					want = want || r.Allows(proto, port, addr(src))
+				}
+				if want {
+					allowed++
+				}
+				if got := m.Allows(proto, port, addr(src)); got != want {
+					t.Errorf("%s to %d/%s is allowed: %t, want %t", src, port, proto, got, want)
+				}
+			}
+		}
+	}
+	if allowed == 0 {
+		t.Error("nothing is allowed: the test shows nothing")
+	}
+}
+
+// manyRules returns n rules for one port each, and manySources a rule with n sources.
+func manyRules(n int) []Rule {
+	rules := make([]Rule, n)
+	for i := range rules {
+		rules[i] = Rule{Ports: []PortRange{{TCP, uint16(i + 1), uint16(i + 1)}}}
+	}
+	return rules
+}
+
+func manySources(n, first int) Rule {
+	r := Rule{Ports: []PortRange{{UDP, 9, 9}}}
+	for i := range n {
+		v := first + 2*i
+		r.From = append(r.From, netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(10 + v>>24), byte(v >> 16), byte(v >> 8), byte(v)}), 32))
+	}
+	return r
+}
+
+// With 60,000 rules, and with a million sources, what compares each with each takes hours.
+func TestManyRulesTakeNoLongerEach(t *testing.T) {
+	start := time.Now()
+	step := func(what string) {
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("%s takes %v", what, d)
+		}
+		start = time.Now()
+	}
+	rules := manyRules(60_000)
+	p := &Policy{Open: rules}
+	with, added := p.WithRules(append(manyRules(60_001), rules...))
+	if step("to add rules"); len(added) != 1 || len(with.Open) != 60_001 {
+		t.Errorf("%d rules were added", len(added))
+	}
+	if changes := Diff(p, with); len(changes) != 1 || p.Equal(with) {
+		t.Errorf("%d changes", len(changes))
+	}
+	step("to compare")
+	without, removed, _, err := with.WithoutRules(rules)
+	if step("to remove rules"); err != nil || len(removed) != 60_000 || len(without.Open) != 1 {
+		t.Errorf("%d rules were removed: %v", len(removed), err)
+	}
+	m, err := NewMatcher(with.Open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1_000_000 {
+		if port := uint16(i % 65536); m.Allows(TCP, port, addr("192.0.2.1")) != (port > 0 && port <= 60_001) {
+			t.Fatalf("port %d", port)
+		}
+	}
+	step("to match")
+	const million = 1_000_000
+	even, odd := manySources(million, 0), manySources(million, 1)
+	if even.Equal(odd) || !even.Equal(even) || even.Overlaps(odd) || !even.Overlaps(even) {
+		t.Error("two lists of sources are taken for what they are not")
+	}
+	if _, _, notOpen, err := (&Policy{Open: []Rule{even}}).WithoutRules([]Rule{odd}); err != nil || len(notOpen) != 1 {
+		t.Errorf("%d are not open, %v", len(notOpen), err)
+	}
+	step("to compare a million sources")
+	many := &Policy{Open: []Rule{even}}
+	if text := string(many.YAML()); strings.Count(text, ",") != million-1 {
+		t.Error("not all sources are written")
+	}
+	step("to write a million sources")
+}
+
+// A file is read in time that grows with it, however its rules are written.
+func TestManyRulesAreReadInTime(t *testing.T) {
+	var b strings.Builder
+	for i, r := range manyRules(60_000) {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(r.String())
+	}
+	inLine := b.String()
+	for name, text := range map[string]string{
+		"on one line":                        "open: [" + inLine + "]\n",
+		"on one line, with other letters":    "# größe\nopen: [" + inLine + "]\n",
+		"one a line":                         "open:\n- " + strings.ReplaceAll(inLine, ", ", "\n- ") + "\n",
+		"a million sources":                  "open:\n- " + manySources(1_000_000, 0).String() + "\n",
+		"a million sources, other letters":   "# größe\nopen:\n- " + manySources(1_000_000, 0).String() + "\n",
+		"a thousand sources, many are twice": "open:\n- " + manySources(1000, 0).String() + strings.Repeat(",10.0.0.0", 500_000) + "\n",
+	} {
+		start := time.Now()
+		if _, err := Parse("f", []byte(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("%s: read in %v", name, d)
+		}
+	}
+}
+
+func BenchmarkDiffOfManyRules(b *testing.B) {
+	p := &Policy{Open: manyRules(60_000)}
+	for b.Loop() {
+		if len(Diff(p, p)) > 0 {
+			b.Fatal("a policy differs from itself")
+		}
+	}
+}
