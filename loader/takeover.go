@@ -34,7 +34,7 @@ var (
 func (p pins) otherVersion() (other pins, ok bool) {
 	roots, _ := filepath.Glob(filepath.Join(p.base, "v[0-9]*"))
 	for _, root := range roots {
-		other := pins{p.base, filepath.Base(root)}
+		other := pins{base: p.base, version: filepath.Base(root)}
 		if names, err := other.interfaces(); err == nil && len(names) > 0 && other.version != Schema {
 			return other, true
 		}

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -31,7 +33,7 @@ it finds.`,
   portcullis audit -o json | jq -r '.ports[] | select(.state == "unused") | .fix'`,
 		GroupID: "more",
 		Args:    noArguments,
-		RunE:    func(*cobra.Command, []string) error { return a.audit() },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.audit(cmd.Context()) },
 	}
 }
 
@@ -43,7 +45,7 @@ type auditView struct {
 	Ports   []audit.Entry `json:"ports"`
 }
 
-func (a *app) audit() error {
+func (a *app) audit(ctx context.Context) error {
 	view := auditView{}
 	in, err := audit.Gather()
 	if in == nil {
@@ -54,19 +56,28 @@ func (a *app) audit() error {
 	}
 	if a.privileged() != nil {
 		a.warn("without root the file is compared, not what is in force; processes and ports of containers are not seen")
-	} else if f, err := a.firewall.Open(a.pinPath); err == nil {
-		view.Running, in.Policy = true, f.Policy()
+	} else if f, err := a.firewall.View(ctx); err == nil {
+		view.Running = true
+		in.Policy, err = f.Policy()
+		view.Config = cmp.Or(f.Config(), a.config)
 		f.Close()
-		a.recall()
+		if err != nil {
+			return err
+		}
+		if a.configGiven {
+			view.Config = a.config
+		}
 	} else if !isNotRunning(err) {
 		return err
 	}
 	if !view.Running {
-		if in.Policy, view.BuiltIn, err = a.wanted(); err != nil {
+		wanted, err := a.firewall.WantedByFile()
+		if err != nil {
 			return err
 		}
+		in.Policy, view.BuiltIn, view.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
 	}
-	view.Config, view.Ports = a.config, list(audit.Compare(*in))
+	view.Ports = list(audit.Compare(*in))
 	return a.print(view, func() { a.printAudit(&view) })
 }
 

@@ -4,11 +4,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -25,7 +27,7 @@ gives its place to a new one when the table is full.`,
   portcullis flows -o json --limit 100
   portcullis flows flush`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.flows(limit) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.flows(cmd.Context(), limit) },
 	}
 	cmd.Flags().IntVar(&limit, "limit", 0, "print the first `N` only")
 	cmd.AddCommand(&cobra.Command{
@@ -34,14 +36,14 @@ gives its place to a new one when the table is full.`,
 		Long: `Delete all flows. A connection that lives comes back with the next packet that this
 host sends for it; until then what arrives for it is dropped.`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.flush() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.flush(cmd.Context()) },
 	}, &cobra.Command{
 		Use:   "sweep",
 		Short: "Remove expired flows from the table",
 		Long: `Remove expired flows from the table. It changes no verdict, as an expired flow lets
 nothing in; it makes room. To be run now and then, as a timer does.`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.sweep() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sweep(cmd.Context()) },
 	})
 	return cmd
 }
@@ -60,11 +62,11 @@ type flowView struct {
 	Expires       float64    `json:"expires_seconds"`
 }
 
-func (a *app) flows(limit int) error {
+func (a *app) flows(ctx context.Context, limit int) error {
 	if limit < 0 {
 		return usagef("--limit %d: write a number from 1 on, or 0 for all", limit)
 	}
-	f, err := a.connect()
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func (a *app) flows(limit int) error {
 	}
 	rows := [][]string{{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"}}
 	for _, flow := range all {
-		rows = append(rows, []string{flow.Protocol, localText(flow), remoteText(flow), stateText(flow), span(flow.Age), span(flow.Expires)})
+		rows = append(rows, []string{flow.Protocol, localText(flow), remoteText(flow), stateText(flow), firewall.Span(flow.Age), firewall.Span(flow.Expires)})
 	}
 	a.table(rows)
 	if found > len(all) {
@@ -147,6 +149,14 @@ func stateText(f loader.Flow) string {
 	return f.State
 }
 
+// view finds the running filter.
+func (a *app) view(ctx context.Context) (firewall.Filter, error) {
+	if err := a.privileged(); err != nil {
+		return nil, err
+	}
+	return a.firewall.View(ctx)
+}
+
 type flushView struct {
 	Removed int `json:"removed"`
 }
@@ -156,8 +166,8 @@ type sweepView struct {
 	Removed int `json:"removed"`
 }
 
-func (a *app) flush() error {
-	f, err := a.connect()
+func (a *app) flush(ctx context.Context) error {
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}
@@ -169,8 +179,8 @@ func (a *app) flush() error {
 	return a.print(flushView{removed}, func() { a.printf("removed %s\n", count(removed, "flow", "flows")) })
 }
 
-func (a *app) sweep() error {
-	f, err := a.connect()
+func (a *app) sweep(ctx context.Context) error {
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}

@@ -9,21 +9,23 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
-
-const defaultConfig = "/etc/portcullis/portcullis.yaml"
 
 // app is one run of the program: its environment and the flags of every command.
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
+	firewall    *firewall.Firewall
 	config      string
 	configGiven bool
 	pinPath     string
+	wait        time.Duration // for another command
 	output      format
 }
 
@@ -96,10 +98,10 @@ func (a *app) root() *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
-	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
+	flags.StringVar(&a.config, "config", firewall.DefaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
 		"`DIR` in a bpf filesystem that keeps the filter")
-	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` when another command is at work (default: wait)")
+	flags.DurationVar(&a.wait, "lock-timeout", firewall.DefaultWait, "give up after `TIME` when another command is at work")
 	flags.VarP(&a.output, "output", "o", "table or json")
 	_ = root.RegisterFlagCompletionFunc("output", words("table", "json"))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
@@ -112,7 +114,7 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.keepCommand())
+	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}
@@ -124,16 +126,31 @@ func (a *app) root() *cobra.Command {
 
 // prepare runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
-	loader.Patience.Waiting = func(holder string) {
-		fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder)
-	}
 	a.configGiven = cmd.Flags().Changed("config")
 	// Later commands, from other directories, will have to find the same places.
 	if a.config, err = filepath.Abs(a.config); err != nil {
 		return err
 	}
-	a.pinPath, err = filepath.Abs(a.pinPath)
-	return err
+	if a.pinPath, err = filepath.Abs(a.pinPath); err != nil {
+		return err
+	}
+	a.firewall = a.newFirewall(a.stateDir)
+	return nil
+}
+
+// newFirewall returns the firewall that the flags name, with its state in a directory, or where it belongs.
+func (a *app) newFirewall(stateDir string) *firewall.Firewall {
+	return firewall.New(firewall.Options{
+		PinPath:     a.pinPath,
+		Config:      a.config,
+		ConfigGiven: a.configGiven,
+		Wait:        a.wait,
+		Waiting:     func(holder string) { fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder) },
+		StateDir:    stateDir,
+		Session:     a.session,
+		Kernel:      a.kernel,
+		RunDir:      a.runDir,
+	})
 }
 
 func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {

@@ -145,7 +145,7 @@ func (c *connection) isRefused(why, line string) {
 	if err == nil || !strings.Contains(out, why) {
 		c.t.Fatalf("%s: want a refusal with %q, got %v\n%s", line, why, err, out)
 	}
-	if c.deadlines().Try == nil {
+	if c.schedule().Trial == nil {
 		c.t.Fatalf("%s: nothing is on trial any more", line)
 	}
 }
