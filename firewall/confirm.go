@@ -95,6 +95,10 @@ func (fw *Firewall) witness(t *schedule.Trial, console bool) error {
 	if len(s.Connections) > 0 {
 		return nil
 	}
+	if len(s.Outgoing) > 0 {
+		return fmt.Errorf("this session's connection, to %s, was made by this host, or to a port on which nothing listens any more, and does not show that anybody can come in: %s",
+			s.Outgoing[0].Remote, newSession)
+	}
 	if ssh := fw.options.Session(); ssh != "" && cameHere(ssh) {
 		return fmt.Errorf("nobody can tell by which connection this session came (%s=%q, as in tmux or screen, may be another's): %s, outside of them",
 			sshVariable, ssh, newSession)

@@ -34,6 +34,7 @@ type Follower struct {
 	lastError string // that was noted
 
 	seen    string         // what the policy file was when it was last read
+	steady  string         // what it was when Steady was last called
 	existed bool           // it has been read
 	named   []string       // the interfaces that it named
 	problem string         // what is wrong with it
@@ -230,6 +231,14 @@ func seenAs(text []byte, err error) string {
 
 // Changed reports whether the policy file is another than when it was last read.
 func (fl *Follower) Changed() bool { return seenAs(readFile(fl.config)) != fl.seen }
+
+// Steady reports whether the policy file is as it was at the last call.
+func (fl *Follower) Steady() bool {
+	now := seenAs(readFile(fl.config))
+	steady := now == fl.steady
+	fl.steady = now
+	return steady
+}
 
 // guard refuses a file that takes away what it takes to repair it: an empty one, as an editor leaves for a moment, and one
 // under which no sshd could be reached that can be now.

@@ -72,7 +72,7 @@ func (HostKernel) Open(ctx context.Context, pinPath string) (Filter, error) {
 }
 
 func (HostKernel) OpenToChange(ctx context.Context, pinPath string) (Filter, error) {
-	return opened(loader.OpenToChange(ctx, pinPath))
+	return opened(loader.OpenToChangeContext(ctx, pinPath))
 }
 
 // opened keeps the filter nil that comes with an error.

@@ -161,11 +161,11 @@ func (fw *Firewall) running(ctx context.Context) (interfaces []string, config st
 		return nil, fw.options.Config, err
 	}
 	defer f.Close()
-	p, err := f.Policy()
-	if err != nil {
-		return nil, fw.options.Config, err
+	filtered, err := f.Interfaces() // and not the policy, which Up may be there to replace
+	for _, i := range filtered {
+		interfaces = append(interfaces, i.Name)
 	}
-	return p.Interfaces, fw.configOf(f), nil
+	return interfaces, fw.configOf(f), err
 }
 
 // Interfaces returns those that are to be filtered: the ones named, else the policy's, else those of a filter that runs,

@@ -4,7 +4,9 @@ package host
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -13,22 +15,33 @@ import (
 // Session is how the user of this process came to this host, as far as the kernel knows. An environment may be another
 // session's: that of a terminal multiplexer is the one of who started it.
 type Session struct {
-	Connections []Connection // that the parents of this process hold in this network namespace
+	Connections []Connection // that came in to this network namespace, and that the parents of this process hold
+	Outgoing    []Connection // that the parents of this process have made themselves
 	Elsewhere   bool         // a parent is in another network namespace, so that the user did not come by this one
 	Unknown     bool         // of some parent nobody knows what it holds
 }
 
-// FindSession asks which TCP connections the parents of this process hold: one of them is that of the user's ssh, whose
-// server keeps it open as long as the session lasts.
+// FindSession asks which TCP connections came in to a listener and are held by parents of this process: one of them is
+// that of the user's ssh, whose server keeps it open as long as the session lasts. A connection that a parent has opened
+// itself tells nothing of whether this host can be reached.
 func FindSession() (*Session, error) {
 	byInode := make(map[uint32]Connection)
+	var listening []netip.AddrPort
 	err := everySocket(unix.IPPROTO_TCP, func(k *Socket) {
-		if k.State != netlink.TCP_LISTEN && k.inode != 0 {
+		switch {
+		case k.State == netlink.TCP_LISTEN:
+			listening = append(listening, k.Local)
+		case k.inode != 0:
 			byInode[k.inode] = Connection{k.Local, k.Remote}
 		}
 	})
 	if err != nil {
 		return nil, err
+	}
+	cameIn := func(c Connection) bool {
+		return slices.ContainsFunc(listening, func(l netip.AddrPort) bool {
+			return l.Port() == c.Local.Port() && (l.Addr().IsUnspecified() || l.Addr() == c.Local.Addr())
+		})
 	}
 	here, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
@@ -46,9 +59,15 @@ func FindSession() (*Session, error) {
 		inodes, err := socketInodes(process)
 		s.Unknown = s.Unknown || err != nil
 		for _, inode := range inodes {
-			if c, ok := byInode[inode]; ok && !seen[c] {
-				seen[c] = true
+			c, ok := byInode[inode]
+			if !ok || seen[c] {
+				continue
+			}
+			seen[c] = true
+			if cameIn(c) {
 				s.Connections = append(s.Connections, c)
+			} else {
+				s.Outgoing = append(s.Outgoing, c)
 			}
 		}
 	}

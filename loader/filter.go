@@ -45,7 +45,12 @@ func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
 
 // OpenToChange is Open for a caller that keeps everybody else from changing the filter: as nobody takes it down, maps can
 // be opened when they are first needed, and to open a port needs few.
-func OpenToChange(ctx context.Context, pinPath string) (*Filter, error) {
+func OpenToChange(pinPath string) (*Filter, error) {
+	return OpenToChangeContext(context.Background(), pinPath)
+}
+
+// OpenToChangeContext is OpenToChange with a context, whose end cancels waits for another command.
+func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
 	f, _, err := pins{base: pinPath, ctx: ctx}.openLocked(lock.Exclusive, func(*maps.Set) error { return nil })
 	return f, err
 }

@@ -100,6 +100,8 @@ func TestConfirmAsksForAWitness(t *testing.T) {
 		{"the console", host.Session{}, "", false, ""},
 		{"a terminal of a program", host.Session{}, "", true, "say --console"},
 		{"parents that cannot be seen", host.Session{Unknown: true}, "", false, "say --console"},
+		{"a connection that this host has made", host.Session{Outgoing: []host.Connection{outside}}, "", false, "was made by this host"},
+		{"one that came in and one that this host has made", host.Session{Connections: []host.Connection{outside}, Outgoing: []host.Connection{inside}}, ssh, true, ""},
 		{"another namespace", host.Session{Elsewhere: true}, "", true, ""},
 	} {
 		h := newHost(t)

@@ -166,7 +166,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.lastError = "" // what is still wrong is told again
 			a.complain(a.fw.CatchUp(ctx))
 			a.attach(ctx)
-			a.reload(ctx)
+			a.reloadIfSteady(ctx)
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom
 		case <-look.C:
@@ -252,6 +252,15 @@ func (a *Agent) follow() { a.files.follow(a.file.Config(), loader.PinDirs(a.fw.P
 func (a *Agent) reload(ctx context.Context) {
 	a.log(a.file.ApplyChanged(ctx))
 	a.tell(ctx)
+}
+
+// reloadIfSteady is reload for when nothing tells that the file is complete. One that somebody has open and writes is
+// read when it has not changed since the time before.
+func (a *Agent) reloadIfSteady(ctx context.Context) {
+	if a.files.writing.Load() && !a.file.Steady() {
+		return
+	}
+	a.reload(ctx)
 }
 
 // hangup does what SIGHUP asks for: the file is put in force, on all of its interfaces, also when nothing is filtered at

@@ -52,7 +52,24 @@ func (s Store) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := PrivateDir(s.dir); err != nil {
 		return nil, err
 	}
-	return lock.Dir(ctx, s.dir, lock.Exclusive)
+	unlock, err = lock.Dir(ctx, s.dir, lock.Exclusive)
+	if err == nil {
+		s.removeLeftovers()
+	}
+	return unlock, err
+}
+
+// removeLeftovers removes what killed processes had begun to write: files are saved under a hidden name first.
+func (s Store) removeLeftovers() {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return // they do no harm
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			_ = os.Remove(s.Path(e.Name()))
+		}
+	}
 }
 
 // PrivateDir makes a directory that only its owner, who is the user of this process, gets into: nobody else can hold a
