@@ -24,23 +24,25 @@ type fakeHost struct {
 	t              *testing.T
 	session        string
 	runDir         string
+	variables      map[string]string // of the environment
+	stateDir       string            // of the last good policy
 	privileges     error
 	stdout, stderr string
 }
 
 func newHost(t *testing.T) *fakeHost {
-	return &fakeHost{Kernel: &firewalltest.Kernel{Route: "eth0"}, t: t, runDir: t.TempDir()}
+	return &fakeHost{Kernel: &firewalltest.Kernel{Route: "eth0"}, t: t, runDir: t.TempDir(), stateDir: t.TempDir()}
 }
 
-// env is that of a command at the host, without a variable.
+// env is that of a command at the host.
 func (h *fakeHost) env() env {
 	return env{
-		getenv:     func(string) string { return "" },
+		getenv:     func(name string) string { return h.variables[name] },
 		kernel:     h.Kernel,
 		privileged: func() error { return h.privileges },
 		session:    func() string { return h.session },
 		runDir:     h.runDir,
-		stateDir:   h.t.TempDir(),
+		stateDir:   h.stateDir,
 	}
 }
 

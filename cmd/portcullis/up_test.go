@@ -214,3 +214,18 @@ func TestDown(t *testing.T) {
 	h.types(0, "down", "eth5")
 	h.says("eth5 (gone): no longer waited for\n")
 }
+
+// A command may run in any service, and so with any directory for state.
+func TestCommandsDoNotTrustStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	h.stateDir = ""
+	h.variables = map[string]string{stateVariable: dir}
+	for _, args := range [][]string{{"up"}, {"open", "http"}, {"close", "http"}, {"apply"}, {"save"}} {
+		h.types(0, append(args, "--pin-path", "/sys/fs/bpf/another")...)
+	}
+	if kept, err := os.ReadDir(dir); err != nil || len(kept) > 0 {
+		t.Errorf("the directory of another service has %v, %v", kept, err)
+	}
+}
