@@ -3,10 +3,14 @@
 package host
 
 import (
+	"bytes"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +20,7 @@ import (
 // session's: that of a terminal multiplexer is the one of who started it.
 type Session struct {
 	Connections []Connection // that came in to this network namespace, and that the parents of this process hold
+	Outgoing    []Connection // that the parents of this process have made themselves
 	Elsewhere   bool         // a parent is in another network namespace, so that the user did not come by this one
 	Unknown     bool         // of some parent nobody knows what it holds
 }
@@ -58,9 +63,15 @@ func FindSession() (*Session, error) {
 		inodes, err := socketInodes(process)
 		s.Unknown = s.Unknown || err != nil
 		for _, inode := range inodes {
-			if c, ok := byInode[inode]; ok && !seen[c] && cameIn(c) {
-				seen[c] = true
+			c, ok := byInode[inode]
+			if !ok || seen[c] {
+				continue
+			}
+			seen[c] = true
+			if cameIn(c) {
 				s.Connections = append(s.Connections, c)
+			} else {
+				s.Outgoing = append(s.Outgoing, c)
 			}
 		}
 	}
@@ -76,3 +87,35 @@ func OnPseudoTerminal() bool {
 	major := unix.Major(uint64(statField(os.Getpid(), statTerminal)))
 	return firstPTY <= major && major <= lastPTY
 }
+
+// Ancestors returns the process ids of this process's parent, its parent and so on, as far as they can be seen.
+func Ancestors() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for pid := os.Getppid(); pid > 0 && yield(pid); pid = parentOf(pid) {
+		}
+	}
+}
+
+// Fields of /proc/PID/stat behind the name (proc_pid_stat(5)).
+const (
+	statParent   = 1
+	statTerminal = 4
+)
+
+// statField returns one field of /proc/PID/stat, or 0 where there is none.
+func statField(pid, field int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name, in parentheses, may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= field {
+		return 0
+	}
+	number, _ := strconv.Atoi(fields[field])
+	return number
+}
+
+// parentOf returns the parent of a process, or 0.
+func parentOf(pid int) int { return statField(pid, statParent) }

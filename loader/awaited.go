@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -30,8 +31,8 @@ func awaited(dir string, ethernet bool, name string) string {
 
 // Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
 // it did. One at a time: an interface that appears meanwhile waits for no more than that.
-func Prepare(pinPath string) (loaded bool, err error) {
-	p := pins{base: pinPath}
+func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
+	p := pins{base: pinPath, ctx: ctx}
 	unlock, err := p.lock()
 	if err != nil {
 		return false, err

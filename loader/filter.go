@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -29,41 +31,69 @@ type Filter struct {
 
 // Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
 // none for this network namespace.
-func Open(pinPath string) (*Filter, error) { return openLocked(pinPath, (*maps.Set).OpenAll) }
+func Open(pinPath string) (*Filter, error) { return OpenContext(context.Background(), pinPath) }
 
-// OpenToChange is Open for who has the turn: as nobody else takes the filter down, maps can be opened when they are
-// first needed, and to open a port needs few.
-func OpenToChange(pinPath string) (*Filter, error) {
-	return openLocked(pinPath, func(*maps.Set) error { return nil })
+// OpenContext is Open with a context, whose end cancels waits for another command.
+func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
+	p := pins{base: pinPath, ctx: ctx}
+	f, settled, err := p.openLocked(lock.Shared, (*maps.Set).OpenAll)
+	if err == nil && !settled {
+		f, _, err = p.openLocked(lock.Exclusive, (*maps.Set).OpenAll)
+	}
+	return f, err
 }
 
-func openLocked(pinPath string, prepare func(*maps.Set) error) (*Filter, error) {
-	p := pins{base: pinPath}
+// OpenToChange is Open for a caller that keeps everybody else from changing the filter: as nobody takes it down, maps can
+// be opened when they are first needed, and to open a port needs few.
+func OpenToChange(pinPath string) (*Filter, error) {
+	return OpenToChangeContext(context.Background(), pinPath)
+}
+
+// OpenToChangeContext is OpenToChange with a context, whose end cancels waits for another command.
+func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
+	f, _, err := pins{base: pinPath, ctx: ctx}.openLocked(lock.Exclusive, func(*maps.Set) error { return nil })
+	return f, err
+}
+
+// openLocked opens the filter under the lock. Among readers nothing can be changed, so they get no filter, and false, where
+// first something has to be finished that a killed command, or an older version, has left.
+func (p pins) openLocked(mode lock.Mode, prepare func(*maps.Set) error) (f *Filter, settled bool, err error) {
 	if _, err := os.Stat(p.root()); errors.Is(err, fs.ErrNotExist) {
-		return nil, p.notRunning("nothing is pinned at " + pinPath)
+		return nil, true, p.notRunning("nothing is pinned at " + p.base)
 	} else if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	if err := p.checkOwner(); err != nil {
-		return nil, err
+		return nil, true, err
 	}
-	unlock, err := p.lock()
+	unlock, err := p.lockAs(mode)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (what was pinned at %s was just taken away)", ErrNotRunning, pinPath)
+		return nil, true, fmt.Errorf("%w (what was pinned at %s was just taken away)", ErrNotRunning, p.base)
 	}
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	defer unlock()
-	f, err := open(p)
-	if err != nil {
-		return nil, err
+	if mode == lock.Shared && p.isUnsettled() {
+		return nil, false, nil
+	}
+	if f, err = open(p); err != nil {
+		return nil, true, err
 	}
 	if err := prepare(f.set); err != nil {
 		f.Close()
-		return nil, err
+		return nil, true, err
 	}
-	return f, nil
+	return f, true, nil
+}
+
+// isUnsettled reports whether open has something to finish first.
+func (p pins) isUnsettled() bool {
+	if _, err := os.Stat(p.next()); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	_, ok := p.otherVersion()
+	return ok
 }
 
 // open is OpenToChange under the lock.
@@ -192,16 +222,25 @@ func (f *Filter) now() (uint64, error) {
 func (f *Filter) Config() string { return f.running.Config }
 
 // Policy returns the policy in force: its rules are those open at this moment, its interfaces the filtered ones.
-func (f *Filter) Policy() *policy.Policy {
+func (f *Filter) Policy() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
-	p.Interfaces, _ = f.pins.interfaces()
-	rules, _ := f.set.Rules()
+	var err error
+	if p.Interfaces, err = f.pins.interfaces(); err != nil {
+		return nil, err
+	}
+	rules, err := f.set.Rules()
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)
 	}
 	p.Open = policy.SpellRules(p.Open)
-	return p
+	return p, nil
 }
+
+// Rules returns the rules in force, each with the number under which its packets are counted.
+func (f *Filter) Rules() ([]maps.Rule, error) { return f.set.Rules() }
 
 // RuntimeRules returns the rules in force that are not in the file.
 func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
@@ -217,7 +256,7 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 // Saved returns the policy in force without the rules that are not in the file.
 func (f *Filter) Saved() (*policy.Policy, error) {
 	if !f.isCurrent() {
-		now, err := Open(f.pins.base)
+		now, err := OpenContext(f.pins.context(), f.pins.base)
 		if err != nil {
 			return nil, err
 		}
@@ -313,9 +352,14 @@ func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, er
 
 // Down takes the filter off the interfaces, or off all when none is named.
 func Down(pinPath string, interfaces []string) (*DownReport, error) {
-	f, err := Open(pinPath)
+	return DownContext(context.Background(), pinPath, interfaces)
+}
+
+// DownContext is Down with a context, whose end cancels the wait for another command.
+func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+	f, err := OpenContext(ctx, pinPath)
 	if errors.Is(err, ErrOlderSchema) || errors.Is(err, ErrNewerSchema) {
-		return downOther(pins{base: pinPath}, interfaces)
+		return downOther(pins{base: pinPath, ctx: ctx}, interfaces)
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/lock"
 )
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
@@ -33,7 +35,8 @@ const defaultBPFFS = "/sys/fs/bpf"
 //	PIN/Schema/links/IFACE/{clsact_in,clsact_out}           programs, where the kernel has no TCX
 type pins struct {
 	base    string
-	version string // another than Schema; empty for ours
+	version string          // another than Schema; empty for ours
+	ctx     context.Context // of who waits for the lock; nil: nothing cancels that
 }
 
 func (p pins) root() string      { return filepath.Join(p.base, cmp.Or(p.version, Schema)) }
@@ -156,12 +159,21 @@ func hiddenMounts() bool {
 
 // lock waits until no other command changes what is pinned here, and returns the function that lets the next one. The
 // error is ErrNotRunning when there is nothing to lock.
-func (p pins) lock() (unlock func(), err error) {
-	unlock, err = Lock(p.base)
+func (p pins) lock() (unlock func(), err error) { return p.lockAs(lock.Exclusive) }
+
+func (p pins) lockAs(mode lock.Mode) (unlock func(), err error) {
+	unlock, err = lock.Dir(p.context(), p.base, mode)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, p.notRunning("nothing is pinned at " + p.base)
 	}
 	return unlock, err
+}
+
+func (p pins) context() context.Context {
+	if p.ctx == nil {
+		return context.Background()
+	}
+	return p.ctx
 }
 
 // claim makes the directories and takes the lock of them.

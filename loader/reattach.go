@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -32,7 +33,12 @@ func Wants(pinPath, iface string) bool {
 // that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
 // those that come for the first time. What fails on one interface is reported beside what was done on the others.
 func Attach(pinPath string, mode Mode) (*AttachReport, error) {
-	p := pins{base: pinPath}
+	return AttachContext(context.Background(), pinPath, mode)
+}
+
+// AttachContext is Attach with a context, whose end cancels the wait for another command.
+func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+	p := pins{base: pinPath, ctx: ctx}
 	unlock, err := p.lock()
 	if err != nil {
 		return nil, err

@@ -12,8 +12,11 @@ import (
 
 // Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
 func (f *Filter) Status() (*Status, error) {
-	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
+	s := &Status{PinPath: f.pins.base, Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
+	if s.Policy, err = f.Policy(); err != nil {
+		return nil, err
+	}
 	if s.Saved, err = f.Saved(); err != nil {
 		return nil, err
 	}

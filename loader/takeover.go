@@ -35,7 +35,7 @@ var (
 func (p pins) otherVersion() (other pins, ok bool) {
 	roots, _ := filepath.Glob(filepath.Join(p.base, "v[0-9]*"))
 	for _, root := range roots {
-		other := pins{p.base, filepath.Base(root)}
+		other := pins{base: p.base, version: filepath.Base(root)}
 		if names, err := other.interfaces(); err == nil && len(names) > 0 && other.version != Schema {
 			return other, true
 		}
@@ -120,7 +120,7 @@ func (c *change) openOlder() error {
 	for _, text := range lost {
 		c.warn("the rule %q of the older version is not known any more (%s has changed): its packets are not counted on", text, policy.ServicesFile)
 	}
-	c.options.former = append(c.options.former, rules...)
+	c.options.Former = append(c.options.Former, rules...)
 	if c.options.KeepRuntime {
 		c.keepRuntime(rules)
 	}

@@ -41,7 +41,10 @@ type change struct {
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
 // nothing: what fails is taken back. Live connections are entered as flows before anything drops.
-func Up(o Options) (_ *UpReport, err error) {
+func Up(o Options) (*UpReport, error) { return UpContext(context.Background(), o) }
+
+// UpContext is Up with a context, whose end cancels the wait for another command.
+func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if o.PinPath == "" {
 		o.PinPath = PinPath()
 	}
@@ -49,7 +52,7 @@ func Up(o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o, pins: pins{base: o.PinPath}}
+	c := &change{options: o, pins: pins{base: o.PinPath, ctx: ctx}}
 	c.load = c.loadNew
 	unlock, err := c.pins.claim()
 	if err != nil {
@@ -83,7 +86,7 @@ func Up(o Options) (_ *UpReport, err error) {
 		return nil, err
 	}
 	if c.old != nil && o.Look {
-		if c.bypassed, err = c.old.Bypassed(context.Background(), LookTime); err != nil {
+		if c.bypassed, err = c.old.Bypassed(ctx, LookTime); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +156,7 @@ func (c *change) build() error {
 		}
 		capacity = c.old.set.Capacity()
 	}
-	oldRules = append(oldRules, c.options.former...)
+	oldRules = append(oldRules, c.options.Former...)
 	for _, r := range oldRules {
 		capacity = max(capacity, uint32(r.ID)+1)
 	}

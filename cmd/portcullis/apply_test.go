@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -19,23 +20,23 @@ func TestApplyOfTheFile(t *testing.T) {
 	path := h.runs("open: [ssh]\n")
 	h.types(0, "apply")
 	h.says("nothing to do: what " + path + " says is in force\n")
-	if len(h.ups) != 0 {
+	if len(h.Ups) != 0 {
 		t.Error("what is in force is put in force")
 	}
 	os.WriteFile(path, []byte("open: [ssh, http]\ninvalid: drop\n"), 0o644)
 	h.types(0, "diff")
 	h.says("+ open http\n", "~ invalid: log -> drop\n")
-	if len(h.ups) != 0 {
+	if len(h.Ups) != 0 {
 		t.Error("diff changes something")
 	}
 	h.types(0, "apply", "-o", "json")
-	var v applyView
+	var v firewall.ApplyReport
 	h.json(&v)
 	if !v.Applied || len(v.Changes) != 2 || v.Changes[0].Op != "+" || v.Config != path || v.File != path {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.opens("ssh", "http")
-	if o := h.ups[0]; !o.Running || o.Config != path || len(o.Interfaces) != 0 {
+	if o := h.Ups[0]; !o.Running || o.Config != path || len(o.Interfaces) != 0 {
 		t.Errorf("options %+v", o)
 	}
 	h.types(0, "diff")
@@ -46,19 +47,19 @@ func TestApplyOfAnotherFileLeavesThePolicyFile(t *testing.T) {
 	h := newHost(t)
 	path := h.runs("open: [ssh]\n")
 	h.types(0, "open", "8080/tcp", "--runtime")
-	other := h.file("interfaces: [eth1]\nopen: [http]\n")
+	other := h.writes("interfaces: [eth1]\nopen: [http]\n")
 	h.types(0, "apply", other)
 	h.says("+ interface eth1\n", "- open ssh\n", "- open 8080/tcp   (opened with --runtime or --for)\n", "+ open http\n",
 		"in force: what "+other+" says, until the next", "writes it to "+path)
 	h.complains("eth0 stays filtered, though " + other + " does not name it")
 	h.opens("http")
-	if h.config != path || !slices.Equal(h.running.Interfaces, []string{"eth0", "eth1"}) {
-		t.Errorf("config %s, interfaces %q", h.config, h.running.Interfaces)
+	if h.File != path || !slices.Equal(h.Running.Interfaces, []string{"eth0", "eth1"}) {
+		t.Errorf("config %s, interfaces %q", h.File, h.Running.Interfaces)
 	}
 	h.holds(path, "open: [ssh]\n")
 	h.types(0, "--config", other, "apply")
-	if h.config != other {
-		t.Errorf("the policy file is %s, want %s", h.config, other)
+	if h.File != other {
+		t.Errorf("the policy file is %s, want %s", h.File, other)
 	}
 }
 
@@ -73,8 +74,8 @@ func TestApplyEndsWhatIsOpenForTheTimeBeing(t *testing.T) {
 	os.WriteFile(path, []byte("open: [ssh, http]\n"), 0o644)
 	h.types(0, "apply")
 	h.opens("ssh", "http")
-	if len(h.runtime) != 0 {
-		t.Errorf("for the time being: %q", h.runtime)
+	if len(h.Runtime) != 0 {
+		t.Errorf("for the time being: %q", h.Runtime)
 	}
 }
 
@@ -82,13 +83,13 @@ func TestApplyRefuses(t *testing.T) {
 	h := newHost(t)
 	h.runs("open: [ssh]\n")
 	h.session = "203.0.113.5 50000 192.0.2.1 22"
-	closed := h.file("open: [http]\n")
+	closed := h.writes("open: [http]\n")
 	h.types(1, "apply", closed)
 	h.complains(`add "22/tcp from 203.0.113.5" to ` + closed + ", or use --force")
 	h.opens("ssh")
 	h.types(0, "apply", closed, "--force")
 	h.opens("http")
-	h.types(1, "apply", h.file("open: [htttp]\n"))
+	h.types(1, "apply", h.writes("open: [htttp]\n"))
 	h.types(1, "apply", filepath.Join(t.TempDir(), "none.yaml"))
 	h.types(2, "apply", closed, closed)
 	h.opens("http")
@@ -97,33 +98,33 @@ func TestApplyRefuses(t *testing.T) {
 func TestCheck(t *testing.T) {
 	h := newHost(t)
 	h.privileges = errPrivileges // which it does not need
-	h.sshd = []uint16{2222}
+	h.SSHD = []uint16{2222}
 	h.session = "203.0.113.5 50000 192.0.2.1 22"
-	path := h.file("interfaces: [nowhere0]\nopen: [http]\n")
+	path := h.writes("interfaces: [nowhere0]\nopen: [http]\n")
 	h.types(0, "check", path)
 	h.says(path + " is good: open: http\n")
 	h.complains(`warning: there is no interface nowhere0: "up" and "apply" refuse this file, "run" waits for it`, "warning: this session (203.0.113.5 to port 22) could not",
 		"warning: an sshd listens on port 2222, which no rule opens")
 	h.types(0, "--config", path, "check", "-o", "json")
-	var v checkView
+	var v firewall.CheckReport
 	h.json(&v)
 	if len(v.Rules) != 1 || len(v.Warnings) != 3 {
 		t.Errorf("JSON: %+v", v)
 	}
-	h.types(1, "check", h.file("open: [htttp]\n"))
+	h.types(1, "check", h.writes("open: [htttp]\n"))
 	h.complains(":1:8: ")
 	// A rule may have as many sources as it needs.
 	long := "22/tcp from 192.0.2.1"
 	for i := range 250 {
 		long += fmt.Sprintf(",198.51.100.%d", i)
 	}
-	h.types(0, "check", h.file("open: ['"+long+"']\n"))
+	h.types(0, "check", h.writes("open: ['"+long+"']\n"))
 	// Good as a file, but more than the datapath takes.
 	many := []byte("open:\n- 1/udp\n")
 	for port := 1; port <= maps.MaxRules; port++ {
 		many = fmt.Appendf(many, "- %d/tcp\n", port)
 	}
-	h.types(1, "check", h.file(string(many)))
+	h.types(1, "check", h.writes(string(many)))
 	h.complains("the policy has 65536 rules, and 65535 is the most")
 }
 
@@ -133,26 +134,26 @@ func TestSave(t *testing.T) {
 	h.types(0, "save")
 	h.says("nothing to do: " + path + " says what is in force\n")
 	h.types(0, "open", "http", "--runtime")
-	h.running = h.running.Clone()
-	h.running.Input = policy.Accept
+	h.Running = h.Running.Clone()
+	h.Running.Input = policy.Accept
 	h.types(0, "save")
 	h.says("+ open http\n", "~ input: drop -> accept\n", "saved to "+path+"\n")
 	h.holds(path, commented+"  - http\ninput: accept\n")
-	if len(h.runtime) != 0 {
-		t.Errorf("for the time being: %q", h.runtime)
+	if len(h.Runtime) != 0 {
+		t.Errorf("for the time being: %q", h.Runtime)
 	}
 	// Another interface than that of the default route has to be in the file.
-	h.running.Interfaces = []string{"eth1"}
+	h.Running.Interfaces = []string{"eth1"}
 	h.types(0, "save")
 	h.says("+ interface eth1\n")
 	copied := filepath.Join(t.TempDir(), "copy", "fw.yaml")
 	h.types(0, "save", "--config", copied, "-o", "json")
-	var v saveView
+	var v firewall.SaveReport
 	h.json(&v)
 	if !v.Created || v.Config != copied {
 		t.Errorf("JSON: %+v", v)
 	}
-	h.holds(copied, fileHeader+string(h.running.YAML()))
+	h.holds(copied, firewall.FileHeader+string(h.Running.YAML()))
 	os.WriteFile(path, []byte("open: [ssh\n"), 0o644)
 	h.types(1, "save")
 	h.holds(path, "open: [ssh\n")
@@ -162,7 +163,7 @@ func TestSaveThatFailsRestoresTheFile(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
 	h.types(0, "open", "http", "--runtime")
-	h.fail = errors.New("the kernel says no")
+	h.Fail = errors.New("the kernel says no")
 	h.types(1, "save")
 	h.complains("the kernel says no")
 	h.holds(path, commented)
@@ -172,7 +173,7 @@ func TestSaveThatFailsRestoresTheFile(t *testing.T) {
 func TestApplyDefersTheSizeOfTheFlowTable(t *testing.T) {
 	h := newHost(t)
 	path := h.runs("flows: {max: 1024}\nopen: [ssh]\n")
-	h.table.Max = 1024
+	h.Table.Max = 1024
 	os.WriteFile(path, []byte("flows: {max: 2048}\nopen: [ssh]\n"), 0o644)
 	const change = "~ flows max: 1024 -> 2048 (takes effect after \"down\" and \"up\")\n"
 	h.types(0, "diff")
@@ -190,7 +191,7 @@ func TestApplyDefersTheSizeOfTheFlowTable(t *testing.T) {
 	// Back to the size that the table has.
 	os.WriteFile(path, []byte("flows: {max: 1024}\nopen: [ssh]\n"), 0o644)
 	h.types(0, "apply", "-o", "json")
-	var v applyView
+	var v firewall.ApplyReport
 	h.json(&v)
 	if len(v.Changes) != 1 || v.Changes[0].Deferred {
 		t.Errorf("JSON: %+v", v)

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io/fs"
 	"slices"
@@ -10,7 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/audit"
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 func (a *app) auditCommand() *cobra.Command {
@@ -31,7 +35,7 @@ net.ipv4.ip_local_port_range. Changes nothing, and exits with 0 whatever it find
   portcullis audit -o json | jq -r '.ports[] | select(.state == "unused") | .fix'`,
 		GroupID: "more",
 		Args:    noArguments,
-		RunE:    func(*cobra.Command, []string) error { return a.audit() },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.audit(cmd.Context()) },
 	}
 }
 
@@ -45,7 +49,7 @@ type auditView struct {
 	Unfiltered []string `json:"unfiltered"` // interfaces by which packets come in past the filter
 }
 
-func (a *app) audit() error {
+func (a *app) audit(ctx context.Context) error {
 	view := auditView{}
 	in, err := audit.Gather()
 	if in == nil {
@@ -56,28 +60,39 @@ func (a *app) audit() error {
 	}
 	if a.privileged() != nil {
 		a.warn("without root the file is compared, not what is in force; processes and ports of containers are not seen")
-	} else if f, err := a.firewall.Open(a.pinPath); err == nil {
-		view.Running, in.Policy = true, f.Policy()
+	} else if f, err := a.firewall.View(ctx); err == nil {
+		view.Running = true
+		in.Policy, err = f.Policy()
+		view.Config = cmp.Or(f.Config(), a.config)
 		f.Close()
-		a.recall()
+		if err != nil {
+			return err
+		}
+		if a.configGiven {
+			view.Config = a.config
+		}
 	} else if !isNotRunning(err) {
 		return err
 	}
 	if !view.Running {
-		if in.Policy, view.BuiltIn, err = a.wanted(); err != nil {
+		wanted, err := a.firewall.WantedByFile()
+		if err != nil {
 			return err
 		}
+		in.Policy, view.BuiltIn, view.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
 	}
-	filtered, err := a.interfaces(nil, in.Policy.Interfaces, nil)
+	filtered, err := a.firewall.Interfaces(nil, in.Policy.Interfaces, nil)
 	if err != nil {
 		a.warn(err.Error())
 	} else if in.Unfiltered, err = a.firewall.Unfiltered(filtered); err != nil {
 		a.warn(err.Error())
 	}
-	in.Flags = a.commandLine()
+	in.Flags = a.firewall.Flags()
 	view.Unfiltered = namesOfInterfaces(in.Unfiltered)
-	a.warn(unfilteredText(view.Unfiltered, in.Flags)...)
-	view.Config, view.Ports = a.config, list(audit.Compare(*in))
+	if view.Running {
+		a.warn(firewall.UnfilteredText(view.Unfiltered, in.Flags)...)
+	}
+	view.Ports = list(audit.Compare(*in))
 	return a.print(view, func() { a.printAudit(&view) })
 }
 
@@ -117,4 +132,12 @@ func fromText(p audit.Entry) string {
 		from = append(slices.Clone(from), "anyone by "+strings.Join(p.Bypass, " and "))
 	}
 	return strings.ReplaceAll(strings.Join(from, ","), "*", "anyone")
+}
+
+func namesOfInterfaces(interfaces []host.Interface) []string {
+	names := make([]string, len(interfaces))
+	for i, one := range interfaces {
+		names[i] = one.Name
+	}
+	return names
 }

@@ -3,14 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -28,7 +26,7 @@ warnings alone do not count.
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.check(args) },
+		RunE:              func(_ *cobra.Command, args []string) error { return a.check(firstOf(args)) },
 	}
 }
 
@@ -69,45 +67,13 @@ func describeKey(k policy.Key) string {
 	return fmt.Sprintf("%s: %s (default: %s)", text, k.Values, k.Default)
 }
 
-type checkView struct {
-	File     string   `json:"file"`
-	Rules    []string `json:"rules"`
-	Warnings []string `json:"warnings"`
-}
-
-func (a *app) check(args []string) error {
-	file := a.config
-	if len(args) > 0 {
-		file = args[0]
-	}
-	p, err := loadFitting(file)
+func (a *app) check(file string) error {
+	report, err := a.firewall.Check(file)
 	if err != nil {
 		return err
 	}
-	view := checkView{file, texts(p.Open), list(a.doubts(p, p.Interfaces, file))}
-	if err := savefile.Check(file); err != nil {
-		view.Warnings = append(view.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
-	}
-	a.warn(view.Warnings...)
-	return a.print(view, func() { a.printf("%s is good: %s\n", file, openText(p)) })
-}
-
-// doubts tells what would not work here, of a policy that is good by itself and whose file names some interfaces.
-func (a *app) doubts(p *policy.Policy, named []string, file string) (out []string) {
-	for _, name := range named {
-		if _, err := net.InterfaceByName(name); err != nil {
-			out = append(out, fmt.Sprintf("there is no interface %s: \"up\" and \"apply\" refuse this file, \"run\" waits for it", name))
-		}
-	}
-	if len(p.Interfaces) == 0 {
-		if name, err := a.firewall.DefaultInterface(); err == nil {
-			p = withInterfaces(p, []string{name})
-		}
-	}
-	for _, s := range a.lockedOut(p) {
-		out = append(out, s.loss(file))
-	}
-	return slices.Concat(out, a.unreachable(p), a.cutOff(p, file))
+	a.warn(report.Warnings...)
+	return a.print(report, func() { a.printf("%s is good: %s\n", report.File, openText(report.Policy)) })
 }
 
 func (a *app) diffCommand() *cobra.Command {
@@ -122,40 +88,27 @@ Exits with 0 whether or not there is a difference; programs read it from -o json
   portcullis diff candidate.yaml -o json | jq '.changes | length'`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.diff(args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.diff(cmd.Context(), firstOf(args)) },
 	}
 }
 
-type diffView struct {
-	Config   string       `json:"config"`
-	File     string       `json:"file"`
-	Changes  []changeView `json:"changes"`
-	Warnings []string     `json:"warnings"`
-}
-
-func (a *app) diff(args []string) error {
-	f, err := a.connect()
+func (a *app) diff(ctx context.Context, file string) error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	report, err := a.firewall.Diff(ctx, file)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	c, err := a.candidate(f, args)
-	if err != nil {
-		return err
-	}
-	view := diffView{c.config, c.file, c.changes, list(slices.Concat(c.warnings(), a.doubts(c.policy, c.named, c.file)))}
-	if c.flows != "" {
-		view.Warnings = append(view.Warnings, c.flows)
-	}
-	a.warn(view.Warnings...)
-	return a.print(view, func() {
-		a.printChanges(c.changes)
+	a.warn(report.Warnings...)
+	return a.print(report, func() {
+		a.printChanges(report.Changes)
 		switch {
-		case len(c.changes) > 0:
-		case c.flows != "":
-			a.printf("no difference: what %s says is in force, but for flows max\n", c.file)
+		case len(report.Changes) > 0:
+		case report.Deferred:
+			a.printf("no difference: what %s says is in force, but for flows max\n", report.File)
 		default:
-			a.printf("no difference: what %s says is in force\n", c.file)
+			a.printf("no difference: what %s says is in force\n", report.File)
 		}
 	})
 }

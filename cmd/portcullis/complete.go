@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"os"
 	"slices"
@@ -38,23 +39,30 @@ func (a *app) completeInterfaces(_ *cobra.Command, args []string, _ string) ([]s
 }
 
 // running asks the running filter for completions. Without one, or without the right to ask, there are none.
-func (a *app) running(ask func(*policy.Policy) []string) []string {
-	f, err := a.connect()
+func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []string {
+	if a.privileged() != nil || a.prepare(cmd, nil) != nil { // a completion runs nothing before itself
+		return nil
+	}
+	f, err := a.firewall.View(context.Background())
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	return ask(f.Policy())
+	p, err := f.Policy()
+	if err != nil {
+		return nil
+	}
+	return ask(p)
 }
 
 // completeFiltered completes the interfaces that are filtered.
-func (a *app) completeFiltered(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return left(a.running(func(p *policy.Policy) []string { return p.Interfaces }), args)
+func (a *app) completeFiltered(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return left(a.running(cmd, func(p *policy.Policy) []string { return p.Interfaces }), args)
 }
 
 // completeRules completes the rules in force.
-func (a *app) completeRules(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return left(a.running(func(p *policy.Policy) []string { return texts(p.Open) }), args)
+func (a *app) completeRules(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return left(a.running(cmd, func(p *policy.Policy) []string { return texts(p.Open) }), args)
 }
 
 // completeServices completes the services that a rule can name.

@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/doctor"
 )
 
@@ -34,7 +34,7 @@ Without root, doctor says what it could not see.`,
   portcullis doctor -o json | jq -r '.checks[] | select(.verdict == "warn") | .fix[]'`,
 		GroupID:           "more",
 		ValidArgsFunction: a.completeInterfaces,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.doctor(args, verbose) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.doctor(cmd.Context(), args, verbose) },
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also list what is fine")
 	return cmd
@@ -47,40 +47,43 @@ type doctorView struct {
 	Checks     []doctor.Check `json:"checks"`
 }
 
-func (a *app) doctor(named []string, verbose bool) error {
+func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 	o := doctor.Options{PinPath: a.pinPath}
 	var filtered []string
+	var wanted firewall.Wanted
 	if a.privileged() != nil {
 		o.FilterErr = fs.ErrPermission
-	} else if f, err := a.firewall.Open(a.pinPath); err != nil {
-		o.FilterErr = err
+		wanted, o.PolicyErr = a.firewall.WantedByFile()
 	} else {
-		defer f.Close()
-		if o.Running, err = f.Status(); err != nil {
-			return err
+		seen, err := a.firewall.Inspect(ctx)
+		switch {
+		case err == nil:
+			o.Running, o.Bypassed, o.LookErr = seen.Running, seen.Bypassed, seen.LookErr
+			filtered = o.Running.Policy.Interfaces
+			wanted, o.PolicyErr = a.firewall.Wanted(ctx)
+		default:
+			o.FilterErr = err
+			wanted, o.PolicyErr = a.firewall.WantedByFile()
 		}
-		drift := a.compare(o.Running).drift
-		o.Running.Warnings = append(o.Running.Warnings, drift...)
-		o.Bypassed, o.LookErr = f.Bypassed(context.Background(), doctorLookTime)
-		filtered = a.recall()
 	}
+	o.Policy, o.BuiltIn, o.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
+	o.ConfigFlag = a.firewall.Flags().Config != ""
 	var configured []string
-	if o.Policy, o.BuiltIn, o.PolicyErr = a.wanted(); o.PolicyErr == nil {
+	if o.PolicyErr == nil {
 		configured, o.Named = o.Policy.Interfaces, o.Policy.Interfaces
 	}
 	if o.Running != nil {
 		o.Policy = o.Running.Policy
-	}
-	o.Config, o.ConfigFlag = a.config, a.commandLine().Config != ""
-	if o.Running != nil && len(configured) > 0 {
-		for _, i := range o.Running.Interfaces {
-			if i.Present {
-				configured = append(slices.Clone(configured), i.Name)
+		if len(configured) > 0 {
+			for _, i := range o.Running.Interfaces {
+				if i.Present {
+					configured = append(slices.Clone(configured), i.Name)
+				}
 			}
 		}
 	}
-	o.Interfaces, o.InterfaceErr = a.interfaces(named, configured, filtered)
-	o.Default, _ = a.firewall.DefaultInterface()
+	o.Interfaces, o.InterfaceErr = a.firewall.Interfaces(named, configured, filtered)
+	o.Default = a.firewall.DefaultInterface()
 
 	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))
@@ -91,9 +94,6 @@ func (a *app) doctor(named []string, verbose bool) error {
 	}
 	return err
 }
-
-// doctorLookTime is how long the doctor looks at an interface on which nothing comes in.
-const doctorLookTime = 2 * time.Second
 
 const textWidth = 100 // of a sentence, before it goes on in the next line
 

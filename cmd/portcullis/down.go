@@ -3,12 +3,13 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/firewall"
 )
 
 func (a *app) downCommand() *cobra.Command {
@@ -21,34 +22,22 @@ something listens can be reached there from then on.`,
 		Example: `  portcullis down
   portcullis down eth1`,
 		ValidArgsFunction: a.completeFiltered,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.down(args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.down(cmd.Context(), args) },
 	}
 }
 
-func (a *app) down(interfaces []string) error {
-	take := a.turnToChange
-	if len(interfaces) == 0 {
-		take = a.takeTurn // no trial outlives it
+func (a *app) down(ctx context.Context, interfaces []string) error {
+	if err := a.privileged(); err != nil {
+		return err
 	}
-	turn, err := take()
+	report, err := a.firewall.Down(ctx, interfaces)
 	if err != nil {
 		return err
 	}
-	defer turn.Release()
-	report, err := a.firewall.Down(a.pinPath, interfaces)
-	if err != nil {
-		return err
-	}
-	if len(report.Remaining) == 0 {
-		if err := turn.Clear(); err != nil {
-			return err
-		}
-	}
-	view := loader.DownReport{Interfaces: list(report.Interfaces), Remaining: list(report.Remaining), Absent: list(report.Absent)}
-	return a.print(view, func() { a.printDown(report) })
+	return a.print(report, func() { a.printDown(report) })
 }
 
-func (a *app) printDown(r *loader.DownReport) {
+func (a *app) printDown(r *firewall.DownReport) {
 	for _, name := range r.Interfaces {
 		switch {
 		case slices.Contains(r.Absent, name):

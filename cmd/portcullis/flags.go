@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -67,7 +68,7 @@ func (d *durationFlag) String() string {
 	if d.Duration == 0 {
 		return ""
 	}
-	return span(d.Duration)
+	return firewall.Span(d.Duration)
 }
 
 func (d *durationFlag) Set(text string) (err error) {

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/netip"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -25,7 +27,7 @@ answered or not assured give way to new ones.`,
   portcullis flows -o json --limit 100
   portcullis flows flush`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.flows(limit) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.flows(cmd.Context(), limit) },
 	}
 	cmd.Flags().IntVar(&limit, "limit", 0, "print only the first `N`")
 	cmd.AddCommand(&cobra.Command{
@@ -35,7 +37,7 @@ answered or not assured give way to new ones.`,
 		Long: `Delete all flows. A live connection gets a new flow with the next packet that this host
 sends for it; until then, whatever arrives for it is dropped.`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.flush() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.flush(cmd.Context()) },
 	}, &cobra.Command{
 		Use:         "sweep",
 		Short:       "Remove expired flows from the table",
@@ -43,7 +45,7 @@ sends for it; until then, whatever arrives for it is dropped.`,
 		Long: `Remove expired flows from the table. This makes room and changes no verdict, since an
 expired flow lets nothing in. "portcullis run" does it regularly; without it, a timer can.`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.sweep() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sweep(cmd.Context()) },
 	})
 	return cmd
 }
@@ -62,11 +64,11 @@ type flowView struct {
 	Expires       float64    `json:"expires_seconds"`
 }
 
-func (a *app) flows(limit int) error {
+func (a *app) flows(ctx context.Context, limit int) error {
 	if limit < 0 {
 		return usagef("--limit %d: write a number from 1 on, or 0 for all", limit)
 	}
-	f, err := a.connect()
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (l *flowTable) add(f loader.Flow) {
 	if l.rows == nil {
 		l.rows = append(l.rows, [6]string{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"})
 	}
-	l.rows = append(l.rows, [6]string{f.Protocol, localText(f), remoteText(f), stateText(f), span(f.Age), span(f.Expires)})
+	l.rows = append(l.rows, [6]string{f.Protocol, localText(f), remoteText(f), stateText(f), firewall.Span(f.Age), firewall.Span(f.Expires)})
 	if len(l.rows) >= mostRows {
 		l.flush()
 	}
@@ -206,6 +208,14 @@ func stateText(f loader.Flow) string {
 	return f.State
 }
 
+// view finds the running filter.
+func (a *app) view(ctx context.Context) (firewall.Filter, error) {
+	if err := a.privileged(); err != nil {
+		return nil, err
+	}
+	return a.firewall.View(ctx)
+}
+
 type flushView struct {
 	Removed int `json:"removed"`
 }
@@ -215,8 +225,8 @@ type sweepView struct {
 	Removed int `json:"removed"`
 }
 
-func (a *app) flush() error {
-	f, err := a.connect()
+func (a *app) flush(ctx context.Context) error {
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}
@@ -228,8 +238,8 @@ func (a *app) flush() error {
 	return a.print(flushView{removed}, func() { a.printf("removed %s\n", count(removed, "flow", "flows")) })
 }
 
-func (a *app) sweep() error {
-	f, err := a.connect()
+func (a *app) sweep(ctx context.Context) error {
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}

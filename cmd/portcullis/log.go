@@ -46,13 +46,13 @@ type logView struct {
 }
 
 func (a *app) log(follow bool) error {
-	f, err := a.connect()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	f, err := a.view(ctx)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
 	if a.output == asJSON && !follow {
 		views := []logView{}
 		if err := f.Log(ctx, false, func(p loader.LoggedPacket) error {

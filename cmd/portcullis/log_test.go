@@ -48,11 +48,11 @@ func TestLog(t *testing.T) {
 		Frame: build(t, ethernet(layers.EthernetTypeIPv4), ipv4(layers.IPProtocolTCP),
 			&layers.TCP{SrcPort: 30000, DstPort: 22, FIN: true, PSH: true, URG: true}),
 	}
-	h.logged = []loader.LoggedPacket{packet}
+	h.Logged = []loader.LoggedPacket{packet}
 	h.types(0, "log")
 	h.says("2026-11-23 01:02:03.004  eth0  invalid flags  tcp 192.0.2.2:30000 > 192.0.2.1:22 fin,psh,urg, 60 bytes\n")
 
-	h.logged = []loader.LoggedPacket{packet, packet}
+	h.Logged = []loader.LoggedPacket{packet, packet}
 	h.types(0, "log", "-o", "json")
 	var views []logView
 	h.json(&views)
@@ -60,8 +60,9 @@ func TestLog(t *testing.T) {
 		t.Errorf("JSON: %+v", views)
 	}
 
-	h.logged = []loader.LoggedPacket{packet, packet}
-	e := env{new(strings.Builder), new(strings.Builder), func(string) string { return "" }, h.fake, func() error { return nil }, nil}
+	h.Logged = []loader.LoggedPacket{packet, packet}
+	e := h.env()
+	e.stdout, e.stderr = new(strings.Builder), new(strings.Builder)
 	if code := run(e, []string{"log", "--follow", "-o", "json"}); code != 0 {
 		t.Fatalf("exits with %d: %s", code, e.stderr)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -37,16 +38,18 @@ const memoryBeforeCollection = 128 << 20 // bytes
 type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
-	firewall       firewall
-	privileged     func() error  // why this process may not change the kernel's filters
-	session        func() string // $SSH_CONNECTION of the session that this command came by
+	privileged     func() error    // why this process may not change the kernel's filters
+	session        func() string   // $SSH_CONNECTION of the session that this command came by
+	kernel         firewall.Kernel // nil: this host's
+	runDir         string          // of locks and schedules; "": the usual one
+	stateDir       string          // of the last good policy; "": the usual one
 }
 
 func main() {
 	// A command is over before garbage is worth collecting; the limit is for the one that is not.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryBeforeCollection)
-	e := env{os.Stdout, os.Stderr, os.Getenv, kernel{}, privileged, sshConnection}
+	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: firewall.FindSSHConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)
 	}

@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -70,15 +70,15 @@ func TestWithoutRoot(t *testing.T) {
 
 func TestRefusalByTheKernelSaysWhatIsNeeded(t *testing.T) {
 	h := newHost(t)
-	h.fail = fmt.Errorf("eth0: attach: %w", unix.EPERM)
-	h.types(1, "up", "--config", h.file(""))
+	h.Fail = fmt.Errorf("eth0: attach: %w", unix.EPERM)
+	h.types(1, "up", "--config", h.writes(""))
 	h.complains("portcullis: eth0: attach: operation not permitted\n", "portcullis: "+errPrivileges.Error())
 }
 
 func TestStatus(t *testing.T) {
 	h := newHost(t)
 	path := h.runs("flows: {max: 1024}\nicmp: [echo-request]\nopen: [ssh, '22/tcp from 192.0.2.0/24']\n")
-	h.counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"},
+	h.Counters = []loader.CounterStatus{{Verdict: "drop", Reason: "closed port", Packets: 12}, {Verdict: "pass", Reason: "established"},
 		{Verdict: "seen", Reason: "flows evicted", Packets: 5}, {Verdict: "seen", Reason: "invalid state", Packets: 4}}
 	h.types(0, "open", "http", "--runtime")
 	h.types(0, "status")
@@ -91,22 +91,22 @@ func TestStatus(t *testing.T) {
 	if h.stderr != "" {
 		t.Errorf("warns of %q", h.stderr)
 	}
-	var v statusView
+	var v firewall.Status
 	h.types(0, "-o", "json", "status")
 	h.json(&v)
-	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Policy.Get("input") != "drop" {
+	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Settings.Get("input") != "drop" {
 		t.Errorf("JSON: %+v", v)
 	}
-	h.flows = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
+	h.FlowList = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
 		flow("udp", "192.0.2.1:3", "192.0.2.2:2", false)}
-	h.flows[1].Assured = false
-	h.table.Evicted = 5
+	h.FlowList[1].Assured = false
+	h.Table.Evicted = 5
 	h.types(0, "status")
 	h.says("flows: 1 assured, 2 others, of 1024; 5 evicted\n")
 	if h.stderr != "" {
 		t.Errorf("evictions warn of %q", h.stderr)
 	}
-	h.table.Full = 592
+	h.Table.Full = 592
 	h.types(0, "status")
 	h.says("flows: 1 assured, 2 others, of 1024; 5 evicted; 592 refused\n")
 	h.complains("portcullis: warning: the flow table, for 1024 flows, had no room for 592 packets that begin a flow")
@@ -116,22 +116,22 @@ func TestStatus(t *testing.T) {
 	if v.Flows != want || len(v.Warnings) != 1 {
 		t.Errorf("JSON: %+v and %q, want %+v", v.Flows, v.Warnings, want)
 	}
-	h.counters, h.running.Open = nil, nil
+	h.Counters, h.Running.Open = nil, nil
 	h.types(0, "status", "-o", "json")
 }
 
 func TestStatusTellsOfPacketsPastTheFilter(t *testing.T) {
 	h := newHost(t)
 	h.runs("open: [http]\n")
-	h.past = []loader.Interface{{Name: "eth0", Mode: loader.ModeGeneric}}
+	h.Past = []loader.Interface{{Name: "eth0", Mode: loader.ModeGeneric}}
 	h.types(0, "status")
 	h.complains("eth0: packets reach this host past the filter", `"portcullis up eth0 --mode tc"`)
-	h.past = []loader.Interface{{Name: "eth0", Mode: loader.ModeTC}}
+	h.Past = []loader.Interface{{Name: "eth0", Mode: loader.ModeTC}}
 	h.types(0, "status")
 	h.complains("eth0: packets reach this host past the filter", `"portcullis doctor eth0"`)
-	h.past, h.pastErr = nil, fs.ErrPermission
+	h.Past, h.PastErr = nil, fs.ErrPermission
 	h.types(0, "status")
-	h.pastErr = errors.New("it is dark")
+	h.PastErr = errors.New("it is dark")
 	h.types(1, "status")
 }
 
@@ -148,7 +148,7 @@ func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
 	h.types(0, "status")
 	h.says("policy: from " + path + `, which is gone; "portcullis save" writes it again`)
 	h.types(0, "status", "-o", "json")
-	var v statusView
+	var v firewall.Status
 	h.json(&v)
 	if v.BuiltIn || !v.FileGone {
 		t.Errorf("JSON: %+v", v)
@@ -158,32 +158,19 @@ func TestStatusTellsWhenTheFileIsAnother(t *testing.T) {
 	h.says("policy: " + path + "\n")
 }
 
-func TestWhatIsBuiltIn(t *testing.T) {
-	h := newHost(t)
-	h.sshd = []uint16{22, 2222}
-	a := &app{env: env{firewall: h.fake}}
-	for text, want := range map[string]bool{"": true, "open: [ssh]": true, "open: [22/tcp, 2222/tcp]": true, "open: [http]": false,
-		"open: [22/tcp from 192.0.2.1]": false, "icmp: drop": false, "open: [22-2222/tcp]": false} {
-		h.runs(text + "\n")
-		if got := a.isBuiltIn(h.running); got != want {
-			t.Errorf("%q: %t, want %t", text, got, want)
-		}
-	}
-}
-
 func TestStatusTellsWhenTheFileNamesOtherInterfaces(t *testing.T) {
 	h := newHost(t)
 	h.runs("interfaces: [br1, br0]\n")
 	h.types(0, "status")
 	h.complains(`eth0 is filtered, but the policy file does not name it: after a reboot it is open; "portcullis save" adds it`,
 		`the policy file names br0, which is not filtered: "portcullis up br0"`)
-	h.running.Interfaces = []string{"br0", "br1"}
+	h.Running.Interfaces = []string{"br0", "br1"}
 	h.types(0, "status")
 	if h.stderr != "" {
 		t.Errorf("warns of %q", h.stderr)
 	}
 	// It looks at all that is filtered, and at what the file names.
-	h.running.Interfaces = []string{"eth0"}
+	h.Running.Interfaces = []string{"eth0"}
 	var v doctorView
 	h.types(1, "doctor", "-o", "json")
 	h.json(&v)
@@ -199,7 +186,7 @@ func TestFlows(t *testing.T) {
 	h.says("no flows\n")
 	h.types(0, "flows", "-o", "json")
 	h.says("[]")
-	h.flows = []loader.Flow{
+	h.FlowList = []loader.Flow{
 		flow("gre", "192.0.2.1:0", "192.0.2.2:0", true),
 		flow("icmp", "192.0.2.1:77", "192.0.2.2:8", true),
 		flow("tcp", "192.0.2.1:40000", "192.0.2.2:443", true),
@@ -231,25 +218,9 @@ udp       192.0.2.1:5000       192.0.2.2:53       udp (unanswered)  1m30s  5d
 	h.types(0, "flows", "sweep")
 	h.says("removed 3 expired flows; 5 live\n")
 	h.types(0, "flows", "sweep", "-o", "json")
-	h.fail = errors.New("no")
+	h.Fail = errors.New("no")
 	h.types(1, "flows", "flush")
 	h.types(1, "flows", "sweep")
-}
-
-func TestSpan(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0:                                 "0s",
-		400 * time.Millisecond:            "0s",
-		59600 * time.Millisecond:          "1m",
-		90 * time.Second:                  "1m30s",
-		time.Hour + time.Second:           "1h",
-		5*24*time.Hour - time.Second:      "4d23h",
-		30*24*time.Hour + 2*time.Hour + 1: "30d2h",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
-		}
-	}
 }
 
 func TestCompletion(t *testing.T) {
@@ -257,7 +228,8 @@ func TestCompletion(t *testing.T) {
 	complete := func(want string, args ...string) {
 		t.Helper()
 		var stdout strings.Builder
-		e := env{&stdout, new(strings.Builder), func(string) string { return "" }, h.fake, func() error { return nil }, func() string { return "" }}
+		e := h.env()
+		e.stdout, e.stderr = &stdout, new(strings.Builder)
 		if code := run(e, append([]string{"__completeNoDesc"}, args...)); code != 0 {
 			t.Fatalf("completion exits with %d", code)
 		}
@@ -283,27 +255,30 @@ func (full) Write([]byte) (int, error) { return 0, unix.ENOSPC }
 
 func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
 	var stderr strings.Builder
-	e := env{full{}, &stderr, func(string) string { return "" }, &fake{}, func() error { return nil }, func() string { return "" }}
+	e := newHost(t).env()
+	e.stdout, e.stderr = full{}, &stderr
 	if code := run(e, []string{"version"}); code != 1 || !strings.Contains(stderr.String(), "write the output") {
 		t.Errorf("exits with %d: %s", code, stderr.String())
 	}
 }
 
 func TestPinPathComesFromTheEnvironmentOrAFlag(t *testing.T) {
-	f := &fake{route: "eth0", deadlines: t.TempDir()}
-	e := env{new(strings.Builder), new(strings.Builder), func(name string) string {
+	h := newHost(t)
+	e := h.env()
+	e.stdout, e.stderr = new(strings.Builder), new(strings.Builder)
+	e.getenv = func(name string) string {
 		if name == loader.PinPathVariable {
 			return "/sys/fs/bpf/from-env"
 		}
 		return ""
-	}, f, func() error { return nil }, func() string { return "" }}
-	path := newHost(t).file("")
+	}
+	path := h.writes("")
 	for _, args := range [][]string{{"up", "--config", path}, {"up", "--config", path, "--pin-path", "/sys/fs/bpf/flag"}} {
 		if code := run(e, args); code != 0 {
 			t.Fatalf("%q exits with %d", args, code)
 		}
 	}
-	if f.ups[0].PinPath != "/sys/fs/bpf/from-env" || f.ups[1].PinPath != "/sys/fs/bpf/flag" {
-		t.Errorf("pin paths %q and %q", f.ups[0].PinPath, f.ups[1].PinPath)
+	if h.Ups[0].PinPath != "/sys/fs/bpf/from-env" || h.Ups[1].PinPath != "/sys/fs/bpf/flag" {
+		t.Errorf("pin paths %q and %q", h.Ups[0].PinPath, h.Ups[1].PinPath)
 	}
 }

@@ -9,23 +9,26 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
-
-const defaultConfig = "/etc/portcullis/portcullis.yaml"
 
 // app is one run of the program: its environment and the flags of every command.
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
 	terminal    io.Writer     // what stderr is, in the end
+	firewall    *firewall.Firewall
 	config      string
 	configGiven bool
 	pinPath     string
+	wait        time.Duration // for another command
 	output      format
 }
 
@@ -99,10 +102,10 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
-	flags.StringVar(&a.config, "config", defaultConfig, "policy `FILE`")
+	flags.StringVar(&a.config, "config", firewall.DefaultConfig, "policy `FILE`")
 	flags.StringVar(&a.pinPath, "pin-path", cmp.Or(a.getenv(loader.PinPathVariable), loader.DefaultPinPath),
 		"`DIR` in a bpf filesystem in which the filter is pinned")
-	flags.DurationVar(&loader.Patience.Timeout, "lock-timeout", 0, "give up after `TIME` if another command is changing the filter (default: wait)")
+	flags.DurationVar(&a.wait, "lock-timeout", firewall.DefaultWait, "give up after `TIME` if another command is changing the filter")
 	flags.VarP(&a.output, "output", "o", or(formats))
 	_ = root.RegisterFlagCompletionFunc("output", words(formats...))
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml")
@@ -115,7 +118,7 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.keepCommand())
+	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}
@@ -127,16 +130,42 @@ func (a *app) root() *cobra.Command {
 
 // prepare runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
-	loader.Patience.Waiting = func(holder string) {
-		fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder)
-	}
 	a.configGiven = cmd.Flags().Changed("config")
 	// Later commands, from other directories, will have to find the same places.
 	if a.config, err = filepath.Abs(a.config); err != nil {
 		return err
 	}
-	a.pinPath, err = filepath.Abs(a.pinPath)
-	return err
+	if a.pinPath, err = filepath.Abs(a.pinPath); err != nil {
+		return err
+	}
+	a.firewall = a.newFirewall(a.stateDir)
+	return nil
+}
+
+// newFirewall returns the firewall that the flags name, with its state in a directory, or where it belongs.
+func (a *app) newFirewall(stateDir string) *firewall.Firewall {
+	return firewall.New(firewall.Options{
+		PinPath:     a.pinPath,
+		Config:      a.config,
+		ConfigGiven: a.configGiven,
+		Wait:        a.wait,
+		Waiting:     func(holder string) { fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder) },
+		StateDir:    stateDir,
+		Invoker:     a.invoker(),
+		Session:     a.session,
+		Kernel:      a.kernel,
+		RunDir:      a.runDir,
+	})
+}
+
+// invoker returns the user who ran sudo: a file of his that he names may be put in force, as he could put in force
+// anything.
+func (a *app) invoker() []uint32 {
+	uid, err := strconv.ParseUint(a.getenv("SUDO_UID"), 10, 32)
+	if err != nil {
+		return nil
+	}
+	return []uint32{uint32(uid)}
 }
 
 func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {

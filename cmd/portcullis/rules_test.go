@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portcullis-firewall/portcullis/firewall"
 )
 
 const commented = "# Mine.\nopen:\n  - ssh   # the office\n"
@@ -59,7 +61,7 @@ func TestOpenSavesAndKeepsComments(t *testing.T) {
 	}
 	h.holds(path, commented+"  - http\n")
 	h.types(0, "open", "https/tcp", "-o", "json")
-	var v openView
+	var v firewall.OpenReport
 	h.json(&v)
 	if !slices.Equal(v.Opened, []string{"https/tcp"}) || len(v.Saved) != 1 || v.Config != path || v.Created {
 		t.Errorf("JSON of open: %+v", v)
@@ -97,7 +99,7 @@ func TestOpenBringsFileAndFilterTogether(t *testing.T) {
 func TestChangesWriteTheFileThatIsNamed(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
-	other := h.file("open: []\n")
+	other := h.writes("open: []\n")
 	h.types(0, "--config", other, "open", "http")
 	h.holds(other, "open: [http]\n")
 	h.holds(path, commented)
@@ -109,7 +111,7 @@ func TestChangesWriteTheFileThatIsNamed(t *testing.T) {
 func TestFailureRestoresTheFile(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
-	h.fail = errors.New("the kernel says no")
+	h.Fail = errors.New("the kernel says no")
 	h.types(1, "open", "http")
 	h.complains("the kernel says no")
 	h.holds(path, commented)
@@ -118,7 +120,7 @@ func TestFailureRestoresTheFile(t *testing.T) {
 
 	// A file that was not there before goes again, with its directory.
 	dir := filepath.Join(t.TempDir(), "etc")
-	h.config = filepath.Join(dir, "portcullis.yaml")
+	h.File = filepath.Join(dir, "portcullis.yaml")
 	h.types(1, "open", "http")
 	if _, err := os.Stat(dir); err == nil {
 		t.Errorf("%s stays behind", dir)
@@ -153,60 +155,60 @@ func TestBadFileChangesNothing(t *testing.T) {
 func TestOpenCreatesTheFileOfABuiltInPolicy(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	h.config = filepath.Join(t.TempDir(), "etc", "portcullis.yaml")
+	h.File = filepath.Join(t.TempDir(), "etc", "portcullis.yaml")
 	h.types(0, "open", "8080/tcp", "--runtime")
 	h.types(0, "close", "https")
-	if _, err := os.Stat(h.config); err == nil {
+	if _, err := os.Stat(h.File); err == nil {
 		t.Error("a close of what is not open writes a file")
 	}
 	h.types(0, "open", "http")
-	h.says("saved to "+h.config+", a new file", "stays open")
-	h.holds(h.config, fileHeader+"interfaces: [eth0]\ninput: drop\nforward: drop\nicmp: accept\nopen:\n  - ssh\n  - http\ninvalid: log\n")
+	h.says("saved to "+h.File+", a new file", "stays open")
+	h.holds(h.File, firewall.FileHeader+"interfaces: [eth0]\ninput: drop\nforward: drop\nicmp: accept\nopen:\n  - ssh\n  - http\ninvalid: log\n")
 	h.opens("ssh", "8080/tcp", "http")
 
 	// So does a close, or else the next up would open it again.
-	os.Remove(h.config)
+	os.Remove(h.File)
 	h.types(0, "close", "ssh")
-	h.holds(h.config, fileHeader+"interfaces: [eth0]\ninput: drop\nforward: drop\nicmp: accept\nopen:\n  - http\ninvalid: log\n")
+	h.holds(h.File, firewall.FileHeader+"interfaces: [eth0]\ninput: drop\nforward: drop\nicmp: accept\nopen:\n  - http\ninvalid: log\n")
 }
 
 func TestOpenMakesRoom(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
-	h.rooms = 1
+	h.Rooms = 1
 	h.types(0, "open", "http", "ssh")
 	h.says("opened http\n", "already open: ssh\n")
 	h.opens("ssh", "http")
-	if len(h.ups) != 1 || h.ups[0].Config != path {
-		t.Errorf("ups: %+v", h.ups)
+	if len(h.Ups) != 1 || h.Ups[0].Config != path {
+		t.Errorf("ups: %+v", h.Ups)
 	}
-	if !slices.Equal(h.running.Interfaces, []string{"eth0"}) {
-		t.Errorf("interfaces are now %q", h.running.Interfaces)
+	if !slices.Equal(h.Running.Interfaces, []string{"eth0"}) {
+		t.Errorf("interfaces are now %q", h.Running.Interfaces)
 	}
 }
 
 func TestClose(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
-	h.live = 2
+	h.Live = 2
 	h.types(0, "close", "22/tcp")
 	h.says("closed ssh\n", "2 live connections go on", "saved to "+path)
 	h.holds(path, "# Mine.\nopen: []\n")
-	h.live = 0
+	h.Live = 0
 	h.types(0, "close", "ssh")
 	h.says("not open: ssh\n")
 	h.runs(commented)
-	h.live = 1
+	h.Live = 1
 	h.types(0, "close", "ssh", "--kill")
 	h.says("cut 1 connection\n")
 	h.runs(commented)
-	h.live = 0
+	h.Live = 0
 	h.types(0, "close", "ssh", "--kill")
 	h.says("no live connection to cut\n")
 	h.runs(commented)
-	h.live = 1
+	h.Live = 1
 	h.types(0, "close", "ssh", "http", "-o", "json")
-	var v closeView
+	var v firewall.CloseReport
 	h.json(&v)
 	if !slices.Equal(v.Closed, []string{"ssh"}) || !slices.Equal(v.NotOpen, []string{"http"}) || v.Kept != 1 {
 		t.Errorf("JSON of close: %+v", v)

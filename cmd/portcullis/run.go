@@ -15,14 +15,11 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/agent"
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// runDirectory is where systemd's RuntimeDirectory= is, unless it names another in the variable.
-const (
-	runDirectory = "/run/portcullis"
-	runVariable  = "RUNTIME_DIRECTORY"
-)
+// stateVariable is where systemd names what its StateDirectory= stands for, to the service that is the agent. Commands
+// do not ask it: they may run in any other service.
+const stateVariable = "STATE_DIRECTORY"
 
 func (a *app) runCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
@@ -41,78 +38,31 @@ interface released by "portcullis down" stays unfiltered until "portcullis up" o
 		Example: `  portcullis run
   portcullis run eth0 wg0`,
 		ValidArgsFunction: a.completeInterfaces,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.runAgent(args, mode.Mode)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runAgent(cmd.Context(), args, mode.Mode)
 		},
 	}
 	addMode(cmd, &mode)
 	return cmd
 }
 
-func (a *app) runAgent(interfaces []string, mode loader.Mode) error {
+func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mode) error {
 	if err := a.privileged(); err != nil {
 		return err
 	}
 	// What main sets is for commands that are over soon.
 	debug.SetGCPercent(100)
 	debug.SetMemoryLimit(math.MaxInt64)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, unix.SIGTERM)
 	defer stop()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
-	return agent.Run(ctx, agent.Kernel{}, agent.Options{
-		PinPath:     a.pinPath,
-		Config:      a.config,
-		ConfigGiven: a.configGiven,
-		Interfaces:  interfaces,
-		Mode:        mode,
-		BuiltIn:     a.builtInAtBoot,
-		LockFile:    waitForFile,
-		LastGood:    agent.LastGoodOf(a.pinPath, a.getenv),
-		RunDir:      cmp.Or(a.getenv(runVariable), runDirectory),
-		Deadlines:   loader.StateDir,
-		Hangup:      hangup,
-		Log:         agent.NewLog(a.stderr),
+	a.wait = agent.Wait
+	return agent.Run(ctx, agent.Options{
+		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable))),
+		Interfaces: interfaces,
+		Mode:       mode,
+		Hangup:     hangup,
+		Log:        agent.NewLog(a.stderr),
 	})
-}
-
-// waitForFile locks the policy file for as long as it takes.
-func waitForFile(path string) (release func()) {
-	release, err := lockFile(path)
-	if err != nil {
-		return func() {}
-	}
-	return release
-}
-
-// builtInAtBoot is the built-in policy, for when sshd may not have begun to listen yet.
-func (a *app) builtInAtBoot() (*policy.Policy, error) {
-	p, err := a.builtIn()
-	if err != nil || len(p.Open) > 0 {
-		return p, err
-	}
-	ssh, err := policy.ParseRule("ssh")
-	if err != nil {
-		return nil, err
-	}
-	p, _ = p.WithRule(ssh)
-	return p, nil
-}
-
-// keepNewLastGood is keepLastGood for a filter that was put in force just now.
-func (a *app) keepNewLastGood() {
-	f, err := a.connect()
-	if err != nil {
-		a.warn(err.Error())
-		return
-	}
-	defer f.Close()
-	a.keepLastGood(f)
-}
-
-// keepLastGood keeps the policy in force for a boot at which the file is bad.
-func (a *app) keepLastGood(f filter) {
-	if err := agent.LastGoodOf(a.pinPath, a.getenv).Keep(f); err != nil {
-		a.warn(err.Error())
-	}
 }

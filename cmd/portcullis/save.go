@@ -3,13 +3,9 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
+	"context"
 
 	"github.com/spf13/cobra"
-
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 func (a *app) saveCommand() *cobra.Command {
@@ -23,95 +19,25 @@ order included. The file is replaced as a whole or not at all.`,
 		Example: `  portcullis open 8080/tcp --runtime && portcullis save
   portcullis save --config copy.yaml`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.save() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.save(cmd.Context()) },
 	}
 }
 
-type saveView struct {
-	Config  string       `json:"config"`
-	Created bool         `json:"created"`
-	Changes []changeView `json:"changes"` // to the file
-}
-
-func (a *app) save() error {
-	turn, err := a.turnToChange()
+func (a *app) save(ctx context.Context) error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	report, err := a.firewall.Save(ctx)
 	if err != nil {
 		return err
 	}
-	defer turn.Release()
-	f, err := a.connect()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	path := a.fileOf(f)
-	release, err := lockFile(path)
-	if err != nil {
-		return err
-	}
-	defer release()
-	inForce := f.Policy()
-	file := &ruleFile{path: path}
-	view := saveView{Config: path, Changes: []changeView{}}
-	file.old, err = policy.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		view.Created = true
-		file.text = append([]byte(fileHeader), inForce.YAML()...)
-	case err != nil:
-		return fmt.Errorf("read policy: %w", err)
-	default:
-		file.exists = true
-		if file.text, view.Changes, err = a.rewritten(path, file.old, inForce); err != nil {
-			return err
-		}
-	}
-	if file.changed() {
-		if err := file.save(); err != nil {
-			return err
-		}
-	}
-	if path == f.Config() {
-		if err := keepRuntimeRules(f); err != nil {
-			return errors.Join(err, file.restore())
-		}
-	}
-	if err := endTimed(turn); err != nil { // what was open for a time is in the file now
-		return err
-	}
-	a.keepLastGood(f)
-	return a.print(view, func() {
-		a.printChanges(view.Changes)
-		if !view.Created && len(view.Changes) == 0 {
-			a.printf("nothing to do: %s says what is in force\n", path)
+	a.warn(report.Warnings...)
+	return a.print(report, func() {
+		a.printChanges(report.Changes)
+		if !report.Created && len(report.Changes) == 0 {
+			a.printf("nothing to do: %s says what is in force\n", report.Config)
 			return
 		}
-		a.printf("saved to %s\n", path)
+		a.printf("saved to %s\n", report.Config)
 	})
-}
-
-// rewritten returns the text of the policy file made to mean what is in force, and the difference. A file that leaves
-// the interface to the default route goes on to do so, as long as that is the one that is filtered.
-func (a *app) rewritten(path string, old []byte, inForce *policy.Policy) ([]byte, []changeView, error) {
-	before, err := policy.Parse(path, old)
-	if err != nil {
-		return nil, nil, err
-	}
-	want := inForce.Clone()
-	if name, err := a.firewall.DefaultInterface(); err == nil && len(before.Interfaces) == 0 &&
-		len(want.Interfaces) == 1 && want.Interfaces[0] == name {
-		want.Interfaces = nil
-	}
-	text, err := policy.Rewrite(path, old, want)
-	return text, viewChanges(before, want, nil), err
-}
-
-// keepRuntimeRules takes the mark from rules that were opened for the time being: the file has them now.
-func keepRuntimeRules(f filter) error {
-	rules, err := f.RuntimeRules()
-	if err != nil || len(rules) == 0 {
-		return err
-	}
-	_, err = f.OpenRules(rules, false)
-	return err
 }

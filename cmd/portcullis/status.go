@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -37,136 +36,40 @@ the size of the table, "evicted" and "full" count what was evicted and refused.`
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return a.status() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context()) },
 	}
-}
-
-type statusView struct {
-	Running    bool                   `json:"running"`
-	PinPath    string                 `json:"pin_path"`
-	Config     string                 `json:"config"`
-	BuiltIn    bool                   `json:"built_in"`  // there has been no file yet
-	FileGone   bool                   `json:"file_gone"` // the policy comes from it all the same
-	Interfaces []loader.Interface     `json:"interfaces"`
-	Policy     policy.Settings        `json:"policy"`
-	Rules      []ruleView             `json:"rules"`
-	Counters   []loader.CounterStatus `json:"counters"`
-	Flows      loader.FlowsStatus     `json:"flows"`
-	Warnings   []string               `json:"warnings"`
-	Try        *trialView             `json:"try,omitempty"`
-}
-
-// ruleView is a rule in force, and when it closes by itself.
-type ruleView struct {
-	loader.RuleStatus
-	SecondsLeft int `json:"seconds_left,omitempty"`
-}
-
-// trialView is a policy that goes again when nobody confirms it.
-type trialView struct {
-	File        string `json:"file"`
-	SecondsLeft int    `json:"seconds_left"`
 }
 
 type notRunningView struct {
 	Running bool `json:"running"`
 }
 
-func (a *app) status() error {
+func (a *app) status(ctx context.Context) error {
 	if err := a.privileged(); err != nil {
 		return err
 	}
-	deadlines, failed, err := a.deadlines()
+	status, err := a.firewall.Status(ctx)
+	if isNotRunning(err) && a.output == asJSON {
+		return errors.Join(a.print(notRunningView{}, nil), err)
+	}
 	if err != nil {
 		return err
 	}
-	f, err := a.connect()
-	if err != nil {
-		if isNotRunning(err) && a.output == asJSON {
-			return errors.Join(a.print(notRunningView{}, nil), err)
-		}
-		return err
-	}
-	defer f.Close()
-	s, err := f.Status()
-	if err != nil {
-		return err
-	}
-	past, err := f.Bypassed(context.Background(), loader.LookTime)
-	if err != nil && !errors.Is(err, fs.ErrPermission) { // in a container without CAP_NET_RAW, as doctor tells
-		return err
-	}
-	for _, i := range past {
-		s.Warnings = append(s.Warnings, i.BypassText())
-	}
-	if failed != nil {
-		s.Warnings = append(s.Warnings, failed.Error())
-	}
-	if r := s.Refusals(); r.Packets > 0 {
-		s.Warnings = append(s.Warnings, r.String())
-	}
-	file := a.compare(s)
-	if deadlines.Try == nil {
-		s.Warnings = append(s.Warnings, file.warnings()...)
-	}
-	s.Warnings = slices.Concat(s.Warnings, a.cutOff(s.Policy, s.Config), a.unfiltered(s.Policy.Interfaces, file.unfiltered))
-	view := statusView{
-		Running:    true,
-		PinPath:    s.PinPath,
-		Config:     s.Config,
-		BuiltIn:    file.builtIn,
-		FileGone:   file.gone,
-		Interfaces: list(s.Interfaces),
-		Policy:     s.Policy.Settings(),
-		Rules:      viewRules(s.Rules, deadlines),
-		Counters:   list(s.Counters),
-		Flows:      s.Flows,
-		Warnings:   list(s.Warnings),
-	}
-	if t := deadlines.Try; t != nil {
-		view.Try = &trialView{t.File, seconds(t.Due)}
-	}
-	return a.print(view, func() { a.printStatus(&view, s.Policy, deadlines) })
+	return a.print(status, func() { a.printStatus(status) })
 }
 
-// deadlines returns what will happen by itself. What is overdue, as when the keeper was killed, happens now.
-func (a *app) deadlines() (d *loader.Deadlines, failed, err error) {
-	d, err = a.firewall.Deadlines(a.pinPath)
-	if err != nil || !d.Overdue() {
-		return d, nil, err
-	}
-	turn, err := a.firewall.TakeTurn(a.pinPath)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer turn.Release()
-	return &turn.Deadlines, turn.Failed, nil
-}
-
-func viewRules(rules []loader.RuleStatus, d *loader.Deadlines) []ruleView {
-	out := make([]ruleView, len(rules))
-	for i, s := range rules {
-		out[i].RuleStatus = s
-		r, err := policy.ParseRule(s.Rule)
-		if due, timed := d.RuleDue(r); err == nil && timed && s.Runtime {
-			out[i].SecondsLeft = seconds(due)
-		}
-	}
-	return out
-}
-
-func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) {
-	source := v.Config
+func (a *app) printStatus(v *firewall.Status) {
+	source, p := v.Config, v.Policy
 	switch {
-	case d.Try != nil:
-		source = fmt.Sprintf("%s, on trial: in %s %s, unless \"portcullis confirm\" comes", d.Try.File, span(d.Try.Due.Left()), outcome(d.Try))
+	case v.Trial != nil:
+		source = fmt.Sprintf("%s, on trial: in %s %s, unless \"portcullis confirm\" comes", v.Trial.File, v.Trial.Left, v.Trial.Outcome)
 	case v.BuiltIn:
 		source = "built in, as there is no " + v.Config
 	case v.FileGone:
 		source = fmt.Sprintf("from %s, which is gone; \"portcullis save\" writes it again", v.Config)
 	}
 	a.printf("policy: %s\n", source)
-	a.printf("  %s\n\n", v.Policy)
+	a.printf("  %s\n\n", v.Settings)
 
 	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
 	for _, i := range v.Interfaces {
@@ -182,7 +85,7 @@ func (a *app) printStatus(v *statusView, p *policy.Policy, d *loader.Deadlines) 
 			note := ""
 			switch {
 			case r.SecondsLeft > 0:
-				note = "for another " + span(time.Duration(r.SecondsLeft)*time.Second)
+				note = "for another " + firewall.Span(time.Duration(r.SecondsLeft)*time.Second)
 			case r.Runtime:
 				note = "runtime"
 			}

@@ -11,21 +11,33 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// record changes what is written down.
-func (h *fakeHost) record(change func(*loader.Deadlines)) {
+// store is where the schedule of the host's filter is kept.
+func (h *fakeHost) store() schedule.Store {
+	return schedule.NewStore(filepath.Join(h.runDir, filepath.Base(schedule.Dir)), loader.DefaultPinPath)
+}
+
+func (h *fakeHost) scheduled() *schedule.Schedule {
 	h.t.Helper()
-	turn, err := h.TakeTurn(loader.DefaultPinPath)
+	s, err := h.store().Read()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer turn.Release()
-	change(&turn.Deadlines)
-	if err := turn.Save(); err != nil {
+	return s
+}
+
+// record changes what is written down.
+func (h *fakeHost) record(change func(*schedule.Schedule)) {
+	h.t.Helper()
+	s := h.scheduled()
+	change(s)
+	if err := h.store().Save(s); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -33,36 +45,37 @@ func (h *fakeHost) record(change func(*loader.Deadlines)) {
 func TestTryThatFailsLeavesNothingOnTrial(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	next := h.file("open: [http]\n")
-	h.noKeeper = errors.New("no process can be started")
+	next := h.writes("open: [http]\n")
+	h.NoWatchdog = errors.New("no process can be started")
 	h.types(1, "try", next)
 	h.complains("no process can be started: nothing was changed, as nothing would put it back")
-	h.noKeeper, h.fail = nil, errors.New("the kernel says no")
+	h.NoWatchdog, h.Fail = nil, errors.New("the kernel says no")
 	h.types(1, "try", next)
 	h.complains("the kernel says no")
 	h.opens("ssh")
 	h.types(1, "confirm")
 	h.complains("no policy is on trial")
-	if len(h.ups) != 0 || len(h.reverted) != 0 {
-		t.Errorf("ups %v, reverted %v", h.ups, h.reverted)
+	if len(h.Ups) != 0 {
+		t.Errorf("ups %v", h.Ups)
 	}
 }
 
 func TestTryTakesInterfacesAndFileOfWhatRuns(t *testing.T) {
 	h := newHost(t)
-	h.route = "eth7"
+	h.Route = "eth7"
 	path := h.runs(commented)
-	next := h.file("open: [http]\n")
+	next := h.writes("open: [http]\n")
 	h.types(0, "try", next, "--timeout", "90s")
 	h.says("in 1m30s", "what was in force before comes back")
-	if o := h.ups[0]; o.Config != path || !slices.Equal(o.Interfaces, []string{"eth0"}) {
+	if o := h.Ups[0]; o.Config != path || !slices.Equal(o.Interfaces, []string{"eth0"}) {
 		t.Errorf("options %+v", o)
 	}
 	h.holds(path, commented)
 	h.types(0, "revert", "-o", "json")
 	h.says(`"running": true`)
-	if !slices.Equal(h.reverted, []string{next}) {
-		t.Errorf("reverted %q", h.reverted)
+	h.opens("ssh")
+	if h.File != path {
+		t.Errorf("the policy file is %s, want %s", h.File, path)
 	}
 }
 
@@ -87,14 +100,16 @@ func TestConfirmAsksForAWitness(t *testing.T) {
 		{"the console", host.Session{}, "", false, ""},
 		{"a terminal of a program", host.Session{}, "", true, "say --console"},
 		{"parents that cannot be seen", host.Session{Unknown: true}, "", false, "say --console"},
+		{"a connection that this host has made", host.Session{Outgoing: []host.Connection{outside}}, "", false, "was made by this host"},
+		{"one that came in and one that this host has made", host.Session{Connections: []host.Connection{outside}, Outgoing: []host.Connection{inside}}, ssh, true, ""},
 		{"another namespace", host.Session{Elsewhere: true}, "", true, ""},
 	} {
 		h := newHost(t)
 		path := h.runs(commented)
-		next := h.file("open: [http] # all\n")
+		next := h.writes("open: [http] # all\n")
 		h.session = c.ssh
 		h.types(0, "try", next)
-		h.arrived, h.pty = c.session, c.pty
+		h.Session, h.PTY = c.session, c.pty
 		if c.refused != "" {
 			h.types(1, "confirm")
 			h.complains(c.refused, "what was in force before comes back")
@@ -111,7 +126,7 @@ func TestConfirmAsksForAWitness(t *testing.T) {
 func TestConfirmThatCannotSaveLeavesItOnTrial(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)
-	h.types(0, "try", h.file("open: [http]\n"))
+	h.types(0, "try", h.writes("open: [http]\n"))
 	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
 		t.Fatal(err)
 	}
@@ -124,22 +139,22 @@ func TestConfirmThatCannotSaveLeavesItOnTrial(t *testing.T) {
 func TestConfirmMakesTheFile(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	h.config = filepath.Join(t.TempDir(), "etc", "portcullis.yaml")
-	h.types(0, "try", h.file("open: [http]\n"))
+	h.File = filepath.Join(t.TempDir(), "etc", "portcullis.yaml")
+	h.types(0, "try", h.writes("open: [http]\n"))
 	h.types(0, "confirm", "-o", "json")
-	var v confirmView
+	var v firewall.ConfirmReport
 	h.json(&v)
-	if !v.Saved || v.Backup != "" || v.Config != h.config {
+	if !v.Saved || v.Backup != "" || v.Config != h.File {
 		t.Errorf("JSON: %+v", v)
 	}
-	h.holds(h.config, "open: [http]\n")
+	h.holds(h.File, "open: [http]\n")
 }
 
 func TestWhatIsDueOfAnEarlierBootIsForgotten(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	h.types(0, "try", h.file("open: [http]\n"))
-	h.record(func(d *loader.Deadlines) { d.Boot = "another" })
+	h.types(0, "try", h.writes("open: [http]\n"))
+	h.record(func(d *schedule.Schedule) { d.Boot = "another" })
 	h.types(0, "status")
 	h.types(1, "confirm")
 	h.complains("no policy is on trial: ")
@@ -148,26 +163,25 @@ func TestWhatIsDueOfAnEarlierBootIsForgotten(t *testing.T) {
 func TestWhatIsDueInAnotherNamespaceIsLeftThere(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	h.types(0, "try", h.file("open: [http]\n"))
-	h.record(func(d *loader.Deadlines) { d.Netns++ })
+	h.types(0, "try", h.writes("open: [http]\n"))
+	h.record(func(d *schedule.Schedule) { d.Netns++ })
 	for _, args := range [][]string{{"status"}, {"confirm"}, {"revert"}, {"up"}, {"down"}, {"open", "ftp"}} {
 		h.types(1, args...)
-		h.complains("belongs to another network namespace", "something is due there", h.deadlines)
+		h.complains("belongs to another network namespace", "something is due there", h.runDir)
 	}
 }
 
 func TestOpenForATimeTakesBackWhatFails(t *testing.T) {
 	h := newHost(t)
 	h.runs(commented)
-	h.noKeeper = errors.New("no process can be started")
+	h.NoWatchdog = errors.New("no process can be started")
 	h.types(1, "open", "http", "--for", "1h")
 	h.complains("nothing was changed, as nothing would close it")
-	h.noKeeper, h.fail = nil, errors.New("the kernel says no")
+	h.NoWatchdog, h.Fail = nil, errors.New("the kernel says no")
 	h.types(1, "open", "http", "--for", "1h")
 	h.opens("ssh")
-	d, err := h.Deadlines(loader.DefaultPinPath)
-	if err != nil || len(d.Timed) != 0 {
-		t.Errorf("still to close: %+v, %v", d, err)
+	if s := h.scheduled(); len(s.Timed) != 0 {
+		t.Errorf("still to close: %+v", s)
 	}
 }
 
@@ -177,9 +191,9 @@ func TestOpenForATimeLeavesWhatIsOpenForGood(t *testing.T) {
 	h.types(0, "open", "22/tcp", "http", "--for", "1h")
 	h.says("already open: 22/tcp\n", "opened http\n", "closes at")
 	h.complains("warning: 22/tcp is open for good, and stays so")
-	d, err := h.Deadlines(loader.DefaultPinPath)
-	if err != nil || len(d.Timed) != 1 || d.Timed[0].Rule.String() != "http" {
-		t.Errorf("to close: %+v, %v", d, err)
+	d := h.scheduled()
+	if len(d.Timed) != 1 || d.Timed[0].Rule.String() != "http" {
+		t.Errorf("to close: %+v", d)
 	}
 	r, err := policy.ParseRule("80/tcp")
 	if due, ok := d.RuleDue(r); err != nil || !ok || due.Left() < 59*time.Minute || due.Left() > time.Hour {

@@ -3,14 +3,13 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -34,8 +33,8 @@ Without a policy file, replies, ICMP and the ports on which an sshd listens are 
   portcullis up eth0 --config web.yaml
   portcullis up eth0 --mode tc        behind another XDP program`,
 		ValidArgsFunction: a.completeInterfaces,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.up(args, mode.Mode, force)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.up(cmd.Context(), firewall.UpRequest{Interfaces: args, Mode: mode.Mode, Force: force})
 		},
 	}
 	addMode(cmd, &mode)
@@ -43,138 +42,19 @@ Without a policy file, replies, ICMP and the ports on which an sshd listens are 
 	return cmd
 }
 
-// upView is what up did, in JSON.
-type upView struct {
-	Interfaces []loader.Interface `json:"interfaces"`
-	Updated    bool               `json:"updated"`
-	Seeded     int                `json:"seeded"`
-	Config     string             `json:"config"`
-	BuiltIn    bool               `json:"built_in"`
-	Rules      []string           `json:"rules"`
-	Warnings   []string           `json:"warnings"`
-}
-
-func (a *app) up(interfaces []string, mode loader.Mode, force bool) error {
-	turn, err := a.turnToChange()
+func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	report, err := a.firewall.Up(ctx, r)
 	if err != nil {
-		return err
-	}
-	defer turn.Release()
-	filtered := a.recall()
-	release, err := lockFile(a.config)
-	if err != nil {
-		return err
-	}
-	defer release()
-	p, builtIn, err := a.wanted()
-	if err != nil {
-		return err
-	}
-	if p.Interfaces, err = a.interfaces(interfaces, p.Interfaces, filtered); err != nil {
-		return err
-	}
-	if !force {
-		if err := a.guard(withInterfaces(p, filtered), a.config); err != nil {
-			return err
-		}
-	}
-	report, err := a.firewall.Up(loader.Options{
-		PinPath:    a.pinPath,
-		Interfaces: p.Interfaces,
-		Mode:       mode,
-		Look:       true,
-		Policy:     p,
-		Config:     a.config,
-	})
-	if err != nil {
-		return err
-	}
-	report.Warnings = slices.Concat(report.Warnings, a.unreachable(p), a.cutOff(p, a.config), a.unfiltered(union(p.Interfaces, filtered), nil))
-	if err := endTimed(turn); err != nil {
 		return err
 	}
 	a.warn(report.Warnings...)
-	a.keepNewLastGood()
-	view := upView{list(report.Interfaces), report.Updated, report.Seeded, a.config, builtIn, texts(p.Open), list(report.Warnings)}
-	return a.print(view, func() { a.printUp(report, p, builtIn) })
+	return a.print(report, func() { a.printUp(report) })
 }
 
-// recall asks a filter that runs for its interfaces, and for its file if none is named: up applies that anew.
-func (a *app) recall() (interfaces []string) {
-	f, err := a.firewall.Open(a.pinPath)
-	if err != nil {
-		return nil // up tells of what is wrong
-	}
-	defer f.Close()
-	a.config = a.fileOf(f)
-	return f.Policy().Interfaces
-}
-
-// wanted returns the policy of the file, or the built-in one where there is none and none is asked for.
-func (a *app) wanted() (p *policy.Policy, builtIn bool, err error) {
-	p, err = loadTrusted(a.config)
-	if a.configGiven || a.config != defaultConfig || !errors.Is(err, fs.ErrNotExist) {
-		return p, false, err
-	}
-	p, err = a.builtIn()
-	return p, true, err
-}
-
-// builtIn returns the policy for a host without a file: what an sshd listens on is open, and where the host forwards, as
-// for containers, they reach out.
-func (a *app) builtIn() (*policy.Policy, error) {
-	p := policy.Default()
-	if a.firewall.Forwards() {
-		p.Forward = policy.ForwardEstablished
-	}
-	ports, err := a.firewall.SSHPorts()
-	if err != nil {
-		return nil, fmt.Errorf("there is no %s, and the port of sshd cannot be found: %w", a.config, err)
-	}
-	for _, port := range ports {
-		text := fmt.Sprintf("%d/tcp", port)
-		if port == 22 {
-			text = "ssh"
-		}
-		r, err := policy.ParseRule(text)
-		if err != nil {
-			return nil, err
-		}
-		p.Open = append(p.Open, r)
-	}
-	return p, nil
-}
-
-// interfaces returns those that are to be filtered: the ones named, else the policy's, else those of a filter that
-// runs, else that of the default route.
-func (a *app) interfaces(named, configured, filtered []string) ([]string, error) {
-	for _, names := range [][]string{named, configured, filtered} {
-		if len(names) > 0 {
-			return union(names), nil
-		}
-	}
-	name, err := a.firewall.DefaultInterface()
-	if err != nil {
-		return nil, err
-	}
-	return []string{name}, nil
-}
-
-// union returns the names in all lists, in order.
-func union(lists ...[]string) []string {
-	names := slices.Concat(lists...)
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// withInterfaces returns the policy as it will be on interfaces that are filtered already, too.
-func withInterfaces(p *policy.Policy, filtered []string) *policy.Policy {
-	p = p.Clone()
-	p.Interfaces = union(p.Interfaces, filtered)
-	return p
-}
-
-func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {
+func (a *app) printUp(report *firewall.UpReport) {
 	for _, i := range report.Interfaces {
 		state := "filtering"
 		if !i.Present {
@@ -188,13 +68,14 @@ func (a *app) printUp(report *loader.UpReport, p *policy.Policy, builtIn bool) {
 	if report.Seeded > 0 {
 		a.printf("%s\n", count(report.Seeded, "live connection goes on", "live connections go on"))
 	}
-	if !builtIn {
-		a.printf("policy: %s: %s\n", a.config, openText(p))
+	p := report.Policy
+	if !report.BuiltIn {
+		a.printf("policy: %s: %s\n", report.Config, openText(p))
 		return
 	}
-	a.printf("policy: built in, as there is no %s\n", a.config)
+	a.printf("policy: built in, as there is no %s\n", report.Config)
 	forwarded := "nothing is forwarded"
-	if p.Forward == policy.ForwardEstablished {
+	if report.Policy.Forward == policy.ForwardEstablished {
 		forwarded = "what is behind this host reaches out, and only answers come in"
 	}
 	a.printf("  replies to what this host sends and ICMP come in; %s\n", forwarded)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
@@ -27,34 +28,34 @@ func TestUpTakesInterfacesFromArgumentsFileRouteInThisOrder(t *testing.T) {
 		{"the default route", "open: [ssh]", nil, []string{"eth0"}},
 	} {
 		h := newHost(t)
-		path := h.file(c.text)
+		path := h.writes(c.text)
 		h.types(0, append([]string{"--config", path, "up"}, c.args...)...)
-		if got := h.ups[0].Interfaces; !slices.Equal(got, c.want) {
+		if got := h.Ups[0].Interfaces; !slices.Equal(got, c.want) {
 			t.Errorf("%s: interfaces %q, want %q", c.name, got, c.want)
 		}
-		if h.ups[0].Config != path || h.ups[0].Mode != loader.ModeAuto || h.ups[0].PinPath != loader.DefaultPinPath {
-			t.Errorf("%s: options %+v", c.name, h.ups[0])
+		if h.Ups[0].Config != path || h.Ups[0].Mode != loader.ModeAuto || h.Ups[0].PinPath != loader.DefaultPinPath {
+			t.Errorf("%s: options %+v", c.name, h.Ups[0])
 		}
 	}
 }
 
 func TestUpWithoutFileOrRouteSaysWhatToDo(t *testing.T) {
 	h := newHost(t)
-	h.route = ""
-	h.types(1, "up", "--config", h.file(""))
+	h.Route = ""
+	h.types(1, "up", "--config", h.writes(""))
 	h.complains("there is no default route")
 }
 
 func TestUpReports(t *testing.T) {
 	h := newHost(t)
-	path := h.file("open: [ssh, http]")
+	path := h.writes("open: [ssh, http]")
 	h.types(0, "up", "eth0", "--config", path, "--mode", "native")
 	h.says("eth0: filtering (native XDP, egress TCX)\n", "policy: "+path+": open: ssh; http\n")
 	h.complains("portcullis: warning: something to know")
 	if strings.Contains(h.stdout, "built in") {
 		t.Error("a policy with a file is called built in")
 	}
-	var v upView
+	var v firewall.UpReport
 	h.types(0, "up", "--config", path, "-o", "json")
 	h.json(&v)
 	if !v.Updated || v.BuiltIn || v.Config != path || len(v.Rules) != 2 || len(v.Interfaces) != 1 || len(v.Warnings) != 1 {
@@ -64,10 +65,10 @@ func TestUpReports(t *testing.T) {
 
 func TestUpAppliesTheFileOfTheRunningFilterAnew(t *testing.T) {
 	h := newHost(t)
-	h.route = ""
+	h.Route = ""
 	path := h.runs("open: [http]")
 	h.types(0, "up")
-	if o := h.ups[0]; o.Config != path || !slices.Equal(o.Interfaces, []string{"eth0"}) || len(o.Policy.Open) != 1 {
+	if o := h.Ups[0]; o.Config != path || !slices.Equal(o.Interfaces, []string{"eth0"}) || len(o.Policy.Open) != 1 {
 		t.Errorf("options %+v", o)
 	}
 	// A file that is gone must not turn into the built-in policy.
@@ -77,7 +78,7 @@ func TestUpAppliesTheFileOfTheRunningFilterAnew(t *testing.T) {
 }
 
 func TestBuiltInPolicyKeepsSSHOpenAndSaysSo(t *testing.T) {
-	if _, err := os.Stat(defaultConfig); err == nil {
+	if _, err := os.Stat(firewall.DefaultConfig); err == nil {
 		t.Skip("this machine has a policy file")
 	}
 	for _, c := range []struct {
@@ -90,9 +91,9 @@ func TestBuiltInPolicyKeepsSSHOpenAndSaysSo(t *testing.T) {
 		{nil, nil, "no port is open: no sshd listens here"},
 	} {
 		h := newHost(t)
-		h.sshd = c.ports
+		h.SSHD = c.ports
 		h.types(0, "up")
-		h.says("built in, as there is no "+defaultConfig, c.says, `next: "portcullis open http"`)
+		h.says("built in, as there is no "+firewall.DefaultConfig, c.says, `next: "portcullis open http"`)
 		h.opens(c.want...)
 		h.types(0, "up", "-o", "json")
 		h.says(`"built_in": true`)
@@ -103,18 +104,18 @@ func TestUpRefusesBadFiles(t *testing.T) {
 	h := newHost(t)
 	h.types(1, "up", "--config", filepath.Join(t.TempDir(), "none.yaml"))
 	h.complains("none.yaml: no such file")
-	path := h.file("input: block\nopen:\n  - htttp\n")
+	path := h.writes("input: block\nopen:\n  - htttp\n")
 	h.types(1, "up", "--config", path)
 	h.complains("portcullis: "+path+":1:8: ", "portcullis: "+path+":3:5: ")
-	if len(h.ups) != 0 {
+	if len(h.Ups) != 0 {
 		t.Error("a bad file is put in force")
 	}
 }
 
 func TestUpPassesErrorsOn(t *testing.T) {
 	h := newHost(t)
-	h.fail = errors.New("eth0: no such interface")
-	h.types(1, "up", "--config", h.file(""))
+	h.Fail = errors.New("eth0: no such interface")
+	h.types(1, "up", "--config", h.writes(""))
 	if h.stderr != "portcullis: eth0: no such interface\n" || h.stdout != "" {
 		t.Errorf("stderr %q, stdout %q", h.stderr, h.stdout)
 	}
@@ -140,20 +141,20 @@ func TestGuard(t *testing.T) {
 	} {
 		h := newHost(t)
 		h.session = c.session
-		path := h.file(c.text)
+		path := h.writes(c.text)
 		if !c.refused {
 			h.types(0, "up", "--config", path)
 			continue
 		}
 		h.types(1, "up", "--config", path)
-		if len(h.ups) != 0 {
+		if len(h.Ups) != 0 {
 			t.Errorf("%s: up is not refused", c.name)
 		}
 		h.types(0, "up", "--config", path, "--force")
 	}
 	h := newHost(t)
 	h.session = session
-	path := h.file("")
+	path := h.writes("")
 	h.types(1, "up", "--config", path)
 	want := `portcullis: this session (203.0.113.5 to port 22) could not be opened again: add "22/tcp from 203.0.113.5" to ` +
 		path + ", or use --force\n"
@@ -182,13 +183,13 @@ func TestGuardKnowsWhoIsHere(t *testing.T) {
 		{"it may come by one that is", "", nil, []string{"eth1", "eth0"}, true},
 	} {
 		h := newHost(t)
-		h.session, h.sshd, h.clients, h.arrivals = session, []uint16{22}, c.clients, c.arrivals
+		h.session, h.SSHD, h.Clients, h.ArrivalNames = session, []uint16{22}, c.clients, c.arrivals
 		code := 0
 		if c.refused {
 			code = 1
 		}
 		t.Log(c.name)
-		h.types(code, "up", "--config", h.file(c.text))
+		h.types(code, "up", "--config", h.writes(c.text))
 	}
 }
 
@@ -199,17 +200,32 @@ func TestDown(t *testing.T) {
 	h.types(0, "down")
 	h.says("eth0: no longer filtered", "unprotected")
 	h.types(0, "down", "-o", "json")
-	h.running.Interfaces = []string{"eth0", "eth1"}
+	h.Running.Interfaces = []string{"eth0", "eth1"}
 	h.types(0, "down", "eth1")
 	h.says("eth1: no longer filtered: every port is open\n", "still filtered: eth0\n")
 	if strings.Contains(h.stdout, "unprotected") {
 		t.Error("a host with a filtered interface is called unprotected")
 	}
-	h.running.Interfaces = []string{"br0", "eth1", "eth5"}
-	h.absent, h.behind = []string{"eth5"}, map[string]string{"eth1": "br0"}
+	h.Running.Interfaces = []string{"br0", "eth1", "eth5"}
+	h.Absent, h.Behind = []string{"eth5"}, map[string]string{"eth1": "br0"}
 	h.types(0, "down", "eth1")
 	h.says("eth1: no longer filtered by itself; what comes in for it still is, on br0\n", "still filtered: br0\n",
 		"still to be filtered when it appears: eth5\n")
 	h.types(0, "down", "eth5")
 	h.says("eth5 (gone): no longer waited for\n")
+}
+
+// A command may run in any service, and so with any directory for state.
+func TestCommandsDoNotTrustStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	h.stateDir = ""
+	h.variables = map[string]string{stateVariable: dir}
+	for _, args := range [][]string{{"up"}, {"open", "http"}, {"close", "http"}, {"apply"}, {"save"}} {
+		h.types(0, append(args, "--pin-path", "/sys/fs/bpf/another")...)
+	}
+	if kept, err := os.ReadDir(dir); err != nil || len(kept) > 0 {
+		t.Errorf("the directory of another service has %v, %v", kept, err)
+	}
 }

@@ -17,9 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const (
@@ -28,70 +28,81 @@ const (
 	resyncTime = time.Minute            // everything is looked at, should a notice have been lost
 )
 
+// Wait is how long the agent waits for a command that changes the firewall. It does not stand still for longer, as an
+// interface may appear meanwhile; what it had to do is done when the command has ended.
+const Wait = time.Second
+
 // Options says what the agent keeps, and how.
 type Options struct {
-	PinPath     string
-	Config      string // the policy file
-	ConfigGiven bool   // rather than the one that a running filter came from
-	Interfaces  []string
-	Mode        loader.Mode
-	BuiltIn     func() (*policy.Policy, error) // for when there is neither a file nor a last good policy
-	LockFile    func(path string) (release func())
-	LastGood    LastGood
-	RunDir      string           // for the file that names the process
-	Deadlines   string           // where commands keep them, as loader.StateDir
-	Hangup      <-chan os.Signal // SIGHUP
-	Log         *Log
+	Firewall   *firewall.Firewall
+	Interfaces []string
+	Mode       loader.Mode
+	Hangup     <-chan os.Signal // SIGHUP
+	Log        *Log
 }
 
 // Agent is a running agent.
 type Agent struct {
 	Options
-	firewall  Firewall
+	fw        *firewall.Firewall
+	file      *firewall.Follower // of the policy file
 	service   service
 	files     *fileWatcher
-	seen      string         // what the policy file was when it was last read
-	existed   bool           // it has been read
-	named     []string       // the interfaces that it named
-	problem   string         // what is wrong with it
-	waiting   *policy.Policy // to be applied when it is known to which interface
-	here      []string       // interfaces that were filtered when it last told
-	down      bool           // nothing is filtered
-	lastError string         // that was told
-	endLook   func()         // ends the look that goes on
-	seenPast  chan sight     // what looks have found
-	blind     bool           // looks are not permitted, which was told
-	retuned   time.Time      // when programs were last loaded for a new MAC address
+	here      []string   // interfaces that were filtered when it last told
+	down      bool       // nothing is filtered
+	lastError string     // that was told
+	endLook   func()     // ends the look that goes on
+	seenPast  chan sight // what looks have found
+	blind     bool       // looks are not permitted, which was told
+	retuned   time.Time  // when programs were last loaded for a new MAC address
 	refusals  refusals
 }
 
+func newAgent(o Options) *Agent {
+	return &Agent{Options: o, fw: o.Firewall, seenPast: make(chan sight),
+		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode})}
+}
+
 // Run keeps the filter until ctx ends. The filter stays.
-func Run(ctx context.Context, firewall Firewall, o Options) error {
-	release, err := lock(o.RunDir, o.PinPath)
-	if err != nil {
+func Run(ctx context.Context, o Options) error {
+	release, err := o.Firewall.ClaimAgent()
+	switch {
+	case errors.As(err, new(*firewall.AgentError)):
 		return err
+	case err != nil:
+		o.Log.Warn("%v: nothing keeps a second agent away", err)
+	default:
+		defer release()
 	}
-	defer release()
-	a := &Agent{Options: o, firewall: firewall, seenPast: make(chan sight)}
+	a := newAgent(o)
 	if a.files, err = watchFiles(); err != nil {
 		return err
 	}
 	defer a.files.Close()
 	// Before the first look at the host, so that nothing can change unseen.
-	changes, err := firewall.Watch(ctx)
+	changes, err := a.fw.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.start(); err != nil {
+	if err := a.start(ctx); err != nil {
 		return err
 	}
-	a.attach()
-	a.watchRefusals()
-	a.tell()
+	a.attach(ctx)
+	a.watchRefusals(ctx)
+	a.tell(ctx)
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
 	a.Log.Info("the agent ends; the filter stays")
+	return err
+}
+
+// start puts the filter up, or takes over the one that runs.
+func (a *Agent) start(ctx context.Context) error {
+	a.follow()
+	notes, err := a.file.Start(ctx)
+	a.log(notes)
+	a.follow()
 	return err
 }
 
@@ -114,6 +125,16 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			settle.Reset(settleTime)
 		}
 	}
+	delayed := time.NewTimer(0)
+	if !delayed.Stop() {
+		<-delayed.C
+	}
+	again := func() { // another command was at work
+		if a.file.Delayed() {
+			delayed.Reset(Wait)
+		}
+	}
+	again()
 	for {
 		select {
 		case <-ctx.Done():
@@ -123,46 +144,50 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				return errors.New("the kernel tells of changes no more")
+				return errors.New("netlink subscription closed: the kernel tells of no more changes")
 			}
-			if change.Lost || change.Link != "" && a.firewall.Wants(a.PinPath, change.Link) {
-				a.attach()
+			if change.Lost || change.Link != "" && a.fw.Wants(change.Link) {
+				a.attach(ctx)
 				relinked = true
 			}
 			soon()
 		case <-settle.C:
 			settling = false
-			a.settle()
+			a.settle(ctx)
 			if relinked {
 				relinked = false
 				look.Reset(lookTime)
 				a.look(ctx)
 			}
-			if a.prepare(func() bool { return len(changes) == 0 }) {
+			if a.prepare(ctx, func() bool { return len(changes) == 0 }) {
 				soon()
 			}
 		case <-resync.C:
 			a.lastError = "" // what is still wrong is told again
-			a.actWhenDue()
-			a.attach()
-			a.reload()
+			a.complain(a.fw.CatchUp(ctx))
+			a.attach(ctx)
+			a.reloadIfSteady(ctx)
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom
 		case <-look.C:
 			a.look(ctx)
 		case s := <-a.seenPast:
-			a.goOver(s)
-			a.tell()
+			a.goOver(ctx, s)
+			a.tell(ctx)
 		case <-sweep.C:
-			sweep.Reset(a.sweep())
+			sweep.Reset(a.sweep(ctx))
 		case <-a.files.policy:
-			a.reload()
+			a.reload(ctx)
+			again()
+		case <-delayed.C:
+			a.reload(ctx)
+			again()
 		case <-a.files.pins:
 			soon()
 		case <-a.Hangup:
 			a.service.reloading()
-			a.hangup()
-			a.tell()
+			a.hangup(ctx)
+			a.tell(ctx)
 			a.service.ready()
 		case <-alive:
 			a.service.alive()
@@ -171,23 +196,12 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 }
 
 // attach filters interfaces that have appeared. It is what must not wait.
-func (a *Agent) attach() {
-	report, err := a.firewall.Attach(a.PinPath, a.Mode)
+func (a *Agent) attach(ctx context.Context) {
+	report, err := a.fw.Attach(ctx, a.Mode)
 	if errors.Is(err, loader.ErrNotRunning) {
 		return
 	}
 	a.complain(err)
-	if report == nil {
-		return
-	}
-	for _, i := range report.Slow {
-		up, err := a.firewall.Up(loader.Options{PinPath: a.PinPath, Interfaces: []string{i.Name}, Mode: i.Mode, Wait: true})
-		a.complain(err)
-		if err == nil {
-			report.Warnings = append(report.Warnings, up.Warnings...)
-			report.Attached = append(report.Attached, i)
-		}
-	}
 	a.warn(report.Warnings)
 	for _, i := range report.Attached {
 		a.Log.Info("%s has appeared, and is filtered", i.Name)
@@ -195,48 +209,71 @@ func (a *Agent) attach() {
 }
 
 // settle does what a change asks for that is not urgent.
-func (a *Agent) settle() {
-	defer a.tell()
+func (a *Agent) settle(ctx context.Context) {
+	defer a.tell(ctx)
 	a.follow()
-	f, err := a.firewall.Open(a.PinPath)
+	f, err := a.fw.View(ctx)
 	if err != nil {
-		a.notFiltering(err)
+		a.notFiltering(ctx, err)
 		return
 	}
 	defer f.Close()
-	a.waiting = nil
+	a.file.StopWaiting()
 	if a.down {
 		a.down = false
 		a.Log.Info("the filter is up again")
 	}
-	if config := f.Config(); config != "" && config != a.Config {
+	if config := f.Config(); config != "" && config != a.file.Config() {
 		a.Log.Info("the policy file is %s now", config)
-		a.Config, a.seen = config, ""
+		a.file.SetConfig(config)
 		a.follow()
-		a.reload()
+		a.reload(ctx)
 	}
 	a.complain(f.SyncLocal())
 	drift, err := f.Drift()
 	a.complain(err)
 	switch {
 	case drift.MTU != "":
-		a.renew(fmt.Sprintf("%s: MTU raised to %d, programs reloaded", drift.MTU, drift.Bytes))
+		a.renew(ctx, fmt.Sprintf("%s: MTU raised to %d, programs reloaded", drift.MTU, drift.Bytes))
 	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:
 		a.retuned = time.Now()
 		done := ""
 		if drift.Changed {
 			done = drift.MAC + " has a new MAC address: programs reloaded"
 		}
-		a.renew(done)
+		a.renew(ctx, done)
 	}
 }
 
 // follow watches what commands and editors write.
-func (a *Agent) follow() { a.files.follow(a.Config, loader.PinDirs(a.PinPath)) }
+func (a *Agent) follow() { a.files.follow(a.file.Config(), loader.PinDirs(a.fw.PinPath())) }
+
+// reload puts the policy file in force if it has changed.
+func (a *Agent) reload(ctx context.Context) {
+	a.log(a.file.ApplyChanged(ctx))
+	a.tell(ctx)
+}
+
+// reloadIfSteady is reload for when nothing tells that the file is complete. One that somebody has open and writes is
+// read when it has not changed since the time before.
+func (a *Agent) reloadIfSteady(ctx context.Context) {
+	if a.files.writing.Load() && !a.file.Steady() {
+		return
+	}
+	a.reload(ctx)
+}
+
+// hangup does what SIGHUP asks for: the file is put in force, on all of its interfaces, also when nothing is filtered at
+// the moment.
+func (a *Agent) hangup(ctx context.Context) {
+	a.down = false
+	a.log(a.file.Reload(ctx))
+	a.follow()
+}
 
 // renew loads the programs for the host as it is now, with the policy as it is. Done is what to say then, if anything.
-func (a *Agent) renew(done string) {
-	report, err := a.firewall.Up(loader.Options{PinPath: a.PinPath, Wait: true})
+func (a *Agent) renew(ctx context.Context, done string) {
+	warnings, err := a.fw.Renew(ctx)
 	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, unix.ENOLINK) || errors.Is(err, unix.ENODEV) {
 		return // taken down a moment ago, or an interface went away, which is a change of its own
 	}
@@ -245,24 +282,38 @@ func (a *Agent) renew(done string) {
 		if done != "" {
 			a.Log.Info("%s", done)
 		}
-		a.warn(report.Warnings)
+		a.warn(warnings)
 	}
 }
 
 // notFiltering looks at why there is no filter: somebody has taken it down, which is to be respected, or nobody knew
 // what to filter till now.
-func (a *Agent) notFiltering(err error) {
+func (a *Agent) notFiltering(ctx context.Context, err error) {
 	if !errors.Is(err, loader.ErrNotRunning) {
 		a.complain(err)
 		return
 	}
-	if a.waiting != nil {
-		a.complain(a.apply(a.waiting, nil))
+	if a.file.Waits() {
+		a.log(a.file.ApplyWaiting(ctx))
 		return
 	}
 	if !a.down {
 		a.down = true
 		a.Log.Warn("the filter was taken down, and this host is unprotected; \"portcullis up\" or a SIGHUP puts it up again")
+	}
+}
+
+// log logs what the follower of the policy file has to say.
+func (a *Agent) log(notes []firewall.Note) {
+	for _, n := range notes {
+		switch n.Level {
+		case firewall.Error:
+			a.Log.Error("%s", n.Text)
+		case firewall.Warning:
+			a.Log.Warn("%s", n.Text)
+		default:
+			a.Log.Info("%s", n.Text)
+		}
 	}
 }
 
@@ -284,9 +335,9 @@ func (a *Agent) warn(sentences []string) {
 }
 
 // tell says in a line what is filtered.
-func (a *Agent) tell() {
+func (a *Agent) tell(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
-	if f, err := a.firewall.Open(a.PinPath); err == nil {
+	if f, err := a.fw.View(ctx); err == nil {
 		defer f.Close()
 		interfaces, err := f.Interfaces()
 		a.complain(err)
@@ -311,8 +362,8 @@ func (a *Agent) tell() {
 		}
 		status = strings.Join(parts, "; ")
 	}
-	if a.problem != "" {
-		status += "; " + a.problem
+	if problem := a.file.Problem(); problem != "" {
+		status += "; " + problem
 	}
 	a.service.say(status)
 }

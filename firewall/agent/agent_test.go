@@ -15,16 +15,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/firewalltest"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// fake is a firewall without a kernel. It keeps a list of what was asked of it.
+// fake is a kernel that keeps a list of what was asked of it.
 type fake struct {
+	firewalltest.Kernel
 	mu      sync.Mutex
 	done    []string
-	running *policy.Policy
 	foreign string // an interface that another XDP program holds
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
@@ -32,8 +35,6 @@ type fake struct {
 	past    []loader.Interface // past which packets come
 	unready int                // that are to be loaded
 	live    int
-	max     int // flows that the table was made for
-	refused uint64
 	ifaces  []loader.Interface
 	changes chan host.Change
 }
@@ -42,41 +43,37 @@ func (f *fake) did(format string, args ...any) {
 	f.done = append(f.done, fmt.Sprintf(format, args...))
 }
 
-func (f *fake) Up(o loader.Options) (*loader.UpReport, error) {
+func (f *fake) Up(ctx context.Context, o loader.Options) (*loader.UpReport, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.did("up %s %s", strings.Join(o.Interfaces, ","), o.Mode)
 	switch {
-	case f.running == nil && (o.Running || o.Policy == nil):
-		return nil, loader.ErrNotRunning
 	case slices.Contains(o.Interfaces, f.foreign) && o.Mode == loader.ModeAuto:
 		return nil, loader.ErrForeignProgram
 	case slices.Contains(o.Interfaces, f.broken):
 		return nil, errors.New("it cannot be filtered")
 	}
-	if o.Policy == nil {
+	if f.Running != nil && o.Policy == nil {
 		f.drift = loader.Drift{}
-		return &loader.UpReport{}, nil
 	}
-	var names []string
-	if f.running != nil {
-		names = f.running.Interfaces
+	report, err := f.Kernel.Up(ctx, o)
+	if err != nil {
+		return nil, err
 	}
-	f.running = o.Policy.Clone()
-	f.running.Interfaces = append(names, o.Interfaces...)
-	return &loader.UpReport{}, nil
+	report.Warnings, report.Interfaces = nil, nil
+	return report, nil
 }
 
-func (f *fake) Open(string) (Filter, error) {
+func (f *fake) Open(context.Context, string) (firewall.Filter, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.running == nil {
+	if f.Running == nil {
 		return nil, loader.ErrNotRunning
 	}
 	return f, nil
 }
 
-func (f *fake) Attach(string, loader.Mode) (*loader.AttachReport, error) {
+func (f *fake) Attach(context.Context, string, loader.Mode) (*loader.AttachReport, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.did("attach")
@@ -85,7 +82,7 @@ func (f *fake) Attach(string, loader.Mode) (*loader.AttachReport, error) {
 	return report, nil
 }
 
-func (f *fake) Prepare(string) (bool, error) {
+func (f *fake) Prepare(context.Context, string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unready--
@@ -110,16 +107,8 @@ func (f *fake) Bypassed(context.Context, time.Duration) ([]loader.Interface, err
 func (f *fake) Wants(_, iface string) bool                        { return iface == "eth0" }
 func (f *fake) Watch(context.Context) (<-chan host.Change, error) { return f.changes, nil }
 func (f *fake) DefaultInterface() (string, error)                 { return "eth9", nil }
-func (f *fake) Close() error                                      { return nil }
-func (f *fake) Config() string                                    { return "" }
 func (f *fake) Interfaces() ([]loader.Interface, error)           { return f.ifaces, nil }
-func (f *fake) Saved() (*policy.Policy, error)                    { return f.running.Clone(), nil }
-func (f *fake) SyncLocal() error                                  { return nil }
 func (f *fake) Sweep() (live, removed int, err error)             { return f.live, 0, nil }
-
-func (f *fake) Refusals() (loader.Refusals, error) {
-	return loader.Refusals{Packets: f.refused, Max: f.max, Wanted: f.running.FlowLimit()}, nil
-}
 
 // list returns what was done, and forgets it.
 func (f *fake) list() []string {
@@ -130,32 +119,46 @@ func (f *fake) list() []string {
 	return done
 }
 
-func options(t *testing.T, text string) (Options, *bytes.Buffer) {
+// setting is what an agent runs in.
+type setting struct {
+	Options
+	kernel  *fake
+	pinPath string
+	runDir  string
+	file    string // the policy file
+	log     *bytes.Buffer
+}
+
+func newSetting(t *testing.T, f *fake, text string) *setting {
 	t.Helper()
 	dir := t.TempDir()
-	file := filepath.Join(dir, "portcullis.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	s := &setting{kernel: f, pinPath: filepath.Join(dir, "pins"), runDir: filepath.Join(dir, "run"), file: filepath.Join(dir, "portcullis.yaml"),
+		log: &bytes.Buffer{}}
+	s.writes(t, text)
+	s.Options = Options{
+		Firewall: firewall.New(firewall.Options{PinPath: s.pinPath, Config: s.file, ConfigGiven: true, Wait: Wait, Kernel: f, RunDir: s.runDir,
+			Session: func() string { return "" }}),
+		Mode: loader.ModeAuto,
+		Log:  &Log{s.log, false},
+	}
+	return s
+}
+
+// writes writes the policy file.
+func (s *setting) writes(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(s.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := &bytes.Buffer{}
-	return Options{
-		PinPath:   filepath.Join(dir, "pins"),
-		Config:    file,
-		Mode:      loader.ModeAuto,
-		BuiltIn:   func() (*policy.Policy, error) { return policy.Default(), nil },
-		LockFile:  func(string) func() { return func() {} },
-		RunDir:    dir,
-		Deadlines: filepath.Join(dir, "deadlines"),
-		Log:       &Log{log, false},
-	}, log
 }
 
 // runs runs an agent until the test ends it. To meet a change is to have seen it.
-func runs(t *testing.T, f *fake, o Options) (meets func(host.Change), end func() error) {
+func (s *setting) runs(t *testing.T) (meets func(host.Change), end func() error) {
+	f := s.kernel
 	f.changes = make(chan host.Change)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, f, o) }()
+	go func() { ended <- Run(ctx, s.Options) }()
 	meets = func(c host.Change) {
 		t.Helper()
 		select {
@@ -171,9 +174,10 @@ func runs(t *testing.T, f *fake, o Options) (meets func(host.Change), end func()
 }
 
 func TestChanges(t *testing.T) {
-	o, log := options(t, "interfaces: [eth0]\n")
 	f := &fake{unready: 3}
-	tell, end := runs(t, f, o)
+	s := newSetting(t, f, "interfaces: [eth0]\n")
+	log := s.log
+	tell, end := s.runs(t)
 	// meets tells the agent of a change, and checks what it does at once.
 	meets := func(c host.Change, want ...string) {
 		t.Helper()
@@ -218,9 +222,10 @@ func TestChanges(t *testing.T) {
 
 // Where packets come past the filter the agent goes over to TC, once, and nowhere else.
 func TestGoesOverToTC(t *testing.T) {
-	o, log := options(t, "interfaces: [eth0]\n")
 	f := &fake{past: []loader.Interface{{Name: "eth0", Mode: loader.ModeNative}, {Name: "eth1", Mode: loader.ModeTC}}}
-	tell, end := runs(t, f, o)
+	s := newSetting(t, f, "interfaces: [eth0]\n")
+	log := s.log
+	tell, end := s.runs(t)
 	var done []string
 	for end := time.Now().Add(10 * time.Second); !slices.Contains(done, "up eth0 tc") && time.Now().Before(end); time.Sleep(settleTime / 10) {
 		tell(host.Change{Link: "eth0"})
@@ -245,23 +250,17 @@ func TestGoesOverToTC(t *testing.T) {
 
 // The end of a trial would undo what the agent does meanwhile.
 func TestTheFileWaitsForATrial(t *testing.T) {
-	o, log := options(t, "interfaces: [eth0]\n")
 	f := &fake{}
-	meets, end := runs(t, f, o)
+	s := newSetting(t, f, "interfaces: [eth0]\n")
+	log := s.log
+	meets, end := s.runs(t)
 	meets(host.Change{})
-	turn, err := loader.TakeTurn(o.Deadlines, o.PinPath)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f.list()
-	turn.Try = &loader.Try{File: "new.yaml", Due: loader.After(time.Hour)}
-	if err := turn.Save(); err != nil {
+	store := schedule.NewStore(filepath.Join(s.runDir, filepath.Base(schedule.Dir)), s.pinPath)
+	if err := store.Save(&schedule.Schedule{Trial: &schedule.Trial{File: "new.yaml", Due: schedule.After(time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(o.Config, []byte("interfaces: [eth0]\nopen: [http]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	turn.Release()
+	s.writes(t, "interfaces: [eth0]\nopen: [http]\n")
 	time.Sleep(3 * settleTime)
 	meets(host.Change{})
 	if err := end(); err != nil {
@@ -273,24 +272,24 @@ func TestTheFileWaitsForATrial(t *testing.T) {
 }
 
 func TestTheKernelFallsSilent(t *testing.T) {
-	o, _ := options(t, "interfaces: [eth0]\n")
 	f := &fake{changes: make(chan host.Change)}
 	close(f.changes)
-	if err := Run(context.Background(), f, o); err == nil {
+	if err := Run(context.Background(), newSetting(t, f, "interfaces: [eth0]\n").Options); err == nil {
 		t.Error("an agent that learns nothing more goes on as if all were well")
 	}
 }
 
 // Where one interface cannot be filtered, the others are all the same.
 func TestOneInterfaceFails(t *testing.T) {
-	o, log := options(t, "interfaces: [eth0, eth1, eth2]\n")
 	f := &fake{foreign: "eth1", broken: "eth2"}
-	meets, end := runs(t, f, o)
+	s := newSetting(t, f, "interfaces: [eth0, eth1, eth2]\n")
+	log := s.log
+	meets, end := s.runs(t)
 	meets(host.Change{})
 	if err := end(); err != nil {
 		t.Error(err)
 	}
-	if got, want := f.running.Interfaces, []string{"eth0", "eth1"}; !slices.Equal(got, want) {
+	if got, want := f.Running.Interfaces, []string{"eth0", "eth1"}; !slices.Equal(got, want) {
 		t.Errorf("filtered are %q, want %q", got, want)
 	}
 	if done := f.list(); !slices.Contains(done, "up eth1 tc") || slices.Contains(done, "up eth2 tc") {
@@ -300,17 +299,17 @@ func TestOneInterfaceFails(t *testing.T) {
 		t.Errorf("the log is\n%s", log)
 	}
 
-	o, _ = options(t, "interfaces: [eth2]\n")
-	if err := Run(context.Background(), &fake{broken: "eth2"}, o); err == nil {
+	only := newSetting(t, &fake{broken: "eth2"}, "interfaces: [eth2]\n")
+	if err := Run(context.Background(), only.Options); err == nil {
 		t.Error("an agent that can filter nothing goes on as if all were well")
 	}
 }
 
 func TestSweepsOftenerWhenFull(t *testing.T) {
-	o, _ := options(t, "")
 	for live, want := range map[int]time.Duration{0: sweepTime, 512: sweepTime, 513: sweepTimeFull} {
-		f := &fake{live: live, max: 1024, running: &policy.Policy{MaxFlows: 4096}} // which holds from the next up on
-		if got := (&Agent{Options: o, firewall: f}).sweep(); got != want {
+		f := &fake{live: live}
+		f.Running, f.Table.Max = &policy.Policy{MaxFlows: 4096}, 1024 // the policy's holds from the next up on
+		if got := newAgent(newSetting(t, f, "").Options).sweep(context.Background()); got != want {
 			t.Errorf("%d live flows of 1024: the next sweep is in %v, want %v", live, got, want)
 		}
 	}
@@ -318,15 +317,16 @@ func TestSweepsOftenerWhenFull(t *testing.T) {
 
 // What is refused is told at once, with what to set, and then every ten minutes at most.
 func TestTellsOfRefusedFlows(t *testing.T) {
-	o, log := options(t, "")
-	f := &fake{max: 1024, refused: 7, running: &policy.Policy{MaxFlows: 1024}}
-	a := &Agent{Options: o, firewall: f}
-	a.watchRefusals()
+	f := &fake{}
+	f.Running, f.Table.Max, f.Table.Full = &policy.Policy{MaxFlows: 1024}, 1024, 7
+	s := newSetting(t, f, "")
+	log, a := s.log, newAgent(s.Options)
+	a.watchRefusals(context.Background())
 	sweeps := func(refused uint64, want string) {
 		t.Helper()
 		log.Reset()
-		f.refused = refused
-		a.sweep()
+		f.Table.Full = refused
+		a.sweep(context.Background())
 		if got := log.String(); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%d refused: the agent says %q, want %q", refused, got, want)
 		}
@@ -341,7 +341,7 @@ func TestTellsOfRefusedFlows(t *testing.T) {
 	sweeps(5010, "")
 	sweeps(1, "for 1 packet that begins a flow") // counted anew since a down
 	a.refusals.at = a.refusals.at.Add(-refusalTime)
-	f.running.MaxFlows = 4096
+	f.Running.MaxFlows = 4096
 	sweeps(2, "the policy in force asks for 4096, and \"portcullis down\" and \"portcullis up\" re-create the table")
 }
 
@@ -356,18 +356,5 @@ func TestLog(t *testing.T) {
 	want := "portcullis: error: one\nportcullis: error: two\nportcullis: warning: three\nportcullis: four\n<3>one\n<3>two\n<4>three\n<6>four\n"
 	if b.String() != want {
 		t.Errorf("the log is %q, want %q", b.String(), want)
-	}
-}
-
-// A filter of a container must not become that of the host at the next boot.
-func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
-	for _, c := range []struct{ pinPath, variable, want string }{
-		{loader.DefaultPinPath, "", "/var/lib/portcullis/last-good.yaml"},
-		{"/sys/fs/bpf/web", "", ""},
-		{"/sys/fs/bpf/web", "/srv/web", "/srv/web/last-good.yaml"},
-	} {
-		if got := LastGoodOf(c.pinPath, func(string) string { return c.variable }); string(got) != c.want {
-			t.Errorf("%+v: got %q", c, got)
-		}
 	}
 }

@@ -30,7 +30,7 @@ func (a *Agent) look(ctx context.Context) {
 	ctx, a.endLook = context.WithCancel(ctx)
 	go func() {
 		var s sight
-		f, err := a.firewall.Open(a.PinPath)
+		f, err := a.fw.View(ctx)
 		if err == nil {
 			s.interfaces, err = f.Bypassed(ctx, lookTime)
 			f.Close()
@@ -47,7 +47,7 @@ func (a *Agent) look(ctx context.Context) {
 
 // goOver filters in TC where the driver does not run the program, which it may forget again. TC filters before XDP is
 // taken off, so no packet meets neither.
-func (a *Agent) goOver(s sight) {
+func (a *Agent) goOver(ctx context.Context, s sight) {
 	if errors.Is(s.err, loader.ErrNotRunning) {
 		return
 	}
@@ -64,14 +64,14 @@ func (a *Agent) goOver(s sight) {
 			a.complain(errors.New(i.BypassText()))
 			continue
 		}
-		report, err := a.firewall.Up(loader.Options{PinPath: a.PinPath, Interfaces: []string{i.Name}, Mode: loader.ModeTC, Wait: true, Filtered: true})
+		warnings, err := a.fw.SwitchToTC(ctx, i.Name)
 		if errors.Is(err, loader.ErrNotRunning) {
 			return
 		}
 		a.complain(err)
 		if err == nil {
 			a.Log.Warn("%s: packets came past the filter, as %s did not run its XDP program: TC ingress filters from now on", i.Name, i.Runner())
-			a.warn(report.Warnings)
+			a.warn(warnings)
 		}
 	}
 }

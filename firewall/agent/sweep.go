@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -16,8 +17,8 @@ const (
 )
 
 // sweep takes dead flows out, and tells when to do it again.
-func (a *Agent) sweep() time.Duration {
-	f, err := a.firewall.Open(a.PinPath)
+func (a *Agent) sweep(ctx context.Context) time.Duration {
+	f, err := a.fw.View(ctx)
 	if errors.Is(err, loader.ErrNotRunning) {
 		return sweepTime
 	}
@@ -64,8 +65,8 @@ func (r *refusals) tell(log *Log, now loader.Refusals) {
 }
 
 // watchRefusals begins with what was refused before the agent ran.
-func (a *Agent) watchRefusals() {
-	f, err := a.firewall.Open(a.PinPath)
+func (a *Agent) watchRefusals(ctx context.Context) {
+	f, err := a.fw.View(ctx)
 	if err != nil {
 		return // nothing was
 	}
@@ -77,9 +78,9 @@ func (a *Agent) watchRefusals() {
 
 // prepare loads programs for what is waited for, as long as nothing else is to be done, and tells whether there are more
 // to load.
-func (a *Agent) prepare(idle func() bool) (more bool) {
+func (a *Agent) prepare(ctx context.Context, idle func() bool) (more bool) {
 	for idle() {
-		loaded, err := a.firewall.Prepare(a.PinPath)
+		loaded, err := a.fw.Prepare(ctx)
 		if !errors.Is(err, loader.ErrNotRunning) {
 			a.complain(err)
 		}

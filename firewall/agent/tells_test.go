@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -13,26 +14,27 @@ import (
 
 // What becomes of the file and of interfaces is told.
 func TestTellsWhatIsGone(t *testing.T) {
-	o, log := options(t, "interfaces: [eth0, eth5]\n")
-	a := &Agent{Options: o, firewall: &fake{}}
+	ctx := context.Background()
+	f := &fake{}
+	s := newSetting(t, f, "interfaces: [eth0, eth5]\n")
+	log, a := s.log, newAgent(s.Options)
 	var err error
 	if a.files, err = watchFiles(); err != nil {
 		t.Fatal(err)
 	}
 	defer a.files.Close()
-	says := func(do func(), want string) {
+	says := func(do func(context.Context), want string) {
 		t.Helper()
 		log.Reset()
-		do()
+		do(ctx)
 		if got := log.String(); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("the agent says %q, want %q", got, want)
 		}
 	}
-	f := a.firewall.(*fake)
-	if err := a.start(); err != nil {
+	if err := a.start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	f.running.Interfaces = []string{"eth0", "eth5"}
+	f.Running.Interfaces = []string{"eth0", "eth5"}
 	// No interface of this name is on the host that runs the test.
 	f.ifaces = []loader.Interface{{Name: "portcullis-eth0", Mode: loader.ModeNative, Present: true}, {Name: "eth5", Mode: loader.ModeAuto}}
 	says(a.tell, "")
@@ -40,17 +42,13 @@ func TestTellsWhatIsGone(t *testing.T) {
 	says(a.tell, "warning: portcullis-eth0 is gone; waiting for it\n")
 	says(a.tell, "")
 
-	write := func(text string) {
-		if err := os.WriteFile(o.Config, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(text string) { s.writes(t, text) }
 	write("interfaces: [eth0]\n")
 	says(a.reload, "eth5 is no longer in the file, but still waited for: \"portcullis down eth5\" ends that\n")
-	if err := os.Remove(o.Config); err != nil {
+	if err := os.Remove(s.file); err != nil {
 		t.Fatal(err)
 	}
-	says(a.reload, "error: "+o.Config+" is gone; the policy in force stays\n")
+	says(a.reload, "error: "+s.file+" is gone; the policy in force stays\n")
 	write("interfaces: [eth0]\nopen: [htttp]\n")
 	says(a.reload, "did you mean \"http\"?; the policy in force stays\n")
 	write("interfaces: [eth0]\n")
@@ -60,7 +58,7 @@ func TestTellsWhatIsGone(t *testing.T) {
 		says string
 	}{{loader.Drift{MAC: "eth0"}, ""}, {loader.Drift{MAC: "eth0", Changed: true}, "eth0 has a new MAC address: programs reloaded\n"},
 		{loader.Drift{MTU: "eth0", Bytes: 5000}, "eth0: MTU raised to 5000, programs reloaded\n"}} {
-		a.reload()
+		a.reload(ctx)
 		f.drift, a.retuned = drift.Drift, time.Time{}
 		says(a.settle, drift.says)
 	}

@@ -17,6 +17,7 @@ const maxFiles = 15
 var large = map[string]string{
 	"cmd/portcullis":       "a file for each command, and what they share",
 	"cmd/portcullis/bench": "one program, that no other package uses: traffic, subjects, figures and the page share its types",
+	"firewall":             "a file for each thing that one asks of a firewall; all are changes, or looks, at one state",
 	"loader":               "a filter that runs and the way to it share its state; hooks and pins are to leave",
 	"maps":                 "a file for each map",
 	"policy":               "rules, the file and what they come to are the methods of one type",
@@ -29,7 +30,7 @@ var siblings = map[string][]string{
 	"firewall/agent":        {"firewall/firewalltest", "firewall/savefile", "firewall/schedule"},
 	"firewall/audit":        {"firewall/cmdline"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
-	"firewall/firewalltest": {"firewall/schedule"},
+	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"policy/iptables":       {"policy/quote"},
 }
 

@@ -67,6 +67,7 @@ type server struct {
 func (s *server) setUp(e *testscript.Env) error {
 	e.Setenv("PORTCULLIS_PIN_PATH", s.lab.PinPath)
 	e.Setenv("PIN", s.lab.PinPath)
+	e.Setenv("STATE", s.lab.State())
 	e.Setenv("SCHEMA", loader.Schema)
 	e.Setenv("PORTCULLIS", s.program)
 	e.Setenv("NETNS", "/run/netns/"+s.lab.Server.Name)

@@ -77,7 +77,7 @@ func (a *agent) logged() string {
 // command prepares a command line at the server, about the filter of the agent.
 func (a *agent) command(args ...string) *exec.Cmd {
 	cmd := a.lab.Server.Command(a.program, args...)
-	cmd.Env = append(os.Environ(), "PORTCULLIS_PIN_PATH="+a.lab.PinPath, "STATE_DIRECTORY="+a.dir, "RUNTIME_DIRECTORY="+a.dir,
+	cmd.Env = append(os.Environ(), "PORTCULLIS_PIN_PATH="+a.lab.PinPath, "STATE_DIRECTORY="+a.dir,
 		"NOTIFY_SOCKET="+filepath.Join(a.dir, "notify"), "SSH_CONNECTION=")
 	return cmd
 }
@@ -284,7 +284,7 @@ func TestSecondAgentIsRefused(t *testing.T) {
 	a.runs()
 	out, err := a.command("--config", a.file(), "run").CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), fmt.Sprintf("process %d\n", a.process.Process.Pid)) {
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), fmt.Sprintf("process %d (", a.process.Process.Pid)) {
 		t.Errorf("the second agent ends with %v: %s", err, out)
 	}
 	if !a.filters("eth0") {

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
@@ -82,25 +84,21 @@ func TestAgentLeavesToCommandsWhatTheyDo(t *testing.T) {
 	a.mustKeep("https")
 }
 
-// A command that holds the file's lock is in the middle of its work.
-func TestAgentWaitsForTheLockOfTheFile(t *testing.T) {
+// A command that holds the lock is in the middle of its work.
+func TestAgentWaitsForACommand(t *testing.T) {
 	l := lab.New(t)
 	a := newAgent(t, l, "interfaces: [eth0]\n")
 	a.runs()
-	dir, err := os.Open(a.dir)
+	unlock, err := schedule.NewStore(schedule.Dir, l.PinPath).Lock(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
 	a.writes("interfaces: [eth0]\nopen: [http]\n")
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second) // longer than it waits at a time
 	if a.open("http") {
 		t.Error("the agent has not waited for the lock")
 	}
-	dir.Close()
+	unlock()
 	a.opens("http")
 }
 
@@ -133,7 +131,8 @@ func TestAgentStartsWithABadFile(t *testing.T) {
 	l.Server.Echo(t, 7)
 	l.Server.Echo(t, 9)
 	a := newAgent(t, l, "open: [9/tcp]\n")
-	a.types("--config", a.file(), "up", "eth0")
+	a.runs("eth0")
+	a.ends(unix.SIGTERM)
 	a.mustKeep("9/tcp")
 	a.types("open", "7/tcp")
 	a.types("open", "10/tcp", "--runtime")

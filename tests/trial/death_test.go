@@ -33,9 +33,9 @@ func TestRevertOutlivesItsTerminal(t *testing.T) {
 		told.Write(b[:n])
 	}
 	session := shell.Process.Pid
-	for _, pid := range s.keepers() {
+	for _, pid := range s.watchdogs() {
 		if of, err := unix.Getsid(pid); err != nil || of == session {
-			t.Errorf("the keeper %d is of the session %d of the shell: %v", pid, of, err)
+			t.Errorf("the watchdog %d is of the session %d of the shell: %v", pid, of, err)
 		}
 	}
 	master.Close() // SIGHUP
@@ -48,14 +48,14 @@ func TestRevertOutlivesItsTerminal(t *testing.T) {
 	s.lives(live)
 }
 
-// When the keeper is killed too, the next command does its work, whatever it is.
-func TestTheNextCommandDoesWhatAKilledKeeperDidNot(t *testing.T) {
+// When the watchdog is killed too, the next command does its work, whatever it is.
+func TestTheNextCommandDoesWhatAKilledWatchdogDidNot(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	before, _ := s.ready()
 	for _, next := range []string{"status", "open 12/tcp", "revert", "confirm"} {
 		s.run("try", "new.yaml")
-		s.killKeeper()
+		s.killWatchdog()
 		s.makeDue()
 		s.onTrial() // nobody is there to do it
 		s.command(strings.Fields(next)...).Run()
@@ -66,7 +66,7 @@ func TestTheNextCommandDoesWhatAKilledKeeperDidNot(t *testing.T) {
 		s.mustBe(before)
 	}
 	s.run("open", "10/tcp", "--for", "1h")
-	s.killKeeper()
+	s.killWatchdog()
 	s.makeDue("10/tcp")
 	s.opens(10)
 	s.run("status")
@@ -74,30 +74,30 @@ func TestTheNextCommandDoesWhatAKilledKeeperDidNot(t *testing.T) {
 	s.mustBe(before)
 }
 
-// A keeper that was killed before its time is replaced by the next command that needs one.
-func TestAKilledKeeperIsReplaced(t *testing.T) {
+// A watchdog that was killed before its time is replaced by the next command that needs one.
+func TestAKilledWatchdogIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	before, _ := s.ready()
 	s.run("open", "10/tcp", "--for", "1h")
-	s.killKeeper()
+	s.killWatchdog()
 	s.run("open", "11/tcp", "--for", "1h")
-	if n := len(s.keepers()); n != 1 {
-		t.Fatalf("%d keepers", n)
+	if n := len(s.watchdogs()); n != 1 {
+		t.Fatalf("%d watchdogs", n)
 	}
 	s.makeDue("10/tcp", "11/tcp")
 	s.awaitNothing()
 	s.mustBe(before)
 }
 
-// A keeper does not stay when all that it keeps is taken away.
-func TestAKeeperOfNothingEnds(t *testing.T) {
+// A watchdog does not stay when all that it keeps is taken away.
+func TestAWatchdogOfNothingEnds(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.ready()
 	s.run("open", "10/tcp", "--for", "1h")
-	if n := len(s.keepers()); n != 1 {
-		t.Fatalf("%d keepers", n)
+	if n := len(s.watchdogs()); n != 1 {
+		t.Fatalf("%d watchdogs", n)
 	}
 	if err := os.Remove(s.State() + "/record.json"); err != nil {
 		t.Fatal(err)
@@ -121,12 +121,12 @@ func TestKillTheTry(t *testing.T) {
 		timer := time.AfterFunc(time.Duration(random.IntN(1000))*time.Millisecond, func() { cmd.Process.Kill() })
 		if err := cmd.Wait(); err != nil {
 			cutOff++
-			if d := s.deadlines(); d.Try != nil && !d.Try.InForce {
+			if d := s.schedule(); d.Trial != nil && !d.Trial.InForce {
 				s.refuses("was cut off", "confirm")
 			}
 		}
 		timer.Stop()
-		if s.deadlines().Try != nil {
+		if s.schedule().Trial != nil {
 			s.makeDue()
 		}
 		s.awaitNothing()

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 )
 
 func TestOpenForATime(t *testing.T) {
@@ -32,10 +32,10 @@ func TestOpenForALongerTime(t *testing.T) {
 	before, _ := s.ready()
 	s.run("open", "10/tcp", "--for", "5m")
 	s.run("open", "10/tcp", "11/tcp", "--for", "1h")
-	if n := len(s.keepers()); n != 1 {
-		t.Errorf("%d keepers", n)
+	if n := len(s.watchdogs()); n != 1 {
+		t.Errorf("%d watchdogs", n)
 	}
-	for _, timed := range s.deadlines().Timed {
+	for _, timed := range s.schedule().Timed {
 		if timed.Due.Left() < 30*time.Minute {
 			t.Errorf("%s closes in %v", timed.Rule, timed.Due.Left())
 		}
@@ -69,9 +69,9 @@ func TestATrialMeetsWhatIsOpenForATime(t *testing.T) {
 	s.run("try", "bare.yaml")
 	s.closed(10)
 	s.makeDue("10/tcp")
-	s.await(func(d *loader.Deadlines) bool { return len(d.Timed) == 1 })
+	s.await(func(d *schedule.Schedule) bool { return len(d.Timed) == 1 })
 	s.makeDue()
-	s.await(func(d *loader.Deadlines) bool { return d.Try == nil })
+	s.await(func(d *schedule.Schedule) bool { return d.Trial == nil })
 	s.closed(10)
 	out := s.run("status")
 	if !strings.Contains(out, "11/tcp") || !strings.Contains(out, "for another ") || strings.Contains(out, "10/tcp") {

@@ -4,6 +4,7 @@ package trial
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
@@ -134,11 +137,14 @@ func (s *server) refuses(why string, args ...string) {
 	}
 }
 
-// deadlines reads what is to happen, and leaves it at that: a command would do what is overdue.
-func (s *server) deadlines() (d *loader.Deadlines) {
+// store is where the server keeps what is to happen.
+func (s *server) store() schedule.Store { return schedule.NewStore(schedule.Dir, s.PinPath) }
+
+// schedule reads what is to happen, and leaves it at that: a command would do what is overdue.
+func (s *server) schedule() (d *schedule.Schedule) {
 	s.t.Helper()
 	s.Server.Do(s.t, func() (err error) {
-		d, err = loader.ReadDeadlines(loader.StateDir, s.PinPath)
+		d, err = s.store().Read()
 		return err
 	})
 	return d
@@ -148,49 +154,53 @@ func (s *server) deadlines() (d *loader.Deadlines) {
 func (s *server) makeDue(rules ...string) {
 	s.t.Helper()
 	s.Server.Do(s.t, func() error {
-		turn, err := loader.TakeTurn(loader.StateDir, s.PinPath)
+		unlock, err := s.store().Lock(context.Background())
 		if err != nil {
 			return err
 		}
-		defer turn.Release()
-		if len(rules) == 0 {
-			turn.Try.Due = loader.Now()
+		defer unlock()
+		d, err := s.store().Read()
+		if err != nil {
+			return err
 		}
-		for i := range turn.Timed {
-			if slices.Contains(rules, turn.Timed[i].Rule.String()) {
-				turn.Timed[i].Due = loader.Now()
+		if len(rules) == 0 {
+			d.Trial.Due = schedule.Now()
+		}
+		for i := range d.Timed {
+			if slices.Contains(rules, d.Timed[i].Rule.String()) {
+				d.Timed[i].Due = schedule.Now()
 			}
 		}
-		return turn.Save()
+		return s.store().Save(d)
 	})
 }
 
 // awaitNothing waits until nothing is to happen any more, and nobody waits for it.
 func (s *server) awaitNothing() {
 	s.t.Helper()
-	s.await(func(d *loader.Deadlines) bool { return d.Try == nil && len(d.Timed) == 0 && len(s.keepers()) == 0 })
+	s.await(func(d *schedule.Schedule) bool { return d.Trial == nil && len(d.Timed) == 0 && len(s.watchdogs()) == 0 })
 }
 
-func (s *server) await(so func(*loader.Deadlines) bool) {
+func (s *server) await(so func(*schedule.Schedule) bool) {
 	s.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		d := s.deadlines()
+		d := s.schedule()
 		if so(d) {
 			return
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("still to happen: %+v, by the keepers %v", d, s.keepers())
+			s.t.Fatalf("still to happen: %+v, by the watchdogs %v", d, s.watchdogs())
 		}
 	}
 }
 
-// keepers lists the processes that keep this server's deadlines.
-func (s *server) keepers() (pids []int) {
+// watchdogs lists the processes that wait for what is to happen at this server.
+func (s *server) watchdogs() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		text, _ := os.ReadFile(file)
 		args := strings.Split(string(text), "\x00")
-		if slices.Contains(args, "keep") && slices.Contains(args, s.PinPath) {
+		if slices.Contains(args, firewall.WatchdogCommand) && slices.Contains(args, s.PinPath) {
 			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
 			pids = append(pids, pid)
 		}
@@ -198,12 +208,12 @@ func (s *server) keepers() (pids []int) {
 	return pids
 }
 
-// killKeeper kills the keeper, of which there is one.
-func (s *server) killKeeper() {
+// killWatchdog kills the watchdog, of which there is one.
+func (s *server) killWatchdog() {
 	s.t.Helper()
-	pids := s.keepers()
+	pids := s.watchdogs()
 	if len(pids) != 1 {
-		s.t.Fatalf("the keepers are %v, want one", pids)
+		s.t.Fatalf("the watchdogs are %v, want one", pids)
 	}
 	if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
 		s.t.Fatal(err)

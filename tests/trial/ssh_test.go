@@ -139,7 +139,7 @@ func (c *connection) isRefused(why, line string) {
 	if err == nil || !strings.Contains(out, why) {
 		c.t.Fatalf("%s: want a refusal with %q, got %v\n%s", line, why, err, out)
 	}
-	if c.deadlines().Try == nil {
+	if c.schedule().Trial == nil {
 		c.t.Fatalf("%s: nothing is on trial any more", line)
 	}
 }
@@ -198,6 +198,22 @@ func TestConfirmOverSSH(t *testing.T) {
 	if text, err := os.ReadFile(s.path("old.yaml")); err != nil || !strings.Contains(string(text), "10/tcp") {
 		t.Errorf("the policy file: %v\n%s", err, text)
 	}
+}
+
+// A connection that this host has made does not show that anybody can come in, be it new.
+func TestAnOutboundConnectionIsNoWitness(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.Client.Echo(t, 8)
+	before, _ := s.ready()
+	s.run("try", "new.yaml", "--timeout", "10m")
+	out, err := s.prepare(s.Server.Command("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
+		fmt.Sprintf(`exec 3<>/dev/tcp/%s/8 && "$0" confirm --console; exit $?`, lab.ClientV4), s.program)).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "was made by this host") {
+		t.Errorf("confirm over a connection to the outside: %v\n%s", err, out)
+	}
+	s.run("revert")
+	s.mustBe(before)
 }
 
 // Who locks himself out comes in again when the time is up, though all of his session was killed.

@@ -74,7 +74,7 @@ func TestRevertAtTheTimeout(t *testing.T) {
 	if out := s.Server.Run(t, "ip", "-d", "link", "show", "eth1"); strings.Contains(out, "xdp") {
 		t.Errorf("eth1 is still filtered:\n%s", out)
 	}
-	if e := s.deadlines().Ended; e == nil || !e.Reverted || e.File != s.path("new.yaml") {
+	if e := s.schedule().Ended; e == nil || !e.Reverted || e.File != s.path("new.yaml") {
 		t.Errorf("the end is remembered as %+v", e)
 	}
 }
@@ -131,12 +131,12 @@ func TestWait(t *testing.T) {
 }
 
 // Where nobody would put it back, nothing is put in force.
-func TestNoKeeperNoTry(t *testing.T) {
+func TestNoWatchdogNoTry(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	before, _ := s.ready()
 	// A directory cannot be opened for writing, by root neither.
-	if err := errors.Join(os.RemoveAll(s.State()+"/keeper.lock"), os.Mkdir(s.State()+"/keeper.lock", 0o700)); err != nil {
+	if err := errors.Join(os.RemoveAll(s.State()+"/watchdog.lock"), os.Mkdir(s.State()+"/watchdog.lock", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	s.refuses("nothing was changed, as nothing would put it back", "try", "new.yaml")

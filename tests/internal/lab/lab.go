@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 )
 
 // Addresses of the two hosts.
@@ -88,7 +88,7 @@ func New(t testing.TB) *Lab {
 	}
 	t.Cleanup(func() {
 		os.RemoveAll(l.PinPath)
-		os.Remove(filepath.Join(l.State(), "record.json")) // which ends a keeper
+		os.Remove(filepath.Join(l.State(), "record.json")) // which ends a watchdog
 		os.RemoveAll(l.State())
 	})
 	for _, h := range []*Host{l.Server, l.Client} {
@@ -101,8 +101,8 @@ func New(t testing.TB) *Lab {
 	return l
 }
 
-// State is the directory of the lab's deadlines.
-func (l *Lab) State() string { return filepath.Join(loader.StateDir, url.PathEscape(l.PinPath)) }
+// State is the directory of what will happen by itself in the lab.
+func (l *Lab) State() string { return filepath.Join(schedule.Dir, url.PathEscape(l.PinPath)) }
 
 func (h *Host) setUp(t testing.TB, dev string, v4, v6 netip.Addr) {
 	t.Helper()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package firewall
 
 import (
 	"errors"
@@ -20,10 +20,10 @@ type comparison struct {
 	unfiltered []string // interfaces that the file names
 }
 
-func (a *app) compare(s *loader.Status) (c comparison) {
-	file, err := loadTrusted(s.Config)
+func (fw *Firewall) compare(s *loader.Status) (c comparison) {
+	source, err := readSource(s.Config)
 	if errors.Is(err, fs.ErrNotExist) {
-		c.builtIn = s.Config == defaultConfig && a.isBuiltIn(s.Saved)
+		c.builtIn = s.Config == DefaultConfig && fw.isBuiltIn(s.Saved)
 		c.gone = !c.builtIn
 		return c
 	}
@@ -31,6 +31,7 @@ func (a *app) compare(s *loader.Status) (c comparison) {
 		c.drift = []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)}
 		return c
 	}
+	file := source.policy
 	if len(file.Interfaces) > 0 { // or the default route tells, and what was named on the command line
 		for _, name := range s.Saved.Interfaces {
 			if !slices.Contains(file.Interfaces, name) {
@@ -62,21 +63,4 @@ func (c *comparison) warnings() []string {
 		out = append(out, fmt.Sprintf("the policy file names %s, which is not filtered: \"portcullis up %s\"", name, name))
 	}
 	return out
-}
-
-// isBuiltIn reports whether a policy is what up makes without a file: it opens ports of an sshd, and nothing else in it
-// differs from the defaults.
-func (a *app) isBuiltIn(p *policy.Policy) bool {
-	ports, _ := a.firewall.SSHPorts() // without them, 22 alone
-	plain := policy.Default()
-	plain.Interfaces, plain.Open = p.Interfaces, p.Open
-	if p.Forward == policy.ForwardEstablished { // it forwarded then
-		plain.Forward = p.Forward
-	}
-	return plain.Equal(p) && !slices.ContainsFunc(p.Open, func(r policy.Rule) bool {
-		return !slices.ContainsFunc(append(ports, 22), func(port uint16) bool {
-			text := fmt.Sprintf("%d/tcp", port)
-			return r.String() == text || port == 22 && r.String() == "ssh"
-		})
-	})
 }

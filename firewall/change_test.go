@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+func (s *stand) store() schedule.Store {
+	return schedule.NewStore(filepath.Join(s.dir, "run", filepath.Base(schedule.Dir)), filepath.Join(s.dir, "pins"))
+}
+
+// lock makes this test a command that is at work.
+func (s *stand) lock() (unlock func()) {
+	s.Helper()
+	unlock, err := s.store().Lock(context.Background())
+	if err != nil {
+		s.Fatal(err)
+	}
+	return unlock
+}
+
+// changes are the requests that change something.
+func (s *stand) changes() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"up":    func(ctx context.Context) error { _, err := s.fw.Up(ctx, firewall.UpRequest{}); return err },
+		"apply": func(ctx context.Context) error { _, err := s.fw.Apply(ctx, firewall.ApplyRequest{}); return err },
+		"open": func(ctx context.Context) error {
+			_, err := s.fw.Open(ctx, firewall.OpenRequest{Rules: s.rules("ftp")})
+			return err
+		},
+		"close": func(ctx context.Context) error {
+			_, err := s.fw.Close(ctx, firewall.CloseRequest{Rules: s.rules("ssh")})
+			return err
+		},
+		"save": func(ctx context.Context) error { _, err := s.fw.Save(ctx); return err },
+		"try": func(ctx context.Context) error {
+			_, err := s.fw.Try(ctx, firewall.TryRequest{File: s.file, Timeout: time.Hour})
+			return err
+		},
+		"confirm": func(ctx context.Context) error { _, err := s.fw.Confirm(ctx, false); return err },
+		"revert":  func(ctx context.Context) error { _, err := s.fw.Revert(ctx); return err },
+		"down":    func(ctx context.Context) error { _, err := s.fw.Down(ctx, nil); return err },
+	}
+}
+
+// A change waits for another one for as long as it may, and no longer than its context; who reads does not wait.
+func TestWaitsAreBounded(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	o := s.options()
+	o.Wait = 20 * time.Millisecond
+	s.fw = firewall.New(o)
+	unlock := s.lock()
+	for name, change := range s.changes() {
+		if err := change(context.Background()); !errors.Is(err, firewall.ErrLocked) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	o.Wait = time.Hour
+	s.fw = firewall.New(o)
+	for name, change := range s.changes() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		if err := change(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		cancel()
+	}
+	if _, err := s.fw.Status(context.Background()); err != nil {
+		t.Errorf("status waits: %v", err)
+	}
+	if _, err := s.fw.Diff(context.Background(), ""); err != nil {
+		t.Errorf("diff waits: %v", err)
+	}
+	unlock()
+	s.opens("ssh")
+}
+
+// Nobody but root can open what is locked.
+func TestLocksAreRootsAlone(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	s.open(false, "http")
+	release, err := s.fw.ClaimAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := s.fw.ClaimAgent(); !errors.As(err, new(*firewall.AgentError)) {
+		t.Errorf("a second agent: %v", err)
+	}
+	run := filepath.Join(s.dir, "run")
+	locks := 0
+	err = filepath.WalkDir(run, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == run {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if e.IsDir() && info.Mode().Perm() != 0o700 && strings.Count(strings.TrimPrefix(path, run), "/") > 1 || path == filepath.Join(run, "locks") && info.Mode().Perm() != 0o700 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		if filepath.Dir(path) == filepath.Join(run, "locks") {
+			locks++
+			if info.Mode() != 0o600 || info.Size() != 0 {
+				t.Errorf("%s has mode %v, and %d bytes", path, info.Mode(), info.Size())
+			}
+		}
+		return nil
+	})
+	if err != nil || locks != 2 {
+		t.Errorf("%d locks, %v; want those of the agent and of the file", locks, err)
+	}
+
+	// Where others get in, no lock is taken, as it could be held by them.
+	for _, dir := range []string{filepath.Join(run, "locks"), filepath.Dir(s.store().Path("x"))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.fw.Open(context.Background(), firewall.OpenRequest{Rules: s.rules("https")})
+		if err == nil || !strings.Contains(err.Error(), dir+" is not a directory that is closed to all but its owner") {
+			t.Errorf("%s is open to others: %v", dir, err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What is in force cannot be read: nothing is written that says otherwise.
+func TestWhatCannotBeReadIsNotWritten(t *testing.T) {
+	const text = "interfaces: [eth0]\nopen: [ssh, http]\n"
+	ctx := context.Background()
+	s := newStand(t, text)
+	s.follower()
+	s.PolicyErr = errors.New("rule 2 in force cannot be read")
+	calls := s.changes()
+	delete(calls, "up") // which puts something else in its place
+	delete(calls, "down")
+	delete(calls, "confirm")
+	delete(calls, "revert")
+	calls["open"] = func(ctx context.Context) error {
+		s.Rooms = 1
+		_, err := s.fw.Open(ctx, firewall.OpenRequest{Rules: s.rules("ftp")})
+		return err
+	}
+	calls["diff"] = func(ctx context.Context) error { _, err := s.fw.Diff(ctx, ""); return err }
+	for name, call := range calls {
+		if err := call(ctx); !errors.Is(err, s.PolicyErr) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	copied := filepath.Join(s.dir, "copy.yaml")
+	o := s.options()
+	o.Config = copied
+	if _, err := firewall.New(o).Save(ctx); !errors.Is(err, s.PolicyErr) {
+		t.Errorf("save to a copy: got %v", err)
+	}
+	if _, err := os.Stat(copied); err == nil {
+		t.Error("there is a copy of what cannot be read")
+	}
+	if now, err := os.ReadFile(s.file); err != nil || string(now) != text {
+		t.Errorf("the file is %q, %v", now, err)
+	}
+	if _, err := s.fw.Up(ctx, firewall.UpRequest{}); err != nil {
+		t.Errorf("up cannot repair it: %v", err)
+	}
+}
+
+// Killed commands leave half a file behind, and the next one removes it.
+func TestLeftoversAreRemoved(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	left := s.store().Path(".record.json.1234")
+	s.writes(left, "{")
+	s.open(true, "http")
+	if _, err := os.Stat(left); err == nil {
+		t.Errorf("%s stays", left)
+	}
+}
+
+// Only the agent says where the last good policy is kept; commands that come later keep it there.
+func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	s.open(false, "http")
+	if kept, _ := filepath.Glob(filepath.Join(s.dir, "*", "last-good.yaml")); len(kept) > 0 {
+		t.Errorf("a firewall that is not the host's has kept %q", kept)
+	}
+	commands := s.fw
+	o := s.options()
+	o.StateDir = filepath.Join(s.dir, "state")
+	fl := firewall.New(o).Follow(firewall.FollowRequest{Mode: loader.ModeAuto})
+	if _, err := fl.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.fw = commands
+	s.close(false, "http")
+	text, err := os.ReadFile(filepath.Join(o.StateDir, "last-good.yaml"))
+	if err != nil || strings.Contains(string(text), "http") || !strings.Contains(string(text), "ssh") {
+		t.Errorf("kept is %q, %v", text, err)
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"context"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Kernel is what a firewall needs of the loader and of the host that it is on.
+type Kernel interface {
+	Up(context.Context, loader.Options) (*loader.UpReport, error)
+	Down(ctx context.Context, pinPath string, interfaces []string) (*loader.DownReport, error)
+	Open(ctx context.Context, pinPath string) (Filter, error)
+	OpenToChange(ctx context.Context, pinPath string) (Filter, error)
+	Attach(ctx context.Context, pinPath string, mode loader.Mode) (*loader.AttachReport, error)
+	Prepare(ctx context.Context, pinPath string) (loaded bool, err error)
+	Wants(pinPath, iface string) bool
+	Watch(context.Context) (<-chan host.Change, error)
+
+	DefaultInterface() (string, error)
+	SSHPorts() ([]uint16, error)
+	Connections() ([]host.Connection, error)
+	ConnectionsAt(ports []uint16) ([]host.Connection, error)
+	Arrivals(host.Connection) ([]string, error)
+	FindSession() (*host.Session, error)
+	OnPseudoTerminal() bool
+	Forwards() bool
+	Containers() (*containers.Found, error)
+	Unfiltered(filtered []string) ([]host.Interface, error)
+	StartWatchdog(store schedule.Store, pinPath string) error
+}
+
+// Filter is a running filter.
+type Filter interface {
+	Close() error
+	Policy() (*policy.Policy, error)
+	Saved() (*policy.Policy, error)
+	Config() string
+	Interfaces() ([]loader.Interface, error)
+	Rules() ([]maps.Rule, error)
+	RuntimeRules() ([]policy.Rule, error)
+	Status() (*loader.Status, error)
+	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
+	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
+	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
+	Flows(each func(loader.Flow) bool) error
+	Flush() (removed int, err error)
+	Sweep() (live, removed int, err error)
+	Refusals() (loader.Refusals, error)
+	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
+	Drift() (loader.Drift, error)
+	SyncLocal() error
+}
+
+// HostKernel is the kernel of this host.
+type HostKernel struct{}
+
+func (HostKernel) Up(ctx context.Context, o loader.Options) (*loader.UpReport, error) {
+	return loader.UpContext(ctx, o)
+}
+
+func (HostKernel) Down(ctx context.Context, pinPath string, interfaces []string) (*loader.DownReport, error) {
+	return loader.DownContext(ctx, pinPath, interfaces)
+}
+
+func (HostKernel) Open(ctx context.Context, pinPath string) (Filter, error) {
+	return opened(loader.OpenContext(ctx, pinPath))
+}
+
+func (HostKernel) OpenToChange(ctx context.Context, pinPath string) (Filter, error) {
+	return opened(loader.OpenToChangeContext(ctx, pinPath))
+}
+
+// opened keeps the filter nil that comes with an error.
+func opened(f *loader.Filter, err error) (Filter, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (HostKernel) Attach(ctx context.Context, pinPath string, mode loader.Mode) (*loader.AttachReport, error) {
+	return loader.AttachContext(ctx, pinPath, mode)
+}
+
+func (HostKernel) Prepare(ctx context.Context, pinPath string) (bool, error) {
+	return loader.Prepare(ctx, pinPath)
+}
+
+func (HostKernel) Wants(pinPath, iface string) bool                      { return loader.Wants(pinPath, iface) }
+func (HostKernel) Watch(ctx context.Context) (<-chan host.Change, error) { return host.Watch(ctx) }
+func (HostKernel) DefaultInterface() (string, error)                     { return host.DefaultInterface() }
+func (HostKernel) SSHPorts() ([]uint16, error)                           { return host.SSHPorts() }
+func (HostKernel) Connections() ([]host.Connection, error)               { return host.Connections() }
+
+func (HostKernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
+	return host.ConnectionsAt(ports)
+}
+
+func (HostKernel) Arrivals(c host.Connection) ([]string, error) { return host.Arrivals(c) }
+func (HostKernel) FindSession() (*host.Session, error)          { return host.FindSession() }
+func (HostKernel) OnPseudoTerminal() bool                       { return host.OnPseudoTerminal() }
+
+func (HostKernel) Forwards() bool                         { return host.Forwards(nil) }
+func (HostKernel) Containers() (*containers.Found, error) { return containers.Find() }
+
+func (HostKernel) Unfiltered(filtered []string) ([]host.Interface, error) {
+	return host.Unfiltered(filtered)
+}
+
+func (HostKernel) StartWatchdog(store schedule.Store, pinPath string) error {
+	return store.StartWatchdog(WatchdogCommand, "--pin-path", pinPath)
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// OpenRequest says what to open.
+type OpenRequest struct {
+	Rules   []policy.Rule
+	Runtime bool          // not in the file: until the next Up
+	For     time.Duration // as Runtime, and then it closes by itself; 0: it does not
+}
+
+// OpenReport tells what Open did.
+type OpenReport struct {
+	Opened  []string `json:"opened"`
+	Already []string `json:"already"`
+	Config  string   `json:"config"`
+	Saved   []string `json:"saved"` // rules that came new into the file
+	Created bool     `json:"created"`
+
+	SecondsLeft int      `json:"seconds_left,omitempty"` // with For
+	Warnings    []string `json:"warnings"`
+}
+
+// Open lets in what the rules name, and writes them to the policy file.
+func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error) {
+	c, f, err := fw.beginWithFilter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	defer f.Close()
+	runtime := r.Runtime || r.For > 0
+	report := &OpenReport{Config: f.Config(), Saved: []string{}, Warnings: []string{}}
+	undo, file := func() error { return nil }, &policyFile{}
+	if r.For > 0 {
+		if undo, err = c.closeLater(f, r.Rules, r.For); err != nil {
+			return nil, err
+		}
+	}
+	if !runtime {
+		if file, err = c.writeRules(ctx, f, r.Rules, report); err != nil {
+			return nil, err
+		}
+		undo = file.restore
+	}
+	opened, err := fw.openRules(ctx, f, r.Rules, runtime, report)
+	if err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	if !runtime {
+		c.recordEdit(file)
+		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+	}
+	if r.For == 0 {
+		if err := c.forgetTimed(r.Rules); err != nil {
+			return nil, err
+		}
+	}
+	report.Opened, report.Already = texts(opened.Opened), texts(opened.Already)
+	doubts, err := fw.openedInVain(f, r.Rules, report.Config)
+	if err != nil {
+		return nil, err
+	}
+	report.Warnings = append(report.Warnings, doubts...)
+	for _, rule := range r.Rules {
+		if due, ok := c.RuleDue(rule); ok {
+			report.SecondsLeft = seconds(due)
+		} else if r.For > 0 {
+			report.Warnings = append(report.Warnings, fmt.Sprintf("%s is open for good, and stays so", rule))
+		}
+	}
+	return report, nil
+}
+
+// writeRules writes rules to the policy file.
+func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, report *OpenReport) (*policyFile, error) {
+	if err := c.lockFile(ctx, c.fw.configToWrite(f)); err != nil {
+		return nil, err
+	}
+	file, err := c.fw.policyFile(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		added, err := file.insert(r)
+		if err != nil {
+			return nil, err
+		}
+		if added || !file.exists {
+			report.Saved = append(report.Saved, r.String())
+		}
+	}
+	report.Config, report.Created = file.path, !file.exists
+	if file.exists && !file.changed() {
+		return file, nil
+	}
+	return file, file.save()
+}
+
+// closeLater makes rules close by themselves, but for those that are open for good. Undo takes that back.
+func (c *change) closeLater(f Filter, rules []policy.Rule, period time.Duration) (undo func() error, err error) {
+	have, err := f.Rules()
+	if err != nil {
+		return nil, err
+	}
+	permanent := make(map[policy.RuleKey]bool)
+	for _, h := range have {
+		permanent[h.Rule.Key()] = !h.Runtime
+	}
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r policy.Rule) bool { return permanent[r.Key()] })
+	old := slices.Clone(c.Timed)
+	undo = func() error {
+		c.Timed = old
+		return c.save()
+	}
+	if err := c.startWatchdog(); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed, as nothing would close it", err)
+	}
+	c.SetDue(rules, schedule.After(period))
+	if err := c.save(); err != nil {
+		return nil, fmt.Errorf("%w: nothing was changed", err)
+	}
+	return undo, nil
+}
+
+// openRules opens rules in the running filter, which is made anew where its maps have no room for them.
+func (fw *Firewall) openRules(ctx context.Context, f Filter, rules []policy.Rule, runtime bool, report *OpenReport) (*loader.OpenReport, error) {
+	opened, err := f.OpenRules(rules, runtime)
+	if !errors.Is(err, loader.ErrNoRoom) {
+		return opened, err
+	}
+	opened = &loader.OpenReport{}
+	p, err := f.Policy()
+	if err != nil {
+		return nil, err
+	}
+	notSaved, err := f.RuntimeRules()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if have, ok := p.Find(r); ok {
+			opened.Already = append(opened.Already, have)
+			continue
+		}
+		p, _ = p.WithRule(r)
+		opened.Opened = append(opened.Opened, r)
+		if runtime {
+			notSaved = append(notSaved, r)
+		}
+	}
+	// The interfaces that are filtered already stay so, each in its mode; none needs to be named.
+	up, err := fw.kernel.Up(fw.waiting(ctx), loader.Options{PinPath: fw.options.PinPath, Mode: loader.ModeAuto, Policy: p, Runtime: notSaved,
+		Config: f.Config()})
+	if err != nil {
+		return nil, fmt.Errorf("make room for the rules: %w", err)
+	}
+	report.Warnings = append(report.Warnings, up.Warnings...)
+	return opened, nil
+}
+
+// seconds returns what is left until then, for JSON.
+func seconds(i schedule.Instant) int { return int(i.Left().Round(time.Second) / time.Second) }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"context"
+	"slices"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// UpRequest says how to put the policy file in force.
+type UpRequest struct {
+	Interfaces []string // beside those filtered already; none: those of the file, or that of the default route
+	Mode       loader.Mode
+	Force      bool // also when it locks the user out
+}
+
+// UpReport tells what Up did.
+type UpReport struct {
+	Interfaces []loader.Interface `json:"interfaces"`
+	Updated    bool               `json:"updated"`
+	Seeded     int                `json:"seeded"`
+	Config     string             `json:"config"`
+	BuiltIn    bool               `json:"built_in"`
+	Rules      []string           `json:"rules"`
+	Warnings   []string           `json:"warnings"`
+
+	Policy *policy.Policy `json:"-"`
+}
+
+// Up puts the policy file in force, on a filter that runs in one step.
+func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
+	c, err := fw.beginToChange(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	filtered, config, err := fw.running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.lockFile(ctx, config); err != nil {
+		return nil, err
+	}
+	s, err := fw.wanted(config)
+	if err != nil {
+		return nil, err
+	}
+	p := s.policy
+	if p.Interfaces, err = fw.Interfaces(r.Interfaces, p.Interfaces, filtered); err != nil {
+		return nil, err
+	}
+	if !r.Force {
+		if err := fw.guard(withInterfaces(p, filtered), config); err != nil {
+			return nil, err
+		}
+	}
+	report, err := fw.kernel.Up(fw.waiting(ctx), loader.Options{
+		PinPath:    fw.options.PinPath,
+		Interfaces: p.Interfaces,
+		Mode:       r.Mode,
+		Look:       true,
+		Policy:     p,
+		Config:     config,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.recordApplied(config, s.text)
+	if err := c.endTimed(); err != nil {
+		return nil, err
+	}
+	warnings := slices.Concat(report.Warnings, fw.unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
+	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
+	return &UpReport{
+		Interfaces: list(report.Interfaces),
+		Updated:    report.Updated,
+		Seeded:     report.Seeded,
+		Config:     config,
+		BuiltIn:    s.builtIn,
+		Rules:      texts(p.Open),
+		Warnings:   list(warnings),
+		Policy:     p,
+	}, nil
+}
+
+// DownReport tells what Down did.
+type DownReport = loader.DownReport
+
+// Down takes the filter off the interfaces, or off all when none is named. All of it ends a trial, too.
+func (fw *Firewall) Down(ctx context.Context, interfaces []string) (*DownReport, error) {
+	begin := fw.beginToChange
+	if len(interfaces) == 0 {
+		begin = fw.begin // no trial outlives it
+	}
+	c, err := begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	report, err := fw.kernel.Down(fw.waiting(ctx), fw.options.PinPath, interfaces)
+	if err != nil {
+		return nil, err
+	}
+	if len(report.Remaining) == 0 {
+		c.forgetApplied()
+		if err := c.clear(); err != nil {
+			return nil, err
+		}
+	}
+	report.Interfaces, report.Remaining, report.Absent = list(report.Interfaces), list(report.Remaining), list(report.Absent)
+	return report, nil
+}
+
+// list makes sure that a slice without entries is [] in JSON, and not null.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func texts(rules []policy.Rule) []string {
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		out[i] = r.String()
+	}
+	return out
+}
