@@ -81,7 +81,8 @@ func TestEveryCommandNeedsWhatItsHelpSays(t *testing.T) {
 
 		h.privileges = errPrivileges
 		var stderr strings.Builder
-		e := env{new(strings.Builder), &stderr, h.getenv, h.fake, func() error { return h.privileges }, func() string { return "" }}
+		e := h.env()
+		e.stdout, e.stderr = new(strings.Builder), &stderr
 		code := run(e, call)
 		if refused := code == exitFailed && stderr.String() == "portcullis: "+errPrivileges.Error()+"\n"; refused != (needs != "") {
 			t.Errorf("%q without root: exits with %d and says %q, but its help says that it needs %q", call, code, stderr.String(), needs)

@@ -302,6 +302,15 @@ func (h *fakeHost) getenv(name string) string {
 	return ""
 }
 
+func (h *fakeHost) env() env {
+	return env{
+		getenv:     h.getenv,
+		firewall:   h.fake,
+		privileged: func() error { return h.privileges },
+		session:    func() string { return h.session },
+	}
+}
+
 // runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
 func (h *fakeHost) runs(text string) string {
 	h.t.Helper()
@@ -328,7 +337,8 @@ func (h *fakeHost) file(text string) string {
 func (h *fakeHost) types(code int, args ...string) {
 	h.t.Helper()
 	var stdout, stderr bytes.Buffer
-	e := env{&stdout, &stderr, h.getenv, h.fake, func() error { return h.privileges }, func() string { return h.session }}
+	e := h.env()
+	e.stdout, e.stderr = &stdout, &stderr
 	got := run(e, args)
 	h.stdout, h.stderr = stdout.String(), stderr.String()
 	if got != code {
