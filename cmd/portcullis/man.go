@@ -11,8 +11,8 @@ import (
 
 func init() { packaging = append(packaging, (*app).manCommand) }
 
-// manCommand is for those who package the program. It is not in the program itself, which would start the later for
-// the library.
+// manCommand is for those who package the program. It is not part of the program itself, since the library would slow its
+// start.
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -26,7 +26,18 @@ func (a *app) manCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			header := &doc.GenManHeader{Title: "PORTCULLIS", Section: "8", Source: "Portcullis " + version, Manual: "Portcullis"}
+			sayNeeds(cmd.Root())
 			return doc.GenManTree(cmd.Root(), header, args[0])
 		},
+	}
+}
+
+// sayNeeds puts into the text of every command what its help prints by the template.
+func sayNeeds(cmd *cobra.Command) {
+	if needs := cmd.Annotations[needsAnnotation]; needs != "" {
+		cmd.Long += "\n\nNeeds " + needs + "."
+	}
+	for _, c := range cmd.Commands() {
+		sayNeeds(c)
 	}
 }

@@ -22,8 +22,12 @@ func TestManualPages(t *testing.T) {
 			continue
 		}
 		page := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".8"
-		if _, err := os.Stat(filepath.Join(dir, page)); err != nil {
+		text, err := os.ReadFile(filepath.Join(dir, page))
+		if err != nil {
 			t.Errorf("%s has no manual page: %v", c.CommandPath(), err)
+		}
+		if needs := c.Annotations[needsAnnotation]; needs != "" && !strings.Contains(string(text), "Needs "+needs+".") {
+			t.Errorf("%s does not say that it needs %s", page, needs)
 		}
 	}
 }
