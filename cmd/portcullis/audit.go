@@ -77,7 +77,9 @@ func (a *app) audit() error {
 	}
 	in.Flags = a.commandLine()
 	view.Unfiltered = namesOfInterfaces(in.Unfiltered)
-	a.warn(unfilteredText(view.Unfiltered, in.Flags)...)
+	if view.Running {
+		a.warn(unfilteredText(view.Unfiltered, in.Flags)...)
+	}
 	view.Config, view.Ports = a.config, list(audit.Compare(*in))
 	return a.print(view, func() { a.printAudit(&view) })
 }

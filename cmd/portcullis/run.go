@@ -85,11 +85,15 @@ func waitForFile(path string) (release func()) {
 	return release
 }
 
-// builtInAtBoot is the built-in policy, for when sshd may not have begun to listen yet.
+// builtInAtBoot is the built-in policy, for when sshd may not have begun to listen yet, nor a container engine to forward.
 func (a *app) builtInAtBoot() (*policy.Policy, error) {
 	p, err := a.builtIn()
-	if err != nil || len(p.Open) > 0 {
-		return p, err
+	if err != nil {
+		return nil, err
+	}
+	p.Forward = policy.ForwardEstablished
+	if len(p.Open) > 0 {
+		return p, nil
 	}
 	ssh, err := policy.ParseRule("ssh")
 	if err != nil {

@@ -38,11 +38,15 @@ func (a *app) openedInVain(f filter, rules []policy.Rule, file string) []string 
 	if !a.firewall.Forwards() {
 		return nil
 	}
+	p := f.Policy()
+	if p.Forward != policy.ForwardDrop {
+		return nil // nor need netfilter be read
+	}
 	found, err := a.firewall.Containers()
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return found.OpenedInVain(f.Policy(), rules, quote.Name(file))
+	return found.OpenedInVain(p, rules, quote.Name(file))
 }
 
 // unfiltered warns of interfaces by which packets come in past a filter on the given ones, but for those named already.
