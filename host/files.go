@@ -15,8 +15,8 @@ import (
 // Files is the file system of this host.
 var Files = os.DirFS("/")
 
-// longestRead is more than any sysctl holds.
-const longestRead = 64 << 10
+// longestRead is more than any sysctl holds but lists of ports.
+const longestRead = 16 << 10
 
 // ReadFile returns the contents of a file, which may be one of procfs or sysfs. These claim to be empty, and a sysctl
 // answers only the first read: [fs.ReadFile], which trusts the size, may get a single byte of it.

@@ -5,39 +5,13 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
-	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
-
-// Forwards reports whether this host forwards packets of any interface, over IPv4 or IPv6. Where files is nil, this host
-// is asked.
-func Forwards(files fs.FS) bool {
-	if files == nil {
-		files = Files
-	}
-	for _, family := range []string{"ipv4", "ipv6"} {
-		if on, _ := Sysctl(files, "net/"+family+"/conf/all/forwarding"); on != "" && on != "0" {
-			return true
-		}
-	}
-	for _, family := range []string{"ipv4", "ipv6"} {
-		names, _ := fs.Glob(files, "proc/sys/net/"+family+"/conf/*/forwarding")
-		for _, name := range names {
-			on, err := Sysctl(files, strings.TrimPrefix(name, "proc/sys/"))
-			// What new interfaces get forwards nothing yet.
-			if err == nil && on != "0" && !strings.HasSuffix(name, "/default/forwarding") {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // Guests is a device behind which containers or virtual machines of this host are, and to which it routes.
 type Guests struct {

@@ -46,15 +46,6 @@ func (h *fakeHost) env() env {
 	}
 }
 
-func (h *fakeHost) env() env {
-	return env{
-		getenv:     h.getenv,
-		firewall:   h.fake,
-		privileged: func() error { return h.privileges },
-		session:    func() string { return h.session },
-	}
-}
-
 // runs makes the fake filter eth0 with rules, by a policy file of that text, and returns the path of the file.
 func (h *fakeHost) runs(text string) string {
 	h.t.Helper()

@@ -7,6 +7,7 @@
 package quote
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -44,10 +45,12 @@ func Names(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
+// harmless reports whether a character is shown as itself.
+func harmless(r rune, kept string) bool { return unicode.IsPrint(r) || strings.ContainsRune(kept, r) }
+
 // escape escapes what is neither printable nor kept.
 func escape(text, kept string) string {
-	harmless := func(r rune) bool { return unicode.IsPrint(r) || strings.ContainsRune(kept, r) }
-	if utf8.ValidString(text) && strings.IndexFunc(text, func(r rune) bool { return !harmless(r) }) < 0 {
+	if first := strings.IndexFunc(text, func(r rune) bool { return r == utf8.RuneError || !harmless(r, kept) }); first < 0 {
 		return text
 	}
 	var b strings.Builder
@@ -57,7 +60,7 @@ func escape(text, kept string) string {
 		switch named, ok := map[rune]string{'\n': `\n`, '\r': `\r`, '\t': `\t`}[r]; {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case harmless(r):
+		case harmless(r, kept):
 			b.WriteRune(r)
 		case ok:
 			b.WriteString(named)
@@ -80,7 +83,12 @@ type writer struct{ w io.Writer }
 
 // Write implements [io.Writer].
 func (w writer) Write(text []byte) (int, error) {
-	if _, err := io.WriteString(w.w, escape(string(text), "\n\t")); err != nil {
+	const kept = "\n\t"
+	// Output is mostly harmless, and may be large: it is not copied then.
+	if bytes.IndexFunc(text, func(r rune) bool { return r == utf8.RuneError || !harmless(r, kept) }) < 0 {
+		return w.w.Write(text)
+	}
+	if _, err := io.WriteString(w.w, escape(string(text), kept)); err != nil {
 		return 0, err
 	}
 	return len(text), nil

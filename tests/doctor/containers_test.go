@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall/doctor"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -208,5 +209,31 @@ func TestFixesCarryFlags(t *testing.T) {
 	p.must(p.audit()["5432/tcp"].Fix)
 	if text, err := os.ReadFile(p.config); err != nil || !strings.Contains(string(text), "5432/tcp") {
 		t.Errorf("%v: the file holds\n%s", err, text)
+	}
+}
+
+// Whether the host forwards is the same by netlink and in /proc, by whichever switch.
+func TestForwarding(t *testing.T) {
+	p := newPatient(t)
+	for _, c := range []struct {
+		key  string
+		want bool
+	}{
+		{"ipv4/ip_forward", true}, {"ipv6/conf/all/forwarding", true}, {"ipv4/conf/eth0/forwarding", true}, {"ipv6/conf/eth0/forwarding", true},
+		{"ipv4/conf/default/forwarding", false}, {"ipv4/conf/eth0/proxy_arp", false},
+	} {
+		for _, value := range []string{"1", "0"} {
+			p.Server.Sysctl(t, c.key, value)
+			p.Server.Do(t, func() error {
+				want := c.want && value == "1"
+				if got := host.Forwards(nil); got != want {
+					t.Errorf("%s=%s: the host forwards: %t, want %t", c.key, value, got, want)
+				}
+				if got := host.Forwards(host.Files); got != want {
+					t.Errorf("%s=%s: by /proc the host forwards: %t, want %t", c.key, value, got, want)
+				}
+				return nil
+			})
+		}
 	}
 }
