@@ -57,8 +57,8 @@ func readDocument(file string, data []byte) *document {
 	} else if !errors.Is(err, io.EOF) {
 		d.syntax(err)
 	}
-	// Nothing between two marks is an empty file; a written null is not, for
-	// no key could be added beside it.
+	// A mark of a document alone is an empty file; a written null is a value
+	// of the wrong kind.
 	root := first.Content[0]
 	if d.check(root); !isNull(root) || root.Value != "" {
 		d.root = root
