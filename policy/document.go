@@ -143,10 +143,7 @@ func (d *document) checkKey(key *yaml.Node) {
 // it is all on one line.
 func (d *document) span(n *yaml.Node) (start, end int, ok bool) {
 	start = d.offset(n.Line, n.Column)
-	text := d.data[start:]
-	if i := bytes.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
-	}
+	text, _, _ := bytes.Cut(d.data[start:], []byte("\n"))
 	switch {
 	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
 		return start, start, false
