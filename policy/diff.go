@@ -7,7 +7,7 @@ import "fmt"
 // Change is one difference between two policies.
 type Change struct {
 	Op       byte   // '+' added, '-' removed, '~' changed
-	Key      string // interface, input, forward, icmp, open, invalid, flows max or timeout NAME
+	Key      string // what differs: a key of the file, such as input, or interface, flows max, timeout udp
 	Old, New string // as the policies write it; Old is empty for '+', New for '-'
 }
 

@@ -58,8 +58,8 @@ func readDocument(file string, data []byte) *document {
 	} else if !errors.Is(err, io.EOF) {
 		d.syntax(err)
 	}
-	// Nothing between two marks is an empty file; a written null is not, for
-	// no key could be added beside it.
+	// A mark of a document alone is an empty file; a written null is a value
+	// of the wrong kind.
 	root := first.Content[0]
 	if d.check(root); !isNull(root) || root.Value != "" {
 		d.root = root
@@ -144,10 +144,7 @@ func (d *document) checkKey(key *yaml.Node) {
 // it is all on one line.
 func (d *document) span(n *yaml.Node) (start, end int, ok bool) {
 	start = d.offset(n.Line, n.Column)
-	text := d.data[start:]
-	if i := bytes.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
-	}
+	text, _, _ := bytes.Cut(d.data[start:], []byte("\n"))
 	switch {
 	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
 		return start, start, false

@@ -142,12 +142,12 @@ func (d *document) put(at int, text string) []piece { return []piece{{at, at, te
 func (d *document) appendLines(text string) piece {
 	at := len(d.data)
 	// Behind the mark of its end a document has no more content.
-	for i := len(d.lines) - 1; i >= 0; i-- {
+	for i := len(d.lines) - 1; i >= d.root.Line; i-- {
 		if line := d.data[d.lines[i]:]; bytes.HasPrefix(line, []byte("...")) {
 			at = d.lines[i]
 		}
 	}
-	if at > 0 && d.data[at-1] != '\n' {
+	if d.data[at-1] != '\n' {
 		text = d.eol() + text
 	}
 	return piece{at, at, text + d.eol()}
@@ -295,7 +295,7 @@ func (d *document) lineEnd(at int) int {
 	switch {
 	case i < 0:
 		return len(d.data)
-	case at+i > 0 && d.data[at+i-1] == '\r':
+	case d.data[at+i-1] == '\r':
 		return at + i - 1
 	}
 	return at + i

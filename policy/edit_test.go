@@ -14,6 +14,7 @@ func TestInsertRule(t *testing.T) {
 		{"no key, no newline", "input: drop", "http", "input: drop\nopen:\n  - http\n"},
 		{"no key, indented", "  input: drop\n# end\n", "http", "  input: drop\n# end\n  open:\n    - http\n"},
 		{"no key, end mark", "input: drop\n...\n# after\n", "http", "input: drop\nopen:\n  - http\n...\n# after\n"},
+		{"no key, end mark first", "...\ninput: drop\n...\n", "http", "...\ninput: drop\nopen:\n  - http\n...\n"},
 		{"no key, flow", "{input: drop}\n", "http", "{input: drop, open: [http]}\n"},
 		{"block, far, no newline", "open:\n      -   'http'", "ssh", "open:\n      -   'http'\n      - ssh\n"},
 		{"no key, flow, list last", "{interfaces: [a, b , ] } # c\n", "http", "{interfaces: [a, b , ], open: [http] } # c\n"},

@@ -31,8 +31,8 @@ type Policy struct {
 	Timeouts   map[string]time.Duration // those that a file sets; read with Timeout
 }
 
-// Default returns the policy of an empty file: nothing open, replies and ICMP
-// accepted.
+// Default returns the policy of a file that leaves every key out: nothing is
+// open, and replies and ICMP are accepted.
 func Default() *Policy { return &Policy{MaxFlows: DefaultMaxFlows} }
 
 // Timeout returns the timeout of that name, as set or by default. It is 0 for

@@ -5,6 +5,7 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRewrite(t *testing.T) {
@@ -50,6 +51,24 @@ func TestRewrite(t *testing.T) {
 				t.Errorf("got\n%q\nwant\n%q", got, c.after)
 			}
 		})
+	}
+}
+
+// The file was once read anew for each rule, which took minutes.
+func TestRewriteOfManyRules(t *testing.T) {
+	const n = 10000
+	old, want := Default(), Default()
+	for port := range n {
+		old.Open = append(old.Open, Rule{Ports: []PortRange{{TCP, uint16(port + 1), uint16(port + 1)}}})
+		want.Open = append(want.Open, Rule{Ports: []PortRange{{UDP, uint16(port + 1), uint16(port + 1)}}})
+	}
+	start := time.Now()
+	out, err := Rewrite("f", old.YAML(), want)
+	if err != nil || !mustPolicy(t, string(out)).Equal(want) {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 

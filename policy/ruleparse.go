@@ -19,7 +19,8 @@ import (
 // it. PREFIX is an IPv4 or IPv6 address or network. An error is a [*RuleError].
 func ParseRule(text string) (Rule, error) { return ruleParser{defaultServices}.rule(text) }
 
-// ParseRule is the function [ParseRule] with the names of s.
+// ParseRule reads a rule as the function [ParseRule] does, with the names of
+// services from s.
 func (s *Services) ParseRule(text string) (Rule, error) {
 	return ruleParser{func() *Services { return s }}.rule(text)
 }

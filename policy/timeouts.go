@@ -58,7 +58,8 @@ func defaultTimeout(name string) (time.Duration, bool) {
 	return 0, false
 }
 
-// ParseDuration reads a duration as Go does, with d for days in front, from 1s to 30d.
+// ParseDuration reads a duration from 1s to 30d, written as Go does, with days
+// in front: 1d12h.
 func ParseDuration(text string) (time.Duration, error) {
 	if text != "" && strings.Trim(text, "0123456789.") == "" {
 		example := timeoutRange
@@ -90,10 +91,10 @@ func ParseDuration(text string) (time.Duration, error) {
 	return total, nil
 }
 
-// DefaultText is the default as a policy file has it: "5d".
+// DefaultText returns the default as a policy file has it: "5d".
 func (t Timeout) DefaultText() string { return formatTimeout(t.Default) }
 
-// formatTimeout is the shortest text that ParseDuration reads back.
+// formatTimeout returns the shortest text that ParseDuration reads back.
 func formatTimeout(d time.Duration) string {
 	var b strings.Builder
 	for _, unit := range []struct {

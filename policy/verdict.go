@@ -24,11 +24,12 @@ const (
 	ForwardAccept
 )
 
-// InvalidPolicy says what happens to packets that belong to no flow and cannot
-// start one.
+// InvalidPolicy says what happens to broken packets, and to those that belong to
+// no flow and cannot begin one.
 type InvalidPolicy uint8
 
-// The invalid policies. InvalidLog counts, logs and drops, and is the default.
+// The invalid policies. InvalidLog is the default: it keeps the packets for
+// "portcullis log", and the rest of the policy decides.
 const (
 	InvalidLog InvalidPolicy = iota
 	InvalidDrop
