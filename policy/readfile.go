@@ -7,8 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // The most that a policy file may hold. With every rule and source that a
@@ -21,7 +20,7 @@ const (
 // ReadFile returns the text of the policy file at path. It refuses what is no
 // regular file, which may have no end or be waited for, and what is too large.
 func ReadFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
