@@ -47,14 +47,16 @@ var reasonsV4 = strings.Split("pass not ip,pass other host,pass established,pass
 	"seen flows full,seen flows evicted,seen invalid header,seen invalid length,seen invalid flags,"+
 	"seen invalid state,seen invalid icmp", ",")
 
-// olderSchemas says of the older schemas that can be read what has changed since. A schema whose place this one takes
-// goes on here, with its reasons by name.
-var olderSchemas = map[string]struct {
+// olderSchema says how to read what an older schema has pinned.
+type olderSchema struct {
 	flows   func(dir string, each func(*bpf.FirewallSeed) error) error
 	rules   func(dir string) (rules []Rule, lost []string, err error)
 	reasons []string // nil: its counters are not read
 	rule0   uint32   // where its rules count
-}{
+}
+
+// olderSchemas lists those that can be read. With a new schema, the one before comes here, with its reasons by name.
+var olderSchemas = map[string]olderSchema{
 	"v3": {flows: flowsOf[entryV3]},
 	"v4": {flows: flowsOf[entryV4], rules: rulesOfV4, reasons: reasonsV4, rule0: uint32(len(reasonsV4))},
 }
