@@ -227,17 +227,22 @@ func FlowStates() []FlowState {
 }
 
 // sortedAtOnce is how many flows are sorted in one walk through the table; two times as many, of 64 bytes each, are held.
-const sortedAtOnce = 1 << 17
+const sortedAtOnce = 1 << 16
 
 // SortedFlows calls each for the flows that are alive at a time (jiffies), each once, by protocol and addresses, until
 // it returns false. The flow is each's until it returns. The memory that it takes is bounded, as the table may be
-// larger than what a command may use: it walks through the table again for every 131,072 flows.
+// larger than what a command may use: it walks through the table again for every 65,536 flows.
 func (s *State) SortedFlows(now uint64, each func(*Flow) bool) error {
 	return s.sortedFlows(now, sortedAtOnce, each)
 }
 
 func (s *State) sortedFlows(now uint64, atOnce int, each func(*Flow) bool) error {
-	var held []bpf.FirewallEntry
+	places, err := s.Map(bpf.FirewallMapFlows)
+	if err != nil {
+		return err
+	}
+	// At once, as a slice that grows leaves others behind. Pages that are not used take nothing.
+	held := make([]bpf.FirewallEntry, 0, min(2*atOnce, int(places.MaxEntries())))
 	var last *bpf.FirewallFlowKey // what each has had
 	f := &Flow{}
 	for {

@@ -145,8 +145,12 @@ func (c changeView) String() string {
 // viewChanges lists the differences, and which of them end a rule that was opened for the time being.
 func viewChanges(from, to *policy.Policy, runtime []policy.Rule) []changeView {
 	changes := []changeView{}
+	ending := make(map[string]bool)
+	for _, text := range texts(runtime) {
+		ending[text] = true
+	}
 	for _, c := range policy.Diff(from, to) {
-		ends := c.Key == "open" && c.Op == '-' && slices.Contains(texts(runtime), c.Old)
+		ends := c.Key == "open" && c.Op == '-' && ending[c.Old]
 		changes = append(changes, changeView{Op: string(c.Op), Key: c.Key, Old: c.Old, New: c.New, Runtime: ends})
 	}
 	return changes

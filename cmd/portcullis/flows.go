@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,9 @@ type flowView struct {
 	Expires       float64    `json:"expires_seconds"`
 }
 
+// memoryForFlows is the heap at which garbage is collected, where the list is so long that there is some.
+const memoryForFlows = 32 << 20
+
 func (a *app) flows(limit int) error {
 	if limit < 0 {
 		return usagef("--limit %d: write a number from 1 on, or 0 for all", limit)
@@ -68,6 +72,7 @@ func (a *app) flows(limit int) error {
 		return err
 	}
 	defer f.Close()
+	debug.SetMemoryLimit(memoryForFlows)
 	var list flowList = &flowTable{app: a}
 	if a.output == asJSON {
 		list = &flowArray{app: a}
