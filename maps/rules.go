@@ -70,6 +70,14 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
+	ports, err := s.ports()
+	if err != nil {
+		return err
+	}
+	if err := s.addSources(fresh); err != nil {
+		_ = s.dropSources(fresh, sources) // no port asks for them
+		return err
+	}
 	former := byID(counted)
 	for _, r := range rules {
 		if o, ok := former[r.ID]; !ok || !o.Rule.Equal(r.Rule) {
@@ -79,13 +87,6 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 		}
 	}
 	if err := s.writeRecords(plan); err != nil {
-		return err
-	}
-	if err := s.addSources(fresh); err != nil {
-		return err
-	}
-	ports, err := s.ports()
-	if err != nil {
 		return err
 	}
 	ports.put(compiled)
