@@ -19,7 +19,7 @@ import (
 // kind is a map by its name in the object and the name of its pin, which may hold no dot.
 type kind struct{ name, pin string }
 
-// group is maps that live equally long.
+// group is a number of maps with the same lifetime.
 type group struct {
 	kinds []kind
 	dir   string // where maps are pinned that are not open yet
@@ -29,7 +29,7 @@ type group struct {
 	mapped map[string][]byte // see memory
 }
 
-// create makes a map as spec describes it.
+// create creates a map as spec describes it.
 func (g *group) create(k kind, spec *ebpf.CollectionSpec) error {
 	mapSpec := spec.Maps[k.name]
 	if mapSpec == nil {
@@ -69,7 +69,7 @@ func (g *group) Map(name string) (*ebpf.Map, error) {
 	return g.find(name)
 }
 
-// find is Map under the lock.
+// find is Map with the lock held.
 func (g *group) find(name string) (*ebpf.Map, error) {
 	for _, k := range g.kinds {
 		if k.name != name {
@@ -132,8 +132,8 @@ func (g *group) Close() error {
 	return errors.Join(errs...)
 }
 
-// memory returns that of an array map whose values fill whole words, as the datapath reads and writes it. It stays
-// mapped until the group is closed: to map it anew costs a fault for each page that is touched.
+// memory returns the memory of an array map whose values fill whole words, shared with the datapath. It stays mapped
+// until the group is closed, since mapping it again costs a fault for each page.
 func (g *group) memory(name string) ([]byte, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -155,8 +155,8 @@ func (g *group) memory(name string) ([]byte, error) {
 	return memory, nil
 }
 
-// window is memory for the bytes of a map between two offsets, till release. The kernel enters each page of a mapping
-// at once, and the ports take 264: to map two of them is 0.1 ms less.
+// window is like memory, for the bytes between two offsets and until release. The kernel enters each page of a mapping
+// at once: for the ports, two of 264 pages are 0.1 ms less, and a flow table may be larger than what a command may use.
 func (g *group) window(name string, from, to uintptr) (memory []byte, release func(), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -176,7 +176,7 @@ func (g *group) window(name string, from, to uintptr) (memory []byte, release fu
 	return pages[from-start:], func() { _ = unix.Munmap(pages) }, nil
 }
 
-// unmap lets go of a map's memory, under the lock.
+// unmap unmaps the memory of a map, with the lock held.
 func (g *group) unmap(name string) {
 	if memory := g.mapped[name]; memory != nil {
 		_ = unix.Munmap(memory) // fails for no memory that was mapped
@@ -184,12 +184,12 @@ func (g *group) unmap(name string) {
 	}
 }
 
-// view looks at memory as an array of what the datapath keeps there.
+// view returns memory as an array of what the datapath keeps there.
 func view[T any](memory []byte) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/int(unsafe.Sizeof(*new(T))))
 }
 
-// words views memory as 32-bit words, each to be read and written as one with sync/atomic.
+// words returns memory as 32-bit words, to be read and written with sync/atomic.
 func words(memory []byte) []uint32 { return view[uint32](memory) }
 
 // clearByte sets byte i of memory to 0 if it still is old, whatever happens to its neighbours meanwhile.

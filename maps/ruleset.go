@@ -51,8 +51,8 @@ func OpenRuleset(dir string) (*Ruleset, error) {
 	return r, nil
 }
 
-// Adopt takes the maps that are pinned in dir in the place of new ones, where they have the same size. Nobody else may
-// use them; what they hold stays until it is written anew.
+// Adopt replaces maps by those that are pinned in dir and have the same size. Nothing else may use these. They keep what
+// they hold until it is written anew.
 func (r *Ruleset) Adopt(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,7 +89,7 @@ func (r *Ruleset) Adopt(dir string) error {
 	return nil
 }
 
-// Running is what a running filter was told, beside its rules.
+// Running holds what a running filter was told besides its rules.
 type Running struct {
 	Policy *policy.Policy // without rules, which are in Rules, and interfaces
 	Netns  uint64         // cookie of the network namespace

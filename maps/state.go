@@ -42,7 +42,7 @@ var stateKinds = []kind{
 	{accountMap, "account"},
 }
 
-// keepSize lists the maps that keep their size as long as there are flows.
+// keepSize lists the maps that keep their size as long as the filter runs.
 var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 
 // State holds the maps that outlive a policy: flows, counters, local addresses and what the datapath has found out.
@@ -79,7 +79,7 @@ func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
 	return s, nil
 }
 
-// take takes a map from old, if it has the right size.
+// take takes a map from old if it has the right size, and reports whether it did.
 func (s *State) take(k kind, spec *ebpf.CollectionSpec, old *State) (bool, error) {
 	if old == nil || spec.Maps[k.name] == nil {
 		return false, nil
@@ -107,7 +107,7 @@ func (s *State) chooseSeed() error {
 	return s.state(func(state *bpf.FirewallState) { state.Seed = rand.Uint64() })
 }
 
-// state gives work the datapath's variables.
+// state calls work with the datapath's variables.
 func (s *State) state(work func(*bpf.FirewallState)) error {
 	memory, err := s.memory(stateMap)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *State) LastRun(slot uint32) (uint32, error) {
 	return atomic.LoadUint32(&words(memory)[slot%runSlots]), nil
 }
 
-// PutLocal makes prefixes the ones that this host takes packets for: what is new is added first, then the rest goes.
+// PutLocal sets the prefixes of this host's own addresses. New ones are added before old ones are removed.
 func (s *State) PutLocal(prefixes []netip.Prefix) error {
 	m4, err := s.Map(bpf.FirewallMapLocal4)
 	if err != nil {
