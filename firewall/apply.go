@@ -113,8 +113,12 @@ func (c Change) String() string {
 // changesOf lists the differences, and which of them end a rule that was opened for the time being.
 func changesOf(from, to *policy.Policy, runtime []policy.Rule) []Change {
 	changes := []Change{}
+	ending := make(map[string]bool)
+	for _, text := range texts(runtime) {
+		ending[text] = true
+	}
 	for _, c := range policy.Diff(from, to) {
-		ends := c.Key == "open" && c.Op == '-' && slices.Contains(texts(runtime), c.Old)
+		ends := c.Key == "open" && c.Op == '-' && ending[c.Old]
 		changes = append(changes, Change{Op: string(c.Op), Key: c.Key, Old: c.Old, New: c.New, Runtime: ends})
 	}
 	return changes

@@ -169,14 +169,11 @@ func (c *change) swap(a *attachment, prog *ebpf.Program) error {
 		return fmt.Errorf("%s: %s keeps no program for %s, so that nothing could be put back: take the filter off by the version that put it there",
 			a.iface, a.pins.version, a.kind)
 	}
+	c.replaced = append(c.replaced, before)
 	if err := a.update(prog); err != nil {
-		before.Close()
 		return err
 	}
-	c.onUndo(func() error {
-		defer before.Close()
-		return a.update(before)
-	})
+	c.onUndo(func() error { return a.update(before) })
 	return nil
 }
 

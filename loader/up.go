@@ -33,9 +33,10 @@ type change struct {
 	constants  maps.Constants // of no interface yet
 	report     UpReport
 	targets    []*target
-	gates      *gates        // nil while nothing that runs is replaced
-	bypassed   []Interface   // whose drivers do not run what is attached
-	retired    []*attachment // what others stand in for from now on
+	gates      *gates          // nil while nothing that runs is replaced
+	bypassed   []Interface     // whose drivers do not run what is attached
+	replaced   []*ebpf.Program // of an older version
+	retired    []*attachment   // what others stand in for from now on
 	undo       []func() error
 }
 
@@ -294,6 +295,9 @@ func (c *change) close() {
 	}
 	for _, t := range c.targets {
 		t.close()
+	}
+	for _, prog := range c.replaced {
+		prog.Close()
 	}
 	if c.set != nil {
 		c.set.Close()

@@ -14,7 +14,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// MaxRules is the most rules that a policy can have: each counts under a number of 16 bits, and none has 0.
+// MaxRules is the most rules that a policy may have: rule numbers have 16 bits, and 0 stands for no rule.
 const MaxRules = 1<<16 - 1
 
 // ErrNoRoom is returned when a rule or source has no room in the running maps; applying the policy anew makes room.
@@ -25,7 +25,8 @@ const (
 	leastRecords = 256 << 10 // bytes
 )
 
-// Resize sets in spec the sizes that a policy asks for. Rules get room to grow, so that opening one needs no reload.
+// Resize sets the map sizes in spec to what a policy needs, with room for more rules, so that opening one needs no
+// reload.
 func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	capacity := uint32(leastRules)
 	if n := uint32(2 * len(p.Open)); n > capacity {
@@ -40,13 +41,13 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	ResizeFlows(spec, p.FlowLimit())
 }
 
-// ResizeRules sets in spec the number that the numbers of rules stay below.
+// ResizeRules sets the map sizes in spec for rule numbers below capacity.
 func ResizeRules(spec *ebpf.CollectionSpec, capacity uint32) {
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
 	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(RuleReason(0)) + capacity
 }
 
-// ResizeFlows sets in spec the most flows that the table keeps, of both families.
+// ResizeFlows sets the map sizes in spec for at most limit flows of both families.
 func ResizeFlows(spec *ebpf.CollectionSpec, limit int) {
 	spec.Maps[bpf.FirewallMapFlowTags].MaxEntries = flowSets(limit)
 	spec.Maps[bpf.FirewallMapFlows].MaxEntries = flowSets(limit) * uint32(placesPerSet)
@@ -55,7 +56,7 @@ func ResizeFlows(spec *ebpf.CollectionSpec, limit int) {
 	spec.Maps[accountMap].Contents = []ebpf.MapKV{{Key: uint32(0), Value: memory}}
 }
 
-// Measure gives the maps in spec the sizes that those of the set have, so that a program can be loaded over them.
+// Measure sets the map sizes in spec to those of the set, so that a program can be loaded over its maps.
 func (s *Set) Measure(spec *ebpf.CollectionSpec) error {
 	all, err := s.All()
 	for name, m := range all {
@@ -64,10 +65,10 @@ func (s *Set) Measure(spec *ebpf.CollectionSpec) error {
 	return err
 }
 
-// Capacity returns the number that the numbers of rules stay below.
+// Capacity returns the upper bound of rule numbers, which none reaches.
 func (r *Ruleset) Capacity() uint32 { return r.byName[bpf.FirewallMapRules].MaxEntries() }
 
-// CheckCapacity returns an error if no filter has room for a policy. It makes no maps.
+// CheckCapacity returns an error if a policy is too large for any filter. It creates no maps.
 func CheckCapacity(p *policy.Policy) error {
 	if _, err := wirePolicy(p); err != nil {
 		return err
@@ -83,13 +84,13 @@ func CheckCapacity(p *policy.Policy) error {
 	return err
 }
 
-// Number gives each rule of open the number of its equal in old, so that it goes on counting, or one that no rule of
-// old has.
+// Number returns the rules of open with their numbers: that of the equal rule in old, whose counter then goes on, or
+// one that no rule in old has.
 func Number(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
 	return number(open, old, capacity, false)
 }
 
-// NumberAnew is Number for a ruleset of its own: where numbers run out it gives those of rules that go.
+// NumberAnew is like Number, for a new ruleset: when no number is free, it gives away those of rules that go.
 func NumberAnew(open []policy.Rule, old []Rule, capacity uint32) ([]policy.NumberedRule, error) {
 	return number(open, old, capacity, true)
 }

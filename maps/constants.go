@@ -14,7 +14,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// Constants are the load-time constants of one interface's programs.
+// Constants holds the load-time constants of the programs of one interface.
 type Constants struct {
 	Policy      *policy.Policy
 	HZ          uint32
@@ -83,12 +83,12 @@ func macPairs(mac [6]byte) (pairs [3]uint16) {
 	return pairs
 }
 
-// Jiffies turns a duration into the kernel's ticks.
+// Jiffies returns a duration in the kernel's ticks.
 func Jiffies(d time.Duration, hz uint32) uint32 {
 	return uint32(d.Seconds() * float64(hz))
 }
 
-// Duration turns ticks into a duration.
+// Duration returns ticks as a duration.
 func Duration(jiffies int64, hz uint32) time.Duration {
 	return time.Duration(float64(jiffies) / float64(hz) * float64(time.Second))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
-// Reason says why a packet passed or was dropped. From RuleReason(0) on they are rules.
+// Reason says why a packet passed or was dropped. Reasons from RuleReason(0) on are rules.
 type Reason uint32
 
 const (
@@ -32,7 +32,7 @@ const (
 	Seen = "seen" // counted, but no packet's verdict
 )
 
-// Reasons lists every reason that is not a rule.
+// Reasons returns every reason that is not a rule.
 func Reasons() []Reason {
 	list := make([]Reason, reasonCount)
 	for i := range list {
@@ -62,7 +62,7 @@ func (r Reason) String() string {
 // RuleReason returns the reason under which a rule counts.
 func RuleReason(id uint16) Reason { return ruleZero + Reason(id) }
 
-// Counters returns packets by reason, over all CPUs. Rules that never counted are left out.
+// Counters returns the packets by reason, summed over all CPUs. It leaves out rules without packets.
 func (s *State) Counters() (map[Reason]uint64, error) {
 	m, err := s.Map(bpf.FirewallMapCounters)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *State) Counters() (map[Reason]uint64, error) {
 	return out, nil
 }
 
-// readCounters returns the sums over all CPUs.
+// readCounters returns the counters by number, summed over all CPUs.
 func readCounters(m *ebpf.Map) ([]uint64, error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {

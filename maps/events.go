@@ -24,10 +24,10 @@ type Event struct {
 	Frame     []byte // its first bytes
 }
 
-// Events reads the log. Whoever reads an event takes it out.
+// Events reads the log. An event is read once.
 type Events struct{ reader *ringbuf.Reader }
 
-// Events opens the log.
+// Events returns a reader of the log.
 func (s *State) Events() (*Events, error) {
 	m, err := s.Map(bpf.FirewallMapEvents)
 	if err != nil {
@@ -40,7 +40,7 @@ func (s *State) Events() (*Events, error) {
 	return &Events{reader}, nil
 }
 
-// Close ends the reading, also that of a Next that waits.
+// Close closes the reader and ends a Next that waits.
 func (e *Events) Close() error { return e.reader.Close() }
 
 // Next returns the next event. It waits for one until the deadline, which may be zero for ever, and then returns

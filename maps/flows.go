@@ -3,7 +3,10 @@
 package maps
 
 import (
+	"bytes"
+	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -32,7 +35,7 @@ func Created(now uint64) uint32 { return uint32(now >> createdShift) }
 // Age returns how long ago the flow began (jiffies).
 func (f *Flow) Age(now uint64) uint64 { return uint64(Created(now)-f.Created) << createdShift }
 
-// FlowID is what tells one flow from another.
+// FlowID identifies a flow.
 type FlowID struct {
 	Protocol      uint8
 	Local, Remote netip.AddrPort
@@ -44,7 +47,8 @@ func (f *Flow) Live(now uint64) bool { return now < f.Expires && f.State != Flow
 // ID returns the flow's identity.
 func (f *Flow) ID() FlowID { return FlowID{f.Protocol, f.Local, f.Remote} }
 
-// Seed makes what the datapath is told of a flow. Replace has it written also where it is alive already.
+// Seed returns the flow as the argument of the program that enters flows. With replace it is entered even if such a
+// flow is alive.
 func (f *Flow) Seed(replace bool) *bpf.FirewallSeed {
 	s := &bpf.FirewallSeed{Entry: bpf.FirewallEntry{Key: flowKey(f), Flow: flowValue(f)}}
 	if replace {
@@ -61,18 +65,18 @@ const (
 	busy         = 1<<tagBits - 1 // somebody writes a flow there
 )
 
-// flowSets is the number of sets of a table that keeps at most so many flows: with places for twice as many, so that
-// none of its sets gets full before the table is.
+// flowSets returns the number of sets for at most limit flows. They have places for twice as many, so that no set is
+// full before the table is.
 func flowSets(limit int) uint32 { return uint32((2*limit + placesPerSet - 1) / placesPerSet) }
 
-// FlowMemory returns the bytes that a table for at most so many flows takes.
+// FlowMemory returns the size in bytes of a table for at most limit flows.
 func FlowMemory(limit int) int {
 	set := int(unsafe.Sizeof(bpf.FirewallTags{})) + placesPerSet*int(unsafe.Sizeof(bpf.FirewallEntry{}))
 	return int(flowSets(limit)) * set
 }
 
-// Flows calls each for every entry, dead ones too, until it returns false. The flow is each's until it returns. Entries
-// that come or go meanwhile may be missed.
+// Flows calls each for every entry, expired ones too, until it returns false. The flow is valid until each returns.
+// Entries that come or go meanwhile may be missed.
 func (s *State) Flows(each func(*Flow) bool) error {
 	f := &Flow{}
 	return s.eachEntry(func(entry *bpf.FirewallEntry) bool {
@@ -82,10 +86,10 @@ func (s *State) Flows(each func(*Flow) bool) error {
 	})
 }
 
-// FlowCounts says how many live flows there are. All are either answered or pending.
+// FlowCounts holds numbers of live flows. Each is either answered or pending.
 type FlowCounts struct{ Assured, Answered, Pending int }
 
-// CountFlows counts the flows that are alive at a time (jiffies), without a list of them.
+// CountFlows returns the numbers of flows that are alive at a time (jiffies).
 func (s *State) CountFlows(now uint64) (c FlowCounts, err error) {
 	err = s.eachEntry(func(entry *bpf.FirewallEntry) bool {
 		v := &entry.Flow
@@ -105,8 +109,8 @@ func (s *State) CountFlows(now uint64) (c FlowCounts, err error) {
 	return c, err
 }
 
-// givesWay tells of an assured flow that it gives its place to a new one all the same, since its connection is over: as
-// worth() in bpf/room.h decides.
+// givesWay reports whether even an assured flow may be evicted, since its connection is over: worth() in bpf/room.h
+// decides alike.
 func givesWay(v *bpf.FirewallFlow) bool {
 	switch bpf.FirewallFlowState(v.State) {
 	case bpf.FirewallFlowStateFLOW_TCP_TIME_WAIT, bpf.FirewallFlowStateFLOW_TCP_CLOSE, bpf.FirewallFlowStateFLOW_TCP_LAST_ACK:
@@ -177,7 +181,7 @@ func (s *State) MaxFlows() (uint32, error) {
 	return view[bpf.FirewallAccount](memory)[0].MaxFlows, nil
 }
 
-// AfterSweep takes the marks off ports that no flow has used for two sweeps.
+// AfterSweep clears the marks of ports that no flow has used for two sweeps.
 func (s *State) AfterSweep() error {
 	var now, before uint8
 	err := s.state(func(state *bpf.FirewallState) { now, before = state.Sweep, state.Sweep-1 })
@@ -199,10 +203,10 @@ func (s *State) AfterSweep() error {
 	return nil
 }
 
-// FlowState is the state of a flow; the names are those of the policy's timeouts.
+// FlowState is the state of a flow. Its names are those of the policy's timeouts.
 type FlowState uint8
 
-// FlowKilled marks a flow that the administrator cut.
+// FlowKilled is the state of a flow that the administrator has cut.
 const FlowKilled = FlowState(bpf.FirewallFlowStateFLOW_KILLED)
 
 // String returns the name of the state: "tcp-established".
@@ -214,11 +218,91 @@ func (s FlowState) String() string {
 	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 }
 
-// FlowStates lists the states that have a timeout.
+// FlowStates returns the states that have a timeout.
 func FlowStates() []FlowState {
 	var list []FlowState
 	for s := FlowState(1); s < FlowState(bpf.FirewallFlowStateFLOW_STATES); s++ {
 		list = append(list, s)
 	}
 	return list
+}
+
+// sortedAtOnce is the number of flows that one walk through the table yields. It holds twice as many, of 64 bytes each.
+const sortedAtOnce = 1 << 16
+
+// SortedFlows calls each for every flow that is alive at a time (jiffies), in the order of protocols and addresses,
+// until it returns false. The flow is valid until each returns. It walks through the table once for every 65,536 flows,
+// to use a bounded amount of memory.
+func (s *State) SortedFlows(now uint64, each func(*Flow) bool) error {
+	return s.sortedFlows(now, sortedAtOnce, each)
+}
+
+func (s *State) sortedFlows(now uint64, atOnce int, each func(*Flow) bool) error {
+	places, err := s.Map(bpf.FirewallMapFlows)
+	if err != nil {
+		return err
+	}
+	// At once, as a slice that grows leaves others behind. Pages that are not used take nothing.
+	held := make([]bpf.FirewallEntry, 0, min(2*atOnce, int(places.MaxEntries())))
+	var last *bpf.FirewallFlowKey // what each has had
+	f := &Flow{}
+	for {
+		held = held[:0]
+		more := false // there are some behind those held
+		err := s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+			if !isLive(&entry.Flow, now) {
+				return true
+			}
+			e := *entry // it may change, but no more in between
+			if last != nil && compareKeys(&e.Key, last) <= 0 || more && compareKeys(&e.Key, &held[atOnce-1].Key) >= 0 {
+				return true
+			}
+			if held = append(held, e); len(held) == 2*atOnce {
+				if held = sortEntries(held); len(held) > atOnce {
+					held, more = held[:atOnce], true
+				}
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if held = sortEntries(held); len(held) > atOnce {
+			held, more = held[:atOnce], true
+		}
+		for i := range held {
+			f.setKey(&held[i].Key)
+			f.setValue(&held[i].Flow)
+			if !each(f) {
+				return nil
+			}
+		}
+		if !more {
+			return nil
+		}
+		key := held[len(held)-1].Key
+		last = &key
+	}
+}
+
+// sortEntries sorts flows and removes duplicates: a table that changes while it is read may show a flow twice.
+func sortEntries(list []bpf.FirewallEntry) []bpf.FirewallEntry {
+	slices.SortFunc(list, func(a, b bpf.FirewallEntry) int { return compareKeys(&a.Key, &b.Key) })
+	return slices.CompactFunc(list, func(a, b bpf.FirewallEntry) bool { return compareKeys(&a.Key, &b.Key) == 0 })
+}
+
+func compareKeys(a, b *bpf.FirewallFlowKey) int {
+	return cmp.Or(
+		cmp.Compare(a.Protocol, b.Protocol),
+		cmp.Compare(a.Family, b.Family),
+		bytes.Compare(addressBytes(&a.Local), addressBytes(&b.Local)),
+		cmp.Compare(a.LocalPort, b.LocalPort),
+		bytes.Compare(addressBytes(&a.Remote), addressBytes(&b.Remote)),
+		cmp.Compare(a.RemotePort, b.RemotePort),
+	)
+}
+
+// addressBytes views an address as it is on the wire, which is also its order.
+func addressBytes(words *[4]uint32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(words)), unsafe.Sizeof(*words))
 }

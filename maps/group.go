@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ import (
 // kind is a map by its name in the object and the name of its pin, which may hold no dot.
 type kind struct{ name, pin string }
 
-// group is maps that live equally long.
+// group is a number of maps with the same lifetime.
 type group struct {
 	kinds []kind
 	dir   string // where maps are pinned that are not open yet
@@ -27,7 +29,7 @@ type group struct {
 	mapped map[string][]byte // see memory
 }
 
-// create makes a map as spec describes it.
+// create creates a map as spec describes it.
 func (g *group) create(k kind, spec *ebpf.CollectionSpec) error {
 	mapSpec := spec.Maps[k.name]
 	if mapSpec == nil {
@@ -67,7 +69,7 @@ func (g *group) Map(name string) (*ebpf.Map, error) {
 	return g.find(name)
 }
 
-// find is Map under the lock.
+// find is Map with the lock held.
 func (g *group) find(name string) (*ebpf.Map, error) {
 	for _, k := range g.kinds {
 		if k.name != name {
@@ -128,4 +130,81 @@ func (g *group) Close() error {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// memory returns the memory of an array map whose values fill whole words, shared with the datapath. It stays mapped
+// until the group is closed, since mapping it again costs a fault for each page.
+func (g *group) memory(name string) ([]byte, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if have := g.mapped[name]; have != nil {
+		return have, nil
+	}
+	m, err := g.find(name)
+	if err != nil {
+		return nil, err
+	}
+	memory, err := unix.Mmap(m.FD(), 0, int(m.ValueSize()*m.MaxEntries()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the memory of %s: %w", m, err)
+	}
+	if g.mapped == nil {
+		g.mapped = make(map[string][]byte)
+	}
+	g.mapped[name] = memory
+	return memory, nil
+}
+
+// window is like memory, for the bytes between two offsets and until release. The kernel enters each page of a mapping
+// at once: for the ports, two of 264 pages are 0.1 ms less, and a flow table may be larger than what a command may use.
+func (g *group) window(name string, from, to uintptr) (memory []byte, release func(), err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if whole := g.mapped[name]; whole != nil {
+		return whole[from:to], func() {}, nil
+	}
+	m, err := g.find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	page := uintptr(os.Getpagesize())
+	start := from &^ (page - 1)
+	pages, err := unix.Mmap(m.FD(), int64(start), int(to-start), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map the memory of %s: %w", m, err)
+	}
+	return pages[from-start:], func() { _ = unix.Munmap(pages) }, nil
+}
+
+// unmap unmaps the memory of a map, with the lock held.
+func (g *group) unmap(name string) {
+	if memory := g.mapped[name]; memory != nil {
+		_ = unix.Munmap(memory) // fails for no memory that was mapped
+		delete(g.mapped, name)
+	}
+}
+
+// view returns memory as an array of what the datapath keeps there.
+func view[T any](memory []byte) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), len(memory)/int(unsafe.Sizeof(*new(T))))
+}
+
+// words returns memory as 32-bit words, to be read and written with sync/atomic.
+func words(memory []byte) []uint32 { return view[uint32](memory) }
+
+// clearByte sets byte i of memory to 0 if it still is old, whatever happens to its neighbours meanwhile.
+func clearByte(memory []byte, i int, old byte) {
+	word := &words(memory)[i/4]
+	for {
+		before := atomic.LoadUint32(word)
+		after := before
+		b := unsafe.Slice((*byte)(unsafe.Pointer(&after)), 4)
+		if b[i%4] != old {
+			return
+		}
+		b[i%4] = 0
+		if atomic.CompareAndSwapUint32(word, before, after) {
+			return
+		}
+	}
 }

@@ -47,22 +47,25 @@ var reasonsV4 = strings.Split("pass not ip,pass other host,pass established,pass
 	"seen flows full,seen flows evicted,seen invalid header,seen invalid length,seen invalid flags,"+
 	"seen invalid state,seen invalid icmp", ",")
 
-// olderSchemas says of the older schemas that can be read what has changed since. A schema whose place this one takes
-// goes on here, with its reasons by name.
-var olderSchemas = map[string]struct {
+// olderSchema says how to read what an older schema has pinned.
+type olderSchema struct {
 	flows   func(dir string, each func(*bpf.FirewallSeed) error) error
 	rules   func(dir string) (rules []Rule, lost []string, err error)
 	reasons []string // nil: its counters are not read
 	rule0   uint32   // where its rules count
-}{
+}
+
+// olderSchemas lists the schemas that can be read. When the schema changes, the one before is added here, with the names
+// of its reasons.
+var olderSchemas = map[string]olderSchema{
 	"v3": {flows: flowsOf[entryV3]},
 	"v4": {flows: flowsOf[entryV4], rules: rulesOfV4, reasons: reasonsV4, rule0: uint32(len(reasonsV4))},
 }
 
-// Older is what a filter of an older schema has pinned.
+// Older gives access to what a filter of an older schema has pinned.
 type Older struct{ schema, stateDir, policyDir string }
 
-// OpenOlder returns what is pinned in two directories by an older schema, or nil if that cannot be read.
+// OpenOlder returns access to what an older schema has pinned in two directories, or nil if that schema cannot be read.
 func OpenOlder(schema, stateDir, policyDir string) *Older {
 	if _, ok := olderSchemas[schema]; !ok {
 		return nil
@@ -70,14 +73,13 @@ func OpenOlder(schema, stateDir, policyDir string) *Older {
 	return &Older{schema, stateDir, policyDir}
 }
 
-// Flows calls each with the flows, those that are dead too, in the form in which the datapath enters them, until it
-// returns an error.
+// Flows calls each for every flow, expired ones too, in the form in which flows are entered, until it returns an error.
 func (o *Older) Flows(each func(*bpf.FirewallSeed) error) error {
 	return olderSchemas[o.schema].flows(o.stateDir, each)
 }
 
-// Rules returns the rules in force, with the numbers under which they count, and the text of those that nobody can read
-// any more. There are none if the schema's rules are not known.
+// Rules returns the rules in force with their numbers, and the text of those that cannot be read any more. It returns
+// none if the schema is one whose rules are not read.
 func (o *Older) Rules() (rules []Rule, lost []string, err error) {
 	if read := olderSchemas[o.schema].rules; read != nil {
 		return read(o.policyDir)
@@ -85,11 +87,10 @@ func (o *Older) Rules() (rules []Rule, lost []string, err error) {
 	return nil, nil, nil
 }
 
-// HasCounters reports whether Counters returns any.
+// HasCounters reports whether Counters can be called.
 func (o *Older) HasCounters() bool { return olderSchemas[o.schema].reasons != nil }
 
-// Counters returns the counters under the reasons of this version. What was counted under a reason that it does not
-// have is left out.
+// Counters returns the packets by reason. It leaves out reasons that this version does not have.
 func (o *Older) Counters() (map[Reason]uint64, error) {
 	schema := olderSchemas[o.schema]
 	m, err := openPinned(o.stateDir, "counters")
@@ -118,7 +119,7 @@ func (o *Older) Counters() (map[Reason]uint64, error) {
 	return out, nil
 }
 
-// Inherit makes the counters go on where those of an older version are. Rules have to have its numbers.
+// Inherit sets the counters to those of an older version, by whose numbers the rules have to go.
 func (s *State) Inherit(o *Older) error {
 	counters, err := o.Counters()
 	if err != nil {

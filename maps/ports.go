@@ -88,7 +88,7 @@ func (p ports) put(c *policy.Compiled) {
 	}
 }
 
-// Ports returns what each port means to the datapath at this moment.
+// Ports returns the entry of each port, as the datapath sees it now.
 func (r *Ruleset) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
 	p, err := r.ports()
 	if err != nil {

@@ -127,8 +127,8 @@ type newRecord struct {
 	place place
 }
 
-// planRecords finds room for the records of rules beside all that are there. It leaves out rules whose record is the
-// same already. Nothing is written.
+// planRecords returns a place for the record of each rule, beside all records that are there. It leaves out rules whose
+// record is the same already. It writes nothing.
 func (r *Ruleset) planRecords(rules []Rule) ([]newRecord, error) {
 	places, memory, err := r.records()
 	if err != nil {
@@ -164,7 +164,7 @@ func (r *Ruleset) planRecords(rules []Rule) ([]newRecord, error) {
 	return plan, nil
 }
 
-// writeRecords carries a plan out.
+// writeRecords writes records to the places that planRecords has found.
 func (r *Ruleset) writeRecords(plan []newRecord) error {
 	places, memory, err := r.records()
 	if err != nil {

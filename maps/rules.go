@@ -49,7 +49,7 @@ func (r *Ruleset) Rules() ([]Rule, error) {
 	return out, nil
 }
 
-// PutRules makes rules the rules in force instead of old. The counters of those that are not among counted begin at 0.
+// PutRules replaces the rules in force, old, by rules. The counters of rules that are not among counted begin at 0.
 // Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
 // them, and old ones go when none does any more. If something has no room, the error is ErrNoRoom and nothing has
 // changed.
@@ -70,6 +70,14 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
+	ports, err := s.ports()
+	if err != nil {
+		return err
+	}
+	if err := s.addSources(fresh); err != nil {
+		_ = s.dropSources(fresh, sources) // no port asks for them
+		return err
+	}
 	former := byID(counted)
 	for _, r := range rules {
 		if o, ok := former[r.ID]; !ok || !o.Rule.Equal(r.Rule) {
@@ -79,13 +87,6 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 		}
 	}
 	if err := s.writeRecords(plan); err != nil {
-		return err
-	}
-	if err := s.addSources(fresh); err != nil {
-		return err
-	}
-	ports, err := s.ports()
-	if err != nil {
 		return err
 	}
 	ports.put(compiled)
@@ -126,9 +127,9 @@ func byID(rules []Rule) map[uint16]Rule {
 	return out
 }
 
-// AddRules puts rules in force behind those that are. All have to be open to everybody: then no other port than
-// theirs changes, and of these only what nobody else has opened, so there is nothing to compile. Of rules that changed,
-// what is recorded is written anew. If there is no room, the error is ErrNoRoom and nothing has changed.
+// AddRules adds rules behind those in force. All have to be open to everybody: then only their own ports change, where
+// no other rule opens them, and nothing has to be compiled. It also records what else changed of rules in force. If
+// something has no room, the error is ErrNoRoom and nothing has changed.
 func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 	plan, err := s.planRecords(slices.Concat(rules, changed))
 	if err != nil {

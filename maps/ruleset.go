@@ -4,11 +4,13 @@ package maps
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const portsMap = ".bss" // a section: the datapath has the ports in a variable
@@ -49,11 +51,17 @@ func OpenRuleset(dir string) (*Ruleset, error) {
 	return r, nil
 }
 
-// Adopt takes the maps that are pinned in dir in the place of new ones, where they have the same size. Nobody else may
-// use them; what they hold stays until it is written anew.
+// Adopt replaces maps by those that are pinned in dir and have the same size. Nothing else may use these. They keep what
+// they hold until it is written anew.
 func (r *Ruleset) Adopt(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	found := make(map[string]*ebpf.Map)
+	defer func() {
+		for _, m := range found {
+			m.Close()
+		}
+	}()
 	for _, k := range rulesetKinds {
 		m, err := openPinned(dir, k.pin)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -62,14 +70,77 @@ func (r *Ruleset) Adopt(dir string) error {
 		if err != nil {
 			return err
 		}
-		fresh := r.byName[k.name]
-		if m.MaxEntries() != fresh.MaxEntries() || m.ValueSize() != fresh.ValueSize() {
-			m.Close()
+		found[k.name] = m
+	}
+	fits := func(name string) bool {
+		m, fresh := found[name], r.byName[name]
+		return m != nil && m.MaxEntries() == fresh.MaxEntries() && m.ValueSize() == fresh.ValueSize()
+	}
+	together := fits(bpf.FirewallMapRules) && fits(bpf.FirewallMapRuleRecords) // the one says what is where in the other
+	for _, k := range rulesetKinds {
+		if !fits(k.name) || !together && (k.name == bpf.FirewallMapRules || k.name == bpf.FirewallMapRuleRecords) {
 			continue
 		}
 		r.unmap(k.name)
-		fresh.Close()
-		r.byName[k.name] = m
+		r.byName[k.name].Close()
+		r.byName[k.name] = found[k.name]
+		delete(found, k.name)
 	}
 	return nil
+}
+
+// Running holds what a running filter was told besides its rules.
+type Running struct {
+	Policy *policy.Policy // without rules, which are in Rules, and interfaces
+	Netns  uint64         // cookie of the network namespace
+	HZ     uint32         // jiffies a second
+	Config string         // file that the policy came from
+}
+
+// PutRunning records running.
+func (r *Ruleset) PutRunning(running *Running) error {
+	wire, err := wirePolicy(running.Policy)
+	if err != nil {
+		return err
+	}
+	wire.Netns = running.Netns
+	wire.Hz = running.HZ
+	wire.ConfigLength = uint32(len(running.Config))
+	if len(running.Config) > len(wire.Config) {
+		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
+	}
+	copy(wire.Config[:], running.Config)
+	if err := r.byName[bpf.FirewallMapRunning].Put(uint32(0), wire); err != nil {
+		return fmt.Errorf("record the policy: %w", err)
+	}
+	return nil
+}
+
+// wirePolicy returns what is recorded of a policy: all but its rules, and its interfaces, which have pins.
+func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
+	text := p.CompleteYAML()
+	if len(text) > len(wire.Policy) {
+		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most: shorten the list of icmp types", len(text), len(wire.Policy))
+	}
+	wire.PolicyLength = uint32(copy(wire.Policy[:], text))
+	return wire, nil
+}
+
+// Running returns what PutRunning recorded.
+func (r *Ruleset) Running() (*Running, error) {
+	var wire bpf.FirewallSettings
+	if err := r.byName[bpf.FirewallMapRunning].Lookup(uint32(0), &wire); err != nil {
+		return nil, fmt.Errorf("read the policy in force: %w", err)
+	}
+	p, err := policy.Parse("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
+	if err != nil {
+		return nil, err
+	}
+	config := wire.Config[:min(int(wire.ConfigLength), len(wire.Config))]
+	return &Running{
+		Policy: p,
+		Netns:  wire.Netns,
+		HZ:     wire.Hz,
+		Config: string(config),
+	}, nil
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Set is the maps that a program is loaded over: a state and one ruleset.
+// Set holds the maps that a program is loaded over: a state and one ruleset.
 type Set struct {
 	*State
 	*Ruleset
 }
 
-// NewSet creates the maps that spec describes, with those of old, which may be nil, as its state: see [NewState].
+// NewSet creates the maps that spec describes. Its state goes on with the maps of old, which may be nil: see [NewState].
 func NewSet(spec *ebpf.CollectionSpec, old *State) (*Set, error) {
 	state, err := NewState(spec, old)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Set) All() (map[string]*ebpf.Map, error) {
 	return all, nil
 }
 
-// OpenAll opens what has not been asked for yet.
+// OpenAll opens the maps that have not been asked for yet.
 func (s *Set) OpenAll() error {
 	_, err := s.All()
 	return err

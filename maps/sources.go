@@ -139,7 +139,7 @@ func split(sources []policy.SourcePrefix) (keys4 []bpf.FirewallSourceKey4, keys6
 	return keys4, keys6, rules4, rules6
 }
 
-// inBatches calls do for all of keys, a batch at a time, until it fails. do returns how many it has done.
+// inBatches calls do for one batch of keys after the other until it fails.
 func inBatches[K any](keys []K, do func(first, end int) (int, error)) error {
 	for first := 0; first < len(keys); first += sourceBatch {
 		if _, err := do(first, min(first+sourceBatch, len(keys))); err != nil {

@@ -3,7 +3,9 @@
 package maps
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -40,7 +42,7 @@ var stateKinds = []kind{
 	{accountMap, "account"},
 }
 
-// keepSize lists the maps that keep their size as long as there are flows.
+// keepSize lists the maps that keep their size as long as the filter runs.
 var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 
 // State holds the maps that outlive a policy: flows, counters, local addresses and what the datapath has found out.
@@ -77,7 +79,7 @@ func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
 	return s, nil
 }
 
-// take takes a map from old, if it has the right size.
+// take takes a map from old if it has the right size, and reports whether it did.
 func (s *State) take(k kind, spec *ebpf.CollectionSpec, old *State) (bool, error) {
 	if old == nil || spec.Maps[k.name] == nil {
 		return false, nil
@@ -105,7 +107,7 @@ func (s *State) chooseSeed() error {
 	return s.state(func(state *bpf.FirewallState) { state.Seed = rand.Uint64() })
 }
 
-// state gives work the datapath's variables.
+// state calls work with the datapath's variables.
 func (s *State) state(work func(*bpf.FirewallState)) error {
 	memory, err := s.memory(stateMap)
 	if err != nil {
@@ -130,4 +132,58 @@ func (s *State) LastRun(slot uint32) (uint32, error) {
 		return 0, err
 	}
 	return atomic.LoadUint32(&words(memory)[slot%runSlots]), nil
+}
+
+// PutLocal sets the prefixes of this host's own addresses. New ones are added before old ones are removed.
+func (s *State) PutLocal(prefixes []netip.Prefix) error {
+	m4, err := s.Map(bpf.FirewallMapLocal4)
+	if err != nil {
+		return err
+	}
+	m6, err := s.Map(bpf.FirewallMapLocal6)
+	if err != nil {
+		return err
+	}
+	keep4, keep6 := make(map[bpf.FirewallLocalKey4]bool), make(map[bpf.FirewallLocalKey6]bool)
+	for _, p := range prefixes {
+		var err error
+		if p.Addr().Is4() {
+			key := localKey4(p)
+			keep4[key] = true
+			err = m4.Put(key, uint8(1))
+		} else {
+			key := localKey6(p)
+			keep6[key] = true
+			err = m6.Put(key, uint8(1))
+		}
+		if err != nil {
+			return fmt.Errorf("add local address %s: %w", p, err)
+		}
+	}
+	var one uint8
+	var key4 bpf.FirewallLocalKey4
+	var gone4 []bpf.FirewallLocalKey4
+	for it := m4.Iterate(); it.Next(&key4, &one); {
+		if !keep4[key4] {
+			gone4 = append(gone4, key4)
+		}
+	}
+	for _, key := range gone4 {
+		if err := m4.Delete(key); err != nil {
+			return fmt.Errorf("remove local address: %w", err)
+		}
+	}
+	var key6 bpf.FirewallLocalKey6
+	var gone6 []bpf.FirewallLocalKey6
+	for it := m6.Iterate(); it.Next(&key6, &one); {
+		if !keep6[key6] {
+			gone6 = append(gone6, key6)
+		}
+	}
+	for _, key := range gone6 {
+		if err := m6.Delete(key); err != nil {
+			return fmt.Errorf("remove local address: %w", err)
+		}
+	}
+	return nil
 }

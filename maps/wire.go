@@ -9,7 +9,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
-// Addresses stand in the maps as on the wire. Their words are read in the host's order, so that the bytes stay.
+// Addresses are in the maps as on the wire: their words are read in the host's byte order, so that the bytes stay.
 
 func word4(a netip.Addr) uint32 {
 	b := a.As4()
@@ -38,7 +38,7 @@ func addr6(words [4]uint32) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// flowKey makes the key of a flow. An IPv4 address stands in the first word.
+// flowKey returns the key of a flow. An IPv4 address is in the first word.
 func flowKey(f *Flow) bpf.FirewallFlowKey {
 	k := bpf.FirewallFlowKey{
 		LocalPort:  f.Local.Port(),

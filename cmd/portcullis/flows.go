@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -64,6 +65,9 @@ type flowView struct {
 	Expires       float64    `json:"expires_seconds"`
 }
 
+// memoryForFlows is the heap at which garbage is collected, where the list is so long that there is some.
+const memoryForFlows = 32 << 20
+
 func (a *app) flows(ctx context.Context, limit int) error {
 	if limit < 0 {
 		return usagef("--limit %d: write a number from 1 on, or 0 for all", limit)
@@ -73,6 +77,7 @@ func (a *app) flows(ctx context.Context, limit int) error {
 		return err
 	}
 	defer f.Close()
+	debug.SetMemoryLimit(memoryForFlows)
 	var list flowList = &flowTable{app: a}
 	if a.output == asJSON {
 		list = &flowArray{app: a}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	dpmaps "github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/maps/leaktest"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
 )
@@ -217,10 +218,11 @@ var expected = map[bpf.FirewallReason]bool{ // TestAFullTableCounts
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, d := range loaded {
-		d.Close()
-	}
+	code := leaktest.Main(m, func() {
+		for _, d := range loaded {
+			d.Close()
+		}
+	})
 	if code == 0 && wholeRun() {
 		for _, reason := range dpmaps.Reasons() {
 			if !expected[bpf.FirewallReason(reason)] {

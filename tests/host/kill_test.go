@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps/leaktest"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
@@ -75,7 +76,7 @@ func init() {
 func TestMain(m *testing.M) {
 	text := os.Getenv(victimVariable)
 	if text == "" {
-		os.Exit(m.Run())
+		os.Exit(leaktest.Main(m))
 	}
 	var o order
 	err := json.Unmarshal([]byte(text), &o)

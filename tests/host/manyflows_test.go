@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// enterFlows enters n flows with the program that the filter has for that.
+func enterFlows(t *testing.T, l *lab.Lab, n int) {
+	t.Helper()
+	program, err := ebpf.LoadPinnedProgram(filepath.Join(l.PinPath, loader.Schema, "policy", "enter"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	now := clock(t, l)
+	for i := range n {
+		seed := &bpf.FirewallSeed{Entry: bpf.FirewallEntry{
+			Key: bpf.FirewallFlowKey{
+				Protocol: unix.IPPROTO_TCP, Family: 4, LocalPort: uint16(1024 + i%50_000), RemotePort: 443,
+				Local:  [4]uint32{binary.NativeEndian.Uint32([]byte{192, 0, 2, 1})},
+				Remote: [4]uint32{binary.NativeEndian.Uint32([]byte{198, byte(18 + i>>20), byte(i >> 10), byte(i >> 2)})},
+			},
+			Flow: bpf.FirewallFlow{Expires: now + 10_000_000, State: uint8(bpf.FirewallFlowStateFLOW_TCP_ESTABLISHED)},
+		}}
+		if _, err := program.Run(&ebpf.RunOptions{Context: seed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
+
+// The list of a million flows takes a command no more memory than a small host can spare.
+func TestAMillionFlowsAreListedInLittleMemory(t *testing.T) {
+	const flows, mostMemory = 1_000_000, 60 << 10 // kB
+	l := lab.New(t)
+	program := lab.Program(t)
+	p := policy.Default()
+	p.MaxFlows = 1 << 20
+	up(t, l, loader.ModeTC, p)
+	enterFlows(t, l, flows)
+	for _, c := range []struct {
+		args  []string
+		count func(text []byte) bool // of what is printed, a piece for each flow
+	}{
+		{[]string{"flows"}, func(line []byte) bool { return bytes.HasPrefix(line, []byte("tcp ")) }},
+		{[]string{"flows", "-o", "json"}, func(line []byte) bool { return bytes.Contains(line, []byte(`"protocol": "tcp"`)) }},
+		{[]string{"status"}, nil},
+	} {
+		cmd := l.Server.Command(program, append([]string{"--pin-path", l.PinPath}, c.args...)...)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		peak, listed := 0, 0
+		lines := bufio.NewReaderSize(out, 1<<16)
+		for n := 0; ; n++ {
+			line, err := lines.ReadSlice('\n')
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.count != nil && c.count(line) {
+				listed++
+			}
+			if n%10_000 == 0 {
+				// The program that enters the namespace becomes the one under test.
+				text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+				if m := highWater.FindSubmatch(text); m != nil {
+					kB, _ := strconv.Atoi(string(m[1]))
+					peak = max(peak, kB)
+				}
+			}
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%v: %v", c.args, err)
+		}
+		t.Logf("%v: %d MB", c.args, peak>>10)
+		if peak == 0 || peak > mostMemory {
+			t.Errorf("%v took %d kB, and %d is the most", c.args, peak, mostMemory)
+		}
+		if c.count != nil && (listed > flows+10 || listed < flows*99/100) {
+			t.Errorf("%v listed %d flows of %d", c.args, listed, flows)
+		}
+	}
+}
