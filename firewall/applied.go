@@ -5,13 +5,10 @@ package firewall
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-
-	"github.com/portcullis-firewall/portcullis/policy"
+	"strings"
 )
 
 // What is in force may be another policy than the file's, because somebody wanted it so: a rule was closed with
@@ -20,15 +17,18 @@ import (
 
 // applied is a policy file as it was when somebody last decided what is in force.
 type applied struct {
-	Config string `json:"config"`
-	Digest string `json:"sha256"` // of its text; "" where there was none
+	config string
+	digest string // of its text; noFile where there was none
 }
 
-const appliedFile = "applied.json"
+const (
+	appliedFile = "applied.sha256" // a line as sha256sum(1) writes it
+	noFile      = "-"
+)
 
 func digest(text []byte) string {
 	if text == nil {
-		return ""
+		return noFile
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
@@ -36,19 +36,24 @@ func digest(text []byte) string {
 
 // readApplied returns the record, or nil where there is none.
 func (fw *Firewall) readApplied() (*applied, error) {
-	path := fw.store.Path(appliedFile)
-	text, err := os.ReadFile(path)
+	line, err := os.ReadFile(fw.store.Path(appliedFile))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	a := &applied{}
-	if err := json.Unmarshal(text, a); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	text, whole := strings.CutSuffix(string(line), "\n")
+	sum, config, ok := strings.Cut(text, "  ")
+	if !whole || !ok {
+		return nil, nil // it was cut off
 	}
-	return a, nil
+	return &applied{config, sum}, nil
+}
+
+// is reports whether the policy file counts as applied with this text.
+func (a *applied) is(config string, text []byte) bool {
+	return a != nil && a.config == config && a.digest == digest(text)
 }
 
 // recordApplied records that a policy file counts as applied with this text, which is nil where there is no file.
@@ -56,16 +61,8 @@ func (c *change) recordApplied(config string, text []byte) {
 	if !c.keeps {
 		return
 	}
-	now := applied{config, digest(text)}
-	if was, err := c.fw.readApplied(); err == nil && was != nil && *was == now {
-		return
-	}
 	path := c.fw.store.Path(appliedFile)
-	line, err := json.Marshal(now)
-	if err == nil {
-		err = policy.SaveFile(path, append(line, '\n'))
-	}
-	if err != nil {
+	if os.WriteFile(path, []byte(digest(text)+"  "+config+"\n"), 0o600) != nil {
 		// Without a record the file is compared with what is in force, with an old one it would be overlooked.
 		_ = os.Remove(path)
 	}
@@ -81,8 +78,7 @@ func (c *change) recordEdit(file *policyFile) {
 	if !file.exists {
 		before = nil
 	}
-	was, err := c.fw.readApplied()
-	if err == nil && was != nil && was.Config == file.path && was.Digest == digest(before) {
+	if was, err := c.fw.readApplied(); err == nil && was.is(file.path, before) {
 		c.recordApplied(file.path, file.text)
 	}
 }

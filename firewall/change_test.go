@@ -186,7 +186,9 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	s.follower()
 	left := s.store().Path(".record.json.1234")
 	s.writes(left, "{")
-	s.open(true, "http")
+	if _, err := s.fw.Open(context.Background(), firewall.OpenRequest{Rules: s.rules("http"), For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(left); err == nil {
 		t.Errorf("%s stays", left)
 	}

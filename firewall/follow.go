@@ -312,7 +312,7 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 			return err
 		}
 		// What was decided at runtime stays, unless the file is asked for.
-		decided := !asked && was != nil && was.Config == fl.config && was.Digest == digest(s.text)
+		decided := !asked && was.is(fl.config, s.text)
 		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) })
 		if (decided || means(s.policy, saved)) && !missing {
 			fl.note(Info, "the filter runs already, with the same policy")
@@ -499,7 +499,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		return
 	}
 	fl.accept(s)
-	if was != nil && was.Config == fl.config && was.Digest == digest(s.text) {
+	if was.is(fl.config, s.text) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
