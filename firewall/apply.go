@@ -147,7 +147,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		return nil, err
 	}
 	if !r.Force {
-		if err := fw.guard(c.policy, c.path); err != nil {
+		if err := fw.user.Guard(c.policy, c.path); err != nil {
 			return nil, err
 		}
 	}
@@ -156,7 +156,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		File:     c.path,
 		Changes:  c.changes,
 		Applied:  !c.current,
-		Warnings: append(c.warnings(), fw.unreachable(c.policy)...),
+		Warnings: append(c.warnings(), fw.user.Unreachable(c.policy)...),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -254,8 +254,8 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 			p = withInterfaces(p, []string{name})
 		}
 	}
-	for _, s := range fw.lockedOut(p) {
-		out = append(out, s.loss(file))
+	for _, s := range fw.user.LockedOut(p) {
+		out = append(out, s.Loss(file))
 	}
-	return append(out, fw.unreachable(p)...)
+	return append(out, fw.user.Unreachable(p)...)
 }

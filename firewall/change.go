@@ -92,7 +92,7 @@ type TrialError struct{ Trial schedule.Trial }
 
 func (e *TrialError) Error() string {
 	return fmt.Sprintf("%s is on trial for another %s: run \"portcullis confirm\" or \"portcullis revert\" first",
-		e.Trial.File, Span(e.Trial.Due.Left()))
+		e.Trial.File, schedule.Span(e.Trial.Due.Left()))
 }
 
 // isUnwritable reports whether nothing can be kept in a directory: it is another user's, or it is full. Then a change

@@ -52,7 +52,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	if !r.Force {
-		if err := fw.guard(withInterfaces(p, filtered), config); err != nil {
+		if err := fw.user.Guard(withInterfaces(p, filtered), config); err != nil {
 			return nil, err
 		}
 	}
@@ -71,7 +71,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 	if err := c.endTimed(); err != nil {
 		return nil, err
 	}
-	warnings := append(report.Warnings, fw.unreachable(p)...)
+	warnings := append(report.Warnings, fw.user.Unreachable(p)...)
 	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -114,7 +115,7 @@ func (a *app) flows(ctx context.Context, limit int) error {
 	}
 	rows := [][]string{{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"}}
 	for _, flow := range all {
-		rows = append(rows, []string{flow.Protocol, localText(flow), remoteText(flow), stateText(flow), firewall.Span(flow.Age), firewall.Span(flow.Expires)})
+		rows = append(rows, []string{flow.Protocol, localText(flow), remoteText(flow), stateText(flow), schedule.Span(flow.Age), schedule.Span(flow.Expires)})
 	}
 	a.table(rows)
 	if found > len(all) {
