@@ -96,8 +96,11 @@ func means(p, q *policy.Policy) bool {
 // of the last good policy, else that of the default route.
 func (fl *Follower) interfaces(p *policy.Policy, filtered []string) ([]string, error) {
 	lists := [][]string{fl.request.Interfaces, p.Interfaces, filtered}
-	if last, err := fl.fw.lastGood(); err == nil {
+	switch last, err := fl.fw.lastGood(); {
+	case err == nil:
 		lists = append(lists, last.Interfaces)
+	case !errors.Is(err, fs.ErrNotExist):
+		fl.complain(err)
 	}
 	for _, names := range lists {
 		if len(names) > 0 {

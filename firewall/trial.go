@@ -308,7 +308,7 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 		}
 	}
 	for _, name := range s.Interfaces {
-		if _, err := host.Device(name); err == nil {
+		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
 			o.Interfaces = append(o.Interfaces, name)
 		}
 	}

@@ -99,7 +99,7 @@ func (s Store) Read() (*Schedule, error) {
 	}
 	var recorded, now Schedule
 	if err := json.Unmarshal(text, &recorded); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Path(recordFile), err)
+		return nil, fmt.Errorf("%s is damaged (%w): remove it, and what was to happen by itself will not", s.Path(recordFile), err)
 	}
 	if err := now.stamp(); err != nil {
 		return nil, err
