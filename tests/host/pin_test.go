@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -58,7 +59,7 @@ func TestPinsThatOthersMayWriteAreRefused(t *testing.T) {
 // Whoever may open where the filter is pinned could hold the lock that an interface waits for which appears.
 func TestPinsAreClosedToOthers(t *testing.T) {
 	l := lab.New(t)
-	if err := os.Mkdir(l.PinPath, 0o755); err != nil {
+	if err := errors.Join(os.Mkdir(l.PinPath, 0o755), os.Chmod(l.PinPath, 0o755)); err != nil { // whatever the umask
 		t.Fatal(err)
 	}
 	up(t, l, loader.ModeNative, policy.Default())
