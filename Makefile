@@ -31,7 +31,7 @@ BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...
 
 # What `go test -race` is worth running for: packages that need no kernel of their own.
-RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall/agent))
+RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall loader/lock))
 
 # Prints what tests/differential and tests/load have written, which is removed before they run.
 SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"
