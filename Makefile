@@ -37,7 +37,7 @@ QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/in
 BENCH_PACKAGES = $(shell grep -rl '^func Benchmark' --include='*_test.go' $(GO_DIRS) | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
 
 # What `go test -race` is worth running for: packages that need no kernel of their own.
-RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall))
+RACE_PACKAGES = $(patsubst %,./%/...,$(wildcard policy maps firewall loader/lock))
 
 # Prints what tests/differential and tests/load have written, which is removed before they run.
 SHOW_AGREEMENT = cat $(PORTCULLIS_AGREEMENT) 2>/dev/null || echo "nothing was compared with netfilter"

@@ -157,7 +157,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		return nil, err
 	}
 	if !r.Force {
-		if err := fw.guard(c.policy, c.path); err != nil {
+		if err := fw.user.Guard(c.policy, c.path); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +166,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		File:     c.path,
 		Changes:  c.changes,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.unreachable(c.policy), fw.cutOff(c.policy, c.path)),
+		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.cutOff(c.policy, c.path)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -270,8 +270,8 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 			p = withInterfaces(p, []string{name})
 		}
 	}
-	for _, s := range fw.lockedOut(p) {
-		out = append(out, s.loss(file))
+	for _, s := range fw.user.LockedOut(p) {
+		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.unreachable(p), fw.cutOff(p, file))
+	return slices.Concat(out, fw.user.Unreachable(p), fw.cutOff(p, file))
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -91,7 +92,7 @@ type TrialError struct{ Trial schedule.Trial }
 
 func (e *TrialError) Error() string {
 	return fmt.Sprintf("%s is on trial for another %s: run \"portcullis confirm\" or \"portcullis revert\" first",
-		e.Trial.File, Span(e.Trial.Due.Left()))
+		e.Trial.File, schedule.Span(e.Trial.Due.Left()))
 }
 
 // isUnwritable reports whether nothing can be kept in a directory: it is another user's, or it is full. Then a change
@@ -122,10 +123,14 @@ func (c *change) lockFile(ctx context.Context, path string) error {
 
 // lockName returns the name of the lock of a file, which may have several names itself.
 func lockName(path string) string {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(dir, filepath.Base(path))
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
+		}
+	}
+	var dir unix.Stat_t
+	if unix.Stat(filepath.Dir(path), &dir) == nil {
+		path = fmt.Sprintf("%x:%x/%s", dir.Dev, dir.Ino, filepath.Base(path))
 	}
 	sum := sha256.Sum256([]byte(path))
 	return "file-" + hex.EncodeToString(sum[:16])

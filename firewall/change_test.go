@@ -186,7 +186,9 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	s.follower()
 	left := s.store().Path(".record.json.1234")
 	s.writes(left, "{")
-	s.open(true, "http")
+	if _, err := s.fw.Open(context.Background(), firewall.OpenRequest{Rules: s.rules("http"), For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(left); err == nil {
 		t.Errorf("%s stays", left)
 	}
@@ -212,5 +214,48 @@ func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(o.StateDir, "last-good.yaml"))
 	if err != nil || strings.Contains(string(text), "http") || !strings.Contains(string(text), "ssh") {
 		t.Errorf("kept is %q, %v", text, err)
+	}
+}
+
+// Down needs nothing but the filter.
+func TestDownIsTheWayOut(t *testing.T) {
+	ctx := context.Background()
+	for name, spoil := range map[string]func(*stand) error{
+		"a damaged record": func(s *stand) error { return os.WriteFile(s.store().Path("record.json"), []byte("{"), 0o600) },
+		"a directory that is open to others": func(s *stand) error {
+			return os.Chmod(filepath.Dir(s.store().Path("x")), 0o755)
+		},
+		"a policy that cannot be read": func(s *stand) error {
+			s.PolicyErr = errors.New("rule 2 in force cannot be read")
+			return nil
+		},
+	} {
+		s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+		s.follower()
+		if err := spoil(s); err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.fw.Down(ctx, nil)
+		if err != nil || len(s.Downs) != 1 {
+			t.Errorf("%s: %v", name, err)
+		} else if s.PolicyErr == nil && len(report.Warnings) != 1 {
+			t.Errorf("%s: the warnings are %q", name, report.Warnings)
+		}
+	}
+}
+
+// Status tells what there is, though it cannot do what is overdue.
+func TestStatusDoesNotWait(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	if err := s.store().Save(&schedule.Schedule{Timed: []schedule.TimedRule{{Rule: s.rules("http")[0], Due: schedule.Now()}}}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.lock()()
+	o := s.options()
+	o.Wait = 10 * time.Millisecond
+	status, err := firewall.New(o).Status(context.Background())
+	if err != nil || len(status.Warnings) != 1 || !strings.Contains(status.Warnings[0], "another command is at work") {
+		t.Errorf("status: %+v, %v", status, err)
 	}
 }

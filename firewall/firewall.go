@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/firewall/user"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
 )
@@ -59,6 +60,7 @@ type Options struct {
 type Firewall struct {
 	options Options
 	kernel  Kernel
+	user    *user.User
 	store   schedule.Store
 }
 
@@ -68,12 +70,17 @@ func New(o Options) *Firewall {
 	o.Config = cmp.Or(o.Config, DefaultConfig)
 	o.RunDir = cmp.Or(o.RunDir, runDir)
 	if o.Session == nil {
-		o.Session = FindSSHConnection
+		o.Session = user.FindSSHConnection
 	}
 	if o.Kernel == nil {
 		o.Kernel = HostKernel{}
 	}
-	return &Firewall{o, o.Kernel, schedule.NewStore(filepath.Join(o.RunDir, filepath.Base(schedule.Dir)), o.PinPath)}
+	return &Firewall{
+		options: o,
+		kernel:  o.Kernel,
+		user:    user.New(o.Kernel, o.Session),
+		store:   schedule.NewStore(filepath.Join(o.RunDir, filepath.Base(schedule.Dir)), o.PinPath),
+	}
 }
 
 // PinPath returns where the filter is pinned.

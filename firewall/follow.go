@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -179,155 +181,83 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 	return fl.apply(ctx, c, s, f, asked)
 }
 
-// apply puts a policy in force, beside or instead of that of a filter that runs, which may be nil.
-func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Filter, asked bool) error {
-	var filtered []string
-	var saved *policy.Policy
-	if running != nil {
-		var err error
-		if saved, err = running.Saved(); err != nil {
-			return err
-		}
-		filtered = saved.Interfaces
+// SetConfig makes another file the one that is followed.
+func (fl *Follower) SetConfig(config string) { fl.config, fl.seen = config, "" }
+
+// reject tells what is wrong with the policy file, and what that means.
+func (fl *Follower) reject(err error, meaning string) {
+	fl.problem = "the policy file is not in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && fl.existed:
+		fl.note(Error, "%s is gone%s", fl.config, meaning)
+	case missing:
+		fl.note(Error, "there is no %s%s", fl.config, meaning)
+	default:
+		fl.note(Error, "%v%s", err, meaning)
 	}
-	if s.text != nil {
-		fl.accept(s)
-	}
-	names, err := fl.interfaces(s.policy, filtered)
+}
+
+// read reads the policy file.
+func (fl *Follower) read() (*source, error) {
+	text, err := readTrusted(fl.config)
+	fl.seen = seenAs(text, err)
 	if err != nil {
-		if fl.waiting == nil {
-			fl.note(Error, "nothing is filtered until there is a default route, because no interface is named, neither by %s nor here", fl.config)
-		}
-		fl.waiting = s.policy
-		return nil
+		return nil, err
 	}
-	fl.waiting = nil
-	o := loader.Options{Interfaces: names, Policy: s.policy, Config: fl.config, KeepRuntime: true}
-	if saved != nil {
-		was, err := fl.fw.readApplied()
-		if err != nil {
-			return err
-		}
-		// What was decided at runtime stays, unless the file is asked for.
-		decided := !asked && was != nil && was.Config == fl.config && was.Digest == digest(s.text)
-		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) })
-		if (decided || means(s.policy, saved)) && !missing {
-			fl.note(Info, "the filter runs already, with the same policy")
-			fl.keepUp(ctx, c, s)
-			return nil
-		}
-		if decided {
-			o.Policy, o.KeepRuntime = nil, false // the one in force, as it is
-		}
+	fl.existed = true
+	p, err := policy.Parse(fl.config, text)
+	if err != nil {
+		return nil, err
 	}
-	if err := fl.up(ctx, o); err != nil {
+	return &source{path: fl.config, text: text, policy: p}, nil
+}
+
+// accept takes it down that the policy file is good.
+func (fl *Follower) accept(s *source) {
+	if fl.problem != "" {
+		fl.note(Info, "%s is good again", fl.config)
+	}
+	fl.problem, fl.named = "", s.policy.Interfaces
+}
+
+// seenAs stands for what a file is, or why it cannot be read.
+func seenAs(text []byte, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Changed reports whether the policy file is another than when it was last read.
+func (fl *Follower) Changed() bool { return seenAs(readTrusted(fl.config)) != fl.seen }
+
+// Steady reports whether the policy file is as it was at the last call.
+func (fl *Follower) Steady() bool {
+	now := seenAs(readTrusted(fl.config))
+	steady := now == fl.steady
+	fl.steady = now
+	return steady
+}
+
+// guard refuses a file that takes away what it takes to repair it: one under which no sshd could be reached that can be
+// now.
+func (fl *Follower) guard(s *source, f Filter) error {
+	closed, open, err := fl.fw.user.SSHReach(s.policy)
+	if err != nil {
 		return err
 	}
-	fl.keepUp(ctx, c, s)
-	return nil
-}
-
-// keepUp records that the policy is in force.
-func (fl *Follower) keepUp(ctx context.Context, c *change, s *source) {
-	c.recordApplied(fl.config, s.text)
-	fl.warn(fl.fw.keepNewLastGood(ctx))
-}
-
-// means reports whether two policies are the same but for the interfaces, which may have been named on a command line.
-func means(p, q *policy.Policy) bool {
-	p = p.Clone()
-	p.Interfaces = q.Interfaces
-	return p.Equal(q)
-}
-
-// interfaces returns those to be filtered: the ones asked for, else the policy's, else those filtered already, else those
-// of the last good policy, else that of the default route.
-func (fl *Follower) interfaces(p *policy.Policy, filtered []string) ([]string, error) {
-	lists := [][]string{fl.request.Interfaces, p.Interfaces, filtered}
-	if last, err := fl.fw.lastGood(); err == nil {
-		lists = append(lists, last.Interfaces)
-	}
-	for _, names := range lists {
-		if len(names) > 0 {
-			return union(names), nil
-		}
-	}
-	name, err := fl.fw.kernel.DefaultInterface()
-	return []string{name}, err
-}
-
-// up is the loader's Up for a host that nobody looks at: where it is refused for one interface, the others are filtered
-// all the same.
-func (fl *Follower) up(ctx context.Context, o loader.Options) error {
-	o.PinPath, o.Mode, o.Wait = fl.fw.options.PinPath, fl.request.Mode, true
-	ctx = fl.fw.waiting(ctx)
-	report, err := fl.fw.kernel.Up(ctx, o)
-	if err == nil {
-		fl.tellApplied(report)
+	if len(closed) == 0 || len(open) > 0 {
 		return nil
 	}
-	if len(o.Interfaces) == 0 || errors.Is(err, loader.ErrNotRunning) {
+	now, err := f.Policy()
+	if err != nil {
 		return err
 	}
-	// First what is filtered already, then each by itself.
-	one := o
-	one.Interfaces, one.Running = nil, true
-	if report, err := fl.fw.kernel.Up(ctx, one); err == nil {
-		fl.tellApplied(report)
+	if _, open, err = fl.fw.user.SSHReach(now); err != nil || len(open) == 0 {
+		return err
 	}
-	var errs []error
-	for _, name := range o.Interfaces {
-		one := o
-		one.Interfaces = []string{name}
-		report, err := fl.fw.kernel.Up(ctx, one)
-		if errors.Is(err, loader.ErrForeignProgram) && o.Mode == loader.ModeAuto {
-			fl.note(Warning, "%v", err)
-			one.Mode = loader.ModeTC
-			report, err = fl.fw.kernel.Up(ctx, one)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		fl.tellApplied(report)
-	}
-	err = errors.Join(errs...)
-	if len(errs) < len(o.Interfaces) {
-		fl.complain(err)
-		return nil
-	}
-	return err
-}
-
-func (fl *Follower) tellApplied(report *loader.UpReport) {
-	fl.warn(report.Warnings)
-	for _, i := range report.Interfaces {
-		switch unnamed := len(fl.named) > 0 && !slices.Contains(fl.named, i.Name) && !slices.Contains(fl.request.Interfaces, i.Name); {
-		case i.Present:
-			fl.note(Info, "%s is filtered (%s, egress %s)", i.Name, i.IngressText(), i.EgressText())
-		case !unnamed:
-			fl.note(Info, "%s is not there yet, and waited for", i.Name)
-		}
-	}
-}
-
-// tellDropped tells of interfaces that the file names no longer: only Down takes the filter off.
-func (fl *Follower) tellDropped(before, now []string, f Filter) {
-	if len(now) == 0 {
-		return // the file leaves them as they are
-	}
-	interfaces, err := f.Interfaces()
-	fl.complain(err)
-	for _, i := range interfaces {
-		if !slices.Contains(before, i.Name) || slices.Contains(now, i.Name) {
-			continue
-		}
-		state := "filtered"
-		if !i.Present {
-			state = "waited for"
-		}
-		fl.note(Warning, "%s is no longer in the file, but still %s: \"portcullis down %s\" ends that", i.Name, state, i.Name)
-	}
+	return fmt.Errorf("%s: an sshd listens on port %d, which no rule opens: add \"%d/tcp\", or run \"portcullis apply --force\"",
+		fl.config, closed[0], closed[0])
 }
 
 // ApplyWaiting puts the policy in force that waits for an interface, now that there may be one.
@@ -396,7 +326,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		return
 	}
 	fl.accept(s)
-	if was != nil && was.Config == fl.config && was.Digest == digest(s.text) {
+	if was.is(fl.config, s.text) {
 		fl.keepUp(ctx, c, s)
 		return
 	}

@@ -3,6 +3,8 @@
 package firewall
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -27,5 +29,26 @@ func TestWhatIsBuiltIn(t *testing.T) {
 		if got := fw.isBuiltIn(p); got != want {
 			t.Errorf("%q: %t, want %t", text, got, want)
 		}
+	}
+}
+
+// A file has one lock, by whatever name it is called.
+func TestNamesOfOneFileHaveOneLock(t *testing.T) {
+	dir := t.TempDir()
+	file, link, linked := filepath.Join(dir, "fw.yaml"), filepath.Join(t.TempDir(), "link.yaml"), filepath.Join(t.TempDir(), "dir")
+	for _, err := range []error{os.WriteFile(file, nil, 0o644), os.Symlink(file, link), os.Symlink(dir, linked)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := lockName(file)
+	for _, name := range []string{link, filepath.Join(linked, "fw.yaml"), filepath.Join(dir, ".", "fw.yaml")} {
+		if got := lockName(name); got != want {
+			t.Errorf("the lock of %s is %s, want %s", name, got, want)
+		}
+	}
+	missing := filepath.Join(dir, "other.yaml")
+	if lockName(missing) == want || lockName(missing) != lockName(filepath.Join(linked, "other.yaml")) {
+		t.Error("a file that is not there yet has another lock than its name")
 	}
 }

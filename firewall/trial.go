@@ -3,14 +3,21 @@
 package firewall
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -81,7 +88,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
 	warnings := up.Warnings
-	if s, ok := parseSession(fw.options.Session()); ok && !s.survives(p) {
+	if s, ok := fw.user.Recorded(); ok && !s.Survives(p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}
 	return &TryReport{
@@ -173,9 +180,146 @@ func noTrial(s *schedule.Schedule) error {
 	if s.Ended == nil {
 		return errors.New("no policy is on trial: \"portcullis try FILE\" puts one there")
 	}
-	ago := Span(-s.Ended.At.Left())
+	ago := schedule.Span(-s.Ended.At.Left())
 	if s.Ended.Reverted {
 		return fmt.Errorf("no policy is on trial: the trial of %s ended %s ago, and the previous policy is back", s.Ended.File, ago)
 	}
 	return fmt.Errorf("no policy is on trial: %s was confirmed %s ago", s.Ended.File, ago)
+}
+
+// BackupSuffix is that of the file that keeps what the policy file held before a confirmation.
+const BackupSuffix = ".bak"
+
+// ConfirmReport tells what Confirm did.
+type ConfirmReport struct {
+	File   string `json:"file"`
+	Config string `json:"config"`
+	Saved  bool   `json:"saved"` // the file held something else before
+	Backup string `json:"backup,omitempty"`
+
+	Already  bool     `json:"-"` // it was confirmed before
+	Warnings []string `json:"warnings"`
+}
+
+// Confirm keeps the policy that is on trial, and saves it as the policy file. Console says that the user's terminal is at
+// the machine itself, though it does not look it.
+func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, error) {
+	c, err := fw.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	if c.Trial == nil {
+		if c.Ended != nil && !c.Ended.Reverted {
+			return &ConfirmReport{File: c.Ended.File, Already: true, Warnings: []string{}}, nil
+		}
+		return nil, noTrial(c.Schedule)
+	}
+	if c.failed != nil {
+		return nil, c.failed
+	}
+	f, err := fw.openToChange(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	err = fw.user.Witness(fw.store.IsOld, console)
+	if !c.Trial.InForce {
+		err = fmt.Errorf("the trial of %s was cut off, and cannot be confirmed", c.Trial.File)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; in %s %s", err, schedule.Span(c.Trial.Due.Left()), outcomeOf(c.Trial))
+	}
+	report := &ConfirmReport{File: c.Trial.File, Config: c.Trial.Config, Warnings: []string{}}
+	if report.Saved, report.Backup, err = c.saveConfirmed(ctx); err != nil {
+		return nil, fmt.Errorf("%w: not confirmed", err)
+	}
+	c.recordApplied(report.Config, []byte(c.Trial.Text))
+	c.Timed = nil // what was open for a time ended when the trial began
+	if err := c.endTrial(false); err != nil {
+		return nil, err
+	}
+	report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+	return report, nil
+}
+
+// saveConfirmed writes the policy that was on trial into the policy file.
+func (c *change) saveConfirmed(ctx context.Context) (saved bool, backup string, err error) {
+	t := c.Trial
+	if err := os.MkdirAll(filepath.Dir(t.Config), 0o755); err != nil {
+		return false, "", err
+	}
+	if err := c.lockFile(ctx, t.Config); err != nil {
+		return false, "", err
+	}
+	old, err := readFile(t.Config)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return false, "", err
+	case bytes.Equal(old, []byte(t.Text)):
+		return false, "", nil
+	default:
+		backup = t.Config + BackupSuffix
+		if err := savefile.Save(backup, old); err != nil {
+			return false, "", err
+		}
+	}
+	return true, backup, savefile.Save(t.Config, []byte(t.Text))
+}
+
+// snapshot returns what is in force now.
+func snapshot(f Filter) (*schedule.Snapshot, error) {
+	p, err := f.Policy()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := f.Rules()
+	if err != nil {
+		return nil, err
+	}
+	s := &schedule.Snapshot{Interfaces: p.Interfaces, Config: f.Config()}
+	for _, r := range rules {
+		s.Rules = append(s.Rules, schedule.SnapshotRule{ID: r.ID, Rule: r.Rule, Runtime: r.Runtime})
+	}
+	s.Policy = string(p.CompleteYAML())
+	return s, nil
+}
+
+// restore puts a snapshot in force again. Rules that were away meanwhile go on counting where they were. Interfaces that
+// came later are taken off; those that are gone stay so.
+func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
+	ctx = fw.waiting(ctx)
+	p, err := policy.Parse("the policy from before", []byte(s.Policy))
+	if err != nil {
+		return err
+	}
+	o := loader.Options{PinPath: fw.options.PinPath, Mode: loader.ModeAuto, Policy: p, Config: s.Config}
+	for _, have := range s.Rules {
+		p.Open = append(p.Open, have.Rule)
+		o.Former = append(o.Former, maps.Rule{NumberedRule: policy.NumberedRule{ID: have.ID, Rule: have.Rule}, Runtime: have.Runtime})
+		if have.Runtime {
+			o.Runtime = append(o.Runtime, have.Rule)
+		}
+	}
+	for _, name := range s.Interfaces {
+		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
+			o.Interfaces = append(o.Interfaces, name)
+		}
+	}
+	report, err := fw.kernel.Up(ctx, o)
+	if err != nil {
+		return err
+	}
+	var added []string
+	for _, i := range report.Interfaces {
+		if !slices.Contains(s.Interfaces, i.Name) {
+			added = append(added, i.Name)
+		}
+	}
+	if len(added) == 0 {
+		return nil // to Down, no name means all
+	}
+	_, err = fw.kernel.Down(ctx, fw.options.PinPath, added)
+	return err
 }

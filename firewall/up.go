@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -53,7 +54,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	if !r.Force {
-		if err := fw.guard(withInterfaces(p, filtered), config); err != nil {
+		if err := fw.user.Guard(withInterfaces(p, filtered), config); err != nil {
 			return nil, err
 		}
 	}
@@ -72,7 +73,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 	if err := c.endTimed(); err != nil {
 		return nil, err
 	}
-	warnings := slices.Concat(report.Warnings, fw.unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
+	warnings := slices.Concat(report.Warnings, fw.user.Unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
@@ -87,30 +88,40 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 }
 
 // DownReport tells what Down did.
-type DownReport = loader.DownReport
+type DownReport struct {
+	loader.DownReport
+	Warnings []string `json:"warnings"`
+}
 
-// Down takes the filter off the interfaces, or off all when none is named. All of it ends a trial, too.
+// Down takes the filter off the interfaces, or off all when none is named. All of it ends a trial, too, and needs nothing
+// but the filter: it is the way out of everything else.
 func (fw *Firewall) Down(ctx context.Context, interfaces []string) (*DownReport, error) {
+	report := &DownReport{Warnings: []string{}}
 	begin := fw.beginToChange
 	if len(interfaces) == 0 {
 		begin = fw.begin // no trial outlives it
 	}
 	c, err := begin(ctx)
+	switch {
+	case err == nil:
+		defer c.end()
+	case len(interfaces) > 0 || errors.Is(err, ErrLocked) || errors.Is(err, loader.ErrOtherNamespace) || ctx.Err() != nil:
+		return nil, err
+	default:
+		report.Warnings = append(report.Warnings, err.Error())
+	}
+	down, err := fw.kernel.Down(fw.waiting(ctx), fw.options.PinPath, interfaces)
 	if err != nil {
 		return nil, err
 	}
-	defer c.end()
-	report, err := fw.kernel.Down(fw.waiting(ctx), fw.options.PinPath, interfaces)
-	if err != nil {
-		return nil, err
-	}
-	if len(report.Remaining) == 0 {
+	report.DownReport = *down
+	report.Interfaces, report.Remaining, report.Absent = list(report.Interfaces), list(report.Remaining), list(report.Absent)
+	if len(report.Remaining) == 0 && c != nil {
 		c.forgetApplied()
 		if err := c.clear(); err != nil {
-			return nil, err
+			report.Warnings = append(report.Warnings, err.Error())
 		}
 	}
-	report.Interfaces, report.Remaining, report.Absent = list(report.Interfaces), list(report.Remaining), list(report.Absent)
 	return report, nil
 }
 

@@ -75,7 +75,8 @@ func (fw *Firewall) CatchUp(ctx context.Context) error {
 	return c.failed
 }
 
-// schedule returns what will happen by itself. What is overdue happens now; failed says why it could not.
+// schedule returns what will happen by itself. What is overdue happens now; failed says why it could not, as when another
+// command is at work.
 func (fw *Firewall) schedule(ctx context.Context) (s *schedule.Schedule, failed, err error) {
 	s, err = fw.store.Read()
 	if err != nil || !s.Overdue() {
@@ -83,7 +84,7 @@ func (fw *Firewall) schedule(ctx context.Context) (s *schedule.Schedule, failed,
 	}
 	c, err := fw.begin(ctx)
 	if err != nil {
-		return nil, nil, err
+		return s, err, nil
 	}
 	defer c.end()
 	return c.Schedule, c.failed, nil

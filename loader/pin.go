@@ -92,7 +92,10 @@ func (p pins) prepare() error {
 			return fmt.Errorf("make pin directory: %w", err)
 		}
 	}
-	return p.checkOwner()
+	if err := p.checkOwner(); err != nil {
+		return err
+	}
+	return closeToOthers(p.base)
 }
 
 func (p pins) checkOwner() error {

@@ -34,6 +34,7 @@ func (a *app) down(ctx context.Context, interfaces []string) error {
 	if err != nil {
 		return err
 	}
+	a.warn(report.Warnings...)
 	return a.print(report, func() { a.printDown(report) })
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -68,7 +68,7 @@ func (d *durationFlag) String() string {
 	if d.Duration == 0 {
 		return ""
 	}
-	return firewall.Span(d.Duration)
+	return schedule.Span(d.Duration)
 }
 
 func (d *durationFlag) Set(text string) (err error) {

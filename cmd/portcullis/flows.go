@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -155,7 +156,7 @@ func (l *flowTable) add(f loader.Flow) {
 	if l.rows == nil {
 		l.rows = append(l.rows, [6]string{"PROTOCOL", "LOCAL", "REMOTE", "STATE", "AGE", "EXPIRES"})
 	}
-	l.rows = append(l.rows, [6]string{f.Protocol, localText(f), remoteText(f), stateText(f), firewall.Span(f.Age), firewall.Span(f.Expires)})
+	l.rows = append(l.rows, [6]string{f.Protocol, localText(f), remoteText(f), stateText(f), schedule.Span(f.Age), schedule.Span(f.Expires)})
 	if len(l.rows) >= mostRows {
 		l.flush()
 	}

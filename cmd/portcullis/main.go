@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/user"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -49,7 +50,7 @@ func main() {
 	// A command is over before garbage is worth collecting; the limit is for the one that is not.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryBeforeCollection)
-	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: firewall.FindSSHConnection}
+	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: user.FindSSHConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)
 	}

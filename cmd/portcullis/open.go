@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -82,7 +83,7 @@ func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
 		a.printf("saved to %s\n", v.Config)
 	case v.SecondsLeft > 0:
 		left := time.Duration(v.SecondsLeft) * time.Second
-		a.printf("not saved: closes at %s, in %s, and live connections go on\n", clock(left), firewall.Span(left))
+		a.printf("not saved: closes at %s, in %s, and live connections go on\n", clock(left), schedule.Span(left))
 	case runtime && len(v.Opened) > 0:
 		a.printf("not saved: the next \"portcullis up\" ends it\n")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
@@ -85,7 +86,7 @@ func (a *app) printStatus(v *firewall.Status) {
 			note := ""
 			switch {
 			case r.SecondsLeft > 0:
-				note = "for another " + firewall.Span(time.Duration(r.SecondsLeft)*time.Second)
+				note = "for another " + schedule.Span(time.Duration(r.SecondsLeft)*time.Second)
 			case r.Runtime:
 				note = "runtime"
 			}

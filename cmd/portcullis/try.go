@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 )
 
 const defaultTrial = 2 * time.Minute
@@ -71,7 +72,7 @@ func (a *app) printTry(r *firewall.TryReport) {
 	}
 	a.printf("on trial: %s: %s\n", r.File, openText(r.Policy))
 	left := r.Trial.Due.Left()
-	a.printf("at %s, in %s, %s, unless you confirm:\n", clock(left), firewall.Span(left), r.Outcome())
+	a.printf("at %s, in %s, %s, unless you confirm:\n", clock(left), schedule.Span(left), r.Outcome())
 	if a.session() == "" {
 		a.printf("  run \"portcullis confirm\" here, or over ssh from a new connection\n")
 	} else {

@@ -337,7 +337,11 @@ func (a *Agent) warn(sentences []string) {
 // tell says in a line what is filtered.
 func (a *Agent) tell(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
-	if f, err := a.fw.View(ctx); err == nil {
+	f, err := a.fw.View(ctx)
+	switch {
+	case err != nil && !errors.Is(err, loader.ErrNotRunning):
+		status = "the filter cannot be looked at: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	case err == nil:
 		defer f.Close()
 		interfaces, err := f.Interfaces()
 		a.complain(err)

@@ -51,11 +51,7 @@ func (s Store) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := PrivateDir(s.dir); err != nil {
 		return nil, err
 	}
-	unlock, err = lock.Dir(ctx, s.dir, lock.Exclusive)
-	if err == nil {
-		s.removeLeftovers()
-	}
-	return unlock, err
+	return lock.Dir(ctx, s.dir, lock.Exclusive)
 }
 
 // removeLeftovers removes what killed processes had begun to write: files are saved under a hidden name first.
@@ -74,11 +70,15 @@ func (s Store) removeLeftovers() {
 // PrivateDir makes a directory that only its owner, who is the user of this process, gets into: nobody else can hold a
 // lock there.
 func PrivateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	var st unix.Stat_t
-	if err := unix.Lstat(dir, &st); err != nil {
+	err := unix.Lstat(dir, &st)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		err = unix.Lstat(dir, &st)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 || st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -98,7 +98,7 @@ func (s Store) Read() (*Schedule, error) {
 	}
 	var recorded, now Schedule
 	if err := json.Unmarshal(text, &recorded); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Path(recordFile), err)
+		return nil, fmt.Errorf("%s is damaged (%w): remove it, and what was to happen by itself will not", s.Path(recordFile), err)
 	}
 	if err := now.stamp(); err != nil {
 		return nil, err
@@ -136,6 +136,7 @@ func (s Store) Save(schedule *Schedule) error {
 	if err != nil {
 		return err
 	}
+	s.removeLeftovers()
 	return ReplaceFile(s.Path(recordFile), append(text, '\n'))
 }
 

@@ -3,10 +3,13 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -51,4 +54,32 @@ func TestPinsThatOthersMayWriteAreRefused(t *testing.T) {
 	if err := try(l, loader.Options{Interfaces: []string{"eth0"}, Policy: policy.Default()}); err == nil {
 		t.Error("up takes a directory that everybody may write")
 	}
+}
+
+// Whoever may open where the filter is pinned could hold the lock that an interface waits for which appears.
+func TestPinsAreClosedToOthers(t *testing.T) {
+	l := lab.New(t)
+	if err := errors.Join(os.Mkdir(l.PinPath, 0o755), os.Chmod(l.PinPath, 0o755)); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	up(t, l, loader.ModeNative, policy.Default())
+	if info, err := os.Stat(l.PinPath); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory of the pins: %v, %v", info.Mode(), err)
+	}
+	down(t, l)
+
+	// The root of a file system may hold more.
+	mount := t.TempDir()
+	if err := unix.Mount("bpf", mount, "bpf", 0, "mode=0755"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(mount, unix.MNT_DETACH)
+	err := l.Server.Try(func() error {
+		_, err := loader.Up(loader.Options{PinPath: mount, Interfaces: []string{"eth0"}, Policy: policy.Default()})
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), mount+" is open to others") {
+		t.Errorf("at the root of a file system: %v", err)
+	}
+	mustHaveNothing(t, l, "eth0")
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package firewall
+// Package user says who the user is: by which connections he may have come to this host, and whether he could come again.
+package user
 
 import (
 	"bytes"
@@ -18,12 +19,12 @@ import (
 
 const sshVariable = "SSH_CONNECTION"
 
-// session is a connection by which somebody came to this host: the user, as far as can be told.
-type session host.Connection
+// Session is a connection by which somebody came to this host: the user, as far as can be told.
+type Session host.Connection
 
-// parseSession reads "client port server port". What is no session over a network, and what never passes the filter,
+// ParseSession reads "client port server port". What is no session over a network, and what never passes the filter,
 // is none.
-func parseSession(text string) (s session, ok bool) {
+func ParseSession(text string) (s Session, ok bool) {
 	fields := strings.Fields(text)
 	if len(fields) != 4 {
 		return s, false
@@ -42,22 +43,22 @@ func parseSession(text string) (s session, ok bool) {
 	return s, errors.Join(errs[:]...) == nil && !s.Remote.Addr().IsLoopback()
 }
 
-// survives reports whether the session could be opened anew under a policy.
-func (s session) survives(p *policy.Policy) bool {
+// Survives reports whether the session could be opened anew under a policy.
+func (s Session) Survives(p *policy.Policy) bool {
 	allows := func(r policy.Rule) bool { return r.Allows(policy.TCP, s.Local.Port(), s.Remote.Addr()) }
 	return p.Input == policy.Accept || slices.ContainsFunc(p.Open, allows)
 }
 
-// rule returns the narrowest rule that lets the session in.
-func (s session) rule() string { return fmt.Sprintf("%d/tcp from %s", s.Local.Port(), s.Remote.Addr()) }
+// Rule returns the narrowest rule that lets the session in.
+func (s Session) Rule() string { return fmt.Sprintf("%d/tcp from %s", s.Local.Port(), s.Remote.Addr()) }
 
-func (s session) String() string {
+func (s Session) String() string {
 	return fmt.Sprintf("%s to port %d", s.Remote.Addr(), s.Local.Port())
 }
 
-// loss says that a policy would lock the session out, and what its file lacks.
-func (s session) loss(file string) string {
-	return fmt.Sprintf("this session (%s) could not be opened again: add %q to %s", s, s.rule(), file)
+// Loss says that a policy would lock the session out, and what its file lacks.
+func (s Session) Loss(file string) string {
+	return fmt.Sprintf("this session (%s) could not be opened again: add %q to %s", s, s.Rule(), file)
 }
 
 // FindSSHConnection returns $SSH_CONNECTION of the user's session. sudo takes it out of the environment, so it may be a

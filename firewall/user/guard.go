@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package user
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Guard refuses a policy, which is to come from a file, that would lock the user out.
+func (u *User) Guard(p *policy.Policy, file string) error {
+	for _, s := range u.LockedOut(p) {
+		return fmt.Errorf("%s, or use --force", s.Loss(file))
+	}
+	return nil
+}
+
+// GuardClose refuses to close what the user came in by. A session that could not be opened again before is no worse off.
+func (u *User) GuardClose(before, after *policy.Policy) error {
+	for _, s := range u.LockedOut(after) {
+		if s.Survives(before) {
+			return fmt.Errorf("this session (%s) could not be opened again: run \"portcullis open %s\" first, or use --force", s, s.Rule())
+		}
+	}
+	return nil
+}
+
+// SSHReach returns the ports on which an sshd listens: those that no rule of the policy opens to anybody, and the others.
+func (u *User) SSHReach(p *policy.Policy) (closed, open []uint16, err error) {
+	ports, err := u.host.SSHPorts()
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the ports of sshd: %w", err)
+	}
+	for _, port := range ports {
+		if p.Input == policy.Accept || slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) }) {
+			open = append(open, port)
+		} else {
+			closed = append(closed, port)
+		}
+	}
+	return closed, open, nil
+}
+
+// Unreachable warns of an sshd that nobody could reach any more, also where there is no session to guard.
+func (u *User) Unreachable(p *policy.Policy) (warnings []string) {
+	if p.Input == policy.Accept {
+		return nil
+	}
+	closed, _, err := u.SSHReach(p)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, port := range closed {
+		warnings = append(warnings, fmt.Sprintf("an sshd listens on port %d, which no rule opens", port))
+	}
+	return warnings
+}
