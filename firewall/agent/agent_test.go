@@ -371,3 +371,19 @@ func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
 		}
 	}
 }
+
+// At the next boot /etc/services may say something else than today.
+func TestTheLastGoodPolicyIsKeptInNumbers(t *testing.T) {
+	p, err := policy.Parse("p", []byte("interfaces: [eth0]\nopen: [https, ssh from 192.0.2.1]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := LastGood(filepath.Join(t.TempDir(), "last-good.yaml"))
+	if err := l.save(p); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(string(l))
+	if err != nil || strings.Contains(string(text), "ssh") || !strings.Contains(string(text), "  - 22/tcp from 192.0.2.1\n") || !strings.Contains(string(text), "  - 443/tcp\n") {
+		t.Errorf("kept is %q, %v", text, err)
+	}
+}

@@ -54,7 +54,7 @@ func (l LastGood) Keep(f interface {
 }
 
 func (l LastGood) save(p *policy.Policy) error {
-	text := append([]byte(lastGoodHeader), p.YAML()...)
+	text := append([]byte(lastGoodHeader), p.InNumbers().YAML()...)
 	if old, err := os.ReadFile(string(l)); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
