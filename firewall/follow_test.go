@@ -286,3 +286,18 @@ func TestAnUntrustedFileIsNotApplied(t *testing.T) {
 	fl.ApplyChanged(ctx)
 	s.opens("ssh", "http")
 }
+
+// At the next boot /etc/services may say something else than today.
+func TestTheLastGoodPolicyIsKeptInNumbers(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [https, ssh from 192.0.2.1]\n")
+	o := s.options()
+	o.StateDir = s.dir
+	if _, err := firewall.New(o).Up(context.Background(), firewall.UpRequest{Mode: loader.ModeAuto}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(s.dir, "last-good.yaml"))
+	if err != nil || strings.Contains(string(text), "ssh") || !strings.Contains(string(text), "  - 22/tcp from 192.0.2.1\n") ||
+		!strings.Contains(string(text), "  - 443/tcp\n") {
+		t.Errorf("kept is %q, %v", text, err)
+	}
+}

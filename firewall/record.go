@@ -178,7 +178,7 @@ func (fw *Firewall) keepNewLastGood(ctx context.Context) (warnings []string) {
 }
 
 func saveLastGood(path string, p *policy.Policy) error {
-	text := append([]byte(lastGoodHeader), p.YAML()...)
+	text := append([]byte(lastGoodHeader), p.InNumbers().YAML()...)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 		return nil
 	}

@@ -101,41 +101,38 @@ func (c *change) find(t *target, kinds []string) (*attachment, error) {
 	return a, nil
 }
 
-// openOlder reads what an older version has in force, for the rules to go on counting under their numbers.
-func (c *change) openOlder() error {
+// openOlder reads the rules of an older version, so that they go on counting under their numbers.
+func (c *change) openOlder() {
 	const taken = "what an older version had put there (pins %s) is taken over: connections go on, "
-	older := maps.OpenOlder(c.older.version, c.older.maps(), c.older.policy())
-	c.readable = older
-	if older == nil || !older.HasCounters() {
+	c.readable = maps.OpenOlder(c.older.version, c.older.maps(), c.older.policy())
+	if c.readable == nil || !c.readable.HasCounters() {
 		c.warn(taken+"counters begin at 0", c.older.version)
-		return nil
+		return
 	}
-	rules, lost, err := older.Rules()
+	rules, lost, err := c.readable.Rules()
 	if err != nil {
-		c.readable = nil
-		c.warn(taken+"counters begin at 0, as what it keeps cannot be read (%v)", c.older.version, err)
-		return nil
+		c.warn(taken+"counters begin at 0, as its rules cannot be read (%v)", c.older.version, err)
+		return
 	}
 	c.warn(taken+"and so do counters", c.older.version)
 	for _, text := range lost {
-		c.warn("the rule %q of the older version is not known any more (%s has changed): its packets are not counted on", text, policy.ServicesFile)
+		c.warn("rule %q of the older version cannot be read (has a name left %s?): it counts from 0", text, policy.ServicesFile)
 	}
+	c.numbered = true
 	c.options.Former = append(c.options.Former, rules...)
 	if c.options.KeepRuntime {
 		c.keepRuntime(rules)
 	}
-	return nil
 }
 
-// inheritCounters takes over the counters of an older version.
-func (c *change) inheritCounters() error {
-	if c.readable == nil || !c.readable.HasCounters() {
-		return nil
+// inheritCounters sets the counters to those of an older version.
+func (c *change) inheritCounters() {
+	if !c.numbered {
+		return
 	}
 	if err := c.set.Inherit(c.readable); err != nil {
 		c.warn("the counters of the older version cannot be read, and begin at 0 (%v)", err)
 	}
-	return nil
 }
 
 // inherit enters the flows of an older version. Where they cannot be read, those of sockets and of netfilter have to do.

@@ -25,6 +25,7 @@ type change struct {
 	old        *Filter     // nil when nothing ran
 	older      *pins       // of an older version, whose filter is taken over
 	readable   *maps.Older // what is kept of it, or nil where that cannot be read
+	numbered   bool        // the rules have its numbers, so its counters can go on
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
@@ -79,9 +80,7 @@ func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if other, ok := c.pins.otherVersion(); older && ok {
 		c.older = &other
 		c.report.Updated = true
-		if err := c.openOlder(); err != nil {
-			return nil, err
-		}
+		c.openOlder()
 	}
 	if err := c.keep(); err != nil {
 		return nil, err
@@ -194,9 +193,7 @@ func (c *change) build() error {
 	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
 		return err
 	}
-	if err := c.inheritCounters(); err != nil {
-		return err
-	}
+	c.inheritCounters()
 	local, err := host.LocalPrefixes()
 	if err != nil {
 		return err

@@ -78,6 +78,17 @@ func SpellRules(rules []Rule) []Rule {
 	})
 }
 
+// InNumbers returns a copy of the policy whose rules name ports and no service,
+// so that its text means the same whatever [ServicesFile] says when it is read.
+func (p *Policy) InNumbers() *Policy {
+	c := p.Clone()
+	for i := range c.Open {
+		c.Open[i].what = ""
+	}
+	c.Open = SpellRules(c.Open)
+	return c
+}
+
 // storedRule is a rule in JSON: the text for a reader, the numbers for
 // [RestoreRule].
 type storedRule struct {

@@ -107,6 +107,21 @@ func TestRulesWithoutATextAreSaved(t *testing.T) {
 	}
 }
 
+// A policy in numbers is the same one for every list of services.
+func TestInNumbers(t *testing.T) {
+	withServices(t, "mydb 4712/tcp\nmydb 4712/udp\nmyapp 4711/tcp\n")
+	p := mustPolicy(t, "interfaces: [eth0]\nopen: [mydb from 192.0.2.1, 4712/udp from 192.0.2.1, myapp]\n")
+	text := string(p.InNumbers().YAML())
+	if fmt.Sprint(p.Open) != "[mydb from 192.0.2.1 4712/udp from 192.0.2.1 myapp]" {
+		t.Errorf("the policy itself became %v", p.Open)
+	}
+	withServices(t, "mydb 1/tcp\n")
+	again := mustPolicy(t, text)
+	if got := fmt.Sprint(again.Open); got != "[4712/tcp from 192.0.2.1 4712/udp from 192.0.2.1 4711/tcp]" {
+		t.Errorf("%q is read as %s", text, got)
+	}
+}
+
 // What is recorded of a policy tells each default, as a later version may have others.
 func TestCompleteYAML(t *testing.T) {
 	for _, text := range []string{

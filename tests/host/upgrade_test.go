@@ -179,7 +179,7 @@ func TestAnUpgradeWithRulesThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := upWith(t, l, loader.Options{Interfaces: []string{"eth0"}, Policy: policy.Default()})
-	if got := strings.Join(report.Warnings, "\n"); !strings.Contains(got, `the rule "no-such-service-anywhere" of the older version is not known any more`) {
+	if got := strings.Join(report.Warnings, "\n"); !strings.Contains(got, `rule "no-such-service-anywhere" of the older version cannot be read`) {
 		t.Errorf("the warnings are %q", got)
 	}
 }
