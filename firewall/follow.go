@@ -20,12 +20,14 @@ import (
 type FollowRequest struct {
 	Interfaces []string // beside those that the file names
 	Mode       loader.Mode
+	Wait       time.Duration // for another command, before the follower comes back to it later; 0: as the firewall does
 }
 
 // Follower keeps the policy file in force on a host that nobody looks at: what somebody at a terminal would be asked is
 // decided here, and told in notes.
 type Follower struct {
 	fw      *Firewall
+	brief   *Firewall // the same, which does not wait for long
 	request FollowRequest
 	config  string // the policy file
 	notes   []Note
@@ -39,6 +41,8 @@ type Follower struct {
 	problem string         // what is wrong with it
 	waiting *policy.Policy // to be applied when it is known to which interface
 	locked  bool           // another command was at work when there was something to do
+	owed    bool           // that was a start
+	asked   bool           // or a reload that somebody asked for
 }
 
 // Level says how much a note matters.
@@ -59,7 +63,9 @@ type Note struct {
 
 // Follow returns a follower of the policy file, which does nothing yet.
 func (fw *Firewall) Follow(r FollowRequest) *Follower {
-	return &Follower{fw: fw, request: r, config: fw.options.Config}
+	brief := *fw
+	brief.options.Wait = cmp.Or(r.Wait, fw.options.Wait)
+	return &Follower{fw: fw, brief: &brief, request: r, config: fw.options.Config}
 }
 
 // Config returns the policy file that is followed.
@@ -74,7 +80,7 @@ func (fl *Follower) Waits() bool { return fl.waiting != nil }
 // StopWaiting forgets the policy that waits, because somebody has put the filter up.
 func (fl *Follower) StopWaiting() { fl.waiting = nil }
 
-// Delayed reports whether another command was at work, so that the last call is to be made again.
+// Delayed reports whether another command was at work, so that ApplyChanged is to be called again soon.
 func (fl *Follower) Delayed() bool { return fl.locked }
 
 func (fl *Follower) note(level Level, format string, args ...any) {
@@ -106,7 +112,7 @@ func (fl *Follower) told() []Note {
 // would undo it.
 func (fl *Follower) begin(ctx context.Context) *change {
 	fl.locked = false
-	c, err := fl.fw.begin(ctx)
+	c, err := fl.brief.begin(ctx)
 	if errors.Is(err, ErrLocked) {
 		fl.locked = true
 		return nil
@@ -151,15 +157,20 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 		return err
 	}
 	c := fl.begin(ctx)
+	fl.owed, fl.asked = fl.locked, fl.locked && asked
 	if c == nil {
 		if f != nil {
 			return nil
 		}
+		fl.owed = false
 		c = &change{fw: fl.fw} // nothing is filtered: better now than in turn
 	}
 	defer c.end()
 	c.recordStateDir()
-	if err := c.lockFile(ctx, fl.config); err != nil {
+	if err := c.lockFile(ctx, fl.config); errors.Is(err, ErrLocked) && f != nil {
+		fl.locked, fl.owed, fl.asked = true, true, asked
+		return nil
+	} else if err != nil {
 		fl.complain(err)
 	}
 	s, err := fl.read()
@@ -280,6 +291,10 @@ func (fl *Follower) ApplyChanged(ctx context.Context) []Note {
 }
 
 func (fl *Follower) applyChanged(ctx context.Context) {
+	if fl.owed {
+		fl.complain(fl.start(ctx, fl.asked))
+		return
+	}
 	if !fl.Changed() {
 		fl.locked = false
 		return

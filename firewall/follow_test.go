@@ -248,9 +248,7 @@ func TestFollowerSaysThatAFileIsGoodAgain(t *testing.T) {
 func TestFollowerComesBackToWhatIsLocked(t *testing.T) {
 	ctx := context.Background()
 	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
-	o := s.options()
-	o.Wait = 10 * time.Millisecond
-	fl := firewall.New(o).Follow(firewall.FollowRequest{Mode: loader.ModeAuto})
+	fl := s.fw.Follow(firewall.FollowRequest{Mode: loader.ModeAuto, Wait: 10 * time.Millisecond})
 	if _, err := fl.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -267,6 +265,21 @@ func TestFollowerComesBackToWhatIsLocked(t *testing.T) {
 	if fl.Delayed() {
 		t.Error("it would come back for nothing")
 	}
+
+	// A reload that somebody asks for is owed, though the file has not changed.
+	s.close(true, "http")
+	unlock = s.lock()
+	fl.Reload(ctx)
+	s.opens("ssh")
+	if !fl.Delayed() {
+		t.Error("a reload is forgotten")
+	}
+	unlock()
+	fl.ApplyChanged(ctx)
+	s.opens("ssh", "http")
+	s.close(true, "http")
+	fl.ApplyChanged(ctx)
+	s.opens("ssh")
 }
 
 // A file that everybody can write to is not applied, until it is mended.

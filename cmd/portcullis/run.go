@@ -57,7 +57,6 @@ func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mod
 	defer stop()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
-	a.wait = agent.Wait
 	return agent.Run(ctx, agent.Options{
 		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable))),
 		Interfaces: interfaces,

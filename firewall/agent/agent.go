@@ -26,11 +26,8 @@ const (
 	settleTime = 100 * time.Millisecond // from a change till what it needs is done that is not urgent: they come in bursts
 	retuneTime = 5 * time.Second        // at least between two loads for a new MAC address
 	resyncTime = time.Minute            // everything is looked at, should a notice have been lost
+	waitTime   = time.Second            // for a command that changes the firewall: an interface may appear meanwhile
 )
-
-// Wait is how long the agent waits for a command that changes the firewall. It does not stand still for longer, as an
-// interface may appear meanwhile; what it had to do is done when the command has ended.
-const Wait = time.Second
 
 // Options says what the agent keeps, and how.
 type Options struct {
@@ -44,23 +41,24 @@ type Options struct {
 // Agent is a running agent.
 type Agent struct {
 	Options
-	fw        *firewall.Firewall
-	file      *firewall.Follower // of the policy file
-	service   service
-	files     *fileWatcher
-	here      []string   // interfaces that were filtered when it last told
-	down      bool       // nothing is filtered
-	lastError string     // that was told
-	endLook   func()     // ends the look that goes on
-	seenPast  chan sight // what looks have found
-	blind     bool       // looks are not permitted, which was told
-	retuned   time.Time  // when programs were last loaded for a new MAC address
-	refusals  refusals
+	fw         *firewall.Firewall
+	file       *firewall.Follower // of the policy file
+	service    service
+	files      *fileWatcher
+	here       []string   // interfaces that were filtered when it last told
+	down       bool       // nothing is filtered
+	lastError  string     // that was told
+	endLook    func()     // ends the look that goes on
+	unattached bool       // another command was at work when an interface was to be filtered
+	seenPast   chan sight // what looks have found
+	blind      bool       // looks are not permitted, which was told
+	retuned    time.Time  // when programs were last loaded for a new MAC address
+	refusals   refusals
 }
 
 func newAgent(o Options) *Agent {
 	return &Agent{Options: o, fw: o.Firewall, seenPast: make(chan sight),
-		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode})}
+		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
 
 // Run keeps the filter until ctx ends. The filter stays.
@@ -130,8 +128,8 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		<-delayed.C
 	}
 	again := func() { // another command was at work
-		if a.file.Delayed() {
-			delayed.Reset(Wait)
+		if a.file.Delayed() || a.unattached {
+			delayed.Reset(waitTime)
 		}
 	}
 	again()
@@ -148,6 +146,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			}
 			if change.Lost || change.Link != "" && a.fw.Wants(change.Link) {
 				a.attach(ctx)
+				again()
 				relinked = true
 			}
 			soon()
@@ -180,6 +179,9 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.reload(ctx)
 			again()
 		case <-delayed.C:
+			if a.unattached {
+				a.attach(ctx)
+			}
 			a.reload(ctx)
 			again()
 		case <-a.files.pins:
@@ -187,6 +189,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-a.Hangup:
 			a.service.reloading()
 			a.hangup(ctx)
+			again()
 			a.tell(ctx)
 			a.service.ready()
 		case <-alive:
@@ -198,6 +201,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 // attach filters interfaces that have appeared. It is what must not wait.
 func (a *Agent) attach(ctx context.Context) {
 	report, err := a.fw.Attach(ctx, a.Mode)
+	a.unattached = errors.Is(err, firewall.ErrLocked)
 	if errors.Is(err, loader.ErrNotRunning) {
 		return
 	}

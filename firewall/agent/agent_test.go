@@ -31,6 +31,7 @@ type fake struct {
 	foreign string // an interface that another XDP program holds
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
+	locked  int // times that another command is at work when an interface is to be filtered
 	drift   loader.Drift
 	past    []loader.Interface // past which packets come
 	unready int                // that are to be loaded
@@ -77,6 +78,10 @@ func (f *fake) Attach(context.Context, string, loader.Mode) (*loader.AttachRepor
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.did("attach")
+	if f.locked > 0 {
+		f.locked--
+		return nil, firewall.ErrLocked
+	}
 	report := &loader.AttachReport{Slow: f.slow}
 	f.slow = nil
 	return report, nil
@@ -136,7 +141,7 @@ func newSetting(t *testing.T, f *fake, text string) *setting {
 		log: &bytes.Buffer{}}
 	s.writes(t, text)
 	s.Options = Options{
-		Firewall: firewall.New(firewall.Options{PinPath: s.pinPath, Config: s.file, ConfigGiven: true, Wait: Wait, Kernel: f, RunDir: s.runDir,
+		Firewall: firewall.New(firewall.Options{PinPath: s.pinPath, Config: s.file, ConfigGiven: true, Kernel: f, RunDir: s.runDir,
 			Session: func() string { return "" }}),
 		Mode: loader.ModeAuto,
 		Log:  &Log{s.log, false},
@@ -217,6 +222,33 @@ func TestChanges(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "error") {
 		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// An interface that could not be filtered, because another command was at work, is filtered soon after.
+func TestAttachesAgainAfterACommand(t *testing.T) {
+	f := &fake{}
+	s := newSetting(t, f, "interfaces: [eth0]\n")
+	tell, end := s.runs(t)
+	tell(host.Change{})
+	f.list()
+	f.mu.Lock()
+	f.locked = 2
+	f.mu.Unlock()
+	tell(host.Change{Link: "eth0"})
+	attached := 0
+	for end := time.Now().Add(10 * time.Second); attached < 3 && time.Now().Before(end); time.Sleep(settleTime / 10) {
+		for _, done := range f.list() {
+			if done == "attach" {
+				attached++
+			}
+		}
+	}
+	if attached != 3 {
+		t.Errorf("it has tried %d times, want 3", attached)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
 	}
 }
 
