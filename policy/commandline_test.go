@@ -49,6 +49,7 @@ func TestParseRulesErrors(t *testing.T) {
 		{[]string{"http", "9090/tcp from", net}, ""}, // one argument holds the from
 		{[]string{"htpt", "80"}, "unknown service \"htpt\": did you mean \"http\"?\nno protocol in \"80\": write 80/tcp or 80/udp"},
 		{[]string{"from", net}, `no port before "from": write a service or a port, such as http or 8080/tcp`},
+		{[]string{"", "http"}, `empty rule "": write a service or a port, such as http or 8080/tcp`},
 		{[]string{"http", " "}, `empty rule "": write a service or a port, such as http or 8080/tcp`},
 		{[]string{""}, `empty rule "": write a service or a port, such as http or 8080/tcp`},
 	} {

@@ -210,6 +210,19 @@ func TestSaveAmongStrangers(t *testing.T) {
 	if text, _ := os.ReadFile(foreign); string(text) != "his" {
 		t.Errorf("it holds %q", text)
 	}
+	// So where a group makes files, but not where root's group does.
+	for group, refused := range map[int]bool{nobody: true, 0: false} {
+		dir := directory(t, 0o755, 0)
+		if err := os.Chown(dir, 0, group); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o775); err != nil {
+			t.Fatal(err)
+		}
+		if err := Save(write(t, filepath.Join(dir, "p.yaml"), "his", 0o644, nobody), []byte("mine")); (err != nil) != refused {
+			t.Errorf("in a directory of group %d: %v", group, err)
+		}
+	}
 	// New files, and root's own, may be anywhere but where everybody may replace them.
 	for _, dir := range []string{sticky, directory(t, 0o755, nobody), directory(t, 0o2775, 0)} {
 		for _, text := range []string{"one", "two"} {
@@ -260,6 +273,13 @@ func TestSaveFollowsTheOwnersLinks(t *testing.T) {
 
 func TestOldTemporaryFilesGo(t *testing.T) {
 	dir := t.TempDir()
+	want := []string{".p.yaml.20260101", prefix + "new" + suffix}
+	for n := range 20 { // among others, in whatever order they are listed
+		other := fmt.Sprintf("other%02d", n)
+		write(t, filepath.Join(dir, other), "x", 0o600, os.Geteuid())
+		want = append(want, other)
+	}
+	want = append(want, "p.yaml")
 	for _, name := range []string{"old", "new"} {
 		write(t, filepath.Join(dir, prefix+name+suffix), "x", 0o600, os.Geteuid())
 	}
@@ -278,7 +298,7 @@ func TestOldTemporaryFilesGo(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if want := []string{".p.yaml.20260101", prefix + "new" + suffix, "p.yaml"}; !slices.Equal(names, want) {
+	if !slices.Equal(names, want) {
 		t.Errorf("left are %q, %v, want %q", names, err, want)
 	}
 }
@@ -341,7 +361,8 @@ func TestCheck(t *testing.T) {
 			want: trusted + `/foreign belongs to uid 65534, who can change it: run "chown root ` + trusted + `/foreign"`},
 		"who is trusted":      {path: filepath.Join(trusted, "foreign"), also: []uint32{nobody}},
 		"missing":             {path: filepath.Join(trusted, "none"), want: "no such file or directory"},
-		"foreign directory":   {path: write(t, filepath.Join(directory(t, 0o755, nobody), "p"), "", 0o644, 0), want: `who can change it: run "chown root `},
+		"foreign directory":   {path: write(t, filepath.Join(directory(t, 0o755, nobody), "p"), "", 0o644, 0), want: `/dir belongs to uid 65534, who can change it: run "chown root `},
+		"names the directory": {path: write(t, filepath.Join(directory(t, 0o755, nobody), "q"), "", 0o644, 0), want: "directory /"},
 		"in a sticky one":     {path: write(t, filepath.Join(directory(t, 0o1777, 0), "p"), "", 0o644, 0)},
 		"foreign in a sticky": {path: write(t, filepath.Join(directory(t, 0o1777, 0), "p"), "", 0o644, nobody), want: `/p"`},
 		"in everybody's":      {path: write(t, filepath.Join(directory(t, 0o777, 0), "p"), "", 0o644, 0), want: `/dir"`},
