@@ -212,7 +212,7 @@ func TestWhereTheLastGoodPolicyIsKept(t *testing.T) {
 	s.fw = commands
 	s.close(false, "http")
 	text, err := os.ReadFile(filepath.Join(o.StateDir, "last-good.yaml"))
-	if err != nil || strings.Contains(string(text), "http") || !strings.Contains(string(text), "ssh") {
+	if err != nil || strings.Contains(string(text), "http") || !strings.Contains(string(text), "22/tcp") {
 		t.Errorf("kept is %q, %v", text, err)
 	}
 }
