@@ -12,9 +12,17 @@ import (
 	"os"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
+
+// Schema is the version of what is pinned.
+const Schema = pin.Schema
+
+// LinearMTU is the largest MTU with which a frame still fits one page for every driver.
+const LinearMTU = hook.LinearMTU
 
 // DefaultPinPath is where links and maps are pinned, unless PinPathVariable names another place.
 const (
@@ -25,13 +33,17 @@ const (
 // Sentinel errors; the errors returned wrap them and say more.
 var (
 	// ErrNotRunning: nothing is attached under this pin path.
-	ErrNotRunning = errors.New("portcullis is not running")
+	ErrNotRunning = pin.ErrNotRunning
+	// ErrOlderSchema: what runs was pinned by an older version. Up takes it over.
+	ErrOlderSchema = pin.ErrOlderSchema
+	// ErrNewerSchema: what runs was pinned by a newer version.
+	ErrNewerSchema = pin.ErrNewerSchema
 	// ErrNotFiltered: the filter runs, but not on this interface.
 	ErrNotFiltered = errors.New("this interface is not filtered")
 	// ErrOtherNamespace: what runs under this pin path filters another network namespace.
 	ErrOtherNamespace = errors.New("the filter belongs to another network namespace")
 	// ErrForeignProgram: another XDP program holds the interface.
-	ErrForeignProgram = errors.New("another XDP program is attached")
+	ErrForeignProgram = hook.ErrForeignProgram
 	// ErrNoRoom: a rule needs room that the running maps do not have; Up makes room.
 	ErrNoRoom = maps.ErrNoRoom
 )
@@ -63,6 +75,22 @@ func PinPath() string {
 	}
 	return DefaultPinPath
 }
+
+// Hook is a program at one hook of an interface.
+type Hook = hook.Program
+
+// Hooks returns what is attached to an interface, each direction in the order in which it runs.
+func Hooks(pinPath, iface string) ([]Hook, error) {
+	return hook.List(pin.Dir{Base: pinPath}.Link(iface), iface)
+}
+
+// PinDirs returns the directories that change when a command begins or ends a filter, replaces its policy, or takes an
+// interface on or off.
+func PinDirs(pinPath string) []string { return pin.Dir{Base: pinPath}.Watched() }
+
+// HiddenMounts reports whether this process has mounts that one of its ancestors has not, as under ip netns exec: a bpf
+// filesystem that it mounted would vanish with it.
+func HiddenMounts() bool { return pin.HiddenMounts() }
 
 // Options says what Up attaches.
 type Options struct {

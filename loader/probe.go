@@ -73,10 +73,6 @@ func Probe(p *policy.Policy, running bool) (s Support, err error) {
 	return s, nil
 }
 
-// HiddenMounts tells that this process has mounts that one of its ancestors has not, as under ip netns exec: a bpf
-// filesystem that it mounted would vanish with it.
-func HiddenMounts() bool { return hiddenMounts() }
-
 // helper is a function of the kernel that a program of some type calls.
 type helper struct {
 	program  ebpf.ProgramType

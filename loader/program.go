@@ -13,20 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // factory loads programs over one set of maps.
 type factory struct {
-	spec  *ebpf.CollectionSpec
-	set   *maps.Set
-	cache *btf.Cache
-	spare string              // where programs to be used again are pinned, or ""
-	inSet map[ebpf.MapID]bool // the maps of set
+	spec    *ebpf.CollectionSpec
+	set     *maps.Set
+	cache   *btf.Cache
+	standby string              // where programs to be used again are pinned, or ""
+	inSet   map[ebpf.MapID]bool // the maps of set
 }
 
-// load loads one program, or finds it among the spare's under the name of its pin. The specification stays as it is, so
+// load loads one program, or finds it among the standby's under the name of its pin. The specification stays as it is, so
 // the next interface begins from the same.
 func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
@@ -125,20 +126,7 @@ func run[T any](prog *ebpf.Program, args *T) error {
 }
 
 func (t *tools) pin(dir string) error {
-	return t.each(func(prog **ebpf.Program, _, pin string) error { return pinProgram(*prog, filepath.Join(dir, pin)) })
-}
-
-// pinProgram pins a program beside the pins that it has: a Program moves its own.
-func pinProgram(prog *ebpf.Program, path string) error {
-	clone, err := prog.Clone()
-	if err != nil {
-		return err
-	}
-	defer clone.Close()
-	if err := clone.Pin(path); err != nil {
-		return fmt.Errorf("pin program: %w", err)
-	}
-	return nil
+	return t.each(func(prog **ebpf.Program, _, pin string) error { return hook.PinProgram(*prog, filepath.Join(dir, pin)) })
 }
 
 func (t *tools) Close() {

@@ -28,7 +28,7 @@ type SnapshotRule struct {
 
 // Snapshot returns what is in force now.
 func (f *Filter) Snapshot() (*Snapshot, error) {
-	names, err := f.pins.interfaces()
+	names, err := f.pins.Interfaces()
 	if err != nil {
 		return nil, err
 	}

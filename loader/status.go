@@ -12,7 +12,7 @@ import (
 
 // Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
 func (f *Filter) Status() (*Status, error) {
-	s := &Status{PinPath: f.pins.base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
+	s := &Status{PinPath: f.pins.Base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
 	if s.Saved, err = f.Saved(); err != nil {
 		return nil, err
@@ -49,12 +49,12 @@ func (f *Filter) Status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
 	}
-	drift, err := f.Drift()
+	changed, err := f.HostChanges()
 	if err != nil {
 		return nil, err
 	}
-	if drift.MTU != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", drift.MTU, drift.MTU))
+	if changed.MTU != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", changed.MTU, changed.MTU))
 	}
 	return s, nil
 }

@@ -14,16 +14,18 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // change is one run of Up: what is made for it, and how to take back what it did.
 type change struct {
 	options    Options
-	pins       pins
-	old        *Filter // nil when nothing ran
-	older      *pins   // of an older version, whose filter is taken over
-	unreadable bool    // its flows
+	pins       pin.Dir
+	old        *Filter  // nil when nothing ran
+	older      *pin.Dir // of an older version, whose filter is taken over
+	unreadable bool     // its flows
 	set        *maps.Set
 	factory    *factory
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
@@ -31,15 +33,18 @@ type change struct {
 	constants  maps.Constants // of no interface yet
 	report     UpReport
 	targets    []*target
-	gates      *gates        // nil while nothing that runs is replaced
-	bypassed   []Interface   // whose drivers do not run what is attached
-	retired    []*attachment // what others stand in for from now on
+	switchover *switchover        // nil while nothing that runs is replaced
+	bypassed   []Interface        // whose drivers do not run what is attached
+	retired    []*hook.Attachment // what others stand in for from now on
 	undo       []func() error
 }
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
 // nothing: what fails is taken back. Live connections are entered as flows before anything drops.
-func Up(o Options) (_ *UpReport, err error) {
+func Up(o Options) (*UpReport, error) { return UpContext(patience(), o) }
+
+// UpContext is Up with a context, which bounds the wait for other commands.
+func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if o.PinPath == "" {
 		o.PinPath = PinPath()
 	}
@@ -47,21 +52,24 @@ func Up(o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o, pins: pins{base: o.PinPath}}
+	c := &change{options: o}
 	c.load = c.loadNew
-	unlock, err := c.pins.claim()
+	if c.pins, err = pin.At(o.PinPath); err != nil {
+		return nil, err
+	}
+	unlock, err := c.pins.Claim(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	c.old, err = open(c.pins)
+	c.old, err = open(ctx, c.pins)
 	older := errors.Is(err, ErrOlderSchema)
 	switch {
 	case (older || errors.Is(err, ErrNotRunning)) && o.Running:
-		return nil, errors.Join(err, c.pins.remove())
+		return nil, errors.Join(err, c.pins.Remove())
 	case older || errors.Is(err, ErrNotRunning):
-		if err := c.pins.forget(); err != nil {
+		if err := c.pins.Forget(); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -70,16 +78,16 @@ func Up(o Options) (_ *UpReport, err error) {
 		defer c.old.Close()
 		c.report.Updated = true
 	}
-	if other, ok := c.pins.otherVersion(); older && ok {
+	if other, ok := c.pins.OtherVersion(); older && ok {
 		c.older = &other
 		c.report.Updated = true
-		c.warn("what an older version had put there (pins %s) is taken over: connections go on, counters begin at 0", other.version)
+		c.warn("what an older version had put there (pins %s) is taken over: connections go on, counters begin at 0", other.Version)
 	}
 	if err := c.keep(); err != nil {
 		return nil, err
 	}
 	if c.old != nil && o.Look {
-		if c.bypassed, err = c.old.Bypassed(context.Background(), LookTime); err != nil {
+		if c.bypassed, err = c.old.Bypassed(ctx, LookTime); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +159,7 @@ func (c *change) build() error {
 		return err
 	}
 	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
-	if err := c.openSpare(); err != nil {
+	if err := c.openStandby(); err != nil {
 		return err
 	}
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
@@ -202,47 +210,47 @@ func (c *change) build() error {
 		Policy: c.options.Policy,
 		HZ:     running.HZ,
 	}
-	if err := os.RemoveAll(c.pins.next()); err != nil {
+	if err := os.RemoveAll(c.pins.Next()); err != nil {
 		return err
 	}
-	c.onUndo(func() error { return os.RemoveAll(c.pins.next()) })
-	for _, dir := range []string{c.pins.next(), c.pins.nextState(), objectDir(c.pins.next())} {
+	c.onUndo(func() error { return os.RemoveAll(c.pins.Next()) })
+	for _, dir := range []string{c.pins.Next(), c.pins.NextState(), objectDir(c.pins.Next())} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
 	}
 	// Before anything runs on them: should this command die, the next one finds what its programs use.
-	if err := c.set.Pin(c.pins.next(), maps.Policy); err != nil {
+	if err := c.set.Pin(c.pins.Next(), maps.Policy); err != nil {
 		return err
 	}
-	if err := c.set.Pin(c.pins.nextState(), maps.State); err != nil {
+	if err := c.set.Pin(c.pins.NextState(), maps.State); err != nil {
 		return err
 	}
-	return c.tools.pin(c.pins.next())
+	return c.tools.pin(c.pins.Next())
 }
 
 // commit makes the new policy the one that later commands find.
 func (c *change) commit() error {
 	c.undo = nil // from here on the new policy stands; a later command finishes what is cut off
-	if c.gates != nil {
-		if err := c.gates.takeAway(); err != nil {
+	if c.switchover != nil {
+		if err := c.switchover.end(); err != nil {
 			return err
 		}
 	}
 	for _, a := range c.retired {
-		if err := a.detach(); err != nil {
+		if err := a.Detach(); err != nil {
 			return err
 		}
 	}
 	if c.older != nil {
-		if err := c.pins.adopt(*c.older); err != nil {
+		if err := c.pins.Adopt(*c.older); err != nil {
 			return err
 		}
 	}
-	if err := c.pins.promote(); err != nil {
+	if err := c.pins.Promote(); err != nil {
 		return err
 	}
-	f, err := open(c.pins)
+	f, err := open(context.Background(), c.pins)
 	if err != nil {
 		return err
 	}
@@ -259,7 +267,7 @@ func (c *change) rollback() error {
 		errs = append(errs, step())
 	}
 	if c.undo != nil && c.old == nil {
-		errs = append(errs, c.pins.remove())
+		errs = append(errs, c.pins.Remove())
 	}
 	return errors.Join(errs...)
 }
@@ -269,8 +277,8 @@ func (c *change) warn(format string, args ...any) {
 }
 
 func (c *change) close() {
-	if c.gates != nil {
-		c.gates.Close()
+	if c.switchover != nil {
+		c.switchover.Close()
 	}
 	for _, t := range c.targets {
 		t.close()

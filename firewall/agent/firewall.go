@@ -28,7 +28,7 @@ type Filter interface {
 	Config() string
 	Saved() (*policy.Policy, error)
 	Interfaces() ([]loader.Interface, error)
-	Drift() (loader.Drift, error)
+	HostChanges() (loader.HostChanges, error)
 	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
 	SyncLocal() error
 	Sweep() (live, removed int, err error)
@@ -38,10 +38,12 @@ type Filter interface {
 // Kernel is the firewall of this host.
 type Kernel struct{}
 
-func (Kernel) Up(o loader.Options) (*loader.UpReport, error)   { return loader.Up(o) }
-func (Kernel) Prepare(pinPath string) (loaded bool, err error) { return loader.Prepare(pinPath) }
-func (Kernel) Wants(pinPath, iface string) bool                { return loader.Wants(pinPath, iface) }
-func (Kernel) DefaultInterface() (string, error)               { return host.DefaultInterface() }
+func (Kernel) Up(o loader.Options) (*loader.UpReport, error) { return loader.Up(o) }
+func (Kernel) Prepare(pinPath string) (loaded bool, err error) {
+	return loader.Prepare(context.Background(), pinPath)
+}
+func (Kernel) Wants(pinPath, iface string) bool  { return loader.Wants(pinPath, iface) }
+func (Kernel) DefaultInterface() (string, error) { return host.DefaultInterface() }
 
 func (Kernel) Open(pinPath string) (Filter, error) {
 	f, err := loader.Open(pinPath)

@@ -35,6 +35,13 @@ var layers = map[string][]string{
 	"tests":    {"cmd", "firewall", "loader", "host", "maps", "bpf", "policy"},
 }
 
+// within says which parts of their own tree those parts may import that lie below another: loader -> pin -> {hook, lock}.
+var within = map[string][]string{
+	"loader/hook": {},
+	"loader/lock": {},
+	"loader/pin":  {"loader/hook", "loader/lock"},
+}
+
 // kernel lists the modules that the policy, which knows no kernel, must do without.
 var kernel = []string{"github.com/cilium/ebpf", "github.com/vishvananda", "golang.org/x/sys"}
 
@@ -83,10 +90,14 @@ func Imports(tree fs.FS, files []string) ([]string, error) {
 					set.Position(spec.Pos()), path.Join(Module, path.Dir(name)), imported, why))
 			}
 
-			if within, ours := cutModule(imported); ours {
-				to, _, _ := strings.Cut(within, "/")
+			if inside, ours := cutModule(imported); ours {
+				to, _, _ := strings.Cut(inside, "/")
 				if !known || to != from && !slices.Contains(allowed, to) {
 					complain(fmt.Sprintf("%s may import %s", from, listOr(allowed, "nothing of ours")))
+				}
+				below, isBelow := within[path.Dir(name)]
+				if isBelow && to == from && !slices.Contains(below, inside) {
+					complain(fmt.Sprintf("of %s, %s may import %s", from, path.Dir(name), listOr(below, "nothing")))
 				}
 			} else if from == "policy" && slices.ContainsFunc(kernel, func(prefix string) bool {
 				return imported == prefix || strings.HasPrefix(imported, prefix+"/")

@@ -8,18 +8,20 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/lock"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 )
 
-// Drift tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
-type Drift struct {
+// HostChanges tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
+type HostChanges struct {
 	MAC     string // the name of an interface whose MAC its programs do not know: the filter is right, but slower
 	Changed bool   // they know another one, which it had before
 	MTU     string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
 	Bytes   int    // its MTU
 }
 
-// Drift looks at the host.
-func (f *Filter) Drift() (d Drift, err error) {
+// HostChanges looks at the host.
+func (f *Filter) HostChanges() (d HostChanges, err error) {
 	interfaces, err := f.Interfaces()
 	if err != nil {
 		return d, err
@@ -29,7 +31,7 @@ func (f *Filter) Drift() (d Drift, err error) {
 		if err != nil || !i.Present {
 			continue
 		}
-		loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionOut))
+		loaded, err := pin.LoadedWith(pin.Program(f.pins.Policy(), i.Name, pin.Out))
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", i.Name, err)
 		}
@@ -40,7 +42,7 @@ func (f *Filter) Drift() (d Drift, err error) {
 			continue
 		}
 		// A program that was loaded for that MTU has been taken by the driver as it is.
-		if loaded, err := loadedWith(program(f.pins.policy(), i.Name, directionIn)); err == nil && loaded.MTU <= LinearMTU {
+		if loaded, err := pin.LoadedWith(pin.Program(f.pins.Policy(), i.Name, pin.In)); err == nil && loaded.MTU <= LinearMTU {
 			d.MTU, d.Bytes = i.Name, l.Attrs().MTU
 		}
 	}
@@ -49,7 +51,7 @@ func (f *Filter) Drift() (d Drift, err error) {
 
 // SyncLocal makes the addresses that packets are for this host by those of its routing table.
 func (f *Filter) SyncLocal() error {
-	unlock, err := f.pins.lock()
+	unlock, err := f.pins.Lock(f.ctx, lock.Exclusive)
 	if err != nil {
 		return err
 	}

@@ -15,21 +15,21 @@ import (
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
-// The maps and programs of the policy before the one in force are kept as a spare. A policy that differs from it in
-// rules alone needs no new programs, whose verification takes most of the time: the spare's maps are filled anew while
+// The maps and programs of the policy before the one in force are kept as a standby. A policy that differs from it in
+// rules alone needs no new programs, whose verification takes most of the time: the standby's maps are filled anew while
 // no packet meets them. Beside them an empty directory is called by the object that they were loaded from.
 
 const sectionConstants = ".rodata"
 
 func objectDir(dir string) string { return filepath.Join(dir, "object_"+bpf.FirewallDigest()) }
 
-// openSpare takes the spare for the new policy, where there is one of this object.
-func (c *change) openSpare() error {
-	if _, err := os.Stat(objectDir(c.pins.spare())); err != nil || c.old == nil || !waitForPackets() {
+// openStandby takes the standby for the new policy, where there is one of this object.
+func (c *change) openStandby() error {
+	if _, err := os.Stat(objectDir(c.pins.Standby())); err != nil || c.old == nil || !waitForPackets() {
 		return nil
 	}
-	c.factory.spare = c.pins.spare()
-	if err := c.set.Adopt(c.pins.spare()); err != nil {
+	c.factory.standby = c.pins.Standby()
+	if err := c.set.Adopt(c.pins.Standby()); err != nil {
 		return err
 	}
 	rules, err := c.set.Rules()
@@ -47,12 +47,12 @@ func waitForPackets() bool {
 	return errno == 0
 }
 
-// reuse opens the spare's program that is pinned under a name, if spec would be loaded as just that.
+// reuse opens the standby's program that is pinned under a name, if spec would be loaded as just that.
 func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
-	if f.spare == "" {
+	if f.standby == "" {
 		return nil
 	}
-	prog, err := ebpf.LoadPinnedProgram(filepath.Join(f.spare, name), nil)
+	prog, err := ebpf.LoadPinnedProgram(filepath.Join(f.standby, name), nil)
 	if err != nil {
 		return nil
 	}
