@@ -80,6 +80,9 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 		case err == nil:
 		case errors.Is(err, unix.ENODEV): // it has just gone: the notice of that, or of its successor, is on its way
 		case errors.Is(err, errNotLoaded):
+			if t.returns {
+				t.mode = ModeAuto // Up knows it, too, and that nobody asks for it now
+			}
 			report.Slow = append(report.Slow, Interface{Name: name, Mode: t.mode})
 		default:
 			errs = append(errs, err)
@@ -108,8 +111,8 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 func (c *change) reattach(t *target) (done bool, err error) {
 	before := c.pins.Attachment(t.name(), hook.Egress)
 	c.options.NoTCX = before != nil && before.Kind == hook.ClsactOut
-	if a := c.pins.Attachment(t.name(), hook.Ingress); a != nil {
-		t.mode = modeToComeBack(a)
+	if mode, known := c.modeToReturn(t.name()); known {
+		t.mode, t.returns = mode, true
 	}
 	index := t.device.Attrs().Index
 	if t.oldOut, err = hook.Find(c.pins.Link(t.name()), t.name(), index, hook.Egress); err != nil {
@@ -124,7 +127,7 @@ func (c *change) reattach(t *target) (done bool, err error) {
 	// Ingress first: what matters now is that nobody gets in.
 	if t.oldIn == nil {
 		err := c.addIngress(t)
-		if errors.Is(err, ErrForeignProgram) && t.mode == ModeAuto {
+		if errors.Is(err, ErrForeignProgram) && (t.mode == ModeAuto || t.returns && t.mode == ModeNative) {
 			// Nobody is there to be asked, and an open host is worse than a slower filter.
 			c.warn("%v", err)
 			t.mode = ModeTC
@@ -145,17 +148,6 @@ func (c *change) reattach(t *target) (done bool, err error) {
 		}
 	}
 	return true, nil
-}
-
-// modeToComeBack is the mode for a device whose predecessor had this attachment. Its driver may be another one.
-func modeToComeBack(a *hook.Attachment) Mode {
-	switch a.Kind {
-	case hook.XDP:
-		return ModeAuto
-	case hook.XDPGeneric:
-		return ModeGeneric
-	}
-	return ModeTC
 }
 
 // errNotLoaded: no program that is loaded fits the device.

@@ -38,7 +38,8 @@ func Open(pinPath string) (*Filter, error) { return OpenContext(patience(), pinP
 // OpenContext is Open with a context, which bounds the filter's waits for other commands. Readers do not wait for each
 // other.
 func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
-	return openLocked(ctx, pinPath, (*maps.Set).OpenAll)
+	f, err := openLocked(ctx, pinPath, (*maps.Set).OpenAll)
+	return f, permissionError(err)
 }
 
 // OpenToChange is Open for a command that keeps others from changing the filter: as nobody takes it down, maps can be
@@ -47,7 +48,8 @@ func OpenToChange(pinPath string) (*Filter, error) { return OpenToChangeContext(
 
 // OpenToChangeContext is OpenToChange with a context, which bounds the filter's waits for other commands.
 func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
-	return openLocked(ctx, pinPath, func(*maps.Set) error { return nil })
+	f, err := openLocked(ctx, pinPath, func(*maps.Set) error { return nil })
+	return f, permissionError(err)
 }
 
 func openLocked(ctx context.Context, pinPath string, prepare func(*maps.Set) error) (*Filter, error) {
@@ -146,6 +148,9 @@ func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 		return nil, err
 	}
 	if _, err := os.Stat(p.Policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
+		if isAttached(p, names) {
+			return nil, damaged(p)
+		}
 		return nil, p.NotRunning("nothing is attached under " + p.Base)
 	}
 	f := &Filter{ctx: ctx, pins: p, policyInode: inode(p.Policy())}
@@ -154,7 +159,7 @@ func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 			f.Close()
 		}
 	}()
-	if f.set, err = maps.OpenSet(p.Maps(), p.Policy()); err != nil {
+	if f.set, err = maps.OpenDamaged(p.Maps(), p.Policy(), findLost(p)); err != nil {
 		return nil, err
 	}
 	if f.running, err = f.set.Running(); err != nil {
@@ -238,6 +243,9 @@ func (f *Filter) Close() error {
 func (f *Filter) tools() (_ *tools, err error) {
 	if f.loaded == nil {
 		f.loaded, err = openTools(f.pins.Policy())
+		if errors.Is(err, fs.ErrNotExist) {
+			f.loaded, err = f.loadTools()
+		}
 	}
 	return f.loaded, err
 }

@@ -3,7 +3,9 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/vishvananda/netlink"
 
@@ -32,6 +34,9 @@ func (f *Filter) HostChanges() (d HostChanges, err error) {
 			continue
 		}
 		loaded, err := pin.LoadedWith(pin.Program(f.pins.Policy(), i.Name, pin.Out))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // see Missing
+		}
 		if err != nil {
 			return d, fmt.Errorf("%s: %w", i.Name, err)
 		}

@@ -129,11 +129,19 @@ type UpReport struct {
 	Warnings   []string    `json:"warnings"` // native refused, forwarding and the like, one sentence each
 }
 
+// Instance is a filter in this network namespace.
+type Instance struct {
+	PinPath    string   `json:"pin_path"`
+	Interfaces []string `json:"interfaces"`
+}
+
 // DownReport tells what Down took off.
 type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
 	Absent     []string `json:"absent"`    // those of either that do not exist
+
+	Others []Instance `json:"others"` // what filters this host under other pin paths
 
 	Behind map[string]string `json:"-"` // of Interfaces, what still filters the packets of each: its bridge, bond or parent
 }

@@ -26,7 +26,12 @@ type Support struct {
 
 // Probe loads the programs as Up would, and lets go of them again. Nothing is attached, so no packet meets one. Where a
 // filter runs, its programs have been loaded, and it takes the smallest alone to tell whether they are compiled.
-func Probe(p *policy.Policy, running bool) (s Support, err error) {
+func Probe(p *policy.Policy, running bool) (Support, error) {
+	s, err := probe(p, running)
+	return s, permissionError(err)
+}
+
+func probe(p *policy.Policy, running bool) (s Support, err error) {
 	spec, err := bpf.LoadFirewall()
 	if err != nil {
 		return s, err

@@ -65,12 +65,15 @@ type tools struct {
 	sweep, enter, clock *ebpf.Program
 }
 
+// toolPins are what their pins are called.
+var toolPins = []string{"clock", "sweep", "enter"}
+
 // each calls do for every program and where it is kept, by its name in the object and that of its pin.
 func (t *tools) each(do func(prog **ebpf.Program, name, pin string) error) error {
 	return errors.Join(
-		do(&t.clock, bpf.FirewallProgPortcullisClock, "clock"),
-		do(&t.sweep, bpf.FirewallProgPortcullisSweep, "sweep"),
-		do(&t.enter, bpf.FirewallProgPortcullisEnter, "enter"),
+		do(&t.clock, bpf.FirewallProgPortcullisClock, toolPins[0]),
+		do(&t.sweep, bpf.FirewallProgPortcullisSweep, toolPins[1]),
+		do(&t.enter, bpf.FirewallProgPortcullisEnter, toolPins[2]),
 	)
 }
 

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -45,9 +46,15 @@ func (f *Filter) Status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
 		case AbsentAppeared:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+		case AbsentHalf:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is filtered in one direction only: run \"portcullis up %s\"", i.Name, i.Name))
 		case AbsentRecreated:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
+	}
+	if missing := f.Missing(); len(missing) > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; packets are filtered as before, and \"portcullis up\" makes it anew",
+			f.pins.Root(), strings.Join(missing, ", ")))
 	}
 	changed, err := f.HostChanges()
 	if err != nil {
@@ -61,10 +68,11 @@ func (f *Filter) Status() (*Status, error) {
 
 // What Absence returns.
 const (
-	AbsentWaiting   = "waiting"      // it has not been there yet
-	AbsentGone      = "gone"         // deleted, or moved to another namespace
-	AbsentAppeared  = "not filtered" // for the first time, without an agent
-	AbsentRecreated = "re-created"   // without an agent
+	AbsentWaiting   = "waiting"       // it has not been there yet
+	AbsentGone      = "gone"          // deleted, or moved to another namespace
+	AbsentAppeared  = "not filtered"  // for the first time, without an agent
+	AbsentRecreated = "re-created"    // without an agent
+	AbsentHalf      = "half filtered" // the pin of a link was removed, and with it the link
 )
 
 // IngressText names what filters what comes in: "native XDP".
@@ -92,8 +100,10 @@ func (i Interface) Absence() string {
 		return ""
 	}
 	_, err := host.Device(i.Name)
-	missing, never := errors.Is(err, host.ErrNoDevice), i.Mode == ModeAuto
+	missing, never := errors.Is(err, host.ErrNoDevice), i.Mode == ModeAuto && i.Egress == ""
 	switch {
+	case !missing && !never && (i.Mode == ModeAuto || i.Egress == ""):
+		return AbsentHalf
 	case missing && never:
 		return AbsentWaiting
 	case missing:

@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
-	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
@@ -62,12 +60,17 @@ func (c *change) isOlder(a *hook.Attachment) bool {
 	return a != nil && c.older != nil && filepath.Dir(a.Dir) == c.older.Links()
 }
 
+// pinsOf returns the pins that an attachment is among.
+func (c *change) pinsOf(a *hook.Attachment) pin.Dir {
+	if c.isOlder(a) {
+		return *c.older
+	}
+	return c.pins
+}
+
 // swap puts a program in the place of an older version's, or of a plain one that frames have outgrown.
 func (c *change) swap(a *hook.Attachment, prog *ebpf.Program) error {
-	pins := c.pins
-	if c.isOlder(a) {
-		pins = *c.older
-	}
+	pins := c.pinsOf(a)
 	before, err := pin.ProgramOf(pins.Policy(), a)
 	if err != nil {
 		return err
@@ -87,13 +90,8 @@ func (c *change) swap(a *hook.Attachment, prog *ebpf.Program) error {
 	return nil
 }
 
-// downOther takes off all that another version has attached.
-func downOther(ctx context.Context, p pin.Dir, interfaces []string) (*DownReport, error) {
-	unlock, err := p.Lock(ctx, lock.Exclusive)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+// downOther takes off all that another version has attached. The lock is held.
+func downOther(p pin.Dir, interfaces []string) (*DownReport, error) {
 	other, ok := p.OtherVersion()
 	if !ok {
 		return nil, p.NotRunning("nothing is attached under " + p.Base)
@@ -117,5 +115,7 @@ func downOther(ctx context.Context, p pin.Dir, interfaces []string) (*DownReport
 	if err := os.RemoveAll(p.Root()); err != nil {
 		return nil, err
 	}
-	return newDownReport(names, names), other.Remove()
+	report := newDownReport(names, names)
+	report.Others = otherInstances(p)
+	return report, other.Remove()
 }

@@ -30,6 +30,7 @@ type target struct {
 	direction       string           // of ingress
 	outgrown        bool             // frames may be larger than the buffer that the XDP program takes
 	mode            Mode             // asked for; ModeAuto leaves what runs
+	returns         bool             // in the mode that its predecessor had, and nobody is there to ask for another
 }
 
 func (t *target) name() string { return t.device.Attrs().Name }
@@ -183,6 +184,9 @@ func (c *change) prepare(t *target) (err error) {
 	if t.egress, err = c.load(t, bpf.FirewallProgPortcullisOut, pin.Out); err != nil {
 		return err
 	}
+	if t.oldIn == nil && t.mode == ModeAuto {
+		t.mode, t.returns = c.modeToReturn(t.name())
+	}
 	if t.oldIn != nil && t.mode == ModeAuto {
 		if why := c.distrust(t); why != "" {
 			c.warn("%s: %s, so TC ingress filters", t.name(), why)
@@ -195,7 +199,7 @@ func (c *change) prepare(t *target) (err error) {
 	name, direction := bpf.FirewallProgPortcullisIn, pin.In
 	if t.oldIn.IsXDP() {
 		name = bpf.FirewallProgPortcullisXdp
-		if _, err := os.Stat(pin.Program(filepath.Join(filepath.Dir(filepath.Dir(t.oldIn.Dir)), "policy"), t.name(), pin.InFrags)); err == nil {
+		if _, err := os.Stat(pin.Program(c.pinsOf(t.oldIn).Policy(), t.name(), pin.InFrags)); err == nil {
 			direction = pin.InFrags
 		}
 	}
@@ -221,7 +225,13 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	if err != nil {
 		return nil, err
 	}
-	if err = hook.PinProgram(prog, path); err == nil {
+	if direction == pin.Out {
+		err = holdMaps(prog, c.set)
+	}
+	if err == nil {
+		err = hook.PinProgram(prog, path)
+	}
+	if err == nil {
 		err = pin.Constants{
 			Ethernet: constants.Ethernet,
 			MAC:      constants.MAC,
@@ -277,6 +287,57 @@ func (c *change) putRelays() error {
 	return nil
 }
 
+// modeToReturn returns the mode for an interface on which nothing of ours is: the one that was asked for, or else that
+// of its predecessor. Known is false for an interface that was never there.
+func (c *change) modeToReturn(name string) (mode Mode, known bool) {
+	pins := []pin.Dir{c.pins}
+	if c.older != nil {
+		pins = append(pins, *c.older)
+	}
+	for _, p := range pins {
+		if mode, err := ParseMode(p.Mode(name)); err == nil {
+			return mode, true
+		}
+		if a := p.Attachment(name, hook.Ingress); a != nil {
+			return modeOf(a), true
+		}
+	}
+	return ModeAuto, false
+}
+
+// modeOf returns the mode for a device whose predecessor had an attachment. Its driver may be another one.
+func modeOf(a *hook.Attachment) Mode {
+	switch a.Kind {
+	case hook.XDP:
+		return ModeAuto
+	case hook.XDPGeneric:
+		return ModeGeneric
+	}
+	return ModeTC
+}
+
+// recordModes keeps the modes that were asked for, so that they outlive the interfaces.
+func (c *change) recordModes() error {
+	modes := make(map[string]Mode)
+	for _, name := range c.options.Interfaces {
+		if _, err := os.Stat(c.pins.Link(name)); err == nil { // else it was to be left out
+			modes[name] = c.options.Mode
+		}
+	}
+	for _, t := range c.targets {
+		modes[t.name()] = t.mode // TC, where the driver is not to be trusted
+	}
+	for name, mode := range modes {
+		if mode == ModeAuto {
+			continue
+		}
+		if err := c.pins.SetMode(name, string(mode)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // addIngress attaches where none of ours runs, or one of another kind, which goes in the end: for a moment both
 // filter, and never none.
 func (c *change) addIngress(t *target) (err error) {
@@ -294,7 +355,15 @@ func (c *change) addIngress(t *target) (err error) {
 	}
 	switch t.mode {
 	case ModeNative:
-		if err = c.addXDP(t, hook.XDP); err != nil {
+		err = c.addXDP(t, hook.XDP)
+		switch {
+		case err == nil || errors.Is(err, unix.ENODEV):
+		case t.returns: // an open host is worse than a slower filter
+			refused := err
+			if err = c.addTC(t); err == nil {
+				c.warn("%s", t.refusal(refused))
+			}
+		default:
 			err = fmt.Errorf("%w; where the driver refuses native XDP, --mode tc works", err)
 		}
 	case ModeGeneric:

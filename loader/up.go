@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -23,9 +24,11 @@ import (
 type change struct {
 	options    Options
 	pins       pin.Dir
-	old        *Filter  // nil when nothing ran
-	older      *pin.Dir // of an older version, whose filter is taken over
-	unreadable bool     // its flows
+	old        *Filter   // nil when nothing ran
+	state      *maps.Set // what the new policy goes on with, or nil
+	damaged    bool      // what runs lacks so many of its pins that there is no old
+	older      *pin.Dir  // of an older version, whose filter is taken over
+	unreadable bool      // its flows
 	set        *maps.Set
 	factory    *factory
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
@@ -44,7 +47,12 @@ type change struct {
 func Up(o Options) (*UpReport, error) { return UpContext(patience(), o) }
 
 // UpContext is Up with a context, which bounds the wait for other commands.
-func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
+func UpContext(ctx context.Context, o Options) (*UpReport, error) {
+	report, err := up(ctx, o)
+	return report, permissionError(err)
+}
+
+func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if o.PinPath == "" {
 		o.PinPath = PinPath()
 	}
@@ -72,11 +80,18 @@ func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
 		if err := c.pins.Forget(); err != nil {
 			return nil, err
 		}
+	case errors.Is(err, ErrDamaged):
+		if err := c.openDamaged(err); err != nil {
+			return nil, err
+		}
 	case err != nil:
 		return nil, err
 	default:
 		defer c.old.Close()
-		c.report.Updated = true
+		c.report.Updated, c.state = true, c.old.set
+		if lost := c.old.Missing(); len(lost) > 0 {
+			c.warn("what was missing among the pins is there again: %s", strings.Join(lost, ", "))
+		}
 	}
 	if other, ok := c.pins.OtherVersion(); older && ok {
 		c.older = &other
@@ -139,23 +154,21 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
-	var oldSet *maps.Set
 	var oldRules []maps.Rule
 	if c.old != nil {
-		oldSet = c.old.set
-		if oldRules, err = oldSet.Rules(); err != nil {
+		if oldRules, err = c.old.set.Rules(); err != nil {
 			return err
 		}
 		// Rules keep their numbers, so there is room for the highest as long as the filter runs.
 		for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapCounters} {
-			m, err := oldSet.Map(name)
+			m, err := c.old.set.Map(name)
 			if err != nil {
 				return err
 			}
 			spec.Maps[name].MaxEntries = max(spec.Maps[name].MaxEntries, m.MaxEntries())
 		}
 	}
-	if c.set, err = maps.NewSet(spec, oldSet); err != nil {
+	if c.set, err = maps.NewSet(spec, c.state); err != nil {
 		return err
 	}
 	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
@@ -242,12 +255,23 @@ func (c *change) commit() error {
 			return err
 		}
 	}
+	for _, t := range c.targets {
+		if !c.report.Updated || t.oldIn != nil && t.oldOut != nil {
+			continue
+		}
+		if err := hook.RemoveLeftovers(c.pins.Link(t.name()), t.name(), t.device.Attrs().Index); err != nil {
+			return err
+		}
+	}
 	if c.older != nil {
 		if err := c.pins.Adopt(*c.older); err != nil {
 			return err
 		}
 	}
 	if err := c.pins.Promote(); err != nil {
+		return err
+	}
+	if err := c.recordModes(); err != nil {
 		return err
 	}
 	f, err := open(context.Background(), c.pins)
@@ -266,7 +290,7 @@ func (c *change) rollback() error {
 	for _, step := range slices.Backward(c.undo) {
 		errs = append(errs, step())
 	}
-	if c.undo != nil && c.old == nil {
+	if c.undo != nil && c.old == nil && !c.damaged {
 		errs = append(errs, c.pins.Remove())
 	}
 	return errors.Join(errs...)
@@ -288,5 +312,8 @@ func (c *change) close() {
 	}
 	if c.tools != nil {
 		c.tools.Close()
+	}
+	if c.damaged && c.state != nil {
+		c.state.Close()
 	}
 }

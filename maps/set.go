@@ -75,6 +75,7 @@ var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
 type Set struct {
 	byName   [2]map[string]*ebpf.Map // by Group
 	stateDir string                  // where maps of group State are pinned that are not open
+	lost     Lost
 
 	mu     sync.Mutex        // of the following, and of the maps of group State
 	mapped map[string][]byte // see memory
@@ -208,7 +209,7 @@ func (s *Set) find(name string) (*ebpf.Map, error) {
 		}
 		m, err := s.byName[k.group][name], error(nil)
 		if m == nil {
-			if m, err = openPinned(s.stateDir, k.pin); err == nil {
+			if m, err = s.lost.open(s.stateDir, k.name, k.pin); err == nil {
 				s.byName[k.group][name] = m
 			}
 		}
@@ -247,14 +248,16 @@ func (s *Set) Pin(dir string, group Group) error {
 }
 
 // OpenSet opens the pinned maps of a datapath, those of group State when they are first asked for.
-func OpenSet(stateDir, policyDir string) (*Set, error) {
-	s := newSet()
-	s.stateDir = stateDir
+func OpenSet(stateDir, policyDir string) (*Set, error) { return OpenDamaged(stateDir, policyDir, nil) }
+
+// OpenDamaged is OpenSet for a datapath of which some maps may have lost their pins.
+func OpenDamaged(stateDir, policyDir string, lost Lost) (*Set, error) {
+	s := OpenState(stateDir, lost)
 	for _, k := range kinds {
 		if k.group != Policy {
 			continue
 		}
-		m, err := openPinned(policyDir, k.pin)
+		m, err := lost.open(policyDir, k.name, k.pin)
 		if err != nil {
 			s.Close()
 			return nil, err

@@ -5,6 +5,7 @@ package hook
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -102,6 +103,20 @@ func (a *Attachment) deleteFilter() error {
 	}
 	if err := netlink.QdiscDel(clsact(a.Index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("%s: remove clsact: %w", a.Interface, err)
+	}
+	return nil
+}
+
+// RemoveLeftovers takes our filters off an interface whose pins are gone: without them no link tells that they are there.
+func RemoveLeftovers(dir, iface string, index int) error {
+	for _, kind := range []string{ClsactIn, ClsactOut} {
+		a := &Attachment{dir, iface, index, kind}
+		if _, err := os.Stat(a.Path()); err == nil {
+			continue
+		}
+		if err := a.deleteFilter(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +73,8 @@ func mountBPFFS(path string) error {
 // unmount takes away a bpf filesystem that mountBPFFS has mounted for the pins, once nothing is pinned there.
 func unmount(path string) error {
 	entries, err := os.ReadDir(path)
-	if err != nil || len(entries) > 0 || !isMountedForPins(path) {
+	pinned := func(e os.DirEntry) bool { return !strings.Contains(e.Name(), ".") } // but for the kernel's own *.debug
+	if err != nil || slices.ContainsFunc(entries, pinned) || !isMountedForPins(path) {
 		return nil
 	}
 	// Whoever waits for the lock has it open; he will find that it leads nowhere.
@@ -84,19 +86,32 @@ func unmount(path string) error {
 }
 
 func isMountedForPins(path string) bool {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(text)) {
-		// "36 35 0:30 / /mnt rw,nosuid shared:1 - bpf portcullis rw,mode=700"
-		place, kind, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(place)
-		if len(fields) > 4 && unescapeMount(fields[4]) == path && strings.HasPrefix(kind, "bpf "+mountSource+" ") {
+	for _, m := range mounts() {
+		if m.path == path && m.source == mountSource {
 			return true
 		}
 	}
 	return false
+}
+
+// mount is a bpf filesystem.
+type mount struct{ path, source string }
+
+// mounts returns the bpf filesystems of this mount namespace.
+func mounts() (list []mount) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		// "36 35 0:30 / /mnt rw,nosuid shared:1 - bpf portcullis rw,mode=700"
+		place, kind, _ := strings.Cut(line, " - ")
+		at, what := strings.Fields(place), strings.Fields(kind)
+		if len(at) > 4 && len(what) > 1 && what[0] == "bpf" {
+			list = append(list, mount{unescapeMount(at[4]), what[1]})
+		}
+	}
+	return list
 }
 
 // unescapeMount returns a path as mountinfo means it.

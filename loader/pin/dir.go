@@ -146,6 +146,28 @@ func (d Dir) SetMode(iface, mode string) error {
 	return nil
 }
 
+// Others returns the directories of other pin paths at which something is pinned, in every bpf filesystem.
+func (d Dir) Others() (others []Dir) {
+	seen := map[string]bool{d.Base: true}
+	for _, m := range mounts() {
+		for _, below := range []string{"", "*", "*/*"} {
+			links, _ := filepath.Glob(filepath.Join(m.path, below, "v[0-9]*", "links"))
+			for _, dir := range links {
+				root := filepath.Dir(dir)
+				other := Dir{Base: filepath.Dir(root)}
+				if version := filepath.Base(root); version != Schema {
+					other.Version = version
+				}
+				if !seen[other.Base] {
+					seen[other.Base] = true
+					others = append(others, other)
+				}
+			}
+		}
+	}
+	return others
+}
+
 // Prepare makes the directories, on a bpf filesystem that is mounted if need be, and checks that they are ours alone.
 func (d Dir) Prepare() error {
 	if err := mountBPFFS(d.Base); err != nil {
