@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -17,7 +18,6 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
-	"github.com/vishvananda/netlink"
 )
 
 // Filter is a running filter, found by its pins.

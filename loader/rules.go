@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -107,7 +108,7 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 	if err != nil {
 		return nil, err
 	}
-	report.Kept = countEstablished(live)
+	report.Kept = seed.CountEstablished(live)
 	if err := f.set.PutRules(next, current, current); err != nil {
 		return nil, err
 	}

@@ -58,7 +58,10 @@ func TestOnePinIsMissing(t *testing.T) {
 			if len(files) < len(maps.Pins(maps.State))+len(maps.Pins(maps.Policy)) {
 				t.Fatalf("only these are pinned: %s", files)
 			}
-			for i, file := range files {
+			for _, file := range files {
+				if c.NoTCX && !strings.Contains(file, "eth0") {
+					continue // as in the other mode
+				}
 				path := filepath.Join(l.PinPath, loader.Schema, file)
 				remove := func() {
 					t.Helper()
@@ -89,15 +92,13 @@ func TestOnePinIsMissing(t *testing.T) {
 				if packets := status(t, l).Rules[0].Packets; packets == 0 {
 					t.Errorf("after up without %s the rule has counted nothing", file)
 				}
-				if i%4 == 0 || link { // each once, if not each in both modes
+				if link {
 					mustNotDial(t, l.Client, lab.ServerV4, 7)
 				}
 				remove()
 				down(t, l)
 				mustBeClean(t, l)
-				live.Close()
 				upWith(t, l, o)
-				live = mustDial(t, l.Server, "tcp", lab.ClientV4, 8)
 				mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open")
 			}
 		})
