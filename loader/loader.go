@@ -76,6 +76,12 @@ func PinPath() string {
 	return DefaultPinPath
 }
 
+// CleanPinPath returns a pin path as every command spells it. The error says what is wrong with one.
+func CleanPinPath(path string) (string, error) {
+	p, err := pin.At(path)
+	return p.Base, err
+}
+
 // Hook is a program at one hook of an interface.
 type Hook = hook.Program
 

@@ -22,8 +22,9 @@ func (a *app) logCommand() *cobra.Command {
 		Short: "Show invalid packets",
 		Long: `Show the logged packets that nobody has been shown yet: under "invalid: log" those that
 belong to no connection and can begin none, or are broken. Any number of readers may
---follow at once, and each sees every packet. Of a flood some are logged, up to 32 a second and CPU; the counters in
-"portcullis status" have all of them. With --follow, JSON is one object a line.`,
+--follow at once; each sees every packet. Of a flood some are logged, up to 32 a second
+and CPU; the counters in "portcullis status" have all of them. With --follow, JSON is
+one object a line.`,
 		Example: `  portcullis log
   portcullis log --follow
   portcullis log -o json`,

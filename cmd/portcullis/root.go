@@ -132,8 +132,10 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	if a.config, err = filepath.Abs(a.config); err != nil {
 		return err
 	}
-	a.pinPath, err = filepath.Abs(a.pinPath)
-	return err
+	if a.pinPath, err = loader.CleanPinPath(a.pinPath); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
