@@ -116,7 +116,7 @@ type Options struct {
 	// NoTCX makes Up use clsact where the kernel has TCX, as it must before Linux 6.6.
 	NoTCX bool
 
-	former []maps.Rule // rules of an earlier policy: what is among them goes on counting under its number
+	Former []maps.Rule // rules of an earlier policy: what is among them goes on counting under its number
 }
 
 // Interface is one attached interface.

@@ -67,7 +67,7 @@ func (s *Snapshot) restore(pinPath string) error {
 			return fmt.Errorf("the policy from before: %w", err)
 		}
 		p.Open = append(p.Open, r)
-		o.former = append(o.former, maps.Rule{NumberedRule: policy.NumberedRule{ID: have.ID, Rule: r}, Runtime: have.Runtime})
+		o.Former = append(o.Former, maps.Rule{NumberedRule: policy.NumberedRule{ID: have.ID, Rule: r}, Runtime: have.Runtime})
 		if have.Runtime {
 			o.Runtime = append(o.Runtime, r)
 		}

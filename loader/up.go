@@ -185,7 +185,7 @@ func (c *change) build() error {
 	if want := c.options.Policy.FlowLimit(); int(most) != want {
 		c.warn("%s", KeepsSize(int(most), want))
 	}
-	oldRules = append(oldRules, c.options.former...)
+	oldRules = append(oldRules, c.options.Former...)
 	numbered, err := maps.Number(c.options.Policy.Open, oldRules, c.set.Capacity())
 	if err != nil {
 		return err

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holder names the process that holds the lock of a path, as far as /proc tells. While one hands it on to the next,
+// holderOf names the process that holds the lock of a path, as far as /proc tells. While one hands it on to the next,
 // neither is listed.
-func holder(path string) string {
+func holderOf(path string) string {
 	for range 5 {
 		if name := listedHolder(path); name != "" {
 			return name

@@ -106,14 +106,14 @@ func take(ctx context.Context, path string, flags int, mode Mode) (unlock func()
 			return func() { unix.Close(fd) }, nil
 		case <-tell.C:
 			if wait.Waiting != nil {
-				wait.Waiting(holder(path))
+				wait.Waiting(holderOf(path))
 			}
 		case <-ctx.Done():
 			giveUp()
 			return nil, fmt.Errorf("wait for the lock of %s: %w", path, ctx.Err())
 		case <-timeout.C:
 			giveUp()
-			return nil, fmt.Errorf("%w: %s has held the lock of %s for %s", ErrLocked, holder(path), path, wait.Timeout)
+			return nil, fmt.Errorf("%w: %s has held the lock of %s for %s", ErrLocked, holderOf(path), path, wait.Timeout)
 		}
 	}
 }
@@ -123,4 +123,21 @@ func leadsTo(path string, fd int) bool {
 	var named, opened unix.Stat_t
 	return unix.Stat(path, &named) == nil && unix.Fstat(fd, &opened) == nil &&
 		named.Dev == opened.Dev && named.Ino == opened.Ino
+}
+
+// Try is File that does not wait: where another process holds the lock, holder names it.
+func Try(path string) (unlock func(), holder string, err error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, "", fmt.Errorf("lock %s: %w", path, err)
+	}
+	switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		unix.Close(fd)
+		return nil, holderOf(path), nil
+	case err != nil:
+		unix.Close(fd)
+		return nil, "", fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { unix.Close(fd) }, "", nil
 }
