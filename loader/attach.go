@@ -22,14 +22,14 @@ import (
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// AttachReport tells what Attach did.
+// AttachReport is what Attach did.
 type AttachReport struct {
 	Attached []Interface // that were not filtered till now
 	Slow     []Interface // for which no program is loaded: Up filters them, in the mode that they should have
 	Warnings []string
 }
 
-// Wants tells whether the filter under a pin path is meant for an interface, be it there or not.
+// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists.
 func Wants(pinPath, iface string) bool {
 	_, err := os.Stat(pin.Dir{Base: pinPath}.Link(iface))
 	return err == nil
@@ -241,7 +241,7 @@ func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 	return false, nil
 }
 
-// lacksPreload tells whether an interface is waited for that has no programs of its own.
+// lacksPreload reports whether an interface is waited for that has no programs of its own.
 func (f *Filter) lacksPreload() (bool, error) {
 	names, err := f.pins.Interfaces()
 	if err != nil {

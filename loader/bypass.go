@@ -239,7 +239,7 @@ func (i Interface) Runner() string {
 	return "the driver " + driver
 }
 
-// BypassText says that packets come past the program of an interface, and what to do.
+// BypassText returns a sentence for an interface whose program packets bypass, with what to do.
 func (i Interface) BypassText() string {
 	if i.Mode == ModeTC {
 		return fmt.Sprintf("%s: packets reach this host past the filter, and another TC program may take them before it: \"portcullis doctor %s\" lists those", i.Name, i.Name)
@@ -247,7 +247,7 @@ func (i Interface) BypassText() string {
 	return fmt.Sprintf("%s: packets reach this host past the filter, as %s does not run the XDP program that is attached: \"portcullis up %s --mode tc\" filters them", i.Name, i.Runner(), i.Name)
 }
 
-// distrust tells why the XDP program of a target is not to stay, and returns "" when it is.
+// distrust returns why the XDP program of a target is not to stay, or "".
 func (c *change) distrust(t *target) string {
 	if t.oldIn.Kind == hook.XDP {
 		if why := distrustDriver(hook.Driver(t.name())); why != "" {
@@ -260,7 +260,7 @@ func (c *change) distrust(t *target) string {
 	return ""
 }
 
-// distrustDriver tells why auto does not take native XDP of a driver, and returns "" where it does.
+// distrustDriver returns why auto does not take a driver's native XDP, or "".
 func distrustDriver(driver string) string {
 	if driver == "vmxnet3" {
 		return "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change"

@@ -20,11 +20,11 @@ import (
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Pins are files, and somebody may remove one. Packets are filtered on, since the programs hold their maps, and through
-// the programs the kernel still knows these: who may ask it (CAP_SYS_ADMIN) goes on as if nothing were missing, and Up
-// pins everything anew.
+// Pins are files, and somebody may remove one. Packets are still filtered, because the programs hold their maps. Root can
+// reach a map through a program that uses it (the kernel wants CAP_SYS_ADMIN), so commands go on as if nothing were
+// missing, and Up pins everything again.
 
-// ErrDamaged is returned when something that is missing among the pins cannot be found elsewhere. Up makes it anew.
+// ErrDamaged is returned when a pin is missing and what it led to cannot be found elsewhere. Up repairs that.
 var ErrDamaged = errors.New("part of what is pinned is missing")
 
 // kernelNameLength is the most that the kernel keeps of a map's name.
@@ -51,7 +51,7 @@ func damaged(p pin.Dir, name ...string) error {
 	if len(names) == 0 {
 		names = name
 	}
-	return fmt.Errorf("%w: %s below %s; packets are filtered as before, and \"portcullis up\" makes it anew",
+	return fmt.Errorf("%w: %s below %s; packets are still filtered, and \"portcullis up\" repairs this",
 		ErrDamaged, strings.Join(names, ", "), p.Root())
 }
 
@@ -109,10 +109,10 @@ func (c *change) openDamaged(err error) error {
 		return err
 	}
 	c.damaged, c.report.Updated = true, true
-	c.warn("part of what was pinned is missing (%s) and is made anew: rules count from 0", strings.Join(missing(c.pins), ", "))
+	c.warn("part of what was pinned is missing (%s) and is created again: rules count from 0", strings.Join(missing(c.pins), ", "))
 	state := maps.OpenState(c.pins.Maps(), findLost(c.pins))
 	if err := state.OpenStateAll(); err != nil {
-		c.warn("the flow table is made anew, too: only connections with a socket here, or that netfilter tracks, go on")
+		c.warn("the flow table is new, too: only connections that have a socket here, or that netfilter tracks, go on")
 		return state.Close()
 	}
 	c.state = state
@@ -159,7 +159,7 @@ func mapOf(prog *ebpf.Program, name string) *ebpf.Map {
 	return nil
 }
 
-// holdMaps ties the maps to an egress program that no program uses, so that they can be found without their pins.
+// holdMaps binds the maps that no program uses to an egress program, so that they can be found without their pins.
 func holdMaps(prog *ebpf.Program, set *maps.Set) error {
 	for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapRunning} {
 		m, err := set.Map(name)
@@ -167,7 +167,7 @@ func holdMaps(prog *ebpf.Program, set *maps.Set) error {
 			return err
 		}
 		if err := prog.BindMap(m); err != nil {
-			return fmt.Errorf("tie map %s to %s: %w", name, prog, err)
+			return fmt.Errorf("bind map %s to %s: %w", name, prog, err)
 		}
 	}
 	return nil
@@ -185,8 +185,8 @@ func (f *Filter) loadTools() (*tools, error) {
 	return (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).tools(f.running.Policy)
 }
 
-// Missing returns what should be pinned and is not, as paths below the directory of the pins, or in words where it is
-// one of several files that is missing.
+// Missing returns what should be pinned and is not, as paths below the directory of the pins. For an interface's link,
+// of which there are several kinds, that is the directory and the direction.
 func (f *Filter) Missing() []string { return missing(f.pins) }
 
 func missing(p pin.Dir) []string {

@@ -31,8 +31,8 @@ type Filter struct {
 	policyInode uint64 // see isCurrent
 }
 
-// Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
-// none for this network namespace.
+// Open returns the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is none
+// for this network namespace.
 func Open(pinPath string) (*Filter, error) { return OpenContext(patience(), pinPath) }
 
 // OpenContext is Open with a context, which bounds the filter's waits for other commands. Readers do not wait for each
@@ -211,7 +211,7 @@ func inode(path string) uint64 {
 	return st.Ino
 }
 
-// dead tells that every link has lost its interface, as when its network namespace is gone.
+// dead reports whether every link has lost its interface, as when its network namespace is gone.
 func (f *Filter) dead(names []string) bool {
 	for _, name := range names {
 		for _, kinds := range [][]string{hook.Ingress, hook.Egress} {
@@ -250,7 +250,7 @@ func (f *Filter) tools() (_ *tools, err error) {
 	return f.loaded, err
 }
 
-// now asks the datapath's clock (jiffies).
+// now returns the time of the datapath's clock (jiffies).
 func (f *Filter) now() (uint64, error) {
 	t, err := f.tools()
 	if err != nil {
@@ -314,7 +314,7 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
-// Interfaces lists the filtered interfaces.
+// Interfaces returns the filtered interfaces, also those that do not exist.
 func (f *Filter) Interfaces() ([]Interface, error) {
 	names, err := f.pins.Interfaces()
 	if err != nil {

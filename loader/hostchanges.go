@@ -14,15 +14,15 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 )
 
-// HostChanges tells in what the host is another than when the programs were loaded. Up without a policy loads them anew.
+// HostChanges is what has changed about the host since the programs were loaded. Up without a policy reloads them.
 type HostChanges struct {
-	MAC     string // the name of an interface whose MAC its programs do not know: the filter is right, but slower
-	Changed bool   // they know another one, which it had before
-	MTU     string // the name of an interface whose frames have outgrown its XDP program: large ones may be lost
+	MAC     string // an interface whose MAC address its programs do not know: the filter is right, but slower
+	Changed bool   // they know the address that it had before
+	MTU     string // an interface whose frames have outgrown its XDP program: large ones may be lost
 	Bytes   int    // its MTU
 }
 
-// HostChanges looks at the host.
+// HostChanges returns what has changed about the host.
 func (f *Filter) HostChanges() (d HostChanges, err error) {
 	interfaces, err := f.Interfaces()
 	if err != nil {
@@ -54,7 +54,7 @@ func (f *Filter) HostChanges() (d HostChanges, err error) {
 	return d, nil
 }
 
-// SyncLocal makes the addresses that packets are for this host by those of its routing table.
+// SyncLocal brings the datapath's list of this host's addresses in line with the routing table.
 func (f *Filter) SyncLocal() error {
 	unlock, err := f.pins.Lock(f.ctx, lock.Exclusive)
 	if err != nil {

@@ -69,7 +69,8 @@ func (c *change) addIngress(t *target) (err error) {
 	return err
 }
 
-// refusal says that TC filters since native XDP was refused. Kinds of devices that never have it need no error of the kernel.
+// refusal returns the warning that TC filters because native XDP was refused. For kinds of devices that never have it,
+// the kernel's error says nothing more.
 func (t *target) refusal(err error) string {
 	if kind := t.device.Type(); errors.Is(err, unix.EOPNOTSUPP) && kind != "device" {
 		return fmt.Sprintf("%s: a %s has no native XDP; filtering in TC", t.name(), kind)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package loader puts the datapath on interfaces and takes it off again: it
-// loads, seeds, attaches, pins, swaps and detaches. What runs is found again
-// through its pins, so a later process goes on where another one ended.
+// Package loader puts the datapath on interfaces and takes it off again. A running filter is found by its pins, so each
+// process can go on where an earlier one ended.
 package loader
 
 import (
@@ -18,7 +17,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// Schema is the version of what is pinned.
+// Schema is the version of the pinned layout: see [pin.Schema].
 const Schema = pin.Schema
 
 // LinearMTU is the largest MTU with which a frame still fits one page for every driver.
@@ -32,19 +31,19 @@ const (
 
 // Sentinel errors; the errors returned wrap them and say more.
 var (
-	// ErrNotRunning: nothing is attached under this pin path.
+	// ErrNotRunning means that nothing is attached under this pin path.
 	ErrNotRunning = pin.ErrNotRunning
-	// ErrOlderSchema: what runs was pinned by an older version. Up takes it over.
+	// ErrOlderSchema means that an older version has pinned the filter. Up takes it over.
 	ErrOlderSchema = pin.ErrOlderSchema
-	// ErrNewerSchema: what runs was pinned by a newer version.
+	// ErrNewerSchema means that a newer version has pinned the filter.
 	ErrNewerSchema = pin.ErrNewerSchema
-	// ErrNotFiltered: the filter runs, but not on this interface.
+	// ErrNotFiltered means that the filter runs, but not on this interface.
 	ErrNotFiltered = errors.New("this interface is not filtered")
-	// ErrOtherNamespace: what runs under this pin path filters another network namespace.
+	// ErrOtherNamespace means that the filter under this pin path belongs to another network namespace.
 	ErrOtherNamespace = errors.New("the filter belongs to another network namespace")
-	// ErrForeignProgram: another XDP program holds the interface.
+	// ErrForeignProgram means that another XDP program holds the interface.
 	ErrForeignProgram = hook.ErrForeignProgram
-	// ErrNoRoom: a rule needs room that the running maps do not have; Up makes room.
+	// ErrNoRoom means that a rule has no room in the running maps. Up makes room.
 	ErrNoRoom = maps.ErrNoRoom
 )
 
@@ -59,7 +58,7 @@ const (
 	ModeTC      Mode = "tc"
 )
 
-// ParseMode reads a mode.
+// ParseMode returns the mode of a name.
 func ParseMode(text string) (Mode, error) {
 	switch m := Mode(text); m {
 	case ModeAuto, ModeNative, ModeGeneric, ModeTC:
@@ -76,7 +75,7 @@ func PinPath() string {
 	return DefaultPinPath
 }
 
-// CleanPinPath returns a pin path as every command spells it. The error says what is wrong with one.
+// CleanPinPath returns the canonical spelling of a pin path, or says what is wrong with it.
 func CleanPinPath(path string) (string, error) {
 	p, err := pin.At(path)
 	return p.Base, err
@@ -98,7 +97,7 @@ func PinDirs(pinPath string) []string { return pin.Dir{Base: pinPath}.Watched() 
 // filesystem that it mounted would vanish with it.
 func HiddenMounts() bool { return pin.HiddenMounts() }
 
-// Options says what Up attaches.
+// Options is what Up puts in force, and how.
 type Options struct {
 	PinPath    string
 	Interfaces []string       // what already is attached stays attached
@@ -127,7 +126,7 @@ type Interface struct {
 	Present bool   `json:"present"` // false when the interface is gone
 }
 
-// UpReport tells what Up did.
+// UpReport is what Up did.
 type UpReport struct {
 	Interfaces []Interface `json:"interfaces"`
 	Updated    bool        `json:"updated"`  // it was running, and got the policy in place
@@ -141,7 +140,7 @@ type Instance struct {
 	Interfaces []string `json:"interfaces"`
 }
 
-// DownReport tells what Down took off.
+// DownReport is what Down took off.
 type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
@@ -166,7 +165,7 @@ type CounterStatus struct {
 	Packets uint64 `json:"packets"`
 }
 
-// FlowsStatus tells how full the flow table is. Only live flows count: each is either answered or pending.
+// FlowsStatus is how full the flow table is. Only live flows count: each is either answered or pending.
 type FlowsStatus struct {
 	Assured  int    `json:"assured"` // of the answered: those that keep their place: their connection is not over
 	Answered int    `json:"answered"`
@@ -201,13 +200,13 @@ type Flow struct {
 	Expires  time.Duration  `json:"expires"` // left when idle
 }
 
-// OpenReport tells what OpenRules did with each rule.
+// OpenReport is what OpenRules did with each rule.
 type OpenReport struct {
 	Opened  []policy.Rule
 	Already []policy.Rule
 }
 
-// CloseReport tells what CloseRules did.
+// CloseReport is what CloseRules did.
 type CloseReport struct {
 	Closed  []policy.Rule // as they were written
 	NotOpen []policy.Rule

@@ -22,7 +22,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// Support is what this kernel makes of the datapath.
+// Support is what this kernel can do with the datapath.
 type Support struct {
 	Compiled bool  // by the JIT
 	Frags    error // why it takes no multi-buffer XDP program, which a large MTU needs

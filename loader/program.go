@@ -112,7 +112,7 @@ func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
 	return prog
 }
 
-// isLoadedFrom tells whether a program of this object has the constants of spec and uses no maps but the set's.
+// isLoadedFrom reports whether a program of this object has the constants of spec and uses no maps but the set's.
 func (f *factory) isLoadedFrom(prog *ebpf.Program, spec *ebpf.CollectionSpec) bool {
 	info, err := prog.Info()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
+// Status returns what the filter is and has done. See Refusals for what may be wrong with the flow table.
 func (f *Filter) Status() (*Status, error) {
 	s := &Status{PinPath: f.pins.Base, Policy: f.Policy(), Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
@@ -53,7 +53,7 @@ func (f *Filter) Status() (*Status, error) {
 		}
 	}
 	if missing := f.Missing(); len(missing) > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; packets are filtered as before, and \"portcullis up\" makes it anew",
+		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; packets are still filtered, and \"portcullis up\" repairs this",
 			f.pins.Root(), strings.Join(missing, ", ")))
 	}
 	changed, err := f.HostChanges()
@@ -75,7 +75,7 @@ const (
 	AbsentHalf      = "half filtered" // the pin of a link was removed, and with it the link
 )
 
-// IngressText names what filters what comes in: "native XDP".
+// IngressText returns what filters incoming packets: "native XDP".
 func (i Interface) IngressText() string {
 	switch i.Mode {
 	case ModeNative, ModeGeneric:
@@ -86,7 +86,7 @@ func (i Interface) IngressText() string {
 	return string(i.Mode)
 }
 
-// EgressText names what follows what goes out: "TCX".
+// EgressText returns what tracks outgoing packets: "TCX".
 func (i Interface) EgressText() string {
 	if i.Egress == "tcx" {
 		return "TCX"
@@ -94,7 +94,7 @@ func (i Interface) EgressText() string {
 	return i.Egress
 }
 
-// Absence says in a word why an interface is not filtered, and is "" where it is.
+// Absence returns in a word why an interface is not filtered, or "" where it is.
 func (i Interface) Absence() string {
 	if i.Present {
 		return ""

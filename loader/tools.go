@@ -24,7 +24,7 @@ type tools struct {
 	sweep, enter, clock *ebpf.Program
 }
 
-// toolPins are what their pins are called.
+// toolPins are the names of their pins.
 var toolPins = []string{"clock", "sweep", "enter"}
 
 // each calls do for every program and where it is kept, by its name in the object and that of its pin.
@@ -98,7 +98,7 @@ func (t *tools) Close() {
 // measureTime is long enough to tell 250 ticks a second from 300 with a tick's error at each end.
 const measureTime = 100 * time.Millisecond
 
-// jiffies asks the datapath's clock.
+// jiffies returns the time of the datapath's clock.
 func jiffies(clock *ebpf.Program) (uint64, error) {
 	out := make([]byte, 8)
 	if _, err := clock.Run(&ebpf.RunOptions{Context: out, ContextOut: out}); err != nil {
@@ -107,7 +107,7 @@ func jiffies(clock *ebpf.Program) (uint64, error) {
 	return binary.NativeEndian.Uint64(out), nil
 }
 
-// measureHZ finds out how many jiffies a second has: the kernel tells nobody, and its configuration is not always at
+// measureHZ returns how many jiffies a second has. The kernel exports it nowhere, and its configuration is not always at
 // hand.
 func measureHZ(clock *ebpf.Program) (uint32, error) {
 	before, err := jiffies(clock)

@@ -90,7 +90,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 		defer c.old.Close()
 		c.report.Updated, c.state = true, c.old.set
 		if lost := c.old.Missing(); len(lost) > 0 {
-			c.warn("what was missing among the pins is there again: %s", strings.Join(lost, ", "))
+			c.warn("pins were missing, and have been put back: %s", strings.Join(lost, ", "))
 		}
 	}
 	if other, ok := c.pins.OtherVersion(); older && ok {

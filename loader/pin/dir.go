@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pin knows what a filter keeps in a bpf filesystem: where, who may touch it, who may at this moment, and how to
-// go on from what a command has left that was killed.
+// Package pin keeps a filter in a bpf filesystem: the layout of its pins, their owner and lock, and the recovery from a
+// command that was killed.
 package pin
 
 import (
@@ -168,7 +168,7 @@ func (d Dir) Others() (others []Dir) {
 	return others
 }
 
-// Prepare makes the directories, on a bpf filesystem that is mounted if need be, and checks that they are ours alone.
+// Prepare creates the directories, mounts a bpf filesystem for them if there is none, and checks that they are ours alone.
 func (d Dir) Prepare() error {
 	if err := mountBPFFS(d.Base); err != nil {
 		return err
@@ -199,7 +199,7 @@ func (d Dir) CheckOwner() error {
 	return nil
 }
 
-// Forget takes away what is left of a filter that no longer runs.
+// Forget removes what is left of a filter that no longer runs.
 func (d Dir) Forget() error {
 	if err := os.RemoveAll(d.Root()); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (d Dir) Forget() error {
 	return d.Prepare()
 }
 
-// Remove takes out everything that is pinned, and the bpf filesystem that was mounted for it.
+// Remove removes everything that is pinned, and the bpf filesystem that was mounted for it.
 func (d Dir) Remove() error {
 	if err := os.RemoveAll(d.Root()); err != nil {
 		return err

@@ -21,7 +21,7 @@ func (d Dir) Lock(ctx context.Context, mode lock.Mode) (unlock func(), err error
 	return unlock, err
 }
 
-// Claim makes the directories and locks them for a change.
+// Claim creates the directories and locks them for a change.
 func (d Dir) Claim(ctx context.Context) (unlock func(), err error) {
 	for {
 		if err := d.Prepare(); err != nil {

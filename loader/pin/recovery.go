@@ -70,7 +70,7 @@ func (d Dir) Recover() error {
 		dir = d.Next()
 	}
 	for _, a := range whole {
-		if err := settle(a, dir); err != nil {
+		if err := settle(a, dir, whole); err != nil {
 			return err
 		}
 	}
@@ -148,9 +148,9 @@ func IsSwitched(turned *ebpf.Map) (bool, error) {
 	return value != 0, nil
 }
 
-// settle makes an attachment run the program that dir has for it. One for which it has none was to be replaced by
-// another kind.
-func settle(a *hook.Attachment, dir string) error {
+// settle makes an attachment run the program that dir has for it. One for which it has none is taken off, as it was to
+// be replaced by another kind, or its interface was not filtered before.
+func settle(a *hook.Attachment, dir string, all []*hook.Attachment) error {
 	if alive, err := a.Alive(); err != nil || !alive || a.Index == 0 {
 		return err // its interface is gone
 	}
@@ -158,11 +158,35 @@ func settle(a *hook.Attachment, dir string) error {
 	if err != nil {
 		return err
 	}
-	if prog == nil {
-		return a.Detach()
+	if prog != nil {
+		defer prog.Close()
+		return a.Update(prog)
 	}
-	defer prog.Close()
-	return a.Update(prog)
+	if isOnlyUnpinned(a, dir, all) {
+		return nil // what it runs may drop everything from now on, until Up: rather that than an open host
+	}
+	return a.Detach()
+}
+
+// isOnlyUnpinned reports whether dir has a program for the other direction of an attachment's interface, and none for
+// this one by any kind: then somebody has removed its pin.
+func isOnlyUnpinned(a *hook.Attachment, dir string, all []*hook.Attachment) bool {
+	other := false
+	for _, b := range all {
+		if b.Interface != a.Interface || b.Kind == a.Kind {
+			continue
+		}
+		prog, err := ProgramOf(dir, b)
+		if err != nil || prog == nil {
+			continue
+		}
+		prog.Close()
+		if b.IsEgress() == a.IsEgress() {
+			return false
+		}
+		other = true
+	}
+	return other
 }
 
 // ProgramOf opens the program that the directory of a policy has for an attachment, or returns nil.

@@ -17,11 +17,11 @@ import (
 
 // Sentinel errors; the errors returned wrap them and say more.
 var (
-	// ErrNotRunning: nothing is attached under this pin path.
+	// ErrNotRunning means that nothing is attached under this pin path.
 	ErrNotRunning = errors.New("portcullis is not running")
-	// ErrOlderSchema: what runs was pinned by an older version. Up takes it over.
+	// ErrOlderSchema means that an older version has pinned the filter. Up takes it over.
 	ErrOlderSchema = errors.New("the filter that runs is of an older version of portcullis")
-	// ErrNewerSchema: what runs was pinned by a newer version.
+	// ErrNewerSchema means that a newer version has pinned the filter.
 	ErrNewerSchema = errors.New("the filter that runs is of a newer version of portcullis")
 )
 
