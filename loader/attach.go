@@ -83,8 +83,8 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 		case err == nil:
 		case errors.Is(err, unix.ENODEV): // it has just gone: the notice of that, or of its successor, is on its way
 		case errors.Is(err, errNotLoaded):
-			if t.returns {
-				t.mode = ModeAuto // Up knows it, too, and that nobody asks for it now
+			if t.returns && t.mode == ModeNative {
+				t.mode = ModeAuto // Up knows that it was native, and goes over to TC where native XDP is refused now
 			}
 			report.Slow = append(report.Slow, Interface{Name: name, Mode: t.mode})
 		default:

@@ -121,3 +121,25 @@ func TestOnePinIsMissingToTheAgent(t *testing.T) {
 		a.types("--config", a.file(), "up")
 	}
 }
+
+// A command was killed, and somebody has removed the pin of a program: recovery opens nothing.
+func TestRecoveryWithoutAPinOpensNothing(t *testing.T) {
+	for _, direction := range []string{"in", "out"} {
+		l := lab.New(t)
+		l.Server.Echo(t, 7)
+		up(t, l, loader.ModeNative, policyOf(t, "9/tcp"))
+		root := filepath.Join(l.PinPath, loader.Schema)
+		if err := os.Mkdir(filepath.Join(root, "next"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(root, "policy", "prog_eth0_"+direction)); err != nil {
+			t.Fatal(err)
+		}
+		if i := status(t, l).Interfaces; len(i) != 1 || !i[0].Present {
+			t.Errorf("without the program %s: status says %+v", direction, i)
+		}
+		mustNotDial(t, l.Client, lab.ServerV4, 7)
+		up(t, l, loader.ModeAuto, policyOf(t, "7/tcp"))
+		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "mended by up")
+	}
+}
