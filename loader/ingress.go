@@ -34,7 +34,7 @@ func (c *change) addIngress(t *target) (err error) {
 	case ModeNative:
 		err = c.addXDP(t, hook.XDP)
 		switch {
-		case err == nil || errors.Is(err, unix.ENODEV):
+		case err == nil || errors.Is(err, unix.ENODEV) || errors.Is(err, errNotLoaded):
 		case t.returns: // an open host is worse than a slower filter
 			refused := err
 			if err = c.addTC(t); err == nil {

@@ -114,6 +114,12 @@ func TestOnePinIsMissingToTheAgent(t *testing.T) {
 		if err := os.Remove(filepath.Join(l.PinPath, loader.Schema, file)); err != nil {
 			t.Fatal(err)
 		}
+		// Root's commands find it where the kernel still has it.
+		out, _ := a.command("--config", a.file(), "doctor").CombinedOutput() // which exits with 1 for whatever else is wrong
+		if !strings.Contains(string(out), file) {
+			t.Errorf("without %s doctor says %s", file, out)
+		}
+		a.types("--config", a.file(), "open", "--runtime", "10/tcp")
 		out, err := a.run().CombinedOutput()
 		if err == nil || !strings.Contains(string(out), file) || !strings.Contains(string(out), "portcullis up") {
 			t.Errorf("without %s it says %v: %s", file, err, out)

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -76,4 +77,54 @@ func mustHaveMode(t *testing.T, l *lab.Lab, want loader.Mode) {
 		}
 	}
 	t.Errorf("wan0 is not filtered")
+}
+
+// Native XDP was asked for, and what comes back has none: it is filtered all the same, and it is said how.
+func TestAModeThatTheNextDeviceHasNot(t *testing.T) {
+	for name, again := range map[string]func(*lab.Lab) (warnings []string, err error){
+		"up": func(l *lab.Lab) ([]string, error) {
+			report, err := loader.Up(loader.Options{PinPath: l.PinPath, Wait: true})
+			if err != nil {
+				return nil, err
+			}
+			return report.Warnings, nil
+		},
+		"attach": func(l *lab.Lab) ([]string, error) {
+			report, err := loader.Attach(l.PinPath, loader.ModeAuto)
+			if err != nil {
+				return nil, err
+			}
+			for _, i := range report.Slow {
+				up, err := loader.Up(loader.Options{PinPath: l.PinPath, Interfaces: []string{i.Name}, Mode: i.Mode, Wait: true})
+				if err != nil {
+					return nil, err
+				}
+				report.Warnings = append(report.Warnings, up.Warnings...)
+			}
+			return report.Warnings, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := lab.New(t)
+			wan(t, l, false)
+			upWith(t, l, loader.Options{Interfaces: []string{"wan0"}, Mode: loader.ModeNative, Policy: policy.Default()})
+			l.Server.IP(t, "link", "del", "wan0")
+			l.Server.IP(t, "link", "add", "wan0", "type", "bridge")
+			var warnings []string
+			l.Server.Do(t, func() (err error) {
+				warnings, err = again(l)
+				return err
+			})
+			if !strings.Contains(strings.Join(warnings, "\n"), "native XDP; filtering in TC") {
+				t.Errorf("it says %q", warnings)
+			}
+			mustHaveMode(t, l, loader.ModeTC)
+			wan(t, l, true)
+			l.Server.Do(t, func() (err error) {
+				_, err = again(l)
+				return err
+			})
+			mustHaveMode(t, l, loader.ModeNative)
+		})
+	}
 }
