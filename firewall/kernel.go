@@ -56,7 +56,7 @@ type Filter interface {
 	Sweep() (live, removed int, err error)
 	Refusals() (loader.Refusals, error)
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
-	Drift() (loader.Drift, error)
+	HostChanges() (loader.HostChanges, error)
 	SyncLocal() error
 }
 

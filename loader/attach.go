@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,236 +11,267 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/lock"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Kinds of attachment, as their pins are called.
-const (
-	kindXDP       = "xdp"
-	kindGeneric   = "xdp_generic"
-	kindTCXIn     = "tcx_in"
-	kindTCXOut    = "tcx_out"
-	kindClsactIn  = "clsact_in"
-	kindClsactOut = "clsact_out"
-)
-
-var (
-	ingressKinds = []string{kindXDP, kindGeneric, kindTCXIn, kindClsactIn}
-	egressKinds  = []string{kindTCXOut, kindClsactOut}
-)
-
-// attachment is a program at one hook of one interface.
-type attachment struct {
-	pins  pins
-	iface string
-	index int
-	kind  string
+// AttachReport is what Attach did.
+type AttachReport struct {
+	Attached []Interface // that were not filtered till now
+	Slow     []Interface // for which no program is loaded: Up filters them, in the mode that they should have
+	Warnings []string
 }
 
-func (a *attachment) path() string { return a.pins.link(a.iface, a.kind) }
+// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists.
+func Wants(pinPath, iface string) bool {
+	_, err := os.Stat(pin.Dir{Base: pinPath}.Link(iface))
+	return err == nil
+}
 
-func (a *attachment) isXDP() bool { return a.kind == kindXDP || a.kind == kindGeneric }
+// Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
+// that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
+// those that come for the first time. What fails on one interface is reported beside what was done on the others.
+func Attach(pinPath string, mode Mode) (*AttachReport, error) {
+	return AttachContext(context.Background(), pinPath, mode)
+}
 
-// find returns what is attached to an interface in one direction, and nil when nothing is. The pin of an interface that
-// has gone, or has come back as another one, stays until it has a successor: it tells how the interface was filtered.
-func find(p pins, iface string, index int, kinds []string) (*attachment, error) {
-	for _, kind := range kinds {
-		a := &attachment{p, iface, index, kind}
-		if pinned, alive, err := a.state(); err != nil || pinned && alive {
-			return a, err
+// AttachContext is Attach with a context, which bounds the wait for other commands.
+func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+	p, err := pin.At(pinPath)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := p.Lock(ctx, lock.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	f, err := open(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := p.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f}
+	c.load = c.openLoaded
+	var attached []string
+	var errs []error
+	report := &AttachReport{}
+	for _, name := range names {
+		device, err := host.Device(name)
+		if errors.Is(err, host.ErrNoDevice) {
+			continue
+		}
+		t := &target{device: device, mode: mode}
+		if err == nil {
+			var done bool
+			if done, err = c.reattach(t); done {
+				attached = append(attached, name)
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENODEV): // it has just gone: the notice of that, or of its successor, is on its way
+		case errors.Is(err, errNotLoaded):
+			if t.returns && t.mode == ModeNative {
+				t.mode = ModeAuto // Up knows that it was native, and goes over to TC where native XDP is refused now
+			}
+			report.Slow = append(report.Slow, Interface{Name: name, Mode: t.mode})
+		default:
+			errs = append(errs, err)
 		}
 	}
-	return nil, nil
+	report.Warnings = c.report.Warnings
+	if len(attached) > 0 {
+		// Only now, when nothing gets in any more: a device that was renamed may carry connections that live.
+		t, err := f.tools()
+		if err == nil {
+			_, err = enterLive(t, f.running.Policy, f.running.HZ)
+		}
+		errs = append(errs, err)
+		interfaces, err := f.Interfaces()
+		errs = append(errs, err)
+		for _, i := range interfaces {
+			if slices.Contains(attached, i.Name) {
+				report.Attached = append(report.Attached, i)
+			}
+		}
+	}
+	return report, errors.Join(errs...)
 }
 
-// state tells whether the attachment is pinned, and alive.
-func (a *attachment) state() (pinned, alive bool, err error) {
-	if _, err := os.Stat(a.path()); err != nil {
-		return false, false, nil
+// reattach filters an interface, and tells whether it had to.
+func (c *change) reattach(t *target) (done bool, err error) {
+	before := c.pins.Attachment(t.name(), hook.Egress)
+	c.options.NoTCX = before != nil && before.Kind == hook.ClsactOut
+	if mode, known := c.modeToReturn(t.name()); known {
+		t.mode, t.returns = mode, true
 	}
-	alive, err = a.alive()
-	return true, alive, err
-}
-
-// alive tells whether the attachment still is on the interface of this index.
-func (a *attachment) alive() (bool, error) {
-	switch a.kind {
-	case kindClsactIn, kindClsactOut:
-		return a.filterExists()
+	index := t.device.Attrs().Index
+	if t.oldOut, err = hook.Find(c.pins.Link(t.name()), t.name(), index, hook.Egress); err != nil {
+		return false, err
 	}
-	l, err := link.LoadPinnedLink(a.path(), nil)
-	if err != nil {
-		return false, fmt.Errorf("%s: open pinned link: %w", a.iface, err)
+	if t.oldIn, err = hook.Find(c.pins.Link(t.name()), t.name(), index, hook.Ingress); err != nil {
+		return false, err
 	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", a.iface, err)
+	if t.oldOut != nil && t.oldIn != nil {
+		return false, nil
 	}
-	if x := info.XDP(); x != nil {
-		return int(x.Ifindex) == a.index, nil
-	}
-	if t := info.TCX(); t != nil {
-		return int(t.Ifindex) == a.index, nil
-	}
-	return false, fmt.Errorf("%s: the link pinned at %s is of another type", a.iface, a.path())
-}
-
-// programID returns the id of the program that runs there.
-func (a *attachment) programID() (ebpf.ProgramID, error) {
-	switch a.kind {
-	case kindClsactIn, kindClsactOut:
-		prog, err := ebpf.LoadPinnedProgram(a.path(), nil)
+	// Ingress first: what matters now is that nobody gets in.
+	if t.oldIn == nil {
+		err := c.addIngress(t)
+		if errors.Is(err, ErrForeignProgram) && (t.mode == ModeAuto || t.returns && t.mode == ModeNative) {
+			// Nobody is there to be asked, and an open host is worse than a slower filter.
+			c.warn("%v", err)
+			t.mode = ModeTC
+			err = c.addIngress(t)
+		}
 		if err != nil {
-			return 0, err
-		}
-		defer prog.Close()
-		return idOf(prog)
-	}
-	l, err := link.LoadPinnedLink(a.path(), nil)
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		return 0, err
-	}
-	return info.Program, nil
-}
-
-func idOf(prog *ebpf.Program) (ebpf.ProgramID, error) {
-	info, err := prog.Info()
-	if err != nil {
-		return 0, err
-	}
-	id, _ := info.ID()
-	return id, nil
-}
-
-// update puts another program in the place of the running one, between two packets.
-func (a *attachment) update(prog *ebpf.Program) error {
-	switch a.kind {
-	case kindClsactIn, kindClsactOut:
-		return a.attach(prog)
-	}
-	l, err := link.LoadPinnedLink(a.path(), nil)
-	if err != nil {
-		return fmt.Errorf("%s: open pinned link: %w", a.iface, err)
-	}
-	defer l.Close()
-	if err := l.Update(prog); err != nil {
-		return fmt.Errorf("%s: replace the program: %w", a.iface, err)
-	}
-	return nil
-}
-
-// attach attaches and pins.
-func (a *attachment) attach(prog *ebpf.Program) error {
-	if err := os.MkdirAll(filepath.Dir(a.path()), 0o700); err != nil {
-		return err
-	}
-	var l link.Link
-	var err error
-	switch a.kind {
-	case kindXDP:
-		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: link.XDPDriverMode})
-	case kindGeneric:
-		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: a.index, Flags: link.XDPGenericMode})
-	case kindTCXIn:
-		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: a.index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
-	case kindTCXOut:
-		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: a.index, Attach: ebpf.AttachTCXEgress, Anchor: link.Head()})
-	default:
-		if err := a.replaceFilter(prog); err != nil {
-			return err
-		}
-		return a.pin(func(path string) error { return pinProgram(prog, path) })
-	}
-	if err != nil {
-		if _, missing := netlink.LinkByIndex(a.index); errors.As(missing, new(netlink.LinkNotFoundError)) {
-			err = unix.ENODEV // which for XDP the kernel calls EINVAL
-		}
-		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
-	}
-	defer l.Close()
-	return a.pin(l.Pin)
-}
-
-// pin records the attachment in the place of what is left of those to an interface of the same name that has gone.
-func (a *attachment) pin(pin func(path string) error) error {
-	if err := replacePin(a.path(), pin); err != nil {
-		return fmt.Errorf("%s: pin %s: %w", a.iface, a.kind, err)
-	}
-	kinds := ingressKinds
-	if slices.Contains(egressKinds, a.kind) {
-		kinds = egressKinds
-	}
-	for _, kind := range kinds {
-		other := &attachment{a.pins, a.iface, a.index, kind}
-		if pinned, alive, err := other.state(); err == nil && pinned && !alive {
-			_ = os.Remove(other.path()) // or it stays as it is: the interface is filtered
+			return false, err
 		}
 	}
-	return nil
-}
-
-// detach takes the program off and its pin away.
-func (a *attachment) detach() error {
-	switch a.kind {
-	case kindClsactIn, kindClsactOut:
-		if err := a.deleteFilter(); err != nil {
-			return err
-		}
-	default:
-		l, err := link.LoadPinnedLink(a.path(), nil)
+	if t.oldOut == nil {
+		egress, err := c.load(t, bpf.FirewallProgPortcullisOut, pin.Out)
 		if err != nil {
-			return fmt.Errorf("%s: open pinned link: %w", a.iface, err)
+			return false, err
 		}
-		defer l.Close()
-		// The link itself, lest somebody who holds it open keeps the filter on. It may have died with its interface.
-		if err := a.detachLink(l); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
-			return fmt.Errorf("%s: detach: %w", a.iface, err)
+		defer egress.Close()
+		if err := c.addFirstSupported(t, egress, hook.Egress); err != nil {
+			return false, err
 		}
 	}
-	if err := os.Remove(a.path()); err != nil {
-		return fmt.Errorf("%s: unpin: %w", a.iface, err)
-	}
-	return nil
+	return true, nil
 }
 
-// checkForeign refuses an interface on which somebody else's XDP program sits, once it is known that none of ours does.
-// It asks anew: what was learnt before that may be of a device that has gone since, with our own program on it.
-func checkForeign(known netlink.Link) error {
-	name := known.Attrs().Name
-	l, err := netlink.LinkByIndex(known.Attrs().Index)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return fmt.Errorf("%s: %w", name, unix.ENODEV)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	xdp := l.Attrs().Xdp
-	if xdp == nil || !xdp.Attached {
-		return nil
-	}
-	what := fmt.Sprintf("program %d", xdp.ProgId)
-	if prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(xdp.ProgId)); err == nil {
-		if info, err := prog.Info(); err == nil && info.Name != "" {
-			what = fmt.Sprintf("%q, program %d", info.Name, xdp.ProgId)
+// errNotLoaded: no program that is loaded fits the device.
+var errNotLoaded = errors.New("no program is loaded for it")
+
+// openLoaded opens a program of the policy in force that fits a target: its own, from the last time that it was there,
+// or one that is kept ready, which then becomes its own.
+func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, error) {
+	own := c.pinned(t, direction)
+	ethernet := host.HasEthernet(t.device)
+	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
+		loaded, err := pin.LoadedWith(own)
+		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {
+			return prog, nil
 		}
 		prog.Close()
 	}
-	return fmt.Errorf("%s: %w: %s; take it off, or filter behind it with --mode tc", name, ErrForeignProgram, what)
+	// Where the device wanted multi-buffer support, those that are kept ready have none.
+	_, err := os.Stat(c.pinned(t, pin.InFrags))
+	if direction == pin.InFrags || err == nil && name == bpf.FirewallProgPortcullisXdp {
+		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
+	}
+	prog, err := ebpf.LoadPinnedProgram(preloaded(c.pins.Policy(), ethernet, name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
+	}
+	_ = os.Remove(own)
+	if err = hook.PinProgram(prog, own); err == nil {
+		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU}.Record(own)
+	}
+	if err != nil {
+		prog.Close()
+		return nil, fmt.Errorf("%s: %w", t.name(), err)
+	}
+	return prog, nil
 }
 
-// xdpMode tells in which mode the kernel runs the XDP program of a device.
-func xdpMode(l netlink.Link) Mode {
-	if xdp := l.Attrs().Xdp; xdp != nil && xdp.AttachMode == nl.XDP_ATTACHED_SKB {
-		return ModeGeneric
+func programType(name string) ebpf.ProgramType {
+	if name == bpf.FirewallProgPortcullisXdp {
+		return ebpf.XDP
 	}
-	return ModeNative
+	return ebpf.SchedCLS
+}
+
+// It takes the verifier a tenth of a second and more to take a program, in which an interface that has just appeared
+// would be open. So programs are kept ready for those that are waited for. They know no MAC of their own and ask the
+// device for each frame; Up makes better ones later, see HostChanges.
+
+var preloadedPrograms = []string{bpf.FirewallProgPortcullisOut, bpf.FirewallProgPortcullisXdp, bpf.FirewallProgPortcullisIn}
+
+func preloaded(dir string, ethernet bool, name string) string {
+	link := "ip"
+	if ethernet {
+		link = "ethernet"
+	}
+	return filepath.Join(dir, "preload_"+link+"_"+name)
+}
+
+// Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
+// it did. One at a time: an interface that appears meanwhile waits for no more than that.
+func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
+	p, err := pin.At(pinPath)
+	if err != nil {
+		return false, err
+	}
+	unlock, err := p.Lock(ctx, lock.Exclusive)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	f, err := open(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if lacks, err := f.lacksPreload(); err != nil || !lacks {
+		return false, err
+	}
+	for _, ethernet := range []bool{true, false} {
+		for _, name := range preloadedPrograms {
+			path := preloaded(p.Policy(), ethernet, name)
+			if _, err := os.Stat(path); err == nil {
+				continue
+			}
+			return true, f.preload(path, ethernet, name)
+		}
+	}
+	return false, nil
+}
+
+// lacksPreload reports whether an interface is waited for that has no programs of its own.
+func (f *Filter) lacksPreload() (bool, error) {
+	names, err := f.pins.Interfaces()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		_, err := os.Stat(pin.Program(f.pins.Policy(), name, pin.Out))
+		if _, missing := host.Device(name); errors.Is(missing, host.ErrNoDevice) && err != nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (f *Filter) preload(path string, ethernet bool, name string) error {
+	spec, err := bpf.LoadFirewall()
+	if err != nil {
+		return err
+	}
+	if err := f.set.Measure(spec); err != nil {
+		return err
+	}
+	prog, err := (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).load(name, &maps.Constants{
+		Policy:   f.running.Policy,
+		HZ:       f.running.HZ,
+		Ethernet: ethernet,
+	}, "")
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	return hook.PinProgram(prog, path)
 }

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -160,8 +162,8 @@ func (f *Filter) suspects(since uint32) (list []suspect, err error) {
 
 // runSlot returns where the program that filters an interface notes that it runs, or 0 where it cannot tell.
 func (f *Filter) runSlot(i Interface) uint32 {
-	for _, direction := range []string{directionIn, directionInFrags} {
-		if loaded, err := loadedWith(program(f.pins.policy(), i.Name, direction)); err == nil {
+	for _, direction := range []string{pin.In, pin.InFrags} {
+		if loaded, err := pin.LoadedWith(pin.Program(f.pins.Policy(), i.Name, direction)); err == nil {
 			return loaded.RunSlot
 		}
 	}
@@ -230,14 +232,14 @@ func (s *suspect) hasPacket() (had bool) {
 
 // Runner names what is to run the program of an interface.
 func (i Interface) Runner() string {
-	driver := driverOf(i.Name)
+	driver := hook.Driver(i.Name)
 	if i.Mode != ModeNative || driver == "" {
 		return "the kernel"
 	}
 	return "the driver " + driver
 }
 
-// BypassText says that packets come past the program of an interface, and what to do.
+// BypassText returns a sentence for an interface whose program packets bypass, with what to do.
 func (i Interface) BypassText() string {
 	if i.Mode == ModeTC {
 		return fmt.Sprintf("%s: packets reach this host past the filter, and another TC program may take them before it: \"portcullis doctor %s\" lists those", i.Name, i.Name)
@@ -245,37 +247,23 @@ func (i Interface) BypassText() string {
 	return fmt.Sprintf("%s: packets reach this host past the filter, as %s does not run the XDP program that is attached: \"portcullis up %s --mode tc\" filters them", i.Name, i.Runner(), i.Name)
 }
 
-// distrust tells why the XDP program of a target is not to stay, and returns "" when it is.
+// distrust returns why the XDP program of a target is not to stay, or "".
 func (c *change) distrust(t *target) string {
-	if t.oldIn.kind == kindXDP {
-		if why := distrustDriver(driverOf(t.name())); why != "" {
+	if t.oldIn.Kind == hook.XDP {
+		if why := distrustDriver(hook.Driver(t.name())); why != "" {
 			return why
 		}
 	}
-	if t.oldIn.isXDP() && slices.ContainsFunc(c.bypassed, func(i Interface) bool { return i.Name == t.name() }) {
+	if t.oldIn.IsXDP() && slices.ContainsFunc(c.bypassed, func(i Interface) bool { return i.Name == t.name() }) {
 		return "packets reached this host past its XDP program"
 	}
 	return ""
 }
 
-// distrustDriver tells why auto does not take native XDP of a driver, and returns "" where it does.
+// distrustDriver returns why auto does not take a driver's native XDP, or "".
 func distrustDriver(driver string) string {
 	if driver == "vmxnet3" {
 		return "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change"
 	}
 	return ""
-}
-
-// driverOf returns the driver of an interface, as ethtool -i names it, or "".
-func driverOf(name string) string {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(fd)
-	info, err := unix.IoctlGetEthtoolDrvinfo(fd, name)
-	if err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(info.Driver[:])
 }

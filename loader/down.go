@@ -3,13 +3,142 @@
 package loader
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/lock"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 )
+
+// Down takes the filter off the interfaces, or off all when none is named.
+func Down(pinPath string, interfaces []string) (*DownReport, error) {
+	return DownContext(context.Background(), pinPath, interfaces)
+}
+
+// DownContext is Down with a context, which bounds the wait for other commands.
+func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+	p, err := pin.At(pinPath)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := p.Lock(ctx, lock.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	err = checkDown(ctx, p, len(interfaces) == 0)
+	if errors.Is(err, ErrOlderSchema) || errors.Is(err, ErrNewerSchema) {
+		return downOther(p, interfaces)
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, err := p.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	if len(interfaces) == 0 {
+		interfaces = names
+	}
+	for _, name := range interfaces {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%s: %w: filtered are %s", name, ErrNotFiltered, strings.Join(names, ", "))
+		}
+	}
+	report := newDownReport(interfaces, names)
+	var errs []error
+	for _, name := range interfaces {
+		errs = append(errs, takeOff(p, name))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	report.Others = otherInstances(p)
+	if len(report.Remaining) == 0 {
+		return report, p.Remove()
+	}
+	return report, nil
+}
+
+// checkDown finds out whether there is a filter to take off here. What is missing or broken does not matter then: no
+// damage may keep a host closed.
+func checkDown(ctx context.Context, p pin.Dir, all bool) error {
+	if _, err := os.Stat(p.Root()); errors.Is(err, fs.ErrNotExist) {
+		return p.NotRunning("nothing is pinned at " + p.Base)
+	}
+	if err := p.CheckOwner(); err != nil {
+		return err
+	}
+	if unfinished, err := isUnfinished(p); err == nil && unfinished {
+		f, err := open(ctx, p)
+		if err == nil {
+			return f.Close()
+		}
+		if !all && !errors.Is(err, ErrDamaged) {
+			return err
+		}
+	}
+	f, err := openFinished(ctx, p)
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, ErrNotRunning), errors.Is(err, ErrOtherNamespace), errors.Is(err, ErrOlderSchema), errors.Is(err, ErrNewerSchema):
+		return err
+	}
+	return checkNamespace(p)
+}
+
+// takeOff takes off all that is on an interface, and forgets how it was filtered.
+func takeOff(p pin.Dir, name string) error {
+	var errs []error
+	for _, a := range p.Attachments(name, slices.Concat(hook.Ingress, hook.Egress)) {
+		errs = append(errs, a.Detach())
+	}
+	if device, err := host.Device(name); err == nil {
+		errs = append(errs, hook.RemoveLeftovers(p.Link(name), name, device.Attrs().Index))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.Link(name))
+}
+
+// otherInstances returns the filters under other pin paths that are on interfaces of this network namespace.
+func otherInstances(p pin.Dir) (others []Instance) {
+	for _, other := range p.Others() {
+		names, err := other.Interfaces()
+		if err != nil {
+			continue
+		}
+		instance := Instance{PinPath: other.Base, Interfaces: []string{}}
+		for _, name := range names {
+			device, err := host.Device(name)
+			if err != nil {
+				continue
+			}
+			a := other.Attachment(name, hook.Ingress)
+			if a == nil {
+				continue
+			}
+			if here, err := a.IsOnHost(device); err == nil && here {
+				instance.Interfaces = append(instance.Interfaces, name)
+			}
+		}
+		if len(instance.Interfaces) > 0 {
+			others = append(others, instance)
+		}
+	}
+	return others
+}
 
 // newDownReport tells what it means to take the filter off interfaces, of all that are filtered.
 func newDownReport(off, filtered []string) *DownReport {

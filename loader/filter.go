@@ -8,20 +8,22 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Filter is a running filter, found by its pins.
 type Filter struct {
-	pins    pins
+	ctx     context.Context // of whoever opened it: how long to wait for others
+	pins    pin.Dir
 	set     *maps.Set
 	loaded  *tools // when they are first needed: see tools
 	running *maps.Running
@@ -29,99 +31,137 @@ type Filter struct {
 	policyInode uint64 // see isCurrent
 }
 
-// Open finds the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is
-// none for this network namespace.
+// Open returns the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is none
+// for this network namespace.
 func Open(pinPath string) (*Filter, error) { return OpenContext(context.Background(), pinPath) }
 
-// OpenContext is Open with a context, whose end cancels waits for another command.
+// OpenContext is Open with a context, which bounds the filter's waits for other commands. Readers do not wait for each
+// other.
 func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
-	p := pins{base: pinPath, ctx: ctx}
-	f, settled, err := p.openLocked(lock.Shared, (*maps.Set).OpenAll)
-	if err == nil && !settled {
-		f, _, err = p.openLocked(lock.Exclusive, (*maps.Set).OpenAll)
-	}
-	return f, err
+	f, err := openLocked(ctx, pinPath, (*maps.Set).OpenAll)
+	return f, permissionError(err)
 }
 
-// OpenToChange is Open for a caller that keeps everybody else from changing the filter: as nobody takes it down, maps can
-// be opened when they are first needed, and to open a port needs few.
+// OpenToChange is Open for a command that keeps others from changing the filter: as nobody takes it down, maps can be
+// opened when they are first needed, and to open a port needs few.
 func OpenToChange(pinPath string) (*Filter, error) {
 	return OpenToChangeContext(context.Background(), pinPath)
 }
 
-// OpenToChangeContext is OpenToChange with a context, whose end cancels waits for another command.
+// OpenToChangeContext is OpenToChange with a context, which bounds the filter's waits for other commands.
 func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
-	f, _, err := pins{base: pinPath, ctx: ctx}.openLocked(lock.Exclusive, func(*maps.Set) error { return nil })
-	return f, err
+	f, err := openLocked(ctx, pinPath, func(*maps.Set) error { return nil })
+	return f, permissionError(err)
 }
 
-// openLocked opens the filter under the lock. Among readers nothing can be changed, so they get no filter, and false, where
-// first something has to be finished that a killed command, or an older version, has left.
-func (p pins) openLocked(mode lock.Mode, prepare func(*maps.Set) error) (f *Filter, settled bool, err error) {
-	if _, err := os.Stat(p.root()); errors.Is(err, fs.ErrNotExist) {
-		return nil, true, p.notRunning("nothing is pinned at " + p.base)
-	} else if err != nil {
-		return nil, true, err
-	}
-	if err := p.checkOwner(); err != nil {
-		return nil, true, err
-	}
-	unlock, err := p.lockAs(mode)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, true, fmt.Errorf("%w (what was pinned at %s was just taken away)", ErrNotRunning, p.base)
-	}
-	if err != nil {
-		return nil, true, err
-	}
-	defer unlock()
-	if mode == lock.Shared && p.isUnsettled() {
-		return nil, false, nil
-	}
-	if f, err = open(p); err != nil {
-		return nil, true, err
-	}
-	if err := prepare(f.set); err != nil {
-		f.Close()
-		return nil, true, err
-	}
-	return f, true, nil
-}
-
-// isUnsettled reports whether open has something to finish first.
-func (p pins) isUnsettled() bool {
-	if _, err := os.Stat(p.next()); !errors.Is(err, fs.ErrNotExist) {
-		return true
-	}
-	_, ok := p.otherVersion()
-	return ok
-}
-
-// open is OpenToChange under the lock.
-func open(p pins) (_ *Filter, err error) {
-	if err := p.recover(); err != nil {
-		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
-	}
-	if other, ok := p.otherVersion(); ok && number(other.version) < number(Schema) {
-		if _, err := os.Stat(p.policy()); err == nil { // our programs run already on what is left there
-			if err := p.adopt(other); err != nil {
-				return nil, err
-			}
-		}
-	}
-	names, err := p.interfaces()
+func openLocked(ctx context.Context, pinPath string, prepare func(*maps.Set) error) (*Filter, error) {
+	p, err := pin.At(pinPath)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(p.policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
-		return nil, p.notRunning("nothing is attached under " + p.base)
+	if _, err := os.Stat(p.Root()); errors.Is(err, fs.ErrNotExist) {
+		return nil, p.NotRunning("nothing is pinned at " + pinPath)
+	} else if err != nil {
+		return nil, err
 	}
-	f := &Filter{pins: p, policyInode: inode(p.policy())}
+	if err := p.CheckOwner(); err != nil {
+		return nil, err
+	}
+	f, unlock, err := openShared(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := prepare(f.set); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openShared opens a filter under a lock that readers share, or, if a command was killed that has to be cleared up
+// after, under one that excludes them.
+func openShared(ctx context.Context, p pin.Dir) (f *Filter, unlock func(), err error) {
+	mode := lock.Shared
+	for {
+		unlock, err := p.Lock(ctx, mode)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fmt.Errorf("%w (what was pinned at %s was just taken away)", ErrNotRunning, p.Base)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if mode == lock.Exclusive {
+			if f, err = open(ctx, p); err != nil {
+				unlock()
+			}
+			return f, unlock, err
+		}
+		unfinished, err := isUnfinished(p)
+		if err == nil && !unfinished {
+			if f, err = openFinished(ctx, p); err == nil {
+				return f, unlock, nil
+			}
+		}
+		unlock()
+		if err != nil {
+			return nil, nil, err
+		}
+		mode = lock.Exclusive
+	}
+}
+
+// isUnfinished reports whether a killed command has left something to finish or to take back.
+func isUnfinished(p pin.Dir) (bool, error) {
+	needed, err := p.NeedsRecovery()
+	if needed || err != nil {
+		return needed, err
+	}
+	_, ok := halfAdopted(p)
+	return ok, nil
+}
+
+// halfAdopted returns the pins of an older version on which our programs run already.
+func halfAdopted(p pin.Dir) (older pin.Dir, ok bool) {
+	if older, ok = p.OtherVersion(); !ok || !older.IsOlder() {
+		return older, false
+	}
+	_, err := os.Stat(p.Policy())
+	return older, err == nil
+}
+
+// open finishes what a killed command has begun, and opens the filter. The lock is held for a change.
+func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
+	if err := p.Recover(); err != nil {
+		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
+	}
+	if older, ok := halfAdopted(p); ok {
+		if err := p.Adopt(older); err != nil {
+			return nil, err
+		}
+	}
+	return openFinished(ctx, p)
+}
+
+// openFinished opens a filter that no command is at work on. The lock is held.
+func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
+	names, err := p.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(p.Policy()); len(names) == 0 || errors.Is(err, fs.ErrNotExist) {
+		if isAttached(p, names) {
+			return nil, damaged(p)
+		}
+		return nil, p.NotRunning("nothing is attached under " + p.Base)
+	}
+	f := &Filter{ctx: ctx, pins: p, policyInode: inode(p.Policy())}
 	defer func() {
 		if err != nil {
 			f.Close()
 		}
 	}()
-	if f.set, err = maps.OpenSet(p.maps(), p.policy()); err != nil {
+	if f.set, err = maps.OpenSet(p.Maps(), p.Policy(), findLost(p)); err != nil {
 		return nil, err
 	}
 	if f.running, err = f.set.Running(); err != nil {
@@ -133,22 +173,22 @@ func open(p pins) (_ *Filter, err error) {
 	}
 	if cookie != f.running.Netns {
 		if f.dead(names) {
-			return nil, fmt.Errorf("%w (what is pinned at %s is left from a network namespace that is gone)", ErrNotRunning, p.base)
+			return nil, fmt.Errorf("%w (what is pinned at %s is left from a network namespace that is gone)", ErrNotRunning, p.Base)
 		}
-		return nil, fmt.Errorf("%w: choose another --pin-path here than %s", ErrOtherNamespace, p.base)
+		return nil, fmt.Errorf("%w: choose another --pin-path here than %s", ErrOtherNamespace, p.Base)
 	}
 	return f, nil
 }
 
 // change takes the lock for a change to the filter, which may be another one by now than when f was opened.
 func (f *Filter) change() (unlock func(), err error) {
-	if unlock, err = f.pins.lock(); err != nil {
+	if unlock, err = f.pins.Lock(f.ctx, lock.Exclusive); err != nil {
 		return nil, err
 	}
 	if f.isCurrent() {
 		return unlock, nil
 	}
-	now, err := open(f.pins)
+	now, err := open(f.ctx, f.pins)
 	if err != nil {
 		unlock()
 		return nil, err
@@ -158,10 +198,10 @@ func (f *Filter) change() (unlock func(), err error) {
 	return unlock, nil
 }
 
-// isCurrent tells that no other policy has been put in force since the filter was opened, nor one half.
+// isCurrent reports whether no other policy has been put in force since the filter was opened, nor one half.
 func (f *Filter) isCurrent() bool {
-	_, err := os.Stat(f.pins.next())
-	return errors.Is(err, fs.ErrNotExist) && f.policyInode == inode(f.pins.policy())
+	_, err := os.Stat(f.pins.Next())
+	return errors.Is(err, fs.ErrNotExist) && f.policyInode == inode(f.pins.Policy())
 }
 
 // inode returns that of a directory, or 0. Each policy has a directory of its own, and bpffs uses no number twice.
@@ -173,16 +213,16 @@ func inode(path string) uint64 {
 	return st.Ino
 }
 
-// dead tells that every link has lost its interface, as when its network namespace is gone.
+// dead reports whether every link has lost its interface, as when its network namespace is gone.
 func (f *Filter) dead(names []string) bool {
 	for _, name := range names {
-		for _, kinds := range [][]string{ingressKinds, egressKinds} {
-			a := f.pins.pinned(name, kinds)
+		for _, kinds := range [][]string{hook.Ingress, hook.Egress} {
+			a := f.pins.Attachment(name, kinds)
 			if a == nil {
 				continue
 			}
-			a.index = 0 // what a link without interface says
-			if gone, err := a.alive(); err != nil || !gone && a.kind != kindClsactIn && a.kind != kindClsactOut {
+			a.Index = 0 // what a link without interface says
+			if gone, err := a.Alive(); err != nil || !gone && !a.IsClsact() {
 				return false
 			}
 		}
@@ -204,12 +244,15 @@ func (f *Filter) Close() error {
 // tools opens the programs that no interface runs. Most commands need none of them.
 func (f *Filter) tools() (_ *tools, err error) {
 	if f.loaded == nil {
-		f.loaded, err = openTools(f.pins.policy())
+		f.loaded, err = openTools(f.pins.Policy())
+		if errors.Is(err, fs.ErrNotExist) {
+			f.loaded, err = f.loadTools()
+		}
 	}
 	return f.loaded, err
 }
 
-// now asks the datapath's clock (jiffies).
+// now returns the time of the datapath's clock (jiffies).
 func (f *Filter) now() (uint64, error) {
 	t, err := f.tools()
 	if err != nil {
@@ -225,7 +268,7 @@ func (f *Filter) Config() string { return f.running.Config }
 func (f *Filter) Policy() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -256,7 +299,7 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 // Saved returns the policy in force without the rules that are not in the file.
 func (f *Filter) Saved() (*policy.Policy, error) {
 	if !f.isCurrent() {
-		now, err := OpenContext(f.pins.context(), f.pins.base)
+		now, err := OpenContext(f.ctx, f.pins.Base)
 		if err != nil {
 			return nil, err
 		}
@@ -265,7 +308,7 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 	}
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -284,43 +327,43 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
-// Interfaces lists the filtered interfaces.
+// Interfaces returns the filtered interfaces, also those that do not exist.
 func (f *Filter) Interfaces() ([]Interface, error) {
-	names, err := f.pins.interfaces()
+	names, err := f.pins.Interfaces()
 	if err != nil {
 		return nil, err
 	}
 	out := []Interface{}
 	for _, name := range names {
 		i := Interface{Name: name, Mode: ModeAuto}
-		in, eg := f.pins.pinned(name, ingressKinds), f.pins.pinned(name, egressKinds)
+		in, eg := f.pins.Attachment(name, hook.Ingress), f.pins.Attachment(name, hook.Egress)
 		switch {
 		case in == nil: // it was not there yet
-		case in.kind == kindXDP:
+		case in.Kind == hook.XDP:
 			i.Mode = ModeNative
-		case in.kind == kindGeneric:
+		case in.Kind == hook.XDPGeneric:
 			i.Mode = ModeGeneric
 		default:
 			i.Mode = ModeTC
 		}
 		switch {
 		case eg == nil:
-		case eg.kind == kindClsactOut:
+		case eg.Kind == hook.ClsactOut:
 			i.Egress = "clsact"
 		default:
 			i.Egress = "tcx"
 		}
 		if l, err := host.Device(name); err == nil && in != nil && eg != nil {
-			inAlive, err := in.alive()
+			inAlive, err := in.Alive()
 			if err != nil {
 				return nil, err
 			}
-			egAlive, err := eg.alive()
+			egAlive, err := eg.Alive()
 			if err != nil {
 				return nil, err
 			}
 			i.Present = inAlive && egAlive
-			if in.isXDP() {
+			if in.IsXDP() {
 				i.Mode = xdpMode(l)
 			}
 		}
@@ -350,53 +393,10 @@ func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, er
 	}, err
 }
 
-// Down takes the filter off the interfaces, or off all when none is named.
-func Down(pinPath string, interfaces []string) (*DownReport, error) {
-	return DownContext(context.Background(), pinPath, interfaces)
-}
-
-// DownContext is Down with a context, whose end cancels the wait for another command.
-func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
-	f, err := OpenContext(ctx, pinPath)
-	if errors.Is(err, ErrOlderSchema) || errors.Is(err, ErrNewerSchema) {
-		return downOther(pins{base: pinPath, ctx: ctx}, interfaces)
+// xdpMode returns the mode in which the kernel runs the XDP program of a device.
+func xdpMode(device netlink.Link) Mode {
+	if hook.IsGeneric(device) {
+		return ModeGeneric
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	unlock, err := f.change()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	names, err := f.pins.interfaces()
-	if err != nil {
-		return nil, err
-	}
-	if len(interfaces) == 0 {
-		interfaces = names
-	}
-	for _, name := range interfaces {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%s: %w: filtered are %s", name, ErrNotFiltered, strings.Join(names, ", "))
-		}
-	}
-	report := newDownReport(interfaces, names)
-	for _, name := range interfaces {
-		for _, kinds := range [][]string{ingressKinds, egressKinds} {
-			if a := f.pins.pinned(name, kinds); a != nil {
-				if err := a.detach(); err != nil {
-					return nil, err
-				}
-			}
-		}
-		if err := os.RemoveAll(f.pins.link(name, "")); err != nil {
-			return nil, err
-		}
-	}
-	if len(report.Remaining) == 0 {
-		return report, f.pins.remove()
-	}
-	return report, nil
+	return ModeNative
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -82,4 +83,86 @@ func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
 		return result, err
 	}
 	return result, f.set.AfterSweep()
+}
+
+// enterLive enters every live connection of this network namespace as a flow, and returns how many are established.
+func enterLive(t *tools, p *policy.Policy, hz uint32) (int, error) {
+	now, err := jiffies(t.clock)
+	if err != nil {
+		return 0, err
+	}
+	flows, err := seed.Live(now, p, hz)
+	if err != nil {
+		return 0, err
+	}
+	return seed.CountEstablished(flows), t.enterFlows(flows, false)
+}
+
+// liveFlows returns the connections of this network namespace that are concerned.
+func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) (out []maps.Flow, err error) {
+	now, err := f.now()
+	if err != nil {
+		return nil, err
+	}
+	flows, err := seed.Live(now, f.running.Policy, f.running.HZ)
+	for i := range flows {
+		if concerned(&flows[i]) {
+			out = append(out, flows[i])
+		}
+	}
+	return out, err
+}
+
+// enter writes flows into the table, where no live one stands.
+func (f *Filter) enter(flows []maps.Flow) error {
+	t, err := f.tools()
+	if err != nil {
+		return err
+	}
+	return t.enterFlows(flows, false)
+}
+
+// kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new
+// connection, and their sockets are closed where the kernel can.
+func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
+	flows, err := f.liveFlows(concerned)
+	if err != nil {
+		return 0, err
+	}
+	err = f.set.Flows(func(flow *maps.Flow) bool {
+		if concerned(flow) {
+			flows = append(flows, *flow)
+		}
+		return true
+	})
+	if err != nil {
+		return 0, err
+	}
+	now, err := f.now()
+	if err != nil {
+		return 0, err
+	}
+	t, err := f.tools()
+	if err != nil {
+		return 0, err
+	}
+	cut := make(map[maps.FlowID]bool)
+	for i := range flows {
+		flow := &flows[i]
+		if !flow.Live(now) {
+			continue
+		}
+		cut[flow.ID()] = true
+		flow.State = maps.FlowKilled
+		timeout := seed.Established
+		if flow.Protocol != unix.IPPROTO_TCP {
+			timeout = seed.UDPStream // here no SYN can tell a new conversation from the one that was cut
+		}
+		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(timeout), f.running.HZ))
+		if err := t.enterFlows(flows[i:i+1], true); err != nil {
+			return len(cut), err
+		}
+		_ = seed.DestroySocket(flow) // without the kernel's help the peer finds out by itself
+	}
+	return len(cut), nil
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package loader puts the datapath on interfaces and takes it off again: it
-// loads, seeds, attaches, pins, swaps and detaches. What runs is found again
-// through its pins, so a later process goes on where another one ended.
+// Package loader puts the datapath on interfaces and takes it off again. A running filter is found by its pins, so each
+// process can go on where an earlier one ended.
 package loader
 
 import (
@@ -12,9 +11,17 @@ import (
 	"os"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
+
+// Schema is the version of the pinned layout: see [pin.Schema].
+const Schema = pin.Schema
+
+// LinearMTU is the largest MTU with which a frame still fits one page for every driver.
+const LinearMTU = hook.LinearMTU
 
 // DefaultPinPath is where links and maps are pinned, unless PinPathVariable names another place.
 const (
@@ -24,15 +31,19 @@ const (
 
 // Sentinel errors; the errors returned wrap them and say more.
 var (
-	// ErrNotRunning: nothing is attached under this pin path.
-	ErrNotRunning = errors.New("portcullis is not running")
-	// ErrNotFiltered: the filter runs, but not on this interface.
+	// ErrNotRunning means that nothing is attached under this pin path.
+	ErrNotRunning = pin.ErrNotRunning
+	// ErrOlderSchema means that an older version has pinned the filter. Up takes it over.
+	ErrOlderSchema = pin.ErrOlderSchema
+	// ErrNewerSchema means that a newer version has pinned the filter.
+	ErrNewerSchema = pin.ErrNewerSchema
+	// ErrNotFiltered means that the filter runs, but not on this interface.
 	ErrNotFiltered = errors.New("this interface is not filtered")
-	// ErrOtherNamespace: what runs under this pin path filters another network namespace.
+	// ErrOtherNamespace means that the filter under this pin path belongs to another network namespace.
 	ErrOtherNamespace = errors.New("the filter belongs to another network namespace")
-	// ErrForeignProgram: another XDP program holds the interface.
-	ErrForeignProgram = errors.New("another XDP program is attached")
-	// ErrNoRoom: a rule needs room that the running maps do not have; Up makes room.
+	// ErrForeignProgram means that another XDP program holds the interface.
+	ErrForeignProgram = hook.ErrForeignProgram
+	// ErrNoRoom means that a rule has no room in the running maps. Up makes room.
 	ErrNoRoom = maps.ErrNoRoom
 )
 
@@ -47,7 +58,7 @@ const (
 	ModeTC      Mode = "tc"
 )
 
-// ParseMode reads a mode.
+// ParseMode returns the mode of a name.
 func ParseMode(text string) (Mode, error) {
 	switch m := Mode(text); m {
 	case ModeAuto, ModeNative, ModeGeneric, ModeTC:
@@ -64,7 +75,29 @@ func PinPath() string {
 	return DefaultPinPath
 }
 
-// Options says what Up attaches.
+// CleanPinPath returns the canonical spelling of a pin path, or says what is wrong with it.
+func CleanPinPath(path string) (string, error) {
+	p, err := pin.At(path)
+	return p.Base, err
+}
+
+// Hook is a program at one hook of an interface.
+type Hook = hook.Program
+
+// Hooks returns what is attached to an interface, each direction in the order in which it runs.
+func Hooks(pinPath, iface string) ([]Hook, error) {
+	return hook.List(pin.Dir{Base: pinPath}.Link(iface), iface)
+}
+
+// PinDirs returns the directories that change when a command begins or ends a filter, replaces its policy, or takes an
+// interface on or off.
+func PinDirs(pinPath string) []string { return pin.Dir{Base: pinPath}.Watched() }
+
+// HiddenMounts reports whether this process has mounts that one of its ancestors has not, as under ip netns exec: a bpf
+// filesystem that it mounted would vanish with it.
+func HiddenMounts() bool { return pin.HiddenMounts() }
+
+// Options is what Up puts in force, and how.
 type Options struct {
 	PinPath    string
 	Interfaces []string       // what already is attached stays attached
@@ -93,7 +126,7 @@ type Interface struct {
 	Present bool   `json:"present"` // false when the interface is gone
 }
 
-// UpReport tells what Up did.
+// UpReport is what Up did.
 type UpReport struct {
 	Interfaces []Interface `json:"interfaces"`
 	Updated    bool        `json:"updated"`  // it was running, and got the policy in place
@@ -101,11 +134,19 @@ type UpReport struct {
 	Warnings   []string    `json:"warnings"` // native refused, forwarding and the like, one sentence each
 }
 
-// DownReport tells what Down took off.
+// Instance is a filter in this network namespace.
+type Instance struct {
+	PinPath    string   `json:"pin_path"`
+	Interfaces []string `json:"interfaces"`
+}
+
+// DownReport is what Down took off.
 type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
 	Absent     []string `json:"absent"`    // those of either that do not exist
+
+	Others []Instance `json:"others"` // what filters this host under other pin paths
 
 	Behind map[string]string `json:"-"` // of Interfaces, what still filters the packets of each: its bridge, bond or parent
 }
@@ -124,7 +165,7 @@ type CounterStatus struct {
 	Packets uint64 `json:"packets"`
 }
 
-// FlowsStatus tells how full the flow table is. Only live flows count: each is either answered or pending.
+// FlowsStatus is how full the flow table is. Only live flows count: each is either answered or pending.
 type FlowsStatus struct {
 	Assured  int    `json:"assured"` // of the answered: those that keep their place: their connection is not over
 	Answered int    `json:"answered"`
@@ -159,13 +200,13 @@ type Flow struct {
 	Expires  time.Duration  `json:"expires"` // left when idle
 }
 
-// OpenReport tells what OpenRules did with each rule.
+// OpenReport is what OpenRules did with each rule.
 type OpenReport struct {
 	Opened  []policy.Rule
 	Already []policy.Rule
 }
 
-// CloseReport tells what CloseRules did.
+// CloseReport is what CloseRules did.
 type CloseReport struct {
 	Closed  []policy.Rule // as they were written
 	NotOpen []policy.Rule

@@ -3,10 +3,11 @@
 package loader
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
-	"unsafe"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -14,19 +15,18 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // factory loads programs over one set of maps.
 type factory struct {
-	spec  *ebpf.CollectionSpec
-	set   *maps.Set
-	cache *btf.Cache
-	spare string              // where programs to be used again are pinned, or ""
-	inSet map[ebpf.MapID]bool // the maps of set
+	spec    *ebpf.CollectionSpec
+	set     *maps.Set
+	cache   *btf.Cache
+	standby string              // where programs to be used again are pinned, or ""
+	inSet   map[ebpf.MapID]bool // the maps of set
 }
 
-// load loads one program, or finds it among the spare's under the name of its pin. The specification stays as it is, so
+// load loads one program, or finds it among the standby's under the name of its pin. The specification stays as it is, so
 // the next interface begins from the same.
 func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
@@ -59,88 +59,87 @@ func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebp
 	return coll.DetachProgram(name), nil
 }
 
-// tools are the programs that no interface runs: the sweep, the one that enters flows, and the clock.
-type tools struct {
-	sweep, enter, clock *ebpf.Program
-}
+// The maps and programs of the policy before the one in force are kept as a standby. A policy that differs from it in
+// rules alone needs no new programs, whose verification takes most of the time: the standby's maps are filled anew while
+// no packet meets them. Beside them an empty directory is called by the object that they were loaded from.
 
-// each calls do for every program and where it is kept, by its name in the object and that of its pin.
-func (t *tools) each(do func(prog **ebpf.Program, name, pin string) error) error {
-	return errors.Join(
-		do(&t.clock, bpf.FirewallProgPortcullisClock, "clock"),
-		do(&t.sweep, bpf.FirewallProgPortcullisSweep, "sweep"),
-		do(&t.enter, bpf.FirewallProgPortcullisEnter, "enter"),
-	)
-}
+const sectionConstants = ".rodata"
 
-// tools loads them with the sizes that they have to know, and without HZ, which the clock is there to find out.
-func (f *factory) tools(p *policy.Policy) (*tools, error) {
-	t := &tools{}
-	err := t.each(func(prog **ebpf.Program, name, pin string) (err error) {
-		*prog, err = f.load(name, &maps.Constants{Policy: p}, pin)
-		return err
-	})
-	return t.orClose(err)
-}
+func objectDir(dir string) string { return filepath.Join(dir, "object_"+bpf.FirewallDigest()) }
 
-func openTools(dir string) (*tools, error) {
-	t := &tools{}
-	err := t.each(func(prog **ebpf.Program, _, pin string) (err error) {
-		*prog, err = ebpf.LoadPinnedProgram(filepath.Join(dir, pin), nil)
-		return err
-	})
-	return t.orClose(err)
-}
-
-func (t *tools) orClose(err error) (*tools, error) {
-	if err != nil {
-		t.Close()
-		return nil, err
+// openStandby takes the standby for the new policy, where there is one of this object.
+func (c *change) openStandby() error {
+	if _, err := os.Stat(objectDir(c.pins.Standby())); err != nil || c.old == nil || !waitForPackets() {
+		return nil
 	}
-	return t, nil
+	c.factory.standby = c.pins.Standby()
+	if err := c.set.Adopt(c.pins.Standby()); err != nil {
+		return err
+	}
+	rules, err := c.set.Rules()
+	if err != nil {
+		return err
+	}
+	return c.set.PutRules(nil, rules, nil) // or both policies' sources would have to find room
 }
 
-// runSweep walks the flow table once.
-func (t *tools) runSweep(args *bpf.FirewallSweep) error {
-	return run(t.sweep, args)
+// waitForPackets waits until no packet is on its way through a program that was replaced before: for the end of every
+// RCU read section. It fails where the kernel was booted with nohz_full.
+func waitForPackets() bool {
+	const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL
+	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+	return errno == 0
 }
 
-// enterFlows writes flows into the table; without replace, only where none of the same identity is alive.
-func (t *tools) enterFlows(flows []maps.Flow, replace bool) error {
-	for i := range flows {
-		if err := run(t.enter, flows[i].Seed(replace)); err != nil {
-			return err
+// reuse opens the standby's program that is pinned under a name, if spec would be loaded as just that.
+func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
+	if f.standby == "" {
+		return nil
+	}
+	prog, err := ebpf.LoadPinnedProgram(filepath.Join(f.standby, name), nil)
+	if err != nil {
+		return nil
+	}
+	// Programs of XDP and of TC have the same constants, and may have had the same name.
+	sameType := false
+	for _, p := range spec.Programs {
+		sameType = sameType || p.Type == prog.Type()
+	}
+	if !sameType || !f.isLoadedFrom(prog, spec) {
+		prog.Close()
+		return nil
+	}
+	return prog
+}
+
+// isLoadedFrom reports whether a program of this object has the constants of spec and uses no maps but the set's.
+func (f *factory) isLoadedFrom(prog *ebpf.Program, spec *ebpf.CollectionSpec) bool {
+	info, err := prog.Info()
+	if err != nil {
+		return false
+	}
+	ids, _ := info.MapIDs()
+	// What is not of the set can only be the constants: of the same object, so they lie where they lie in spec.
+	ids = slices.DeleteFunc(ids, func(id ebpf.MapID) bool { return f.inSet[id] })
+	if len(ids) != 1 {
+		return false
+	}
+	m, err := ebpf.NewMapFromID(ids[0])
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	constants, err := m.LookupBytes(uint32(0))
+	if err != nil {
+		return false
+	}
+	for _, v := range spec.Variables {
+		if v.SectionName != sectionConstants {
+			continue
+		}
+		if end := v.Offset + v.Size(); uint64(end) > uint64(len(constants)) || !bytes.Equal(constants[v.Offset:end], v.Value) {
+			return false
 		}
 	}
-	return nil
-}
-
-// run runs a program once, with args as its context, in and out.
-func run[T any](prog *ebpf.Program, args *T) error {
-	context := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
-	if _, err := prog.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
-		return fmt.Errorf("run %s: %w", prog, err)
-	}
-	return nil
-}
-
-func (t *tools) pin(dir string) error {
-	return t.each(func(prog **ebpf.Program, _, pin string) error { return pinProgram(*prog, filepath.Join(dir, pin)) })
-}
-
-// pinProgram pins a program beside the pins that it has: a Program moves its own.
-func pinProgram(prog *ebpf.Program, path string) error {
-	clone, err := prog.Clone()
-	if err != nil {
-		return err
-	}
-	defer clone.Close()
-	if err := clone.Pin(path); err != nil {
-		return fmt.Errorf("pin program: %w", err)
-	}
-	return nil
-}
-
-func (t *tools) Close() {
-	_ = t.each(func(prog **ebpf.Program, _, _ string) error { return (*prog).Close() })
+	return true
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// Refusals says how often a new flow found the table full, and what the table was made for.
+// Refusals is how often a new flow found the table full, and how large the table is.
 type Refusals struct {
 	Packets uint64 // that would have begun a flow
 	Max     int    // the most flows that the table keeps
@@ -43,7 +43,7 @@ func (r Refusals) String() string {
 // anew is how the table gets another size.
 const anew = "\"portcullis down\" and \"portcullis up\" re-create the table (this opens the host for a moment; live connections go on)"
 
-// KeepsSize says why the flow table is not for as many flows as the policy asks for.
+// KeepsSize returns a sentence on why the flow table does not have the size that the policy asks for.
 func KeepsSize(now, wanted int) string {
 	return fmt.Sprintf("the flow table keeps its size of %d flows while the filter runs, and the policy asks for %d: %s", now, wanted, anew)
 }

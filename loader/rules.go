@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -76,7 +77,7 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 // putAnew puts rules in force in maps of their own. No packet meets half of them, as with a new policy.
 func (f *Filter) putAnew(rules []maps.Rule) error {
 	p := f.running.Policy.Clone()
-	o := Options{PinPath: f.pins.base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true}
+	o := Options{PinPath: f.pins.Base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true}
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)
 		if r.Runtime {
@@ -86,10 +87,10 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 	if err := maps.CheckCapacity(p); err != nil {
 		return err
 	}
-	if _, err := Up(o); err != nil {
+	if _, err := UpContext(f.ctx, o); err != nil {
 		return fmt.Errorf("make room for the rules: %w", err)
 	}
-	now, err := OpenToChange(f.pins.base)
+	now, err := OpenToChangeContext(f.ctx, f.pins.Base)
 	if err != nil {
 		return err
 	}
@@ -155,7 +156,7 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		report.Kept = countEstablished(live)
+		report.Kept = seed.CountEstablished(live)
 	}
 	numbered, err := maps.Number(after.Open, current, f.set.Capacity())
 	if err != nil {

@@ -5,14 +5,15 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
-// Status tells what the filter is and has done. Refusals tells what may be wrong with the flow table.
+// Status returns what the filter is and has done. See Refusals for what may be wrong with the flow table.
 func (f *Filter) Status() (*Status, error) {
-	s := &Status{PinPath: f.pins.base, Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
+	s := &Status{PinPath: f.pins.Base, Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
 	if s.Policy, err = f.Policy(); err != nil {
 		return nil, err
@@ -48,29 +49,36 @@ func (f *Filter) Status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
 		case AbsentAppeared:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+		case AbsentHalf:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is filtered in one direction only: run \"portcullis up %s\"", i.Name, i.Name))
 		case AbsentRecreated:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
 		}
 	}
-	drift, err := f.Drift()
+	if missing := f.Missing(); len(missing) > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; packets are still filtered, and \"portcullis up\" repairs this",
+			f.pins.Root(), strings.Join(missing, ", ")))
+	}
+	changed, err := f.HostChanges()
 	if err != nil {
 		return nil, err
 	}
-	if drift.MTU != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", drift.MTU, drift.MTU))
+	if changed.MTU != "" {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", changed.MTU, changed.MTU))
 	}
 	return s, nil
 }
 
 // What Absence returns.
 const (
-	AbsentWaiting   = "waiting"      // it has not been there yet
-	AbsentGone      = "gone"         // deleted, or moved to another namespace
-	AbsentAppeared  = "not filtered" // for the first time, without an agent
-	AbsentRecreated = "re-created"   // without an agent
+	AbsentWaiting   = "waiting"       // it has not been there yet
+	AbsentGone      = "gone"          // deleted, or moved to another namespace
+	AbsentAppeared  = "not filtered"  // for the first time, without an agent
+	AbsentRecreated = "re-created"    // without an agent
+	AbsentHalf      = "half filtered" // the pin of a link was removed, and with it the link
 )
 
-// IngressText names what filters what comes in: "native XDP".
+// IngressText returns what filters incoming packets: "native XDP".
 func (i Interface) IngressText() string {
 	switch i.Mode {
 	case ModeNative, ModeGeneric:
@@ -81,7 +89,7 @@ func (i Interface) IngressText() string {
 	return string(i.Mode)
 }
 
-// EgressText names what follows what goes out: "TCX".
+// EgressText returns what tracks outgoing packets: "TCX".
 func (i Interface) EgressText() string {
 	if i.Egress == "tcx" {
 		return "TCX"
@@ -89,14 +97,16 @@ func (i Interface) EgressText() string {
 	return i.Egress
 }
 
-// Absence says in a word why an interface is not filtered, and is "" where it is.
+// Absence returns in a word why an interface is not filtered, or "" where it is.
 func (i Interface) Absence() string {
 	if i.Present {
 		return ""
 	}
 	_, err := host.Device(i.Name)
-	missing, never := errors.Is(err, host.ErrNoDevice), i.Mode == ModeAuto
+	missing, never := errors.Is(err, host.ErrNoDevice), i.Mode == ModeAuto && i.Egress == ""
 	switch {
+	case !missing && !never && (i.Mode == ModeAuto || i.Egress == ""):
+		return AbsentHalf
 	case missing && never:
 		return AbsentWaiting
 	case missing:

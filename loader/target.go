@@ -12,36 +12,30 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
-)
-
-// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a gate goes
-// on only to programs with the support that it was loaded with itself.
-const (
-	directionOut     = "out"
-	directionIn      = "in"
-	directionInFrags = "in_frags"
 )
 
 // target is one interface that a change brings to the new policy.
 type target struct {
 	device          netlink.Link
 	constants       *maps.Constants
-	egress, ingress *ebpf.Program // ingress is nil where the program depends on what the device takes
-	oldOut, oldIn   *attachment   // nil where nothing of ours runs
-	direction       string        // of ingress
-	outgrown        bool          // frames may be larger than the buffer that the XDP program takes
-	mode            Mode          // asked for; ModeAuto leaves what runs
+	egress, ingress *ebpf.Program    // ingress is nil where the program depends on what the device takes
+	oldOut, oldIn   *hook.Attachment // nil where nothing of ours runs
+	direction       string           // of ingress
+	outgrown        bool             // frames may be larger than the buffer that the XDP program takes
+	mode            Mode             // asked for; ModeAuto leaves what runs
+	returns         bool             // in the mode that its predecessor had, and nobody is there to ask for another
 }
 
 func (t *target) name() string { return t.device.Attrs().Name }
 
-func (t *target) attachment(p pins, kind string) *attachment {
-	return &attachment{p, t.name(), t.device.Attrs().Index, kind}
+func (t *target) attachment(p pin.Dir, kind string) *hook.Attachment {
+	return &hook.Attachment{Dir: p.Link(t.name()), Interface: t.name(), Index: t.device.Attrs().Index, Kind: kind}
 }
 
 func (t *target) close() {
@@ -70,22 +64,22 @@ func (c *change) attach() (err error) {
 	for _, t := range c.targets {
 		switch {
 		case t.oldOut == nil:
-			err = c.addFirstSupported(t, t.egress, egressKinds)
-		case t.oldOut.isOlder():
+			err = c.addFirstSupported(t, t.egress, hook.Egress)
+		case c.isOlder(t.oldOut):
 			err = c.swap(t.oldOut, t.egress)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := c.putGates(); err != nil {
+	if err := c.putRelays(); err != nil {
 		return err
 	}
 	if c.report.Seeded, err = c.seed(); err != nil {
 		return err
 	}
-	if c.gates != nil {
-		if err := c.gates.turn(true); err != nil {
+	if c.switchover != nil {
+		if err := c.switchover.turn(true); err != nil {
 			return err
 		}
 		// A connection may have come in since by a port that is closed now.
@@ -97,7 +91,7 @@ func (c *change) attach() (err error) {
 		switch {
 		case t.ingress == nil:
 			err = c.addIngress(t)
-		case t.oldIn.isOlder():
+		case c.isOlder(t.oldIn):
 			err = c.swap(t.oldIn, t.ingress)
 		}
 		if err != nil {
@@ -112,18 +106,18 @@ func (c *change) seed() (established int, err error) {
 	if err := c.inherit(); err != nil {
 		return 0, err
 	}
-	return seed(c.set, c.tools, c.constants.Policy, c.constants.HZ)
+	return enterLive(c.tools, c.constants.Policy, c.constants.HZ)
 }
 
 // chooseTargets lists the interfaces that are named, and those of the filter that runs. One that is not there is
 // waited for: its directory among the links says that it is to be filtered.
 func (c *change) chooseTargets() error {
-	filtered, err := c.pins.interfaces()
+	filtered, err := c.pins.Interfaces()
 	if err != nil {
 		return err
 	}
 	if c.older != nil {
-		more, err := c.older.interfaces()
+		more, err := c.older.Interfaces()
 		if err != nil {
 			return err
 		}
@@ -133,7 +127,7 @@ func (c *change) chooseTargets() error {
 		if c.options.Filtered && !slices.Contains(filtered, name) {
 			continue
 		}
-		dir, known := c.pins.link(name, ""), slices.Contains(filtered, name)
+		dir, known := c.pins.Link(name), slices.Contains(filtered, name)
 		device, err := host.Device(name)
 		if err != nil && (!c.options.Wait || !errors.Is(err, host.ErrNoDevice)) {
 			return err
@@ -180,14 +174,17 @@ func (c *change) prepare(t *target) (err error) {
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
 	t.constants = &constants
 
-	if t.oldOut, err = c.find(t, egressKinds); err != nil {
+	if t.oldOut, err = c.find(t, hook.Egress); err != nil {
 		return err
 	}
-	if t.oldIn, err = c.find(t, ingressKinds); err != nil {
+	if t.oldIn, err = c.find(t, hook.Ingress); err != nil {
 		return err
 	}
-	if t.egress, err = c.load(t, bpf.FirewallProgPortcullisOut, directionOut); err != nil {
+	if t.egress, err = c.load(t, bpf.FirewallProgPortcullisOut, pin.Out); err != nil {
 		return err
+	}
+	if t.oldIn == nil && t.mode == ModeAuto {
+		t.mode, t.returns = c.modeToReturn(t.name())
 	}
 	if t.oldIn != nil && t.mode == ModeAuto {
 		if why := c.distrust(t); why != "" {
@@ -198,11 +195,11 @@ func (c *change) prepare(t *target) (err error) {
 	if t.oldIn == nil || (t.mode != ModeAuto && t.mode != t.runningMode()) {
 		return nil
 	}
-	name, direction := bpf.FirewallProgPortcullisIn, directionIn
-	if t.oldIn.isXDP() {
+	name, direction := bpf.FirewallProgPortcullisIn, pin.In
+	if t.oldIn.IsXDP() {
 		name = bpf.FirewallProgPortcullisXdp
-		if _, err := os.Stat(program(t.oldIn.pins.policy(), t.name(), directionInFrags)); err == nil {
-			direction = directionInFrags
+		if _, err := os.Stat(pin.Program(c.pinsOf(t.oldIn).Policy(), t.name(), pin.InFrags)); err == nil {
+			direction = pin.InFrags
 		}
 	}
 	if t.outgrown = t.outgrows(direction); t.outgrown {
@@ -215,20 +212,31 @@ func (c *change) prepare(t *target) (err error) {
 
 // pinned is where the policy in force has a program of the target.
 func (c *change) pinned(t *target, direction string) string {
-	return program(c.pins.policy(), t.name(), direction)
+	return pin.Program(c.pins.Policy(), t.name(), direction)
 }
 
 // loadNew loads a program and pins it among those of the new policy.
 func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, error) {
 	constants := *t.constants
-	constants.MultiBuffer = direction == directionInFrags
-	path := program(c.pins.next(), t.name(), direction)
+	constants.MultiBuffer = direction == pin.InFrags
+	path := pin.Program(c.pins.Next(), t.name(), direction)
 	prog, err := c.factory.load(name, &constants, filepath.Base(path))
 	if err != nil {
 		return nil, err
 	}
-	if err = pinProgram(prog, path); err == nil {
-		err = linkConstants{constants.Ethernet, constants.MAC, constants.RunSlot, t.device.Attrs().MTU}.record(path)
+	if direction == pin.Out {
+		err = holdMaps(prog, c.set)
+	}
+	if err == nil {
+		err = hook.PinProgram(prog, path)
+	}
+	if err == nil {
+		err = pin.Constants{
+			Ethernet: constants.Ethernet,
+			MAC:      constants.MAC,
+			RunSlot:  constants.RunSlot,
+			MTU:      t.device.Attrs().MTU,
+		}.Record(path)
 	}
 	if err != nil {
 		prog.Close()
@@ -239,135 +247,100 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 
 // runningMode is the mode in which the target is filtered now.
 func (t *target) runningMode() Mode {
-	if !t.oldIn.isXDP() {
+	if !t.oldIn.IsXDP() {
 		return ModeTC
 	}
 	return xdpMode(t.device)
 }
 
-// putGates puts a gate in front of every program that is replaced.
-func (c *change) putGates() error {
-	var hooks []hook
+// putRelays puts a relay in front of every program that is replaced.
+func (c *change) putRelays() error {
+	var relays []relay
 	for _, t := range c.targets {
-		if t.oldOut != nil && !t.oldOut.isOlder() {
-			hooks = append(hooks, hook{t.oldOut, directionOut, t.egress})
+		if t.oldOut != nil && !c.isOlder(t.oldOut) {
+			relays = append(relays, relay{Attachment: t.oldOut, direction: pin.Out, new: t.egress})
 		}
-		if t.ingress != nil && !t.oldIn.isOlder() {
-			hooks = append(hooks, hook{t.oldIn, t.direction, t.ingress})
+		if t.ingress != nil && !c.isOlder(t.oldIn) {
+			relays = append(relays, relay{Attachment: t.oldIn, direction: t.direction, new: t.ingress})
 		}
 	}
-	if len(hooks) == 0 {
+	if len(relays) == 0 {
 		return nil
 	}
-	g, err := newGates(c.pins)
+	s, err := newSwitchover(c.pins)
 	if err != nil {
 		return err
 	}
-	c.gates = g
+	c.switchover = s
 	c.onUndo(func() error {
-		if err := g.turn(false); err != nil {
+		if err := s.turn(false); err != nil {
 			return err
 		}
-		return g.takeAway()
+		return s.end()
 	})
-	for _, h := range hooks {
-		if err := g.put(h, c.factory.spec.Programs[h.section()]); err != nil {
+	for _, r := range relays {
+		if err := s.add(r, c.factory.spec.Programs[r.section()]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addIngress attaches where none of ours runs, or one of another kind, which goes in the end: for a moment both
-// filter, and never none.
-func (c *change) addIngress(t *target) (err error) {
-	switch {
-	case t.outgrown:
-		return c.swapOutgrown(t)
-	case t.mode == ModeTC:
-	case t.oldIn != nil && t.oldIn.isXDP():
-		return fmt.Errorf("%s is in %s mode; the kernel cannot switch straight to %s: use --mode tc, or \"portcullis down %s\" first (opens the host)",
-			t.name(), t.runningMode(), t.mode, t.name())
-	default:
-		if err := checkForeign(t.device); err != nil {
+// modeToReturn returns the mode for an interface on which nothing of ours is: the one that was asked for, or else that
+// of its predecessor. Known is false for an interface that was never there.
+func (c *change) modeToReturn(name string) (mode Mode, known bool) {
+	pins := []pin.Dir{c.pins}
+	if c.older != nil {
+		pins = append(pins, *c.older)
+	}
+	for _, p := range pins {
+		if mode, err := ParseMode(p.Mode(name)); err == nil {
+			return mode, true
+		}
+		if a := p.Attachment(name, hook.Ingress); a != nil {
+			return modeOf(a), true
+		}
+	}
+	return ModeAuto, false
+}
+
+// modeOf returns the mode for a device whose predecessor had an attachment. Its driver may be another one.
+func modeOf(a *hook.Attachment) Mode {
+	switch a.Kind {
+	case hook.XDP:
+		return ModeAuto
+	case hook.XDPGeneric:
+		return ModeGeneric
+	}
+	return ModeTC
+}
+
+// recordModes keeps the modes that were asked for, so that they outlive the interfaces.
+func (c *change) recordModes() error {
+	modes := make(map[string]Mode)
+	for _, name := range c.options.Interfaces {
+		if _, err := os.Stat(c.pins.Link(name)); err == nil { // else it was to be left out
+			modes[name] = c.options.Mode
+		}
+	}
+	for _, t := range c.targets {
+		modes[t.name()] = t.mode // TC, where the driver is not to be trusted
+	}
+	for name, mode := range modes {
+		if mode == ModeAuto {
+			continue
+		}
+		if err := c.pins.SetMode(name, string(mode)); err != nil {
 			return err
 		}
 	}
-	switch t.mode {
-	case ModeNative:
-		if err = c.addXDP(t, kindXDP); err != nil {
-			err = fmt.Errorf("%w; where the driver refuses native XDP, --mode tc works", err)
-		}
-	case ModeGeneric:
-		err = c.addXDP(t, kindGeneric)
-	case ModeTC:
-		err = c.addTC(t)
-	default:
-		if why := distrustDriver(driverOf(t.name())); why != "" {
-			if err = c.addTC(t); err == nil {
-				c.warn("%s: %s, so TC ingress filters", t.name(), why)
-			}
-			break
-		}
-		refused := c.addXDP(t, kindXDP)
-		if refused == nil || errors.Is(refused, unix.ENODEV) { // gone is not refused
-			err = refused
-			break
-		}
-		if err = c.addTC(t); err == nil {
-			c.warn("%s", t.refusal(refused))
-		}
-	}
-	if err == nil && t.oldIn != nil {
-		c.retired = append(c.retired, t.oldIn)
-	}
-	return err
-}
-
-// refusal says that TC filters since native XDP was refused. Kinds of devices that never have it need no error of the kernel.
-func (t *target) refusal(err error) string {
-	if kind := t.device.Type(); errors.Is(err, unix.EOPNOTSUPP) && kind != "device" {
-		return fmt.Sprintf("%s: a %s has no native XDP; filtering in TC", t.name(), kind)
-	}
-	return fmt.Sprintf("%s: the driver refuses native XDP; filtering in TC: %v", t.name(), err)
-}
-
-// addXDP attaches without and then with multi-buffer support: drivers want it for a large MTU, some lose speed by it.
-func (c *change) addXDP(t *target, kind string) error {
-	var first error
-	for _, direction := range []string{directionIn, directionInFrags} {
-		prog, err := c.load(t, bpf.FirewallProgPortcullisXdp, direction)
-		if err == nil {
-			err = c.add(t.attachment(c.pins, kind), prog)
-			if err != nil && !errors.Is(err, unix.ENODEV) { // another one takes its place
-				_ = os.Remove(program(c.pins.next(), t.name(), direction))
-				_ = prog.Unpin()
-			}
-			prog.Close()
-		}
-		if err == nil || errors.Is(err, link.ErrNotSupported) || errors.Is(err, unix.ENODEV) {
-			return err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return first
-}
-
-func (c *change) addTC(t *target) error {
-	prog, err := c.load(t, bpf.FirewallProgPortcullisIn, directionIn)
-	if err != nil {
-		return fmt.Errorf("%s: %w", t.name(), err)
-	}
-	defer prog.Close()
-	return c.addFirstSupported(t, prog, []string{kindTCXIn, kindClsactIn})
+	return nil
 }
 
 // addFirstSupported attaches in the first of the ways that the kernel knows.
 func (c *change) addFirstSupported(t *target, prog *ebpf.Program, kinds []string) (err error) {
 	for _, kind := range kinds {
-		if c.options.NoTCX && (kind == kindTCXIn || kind == kindTCXOut) {
+		if c.options.NoTCX && (kind == hook.TCXIn || kind == hook.TCXOut) {
 			continue
 		}
 		err = c.add(t.attachment(c.pins, kind), prog)
@@ -379,10 +352,10 @@ func (c *change) addFirstSupported(t *target, prog *ebpf.Program, kinds []string
 }
 
 // add attaches a program where none of ours runs.
-func (c *change) add(a *attachment, prog *ebpf.Program) error {
-	if err := a.attach(prog); err != nil {
+func (c *change) add(a *hook.Attachment, prog *ebpf.Program) error {
+	if err := a.Attach(prog); err != nil {
 		return err
 	}
-	c.onUndo(a.detach)
+	c.onUndo(a.Detach)
 	return nil
 }

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -21,9 +24,11 @@ import (
 // change is one run of Up: what is made for it, and how to take back what it did.
 type change struct {
 	options    Options
-	pins       pins
+	pins       pin.Dir
 	old        *Filter     // nil when nothing ran
-	older      *pins       // of an older version, whose filter is taken over
+	state      *maps.State // what the new policy goes on with, or nil
+	damaged    bool        // what runs lacks so many of its pins that there is no old
+	older      *pin.Dir    // of an older version, whose filter is taken over
 	readable   *maps.Older // what is kept of it, or nil where that cannot be read
 	numbered   bool        // the rules have its numbers, so its counters can go on
 	unreadable bool        // its flows
@@ -34,10 +39,10 @@ type change struct {
 	constants  maps.Constants // of no interface yet
 	report     UpReport
 	targets    []*target
-	gates      *gates          // nil while nothing that runs is replaced
-	bypassed   []Interface     // whose drivers do not run what is attached
-	replaced   []*ebpf.Program // of an older version
-	retired    []*attachment   // what others stand in for from now on
+	switchover *switchover        // nil while nothing that runs is replaced
+	bypassed   []Interface        // whose drivers do not run what is attached
+	replaced   []*ebpf.Program    // of an older version
+	retired    []*hook.Attachment // what others stand in for from now on
 	undo       []func() error
 }
 
@@ -45,8 +50,13 @@ type change struct {
 // nothing: what fails is taken back. Live connections are entered as flows before anything drops.
 func Up(o Options) (*UpReport, error) { return UpContext(context.Background(), o) }
 
-// UpContext is Up with a context, whose end cancels the wait for another command.
-func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
+// UpContext is Up with a context, which bounds the wait for other commands.
+func UpContext(ctx context.Context, o Options) (*UpReport, error) {
+	report, err := up(ctx, o)
+	return report, permissionError(err)
+}
+
+func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if o.PinPath == "" {
 		o.PinPath = PinPath()
 	}
@@ -54,30 +64,40 @@ func UpContext(ctx context.Context, o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o, pins: pins{base: o.PinPath, ctx: ctx}}
+	c := &change{options: o}
 	c.load = c.loadNew
-	unlock, err := c.pins.claim()
+	if c.pins, err = pin.At(o.PinPath); err != nil {
+		return nil, err
+	}
+	unlock, err := c.pins.Claim(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	c.old, err = open(c.pins)
+	c.old, err = open(ctx, c.pins)
 	older := errors.Is(err, ErrOlderSchema)
 	switch {
 	case (older || errors.Is(err, ErrNotRunning)) && o.Running:
-		return nil, errors.Join(err, c.pins.remove())
+		return nil, errors.Join(err, c.pins.Remove())
 	case older || errors.Is(err, ErrNotRunning):
-		if err := c.pins.forget(); err != nil {
+		if err := c.pins.Forget(); err != nil {
+			return nil, err
+		}
+	case errors.Is(err, ErrDamaged):
+		if err := c.openDamaged(err); err != nil {
 			return nil, err
 		}
 	case err != nil:
 		return nil, err
 	default:
 		defer c.old.Close()
-		c.report.Updated = true
+		c.report.Updated, c.state = true, c.old.set.State
+		if lost := c.old.Missing(); len(lost) > 0 {
+			c.warn("pins were missing, and have been put back: %s", strings.Join(lost, ", "))
+		}
 	}
-	if other, ok := c.pins.otherVersion(); older && ok {
+	if other, ok := c.pins.OtherVersion(); older && ok {
 		c.older = &other
 		c.report.Updated = true
 		c.openOlder()
@@ -146,11 +166,9 @@ func (c *change) build() error {
 		return err
 	}
 	maps.Resize(spec, c.options.Policy)
-	var state *maps.State
 	var oldRules []maps.Rule
 	capacity := uint32(0) // rules keep their numbers, so there is room for the highest as long as the filter runs
 	if c.old != nil {
-		state = c.old.set.State
 		if oldRules, err = c.old.set.Rules(); err != nil {
 			return err
 		}
@@ -161,11 +179,11 @@ func (c *change) build() error {
 		capacity = max(capacity, uint32(r.ID)+1)
 	}
 	maps.ResizeRules(spec, max(capacity, spec.Maps[bpf.FirewallMapRules].MaxEntries))
-	if c.set, err = maps.NewSet(spec, state); err != nil {
+	if c.set, err = maps.NewSet(spec, c.state); err != nil {
 		return err
 	}
 	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
-	if err := c.openSpare(); err != nil {
+	if err := c.openStandby(); err != nil {
 		return err
 	}
 	if c.factory.inSet, err = c.set.IDs(); err != nil {
@@ -220,47 +238,58 @@ func (c *change) build() error {
 		Policy: c.options.Policy,
 		HZ:     running.HZ,
 	}
-	if err := os.RemoveAll(c.pins.next()); err != nil {
+	if err := os.RemoveAll(c.pins.Next()); err != nil {
 		return err
 	}
-	c.onUndo(func() error { return os.RemoveAll(c.pins.next()) })
-	for _, dir := range []string{c.pins.next(), c.pins.nextState(), objectDir(c.pins.next())} {
+	c.onUndo(func() error { return os.RemoveAll(c.pins.Next()) })
+	for _, dir := range []string{c.pins.Next(), c.pins.NextState(), objectDir(c.pins.Next())} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
 	}
 	// Before anything runs on them: should this command die, the next one finds what its programs use.
-	if err := c.set.Ruleset.Pin(c.pins.next()); err != nil {
+	if err := c.set.Ruleset.Pin(c.pins.Next()); err != nil {
 		return err
 	}
-	if err := c.set.State.Pin(c.pins.nextState()); err != nil {
+	if err := c.set.State.Pin(c.pins.NextState()); err != nil {
 		return err
 	}
-	return c.tools.pin(c.pins.next())
+	return c.tools.pin(c.pins.Next())
 }
 
 // commit makes the new policy the one that later commands find.
 func (c *change) commit() error {
 	c.undo = nil // from here on the new policy stands; a later command finishes what is cut off
-	if c.gates != nil {
-		if err := c.gates.takeAway(); err != nil {
+	if c.switchover != nil {
+		if err := c.switchover.end(); err != nil {
 			return err
 		}
 	}
 	for _, a := range c.retired {
-		if err := a.detach(); err != nil {
+		if err := a.Detach(); err != nil {
+			return err
+		}
+	}
+	for _, t := range c.targets {
+		if !c.report.Updated || t.oldIn != nil && t.oldOut != nil {
+			continue
+		}
+		if err := hook.RemoveLeftovers(c.pins.Link(t.name()), t.name(), t.device.Attrs().Index); err != nil {
 			return err
 		}
 	}
 	if c.older != nil {
-		if err := c.pins.adopt(*c.older); err != nil {
+		if err := c.pins.Adopt(*c.older); err != nil {
 			return err
 		}
 	}
-	if err := c.pins.promote(); err != nil {
+	if err := c.pins.Promote(); err != nil {
 		return err
 	}
-	f, err := open(c.pins)
+	if err := c.recordModes(); err != nil {
+		return err
+	}
+	f, err := open(context.Background(), c.pins)
 	if err != nil {
 		return err
 	}
@@ -276,8 +305,8 @@ func (c *change) rollback() error {
 	for _, step := range slices.Backward(c.undo) {
 		errs = append(errs, step())
 	}
-	if c.undo != nil && c.old == nil {
-		errs = append(errs, c.pins.remove())
+	if c.undo != nil && c.old == nil && !c.damaged {
+		errs = append(errs, c.pins.Remove())
 	}
 	return errors.Join(errs...)
 }
@@ -287,8 +316,8 @@ func (c *change) warn(format string, args ...any) {
 }
 
 func (c *change) close() {
-	if c.gates != nil {
-		c.gates.Close()
+	if c.switchover != nil {
+		c.switchover.Close()
 	}
 	for _, t := range c.targets {
 		t.close()
@@ -301,5 +330,8 @@ func (c *change) close() {
 	}
 	if c.tools != nil {
 		c.tools.Close()
+	}
+	if c.damaged && c.state != nil {
+		c.state.Close()
 	}
 }

@@ -23,6 +23,7 @@ type kind struct{ name, pin string }
 type group struct {
 	kinds []kind
 	dir   string // where maps are pinned that are not open yet
+	lost  Lost
 
 	mu     sync.Mutex // of the following
 	byName map[string]*ebpf.Map
@@ -77,13 +78,23 @@ func (g *group) find(name string) (*ebpf.Map, error) {
 		}
 		m, err := g.byName[name], error(nil)
 		if m == nil {
-			if m, err = openPinned(g.dir, k.pin); err == nil {
+			if m, err = g.lost.open(g.dir, k.name, k.pin); err == nil {
 				g.put(name, m)
 			}
 		}
 		return m, err
 	}
 	return nil, fmt.Errorf("there is no map %s", name)
+}
+
+// OpenAll opens the maps that have not been asked for yet.
+func (g *group) OpenAll() error {
+	for _, k := range g.kinds {
+		if _, err := g.Map(k.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Pin pins the maps below dir. Pins of the same name are replaced.

@@ -39,17 +39,18 @@ func NewRuleset(spec *ebpf.CollectionSpec) (*Ruleset, error) {
 	return r, nil
 }
 
-// OpenRuleset opens the ruleset that is pinned in dir.
-func OpenRuleset(dir string) (*Ruleset, error) {
-	r := &Ruleset{group{kinds: rulesetKinds, dir: dir}}
-	for _, k := range rulesetKinds {
-		if _, err := r.Map(k.name); err != nil {
-			r.Close()
-			return nil, err
-		}
+// OpenRuleset opens the ruleset that is pinned in dir. Lost, which may be nil, opens maps that have lost their pins.
+func OpenRuleset(dir string, lost Lost) (*Ruleset, error) {
+	r := &Ruleset{group{kinds: rulesetKinds, dir: dir, lost: lost}}
+	if err := r.OpenAll(); err != nil {
+		r.Close()
+		return nil, err
 	}
 	return r, nil
 }
+
+// RulesetPins returns the names of a ruleset's pins.
+func RulesetPins() []string { return pinsOf(rulesetKinds) }
 
 // Adopt replaces maps by those that are pinned in dir and have the same size. Nothing else may use these. They keep what
 // they hold until it is written anew.

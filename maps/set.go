@@ -31,13 +31,14 @@ func NewSet(spec *ebpf.CollectionSpec, old *State) (*Set, error) {
 	return &Set{state, ruleset}, nil
 }
 
-// OpenSet opens the pinned maps of a datapath, those of the state when they are first asked for.
-func OpenSet(stateDir, rulesetDir string) (*Set, error) {
-	ruleset, err := OpenRuleset(rulesetDir)
+// OpenSet opens the pinned maps of a datapath, those of the state when they are first asked for. Lost, which may be nil,
+// opens those that have lost their pins.
+func OpenSet(stateDir, rulesetDir string, lost Lost) (*Set, error) {
+	ruleset, err := OpenRuleset(rulesetDir, lost)
 	if err != nil {
 		return nil, err
 	}
-	return &Set{OpenState(stateDir), ruleset}, nil
+	return &Set{OpenState(stateDir, lost), ruleset}, nil
 }
 
 // Map returns one map by its name in the object.

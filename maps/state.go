@@ -99,8 +99,14 @@ func (s *State) take(k kind, spec *ebpf.CollectionSpec, old *State) (bool, error
 	return err == nil, err
 }
 
-// OpenState returns the state that is pinned in dir. Each map is opened when it is first asked for.
-func OpenState(dir string) *State { return &State{group{kinds: stateKinds, dir: dir}} }
+// OpenState returns the state that is pinned in dir. Each map is opened when it is first asked for, by lost if it has no
+// pin any more.
+func OpenState(dir string, lost Lost) *State {
+	return &State{group{kinds: stateKinds, dir: dir, lost: lost}}
+}
+
+// StatePins returns the names of a state's pins.
+func StatePins() []string { return pinsOf(stateKinds) }
 
 // chooseSeed gives the flow table's hash a seed that nobody knows.
 func (s *State) chooseSeed() error {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/loader"
 )
 
 func (a *app) downCommand() *cobra.Command {
@@ -45,6 +46,8 @@ func (a *app) printDown(r *firewall.DownReport) {
 			a.printf("%s (gone): no longer waited for\n", name)
 		case r.Behind[name] != "":
 			a.printf("%s: no longer filtered by itself; what comes in for it still is, on %s\n", name, r.Behind[name])
+		case slices.ContainsFunc(r.Others, func(o loader.Instance) bool { return slices.Contains(o.Interfaces, name) }):
+			a.printf("%s: no longer filtered by this instance\n", name)
 		default:
 			a.printf("%s: no longer filtered: every port is open\n", name)
 		}
@@ -57,9 +60,13 @@ func (a *app) printDown(r *firewall.DownReport) {
 			here = append(here, name)
 		}
 	}
-	if len(here) > 0 {
+	for _, other := range r.Others {
+		a.printf("still filtered by another instance: %s (--pin-path %s)\n", strings.Join(other.Interfaces, ", "), other.PinPath)
+	}
+	switch {
+	case len(here) > 0:
 		a.printf("still filtered: %s\n", strings.Join(here, ", "))
-	} else {
+	case len(r.Others) == 0:
 		a.printf("this host is unprotected now\n")
 	}
 	if len(away) > 0 {

@@ -21,10 +21,11 @@ func (a *app) logCommand() *cobra.Command {
 		Use:         "log",
 		Short:       "Show invalid packets",
 		Annotations: needsFilter,
-		Long: `Show the packets logged since this command last ran: under "invalid: log", those that are
-broken, or that belong to no connection and can begin none. Each is shown once. Of a
-flood, up to 32 packets per second and CPU are logged; "portcullis status" counts all of
-them. With --follow, JSON is one object per line.`,
+		Long: `Show the logged packets that nobody has been shown yet: under "invalid: log", those that
+are broken, or that belong to no connection and can begin none. Any number of readers may
+--follow at once; each sees every packet. Of a flood, up to 32 packets per second and CPU
+are logged; "portcullis status" counts all of them. With --follow, JSON is one object per
+line.`,
 		Example: `  portcullis log
   portcullis log --follow
   portcullis log -o json`,

@@ -135,8 +135,8 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	if a.config, err = filepath.Abs(a.config); err != nil {
 		return err
 	}
-	if a.pinPath, err = filepath.Abs(a.pinPath); err != nil {
-		return err
+	if a.pinPath, err = loader.CleanPinPath(a.pinPath); err != nil {
+		return usageError{err}
 	}
 	a.firewall = a.newFirewall(a.stateDir)
 	return nil

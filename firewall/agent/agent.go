@@ -234,16 +234,16 @@ func (a *Agent) settle(ctx context.Context) {
 		a.reload(ctx)
 	}
 	a.complain(f.SyncLocal())
-	drift, err := f.Drift()
+	changed, err := f.HostChanges()
 	a.complain(err)
 	switch {
-	case drift.MTU != "":
-		a.renew(ctx, fmt.Sprintf("%s: MTU raised to %d, programs reloaded", drift.MTU, drift.Bytes))
-	case drift.MAC != "" && time.Since(a.retuned) > retuneTime:
+	case changed.MTU != "":
+		a.renew(ctx, fmt.Sprintf("%s: MTU raised to %d, programs reloaded", changed.MTU, changed.Bytes))
+	case changed.MAC != "" && time.Since(a.retuned) > retuneTime:
 		a.retuned = time.Now()
 		done := ""
-		if drift.Changed {
-			done = drift.MAC + " has a new MAC address: programs reloaded"
+		if changed.Changed {
+			done = changed.MAC + " has a new MAC address: programs reloaded"
 		}
 		a.renew(ctx, done)
 	}

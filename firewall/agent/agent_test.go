@@ -32,7 +32,7 @@ type fake struct {
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
 	locked  int // times that another command is at work when an interface is to be filtered
-	drift   loader.Drift
+	changed loader.HostChanges
 	past    []loader.Interface // past which packets come
 	unready int                // that are to be loaded
 	live    int
@@ -55,7 +55,7 @@ func (f *fake) Up(ctx context.Context, o loader.Options) (*loader.UpReport, erro
 		return nil, errors.New("it cannot be filtered")
 	}
 	if f.Running != nil && o.Policy == nil {
-		f.drift = loader.Drift{}
+		f.changed = loader.HostChanges{}
 	}
 	report, err := f.Kernel.Up(ctx, o)
 	if err != nil {
@@ -94,10 +94,10 @@ func (f *fake) Prepare(context.Context, string) (bool, error) {
 	return f.unready >= 0, nil
 }
 
-func (f *fake) Drift() (loader.Drift, error) {
+func (f *fake) HostChanges() (loader.HostChanges, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.drift, nil
+	return f.changed, nil
 }
 
 // Bypassed is a look at once, and each finds what there is but once.
@@ -204,7 +204,7 @@ func TestChanges(t *testing.T) {
 	meets(host.Change{Link: "eth0"}, "attach", "up eth0 generic")
 
 	f.mu.Lock()
-	f.drift.MAC = "eth0"
+	f.changed.MAC = "eth0"
 	f.mu.Unlock()
 	tell(host.Change{})
 	var done []string

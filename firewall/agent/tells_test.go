@@ -53,13 +53,13 @@ func TestTellsWhatIsGone(t *testing.T) {
 	says(a.reload, "did you mean \"http\"?; the policy in force stays\n")
 	write("interfaces: [eth0]\n")
 
-	for _, drift := range []struct {
-		loader.Drift
+	for _, changed := range []struct {
+		loader.HostChanges
 		says string
-	}{{loader.Drift{MAC: "eth0"}, ""}, {loader.Drift{MAC: "eth0", Changed: true}, "eth0 has a new MAC address: programs reloaded\n"},
-		{loader.Drift{MTU: "eth0", Bytes: 5000}, "eth0: MTU raised to 5000, programs reloaded\n"}} {
+	}{{loader.HostChanges{MAC: "eth0"}, ""}, {loader.HostChanges{MAC: "eth0", Changed: true}, "eth0 has a new MAC address: programs reloaded\n"},
+		{loader.HostChanges{MTU: "eth0", Bytes: 5000}, "eth0: MTU raised to 5000, programs reloaded\n"}} {
 		a.reload(ctx)
-		f.drift, a.retuned = drift.Drift, time.Time{}
-		says(a.settle, drift.says)
+		f.changed, a.retuned = changed.HostChanges, time.Time{}
+		says(a.settle, changed.says)
 	}
 }

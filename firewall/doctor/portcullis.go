@@ -61,6 +61,8 @@ func (e *examination) filter() {
 		other := *e
 		other.PinPath = path.Join(path.Dir(e.PinPath), "portcullis-"+e.namespace())
 		e.fail("filter", "%s", e.FilterErr).fix(other.up(e.Interfaces...))
+	case errors.Is(e.FilterErr, loader.ErrDamaged):
+		e.fail("filter", "%s", e.FilterErr).fix(e.portcullis("up"))
 	default:
 		e.fail("filter", "%s", e.FilterErr)
 	}

@@ -36,10 +36,11 @@ var layers = map[string][]string{
 	"tests":    {"cmd", "firewall", "loader", "host", "maps", "bpf", "policy"},
 }
 
-// within says which parts of their own tree those parts may import that lie below another: loader -> pin -> {hook, lock}.
+// within says which parts of their own tree those parts may import that lie below another: loader -> {pin -> {hook, lock}, seed}.
 var within = map[string][]string{
 	"loader/hook": {},
 	"loader/lock": {},
+	"loader/seed": {},
 	"loader/pin":  {"loader/hook", "loader/lock"},
 }
 

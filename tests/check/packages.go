@@ -18,7 +18,8 @@ var large = map[string]string{
 	"cmd/portcullis":       "a file for each command, and what they share",
 	"cmd/portcullis/bench": "one program, that no other package uses: traffic, subjects, figures and the page share its types",
 	"firewall":             "a file for each thing that one asks of a firewall; all are changes, or looks, at one state",
-	"loader":               "a filter that runs and the way to it share its state; hooks and pins are to leave",
+	"loader":               "a filter that runs and the way to it share its state",
+	"maps":                 "a file for each map",
 	"policy":               "rules, the file and what they come to are the methods of one type",
 	"policy/iptables":      "one translation from text to policy, of which no step is of use alone",
 }

@@ -244,7 +244,7 @@ func (a *agent) filters(iface string) bool {
 // prepared tells whether so many programs are ready for interfaces that are yet to appear.
 func (a *agent) prepared(programs int) bool {
 	a.t.Helper()
-	ready, err := filepath.Glob(filepath.Join(a.lab.PinPath, "*/policy/awaited_*"))
+	ready, err := filepath.Glob(filepath.Join(a.lab.PinPath, "*/policy/preload_*"))
 	if err != nil {
 		a.t.Fatal(err)
 	}

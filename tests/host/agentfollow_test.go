@@ -70,29 +70,29 @@ func (a *agent) local(addr netip.Addr) bool {
 // drifts tells whether the programs are loaded for another host than this is now.
 func (a *agent) drifts() bool {
 	a.t.Helper()
-	return drift(a.t, a.lab) != loader.Drift{}
+	return drift(a.t, a.lab) != loader.HostChanges{}
 }
 
-func drift(t *testing.T, l *lab.Lab) (d loader.Drift) {
+func drift(t *testing.T, l *lab.Lab) (d loader.HostChanges) {
 	t.Helper()
 	with(t, l, func(f *loader.Filter) (err error) {
-		d, err = f.Drift()
+		d, err = f.HostChanges()
 		return err
 	})
 	return d
 }
 
-func TestDrift(t *testing.T) {
+func TestHostChanges(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeAuto, policyOf(t, "7/tcp"))
 	with(t, l, func(f *loader.Filter) error {
 		_, err := f.OpenRules(rules(t, "9/tcp"), true)
 		return err
 	})
-	for want, change := range map[loader.Drift]func(){
+	for want, change := range map[loader.HostChanges]func(){
 		{MAC: "eth0", Changed: true}: func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
 	} {
-		if got := drift(t, l); got != (loader.Drift{}) {
+		if got := drift(t, l); got != (loader.HostChanges{}) {
 			t.Errorf("nothing has changed, and the filter has %+v", got)
 		}
 		change()
@@ -104,7 +104,7 @@ func TestDrift(t *testing.T) {
 			t.Errorf("the rules became %+v", got)
 		}
 	}
-	if got := drift(t, l); got != (loader.Drift{}) {
+	if got := drift(t, l); got != (loader.HostChanges{}) {
 		t.Errorf("programs loaded anew have %+v", got)
 	}
 	down(t, l)

@@ -177,7 +177,7 @@ func TestModeCanChange(t *testing.T) {
 		t.Errorf("mode is %s", got)
 	}
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
-	up(t, l, loader.ModeAuto, policy.Default()) // the spare is of another mode
+	up(t, l, loader.ModeAuto, policy.Default()) // the one on standby is of another mode
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
 	up(t, l, loader.ModeGeneric, policy.Default())
 	if got := status(t, l).Interfaces[0].Mode; got != loader.ModeGeneric {

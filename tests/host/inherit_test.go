@@ -78,7 +78,7 @@ func clock(t *testing.T, l *lab.Lab) (jiffies uint64) {
 // flowTable returns all flows, dead and cut ones too.
 func flowTable(t *testing.T, l *lab.Lab) (flows []maps.Flow) {
 	t.Helper()
-	set, err := maps.OpenSet(filepath.Join(l.PinPath, loader.Schema, "maps"), filepath.Join(l.PinPath, loader.Schema, "policy"))
+	set, err := maps.OpenSet(filepath.Join(l.PinPath, loader.Schema, "maps"), filepath.Join(l.PinPath, loader.Schema, "policy"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,7 +198,7 @@ func TestKilledApply(t *testing.T) {
 				first.Interfaces, first.Mode = []string{fmt.Sprintf("eth%d", i)}, mode
 				putInForce(t, l, first)
 			}
-			putInForce(t, l, old) // from now on there is a spare
+			putInForce(t, l, old) // from now on there is one on standby
 			steps := stepsOf(t, l, new)
 			p.mustSee(t, "10/udp")
 			p.keepTalking(t)

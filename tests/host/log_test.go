@@ -7,6 +7,7 @@ import (
 	"context"
 	"net"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,5 +129,57 @@ func TestAFloodIsLoggedInPart(t *testing.T) {
 	seconds := int(time.Since(start).Seconds()) + 2
 	if most := 32 * seconds * runtime.NumCPU(); n < 32 || n > most || counted != flood {
 		t.Errorf("of %d packets %d are logged and %d counted; want from 32 to %d, and all", flood, n, counted, most)
+	}
+}
+
+// Who follows the log sees every packet, however many others do.
+func TestEveryReaderSeesEveryPacket(t *testing.T) {
+	const readers, packets = 3, 20
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policyOf(t, "80/tcp"))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var ready, done sync.WaitGroup
+	seen := make([]int, readers)
+	for i := range readers {
+		ready.Add(1)
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			err := l.Server.Try(func() error {
+				f, err := loader.Open(l.PinPath)
+				ready.Done()
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				ctx, stop := context.WithCancel(ctx)
+				defer stop()
+				return f.Log(ctx, true, func(loader.LoggedPacket) error {
+					if seen[i]++; seen[i] == packets {
+						stop()
+					}
+					time.Sleep(time.Duration(i) * 5 * time.Millisecond) // one is slower than the other
+					return nil
+				})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	ready.Wait()
+	time.Sleep(200 * time.Millisecond) // that all of them have begun to read
+	for i := range packets {
+		send(t, l.Client, xmas(t, l, uint16(7100+i)))
+	}
+	done.Wait()
+	for i, n := range seen {
+		if n != packets {
+			t.Errorf("reader %d sees %d packets of %d", i, n, packets)
+		}
+	}
+	if again := logged(t, l); len(again) != 0 {
+		t.Errorf("%d packets are shown again to one that comes later", len(again))
 	}
 }

@@ -263,3 +263,33 @@ func TestASweepKeepsConnectionsOfACrowd(t *testing.T) {
 		mustTalk(t, c, "after the sweep")
 	}
 }
+
+// A connection that was cut is over: whatever its two ends send after that, it is not listed.
+func TestAKilledFlowIsNotListed(t *testing.T) {
+	l := lab.New(t)
+	l.Server.Echo(t, 7)
+	echoUDP(t, l.Server, lab.ServerV4, 7)
+	up(t, l, loader.ModeNative, policyOf(t, "7/tcp", "7/udp"))
+	listed := func(when string) {
+		t.Helper()
+		with(t, l, func(f *loader.Filter) error {
+			return f.Flows(func(flow loader.Flow) bool {
+				if flow.Local.Port() == 7 {
+					t.Errorf("%s: %+v is listed", when, flow)
+				}
+				return true
+			})
+		})
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		live := mustDial(t, l.Client, network, lab.ServerV4, 7)
+		mustTalk(t, live, "before")
+		if report := closeRule(t, l, "7/"+network, true); network == "tcp" && report.Killed < 1 {
+			t.Errorf("close --kill killed %d connections", report.Killed)
+		}
+		listed(network + ", cut")
+		mustNotTalk(t, live, "after")
+		time.Sleep(time.Second)
+		listed(network + ", when the client has sent")
+	}
+}

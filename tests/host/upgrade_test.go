@@ -28,7 +28,7 @@ const (
 func becomeV4(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	ours, older := filepath.Join(l.PinPath, loader.Schema), filepath.Join(l.PinPath, "v4")
-	set, err := maps.OpenSet(filepath.Join(ours, "maps"), filepath.Join(ours, "policy"))
+	set, err := maps.OpenSet(filepath.Join(ours, "maps"), filepath.Join(ours, "policy"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package seed
 
 import (
 	"encoding/binary"
@@ -39,8 +39,8 @@ func (r *destroyRequest) Serialize() []byte {
 	return b
 }
 
-// destroySocket closes the socket of a flow; its peer gets a reset. Kernels without CONFIG_INET_DIAG_DESTROY refuse.
-func destroySocket(flow *maps.Flow) error {
+// DestroySocket closes the socket of a flow; its peer gets a reset. Kernels without CONFIG_INET_DIAG_DESTROY refuse.
+func DestroySocket(flow *maps.Flow) error {
 	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
 	req.AddData(&destroyRequest{flow})
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)

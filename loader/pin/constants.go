@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package pin
 
 import (
 	"fmt"
 	"os"
 )
 
-// linkConstants are the load-time constants of a program that depend on its device. They are kept beside its pin, as
+// Constants are the load-time constants of a program that depend on its device. They are kept beside its pin, as
 // the target of a symbolic link: to ask the program itself takes CAP_SYS_ADMIN, which a service should not need.
-type linkConstants struct {
+type Constants struct {
 	Ethernet bool
 	MAC      [6]byte
 	RunSlot  uint32 // 0 for a program that stands at other devices, too
@@ -21,8 +21,8 @@ const (
 	constantsFormat = "%t %x %d %d"
 )
 
-// record keeps the constants of the program that is pinned at a path.
-func (c linkConstants) record(program string) error {
+// Record keeps the constants of the program that is pinned at a path.
+func (c Constants) Record(program string) error {
 	path := program + constantsSuffix
 	_ = os.Remove(path)
 	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU), path); err != nil {
@@ -31,8 +31,8 @@ func (c linkConstants) record(program string) error {
 	return nil
 }
 
-// loadedWith returns the constants of the program that is pinned at a path.
-func loadedWith(program string) (c linkConstants, err error) {
+// LoadedWith returns the constants of the program that is pinned at a path.
+func LoadedWith(program string) (c Constants, err error) {
 	text, err := os.Readlink(program + constantsSuffix)
 	if err != nil {
 		return c, fmt.Errorf("read the constants of a program: %w", err)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+// Package seed finds the connections that live already, which a filter enters as flows before it drops anything.
+package seed
 
 import (
 	"errors"
@@ -16,21 +17,21 @@ import (
 
 // Names of the flow states that live connections are entered in.
 const (
-	stateEstablished = "tcp-established"
-	stateUDP         = "udp"
-	stateUDPStream   = "udp-stream"
+	Established = "tcp-established"
+	udp         = "udp"
+	UDPStream   = "udp-stream"
 )
 
 // tcpStates maps the kernel's socket states (include/net/tcp_states.h) to the state of a flow. A socket whose peer
 // has closed counts as established, because its own side may go on for as long as it likes.
 var tcpStates = map[uint8]string{
-	netlink.TCP_ESTABLISHED: stateEstablished,
+	netlink.TCP_ESTABLISHED: Established,
 	netlink.TCP_SYN_SENT:    "tcp-syn-sent",
 	netlink.TCP_SYN_RECV:    "tcp-syn-recv",
 	netlink.TCP_FIN_WAIT1:   "tcp-fin-wait",
 	netlink.TCP_FIN_WAIT2:   "tcp-fin-wait",
 	netlink.TCP_TIME_WAIT:   "tcp-time-wait",
-	netlink.TCP_CLOSE_WAIT:  stateEstablished,
+	netlink.TCP_CLOSE_WAIT:  Established,
 	netlink.TCP_LAST_ACK:    "tcp-last-ack",
 	netlink.TCP_CLOSING:     "tcp-time-wait",
 	netlink.TCP_NEW_SYN_REC: "tcp-syn-recv",
@@ -40,7 +41,7 @@ var tcpStates = map[uint8]string{
 // out: an outsider may have begun it.
 var conntrackTCP = map[uint8]string{
 	2: "tcp-syn-recv",
-	3: stateEstablished,
+	3: Established,
 	4: "tcp-fin-wait",
 	5: "tcp-close-wait",
 	6: "tcp-last-ack",
@@ -48,17 +49,16 @@ var conntrackTCP = map[uint8]string{
 	8: "tcp-close",
 }
 
-// seeder enters connections that were alive before the filter as flows.
+// seeder makes flows of connections.
 type seeder struct {
-	set    *maps.Set
 	policy *policy.Policy
 	hz     uint32
 	now    uint64 // jiffies
 	states map[string]maps.FlowState
 }
 
-func newSeeder(set *maps.Set, now uint64, p *policy.Policy, hz uint32) *seeder {
-	s := &seeder{set, p, hz, now, make(map[string]maps.FlowState)}
+func newSeeder(now uint64, p *policy.Policy, hz uint32) *seeder {
+	s := &seeder{p, hz, now, make(map[string]maps.FlowState)}
 	for _, state := range maps.FlowStates() {
 		s.states[state.String()] = state
 	}
@@ -79,23 +79,15 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 	}
 }
 
-// seed enters every live connection of this network namespace as a flow, and returns how many are established.
-func seed(set *maps.Set, t *tools, p *policy.Policy, hz uint32) (int, error) {
-	now, err := jiffies(t.clock)
-	if err != nil {
-		return 0, err
-	}
-	s := newSeeder(set, now, p, hz)
+// Live returns the flows of every live connection of this network namespace, as they are at a time (jiffies).
+func Live(now uint64, p *policy.Policy, hz uint32) ([]maps.Flow, error) {
+	s := newSeeder(now, p, hz)
 	flows, err := s.sockets()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	tracked, err := s.conntrack()
-	if err != nil {
-		return 0, err
-	}
-	flows = append(flows, tracked...)
-	return countEstablished(flows), t.enterFlows(flows, false)
+	return append(flows, tracked...), err
 }
 
 // sockets returns the flows of TCP connections and connected UDP sockets.
@@ -110,7 +102,7 @@ func (s *seeder) sockets() ([]maps.Flow, error) {
 		return nil, err
 	}
 	err = host.EachSocket(unix.IPPROTO_UDP, func(k *host.Socket) {
-		out = append(out, s.flow(unix.IPPROTO_UDP, k.Local, k.Remote, stateUDPStream))
+		out = append(out, s.flow(unix.IPPROTO_UDP, k.Local, k.Remote, UDPStream))
 	})
 	return out, err
 }
@@ -166,99 +158,21 @@ func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
 			return conntrackTCP[tcp.State]
 		}
 	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
-		if int64(e.TimeOut) > int64(s.policy.Timeout(stateUDP).Seconds()) {
-			return stateUDPStream
+		if int64(e.TimeOut) > int64(s.policy.Timeout(udp).Seconds()) {
+			return UDPStream
 		}
 	}
 	return ""
 }
 
-// liveFlows returns the connections of this network namespace that are concerned.
-func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) ([]maps.Flow, error) {
-	now, err := f.now()
-	if err != nil {
-		return nil, err
-	}
-	s := newSeeder(f.set, now, f.running.Policy, f.running.HZ)
-	flows, err := s.sockets()
-	if err != nil {
-		return nil, err
-	}
-	tracked, err := s.conntrack()
-	if err != nil {
-		return nil, err
-	}
-	var out []maps.Flow
-	for _, flow := range append(flows, tracked...) {
-		if concerned(&flow) {
-			out = append(out, flow)
-		}
-	}
-	return out, nil
-}
-
-// enter writes flows into the table, where no live one stands.
-func (f *Filter) enter(flows []maps.Flow) error {
-	t, err := f.tools()
-	if err != nil {
-		return err
-	}
-	return t.enterFlows(flows, false)
-}
-
-// countEstablished counts the connections that can still be of use to anybody: not those that are winding down.
-func countEstablished(flows []maps.Flow) int {
+// CountEstablished counts the connections that can still be of use to anybody: not those that are winding down.
+func CountEstablished(flows []maps.Flow) int {
 	seen := make(map[maps.FlowID]bool)
 	for i := range flows {
 		switch flows[i].State.String() {
-		case stateEstablished, stateUDPStream:
+		case Established, UDPStream:
 			seen[flows[i].ID()] = true
 		}
 	}
 	return len(seen)
-}
-
-// kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new
-// connection, and their sockets are closed where the kernel can.
-func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
-	flows, err := f.liveFlows(concerned)
-	if err != nil {
-		return 0, err
-	}
-	err = f.set.Flows(func(flow *maps.Flow) bool {
-		if concerned(flow) {
-			flows = append(flows, *flow)
-		}
-		return true
-	})
-	if err != nil {
-		return 0, err
-	}
-	now, err := f.now()
-	if err != nil {
-		return 0, err
-	}
-	t, err := f.tools()
-	if err != nil {
-		return 0, err
-	}
-	cut := make(map[maps.FlowID]bool)
-	for i := range flows {
-		flow := &flows[i]
-		if !flow.Live(now) {
-			continue
-		}
-		cut[flow.ID()] = true
-		flow.State = maps.FlowKilled
-		timeout := stateEstablished
-		if flow.Protocol != unix.IPPROTO_TCP {
-			timeout = stateUDPStream // here no SYN can tell a new conversation from the one that was cut
-		}
-		flow.Expires = now + uint64(maps.Jiffies(f.running.Policy.Timeout(timeout), f.running.HZ))
-		if err := t.enterFlows(flows[i:i+1], true); err != nil {
-			return len(cut), err
-		}
-		_ = destroySocket(flow) // without the kernel's help the peer finds out by itself
-	}
-	return len(cut), nil
 }

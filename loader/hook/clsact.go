@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package loader
+package hook
 
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -18,17 +19,17 @@ const (
 	filterName     = "portcullis"
 )
 
-func (a *attachment) parent() uint32 {
-	if a.kind == kindClsactIn {
+func (a *Attachment) parent() uint32 {
+	if a.Kind == ClsactIn {
 		return netlink.HANDLE_MIN_INGRESS
 	}
 	return netlink.HANDLE_MIN_EGRESS
 }
 
-func (a *attachment) filter() *netlink.BpfFilter {
+func (a *Attachment) filter() *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: a.index,
+			LinkIndex: a.Index,
 			Parent:    a.parent(),
 			Handle:    filterHandle,
 			Protocol:  unix.ETH_P_ALL,
@@ -51,19 +52,19 @@ func clsact(index int) netlink.Qdisc {
 }
 
 // filters lists the filters on the attachment's side of the qdisc.
-func (a *attachment) filters() ([]netlink.Filter, error) {
-	l, err := netlink.LinkByIndex(a.index)
+func (a *Attachment) filters() ([]netlink.Filter, error) {
+	l, err := netlink.LinkByIndex(a.Index)
 	if err != nil {
 		return nil, nil // the interface is gone, and its filters with it
 	}
 	list, err := netlink.FilterList(l, a.parent())
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("%s: list filters: %w", a.iface, err)
+		return nil, fmt.Errorf("%s: list filters: %w", a.Interface, err)
 	}
 	return list, nil
 }
 
-func (a *attachment) filterExists() (bool, error) {
+func (a *Attachment) filterExists() (bool, error) {
 	list, err := a.filters()
 	for _, f := range list {
 		if f.Attrs().Handle == filterHandle && f.Attrs().Priority == filterPriority {
@@ -73,35 +74,49 @@ func (a *attachment) filterExists() (bool, error) {
 	return false, err
 }
 
-func (a *attachment) replaceFilter(prog *ebpf.Program) error {
-	if err := netlink.QdiscAdd(clsact(a.index)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("%s: add clsact: %w", a.iface, err)
+func (a *Attachment) replaceFilter(prog *ebpf.Program) error {
+	if err := netlink.QdiscAdd(clsact(a.Index)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%s: add clsact: %w", a.Interface, err)
 	}
 	f := a.filter()
 	f.Fd = prog.FD()
 	if err := netlink.FilterReplace(f); err != nil {
-		return fmt.Errorf("%s: attach %s: %w", a.iface, a.kind, err)
+		return fmt.Errorf("%s: attach %s: %w", a.Interface, a.Kind, err)
 	}
 	return nil
 }
 
 // deleteFilter takes our filter out, and the qdisc when nobody else uses it.
-func (a *attachment) deleteFilter() error {
+func (a *Attachment) deleteFilter() error {
 	if exists, err := a.filterExists(); err != nil || !exists {
 		return err
 	}
 	if err := netlink.FilterDel(a.filter()); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s: detach: %w", a.iface, err)
+		return fmt.Errorf("%s: detach: %w", a.Interface, err)
 	}
-	for _, kind := range []string{kindClsactIn, kindClsactOut} {
+	for _, kind := range []string{ClsactIn, ClsactOut} {
 		other := *a
-		other.kind = kind
+		other.Kind = kind
 		if list, err := other.filters(); err != nil || len(list) > 0 {
 			return err
 		}
 	}
-	if err := netlink.QdiscDel(clsact(a.index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("%s: remove clsact: %w", a.iface, err)
+	if err := netlink.QdiscDel(clsact(a.Index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%s: remove clsact: %w", a.Interface, err)
+	}
+	return nil
+}
+
+// RemoveLeftovers takes our filters off an interface whose pins are gone: without them no link tells that they are there.
+func RemoveLeftovers(dir, iface string, index int) error {
+	for _, kind := range []string{ClsactIn, ClsactOut} {
+		a := &Attachment{dir, iface, index, kind}
+		if _, err := os.Stat(a.Path()); err == nil {
+			continue
+		}
+		if err := a.deleteFilter(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

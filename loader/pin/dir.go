@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pin keeps a filter in a bpf filesystem: the layout of its pins, their owner and lock, and the recovery from a
+// command that was killed.
+package pin
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
+// it understands.
+const Schema = "v5"
+
+// Dir is the directory below which one filter is pinned:
+//
+//	BASE/SCHEMA/maps/          state that outlives a policy
+//	BASE/SCHEMA/policy/        maps and programs of the policy in force
+//	BASE/SCHEMA/next/          the same of the policy that is being applied, and in state/ the state that it goes on with
+//	BASE/SCHEMA/standby/       the same of the policy before, to be used again
+//	BASE/SCHEMA/switchover/    what switches from the one policy to the other
+//	BASE/SCHEMA/links/IFACE/   how the interface is filtered: a pin for each direction, called by the kind of its hook,
+//	                           and the mode that was asked for
+type Dir struct {
+	Base    string
+	Version string // another than Schema; empty for ours
+}
+
+// At returns the directory of a pin path, which has to be absolute: later commands, from other directories, will have to
+// find the same place.
+func At(path string) (Dir, error) {
+	switch {
+	case !filepath.IsAbs(path):
+		return Dir{}, fmt.Errorf("the pin path %q is relative: write an absolute one, such as %s/%s", path, defaultBPFFS, filepath.Base(path))
+	case filepath.Clean(path) == defaultBPFFS:
+		return Dir{}, fmt.Errorf("the pin path %s is the whole bpf filesystem: choose a directory below it", path)
+	}
+	return Dir{Base: filepath.Clean(path)}, nil
+}
+
+// Root returns the directory of this version's pins.
+func (d Dir) Root() string { return filepath.Join(d.Base, cmp.Or(d.Version, Schema)) }
+
+// Maps returns the directory of the state that outlives a policy.
+func (d Dir) Maps() string { return filepath.Join(d.Root(), "maps") }
+
+// Policy returns the directory of the policy in force.
+func (d Dir) Policy() string { return filepath.Join(d.Root(), "policy") }
+
+// Next returns the directory of the policy that is being applied.
+func (d Dir) Next() string { return filepath.Join(d.Root(), "next") }
+
+// NextState returns the directory of the state that the next policy goes on with.
+func (d Dir) NextState() string { return filepath.Join(d.Next(), "state") }
+
+// Standby returns the directory of the policy before the one in force.
+func (d Dir) Standby() string { return filepath.Join(d.Root(), "standby") }
+
+// Switchover returns the directory of what switches to the next policy.
+func (d Dir) Switchover() string { return filepath.Join(d.Root(), "switchover") }
+
+// Switch returns the pin of the switch itself.
+func (d Dir) Switch() string { return filepath.Join(d.Switchover(), "switch") }
+
+// Links returns the directory with one directory for each filtered interface.
+func (d Dir) Links() string { return filepath.Join(d.Root(), "links") }
+
+// Link returns the directory of an interface's links.
+func (d Dir) Link(iface string) string { return filepath.Join(d.Links(), Escape(iface)) }
+
+// Watched returns the directories that change when a command begins or ends a filter, replaces its policy, or takes an
+// interface on or off.
+func (d Dir) Watched() []string { return []string{d.Base, d.Root(), d.Links()} }
+
+// Escape returns a name that a bpf filesystem takes, which reserves dots.
+func Escape(name string) string {
+	return strings.NewReplacer("%", "%25", ".", "%2E").Replace(name)
+}
+
+func unescape(name string) string {
+	return strings.NewReplacer("%2E", ".", "%25", "%").Replace(name)
+}
+
+// Directions of a program, as its pin is called. Multi-buffer support is part of the name: a program can go on only to
+// one with the support that it was loaded with itself.
+const (
+	Out     = "out"
+	In      = "in"
+	InFrags = "in_frags"
+)
+
+// Program returns the pin of an interface's program, in the directory of a policy.
+func Program(dir, iface, direction string) string {
+	return filepath.Join(dir, "prog_"+Escape(iface)+"_"+direction)
+}
+
+// Interfaces returns the interfaces that are to be filtered, be they there or not.
+func (d Dir) Interfaces() ([]string, error) {
+	entries, err := os.ReadDir(d.Links())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, unescape(e.Name()))
+	}
+	return names, nil
+}
+
+// modeName is the file among an interface's links that keeps the mode which was asked for, as the target of a symbolic
+// link: a bpf filesystem has no other place for a word.
+const modeName = "mode"
+
+// Mode returns the mode that was asked for an interface, or "" for none.
+func (d Dir) Mode(iface string) string {
+	mode, err := os.Readlink(filepath.Join(d.Link(iface), modeName))
+	if err != nil {
+		return ""
+	}
+	return mode
+}
+
+// SetMode keeps the mode that was asked for an interface: it outlives the interface.
+func (d Dir) SetMode(iface, mode string) error {
+	path := filepath.Join(d.Link(iface), modeName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: forget the mode: %w", iface, err)
+	}
+	if mode == "" {
+		return nil
+	}
+	if err := os.Symlink(mode, path); err != nil {
+		return fmt.Errorf("%s: record the mode: %w", iface, err)
+	}
+	return nil
+}
+
+// Others returns the directories of other pin paths at which something is pinned, in every bpf filesystem.
+func (d Dir) Others() (others []Dir) {
+	seen := map[string]bool{d.Base: true}
+	for _, m := range mounts() {
+		for _, below := range []string{"", "*", "*/*"} {
+			links, _ := filepath.Glob(filepath.Join(m.path, below, "v[0-9]*", "links"))
+			for _, dir := range links {
+				root := filepath.Dir(dir)
+				other := Dir{Base: filepath.Dir(root)}
+				if version := filepath.Base(root); version != Schema {
+					other.Version = version
+				}
+				if !seen[other.Base] {
+					seen[other.Base] = true
+					others = append(others, other)
+				}
+			}
+		}
+	}
+	return others
+}
+
+// Prepare creates the directories, mounts a bpf filesystem for them if there is none, and checks that they are ours alone.
+func (d Dir) Prepare() error {
+	if err := mountBPFFS(d.Base); err != nil {
+		return err
+	}
+	for _, dir := range []string{d.Base, d.Root(), d.Maps(), d.Links()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make pin directory: %w", err)
+		}
+	}
+	if err := d.CheckOwner(); err != nil {
+		return err
+	}
+	// Whoever may open it could hold its lock.
+	return closeToOthers(d.Base)
+}
+
+// CheckOwner refuses directories that somebody else may write to: he could open the host.
+func (d Dir) CheckOwner() error {
+	for _, dir := range []string{d.Base, d.Root()} {
+		var st unix.Stat_t
+		if err := unix.Lstat(dir, &st); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return fmt.Errorf("%s is not a directory that only its owner, uid %d, may write: remove it, or choose another --pin-path", dir, os.Geteuid())
+		}
+	}
+	return nil
+}
+
+// Forget removes what is left of a filter that no longer runs.
+func (d Dir) Forget() error {
+	if err := os.RemoveAll(d.Root()); err != nil {
+		return err
+	}
+	return d.Prepare()
+}
+
+// Remove removes everything that is pinned, and the bpf filesystem that was mounted for it.
+func (d Dir) Remove() error {
+	if err := os.RemoveAll(d.Root()); err != nil {
+		return err
+	}
+	// The base may hold another version's pins, or be a mount of its own.
+	if os.Remove(d.Base) == nil {
+		return nil
+	}
+	return unmount(d.Base)
+}

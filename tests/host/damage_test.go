@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
+)
+
+// pinned lists the files that are pinned for a policy in force, as paths below the directory of the schema.
+func pinned(t *testing.T, l *lab.Lab) (files []string) {
+	t.Helper()
+	root := filepath.Join(l.PinPath, loader.Schema)
+	for _, dir := range []string{"maps", "policy", "links"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() && filepath.Base(path) != "mode" {
+				file, _ := filepath.Rel(root, path)
+				files = append(files, file)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// Whatever single file somebody removes: packets are filtered on, status names it, up puts it back with what the filter
+// knew, and down takes the filter off.
+func TestOnePinIsMissing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		loader.Options
+	}{
+		{"native", loader.Options{Mode: loader.ModeNative}},
+		{"clsact", loader.Options{Mode: loader.ModeTC, NoTCX: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			l.Server.Echo(t, 7)
+			l.Server.Echo(t, 9)
+			l.Client.Echo(t, 8)
+			o := c.Options
+			o.Interfaces = []string{"eth0"}
+			o.Policy = policyOf(t, "9/tcp")
+			upWith(t, l, o)
+			live := mustDial(t, l.Server, "tcp", lab.ClientV4, 8)
+			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open")
+			files := pinned(t, l)
+			if len(files) < len(maps.StatePins())+len(maps.RulesetPins()) {
+				t.Fatalf("only these are pinned: %s", files)
+			}
+			for _, file := range files {
+				if c.NoTCX && !strings.Contains(file, "eth0") {
+					continue // as in the other mode
+				}
+				path := filepath.Join(l.PinPath, loader.Schema, file)
+				remove := func() {
+					t.Helper()
+					if err := os.Remove(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+				remove()
+				link := strings.HasPrefix(file, "links/")
+				if !link {
+					mustTalk(t, live, "through what is filtered on")
+				}
+				named := strings.TrimSuffix(file, "/"+filepath.Base(file))
+				if !link {
+					named = file
+				}
+				if got := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(got, named) {
+					t.Errorf("without %s status says %q", file, got)
+				}
+				upWith(t, l, o)
+				if got := status(t, l).Warnings; len(got) != 0 {
+					t.Errorf("after up without %s status says %q", file, got)
+				}
+				if _, err := os.Lstat(path); err != nil {
+					t.Errorf("up does not put %s back: %v", file, err)
+				}
+				mustTalk(t, live, "after up without "+file)
+				if packets := status(t, l).Rules[0].Packets; packets == 0 {
+					t.Errorf("after up without %s the rule has counted nothing", file)
+				}
+				if link {
+					mustNotDial(t, l.Client, lab.ServerV4, 7)
+				}
+				remove()
+				down(t, l)
+				mustBeClean(t, l)
+				upWith(t, l, o)
+				mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open")
+			}
+		})
+	}
+}
+
+// A service may not ask the kernel for what is no longer pinned. It says what is missing, and what mends it.
+func TestOnePinIsMissingToTheAgent(t *testing.T) {
+	l := lab.New(t)
+	a := newAgent(t, l, "interfaces: [eth0]\nopen: [9/tcp]\n")
+	a.types("--config", a.file(), "up")
+	for _, file := range []string{"maps/flows", "policy/running"} {
+		if err := os.Remove(filepath.Join(l.PinPath, loader.Schema, file)); err != nil {
+			t.Fatal(err)
+		}
+		// Root's commands find it where the kernel still has it.
+		out, _ := a.command("--config", a.file(), "doctor").CombinedOutput() // which exits with 1 for whatever else is wrong
+		if !strings.Contains(string(out), file) {
+			t.Errorf("without %s doctor says %s", file, out)
+		}
+		a.types("--config", a.file(), "open", "--runtime", "10/tcp")
+		out, err := a.run().CombinedOutput()
+		if err == nil || !strings.Contains(string(out), file) || !strings.Contains(string(out), "portcullis up") {
+			t.Errorf("without %s it says %v: %s", file, err, out)
+		}
+		a.types("--config", a.file(), "up")
+	}
+}
+
+// A command was killed, and somebody has removed the pin of a program: recovery opens nothing.
+func TestRecoveryWithoutAPinOpensNothing(t *testing.T) {
+	for _, direction := range []string{"in", "out"} {
+		l := lab.New(t)
+		l.Server.Echo(t, 7)
+		up(t, l, loader.ModeNative, policyOf(t, "9/tcp"))
+		root := filepath.Join(l.PinPath, loader.Schema)
+		if err := os.Mkdir(filepath.Join(root, "next"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(root, "policy", "prog_eth0_"+direction)); err != nil {
+			t.Fatal(err)
+		}
+		if i := status(t, l).Interfaces; len(i) != 1 || !i[0].Present {
+			t.Errorf("without the program %s: status says %+v", direction, i)
+		}
+		mustNotDial(t, l.Client, lab.ServerV4, 7)
+		up(t, l, loader.ModeAuto, policyOf(t, "7/tcp"))
+		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "mended by up")
+	}
+}
