@@ -217,6 +217,9 @@ func (fl *Follower) read() (*source, error) {
 		return nil, err
 	}
 	fl.existed = true
+	if len(bytes.TrimSpace(text)) == 0 { // as an editor leaves it for a moment, or a machine that lost its power
+		return nil, fmt.Errorf("%s is empty: write \"open: []\" to close every port", fl.config)
+	}
 	p, err := policy.Parse(fl.config, text)
 	if err != nil {
 		return nil, err
@@ -251,12 +254,9 @@ func (fl *Follower) Steady() bool {
 	return steady
 }
 
-// guard refuses a file that takes away what it takes to repair it: an empty one, as an editor leaves for a moment, and one
-// under which no sshd could be reached that can be now.
+// guard refuses a file that takes away the way in by which it could be repaired: one under which no sshd could be reached
+// that can be now.
 func (fl *Follower) guard(s *source, f Filter) error {
-	if len(bytes.TrimSpace(s.text)) == 0 {
-		return fmt.Errorf("%s is empty: write \"open: []\" to close every port", fl.config)
-	}
 	closed, open, err := fl.fw.user.SSHReach(s.policy)
 	if err != nil {
 		return err
