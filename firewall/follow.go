@@ -250,8 +250,8 @@ func (fl *Follower) Steady() bool {
 	return steady
 }
 
-// guard refuses a file that takes away what it takes to repair it: one under which no sshd could be reached that can be
-// now.
+// guard refuses a file that takes away the way in by which it could be repaired: one under which no sshd could be reached
+// that can be now.
 func (fl *Follower) guard(s *source, f Filter) error {
 	closed, open, err := fl.fw.user.SSHReach(s.policy)
 	if err != nil {

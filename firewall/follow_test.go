@@ -314,3 +314,24 @@ func TestTheLastGoodPolicyIsKeptInNumbers(t *testing.T) {
 		t.Errorf("kept is %q, %v", text, err)
 	}
 }
+
+// Where nothing is filtered yet, as at a boot, an empty file is a bad one, and there is something to fall back to.
+func TestBootWithAnEmptyFile(t *testing.T) {
+	for _, text := range []string{"", "\n"} {
+		s := newStand(t, "interfaces: [eth0]\nopen: [ssh, http]\n")
+		o := s.options()
+		o.StateDir = filepath.Join(s.dir, "state")
+		s.fw = firewall.New(o)
+		s.follower()
+		if _, err := s.fw.Down(context.Background(), nil); err != nil {
+			t.Fatal(err)
+		}
+		s.Running = nil
+		s.writes(s.file, text)
+		fl := s.follower()
+		s.opens("ssh", "http")
+		if !strings.Contains(fl.Problem(), "nothing in the file") {
+			t.Errorf("the problem is %q", fl.Problem())
+		}
+	}
+}

@@ -96,7 +96,7 @@ func (c *change) recordEdit(file *policyFile) {
 func (c *change) recordOverruled(config string) {
 	text, err := readFile(config)
 	if err != nil {
-		text = nil
+		text = nil // what cannot be read counts as none: when it can, it has changed
 	}
 	c.recordApplied(config, text)
 }
