@@ -329,7 +329,7 @@ func TestBootWithAnEmptyFile(t *testing.T) {
 		s.Running = nil
 		s.writes(s.file, text)
 		fl := s.follower()
-		s.opens("ssh", "http")
+		s.opens("22/tcp", "80/tcp")
 		if !strings.Contains(fl.Problem(), "nothing in the file") {
 			t.Errorf("the problem is %q", fl.Problem())
 		}
