@@ -34,15 +34,15 @@ type Follower struct {
 
 	lastError string // that was noted
 
-	seen    string         // what the policy file was when it was last read
-	steady  string         // what it was when Steady was last called
-	existed bool           // it has been read
-	named   []string       // the interfaces that it named
-	problem string         // what is wrong with it
-	waiting *policy.Policy // to be applied when it is known to which interface
-	locked  bool           // another command was at work when there was something to do
-	owed    bool           // that was a start
-	asked   bool           // or a reload that somebody asked for
+	seen    string   // what the policy file was when it was last read
+	steady  string   // what it was when Steady was last called
+	existed bool     // it has been read
+	named   []string // the interfaces that it named
+	problem string   // what is wrong with it
+	waiting *source  // to be applied when it is known to which interface
+	locked  bool     // another command was at work when there was something to do
+	owed    bool     // that was a start
+	asked   bool     // or a reload that somebody asked for
 }
 
 // Level says how much a note matters.
@@ -174,7 +174,11 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 		fl.complain(err)
 	}
 	s, err := fl.read()
-	if err == nil && f != nil {
+	decided := false // what was decided at runtime stays, unless the file is asked for
+	if err == nil && f != nil && !asked {
+		decided, err = fl.isDecided(s)
+	}
+	if err == nil && f != nil && !decided {
 		err = fl.guard(s, f)
 	}
 	if err != nil && f != nil {
@@ -189,7 +193,13 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 		}
 		s = &source{path: fl.config, policy: p}
 	}
-	return fl.apply(ctx, c, s, f, asked)
+	return fl.apply(ctx, c, s, f, decided)
+}
+
+// isDecided reports whether the policy file is as it was when somebody last decided what is in force.
+func (fl *Follower) isDecided(s *source) (bool, error) {
+	was, err := fl.fw.readApplied()
+	return was.is(fl.config, s.text), err
 }
 
 // SetConfig makes another file the one that is followed.
@@ -279,7 +289,7 @@ func (fl *Follower) ApplyWaiting(ctx context.Context) []Note {
 	}
 	defer c.end()
 	if fl.waiting != nil {
-		fl.complain(fl.apply(ctx, c, &source{path: fl.config, policy: fl.waiting}, nil, false))
+		fl.complain(fl.apply(ctx, c, fl.waiting, nil, false))
 	}
 	return fl.told()
 }
@@ -323,7 +333,11 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		return
 	}
 	defer f.Close()
+	decided := false
 	if err == nil {
+		decided, err = fl.isDecided(s)
+	}
+	if err == nil && !decided {
 		err = fl.guard(s, f)
 	}
 	if err != nil {
@@ -335,13 +349,8 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.complain(err)
 		return
 	}
-	was, err := fl.fw.readApplied()
-	if err != nil {
-		fl.complain(err)
-		return
-	}
 	fl.accept(s)
-	if was.is(fl.config, s.text) {
+	if decided {
 		fl.keepUp(ctx, c, s)
 		return
 	}

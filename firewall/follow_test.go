@@ -335,3 +335,38 @@ func TestBootWithAnEmptyFile(t *testing.T) {
 		}
 	}
 }
+
+// A policy that has waited for an interface counts as applied, as any other.
+func TestWhatHasWaitedCountsAsApplied(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "open: [ssh, http]\n")
+	s.Route = ""
+	fl := s.follower()
+	if !fl.Waits() {
+		t.Fatal("it does not wait")
+	}
+	s.Route = "eth0"
+	fl.ApplyWaiting(ctx)
+	s.opens("ssh", "http")
+	s.close(true, "http")
+	s.open(false, "ftp")
+	s.says(fl.ApplyChanged(ctx), "")
+	s.opens("ssh", "ftp")
+}
+
+// An agent that starts anew does not complain of what somebody has forced.
+func TestWhatWasForcedIsNoProblem(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.SSHD = []uint16{22}
+	s.follower()
+	s.writes(s.file, "interfaces: [eth0]\nopen: [http]\n")
+	if _, err := s.fw.Apply(ctx, firewall.ApplyRequest{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.open(true, "ssh")
+	if fl := s.follower(); fl.Problem() != "" {
+		t.Errorf("the problem is %q", fl.Problem())
+	}
+	s.opens("http", "ssh")
+}

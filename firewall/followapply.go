@@ -31,8 +31,9 @@ func (fl *Follower) fallBack() (*policy.Policy, error) {
 	return p, nil
 }
 
-// apply puts a policy in force, beside or instead of that of a filter that runs, which may be nil.
-func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Filter, asked bool) error {
+// apply puts a policy in force, beside or instead of that of a filter that runs, which may be nil. Decided says that the
+// policy of that one stays, and is to be on all interfaces.
+func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Filter, decided bool) error {
 	var filtered []string
 	var saved *policy.Policy
 	if running != nil {
@@ -50,18 +51,12 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 		if fl.waiting == nil {
 			fl.note(Error, "nothing is filtered until there is a default route, because no interface is named, neither by %s nor here", fl.config)
 		}
-		fl.waiting = s.policy
+		fl.waiting = s
 		return nil
 	}
 	fl.waiting = nil
 	o := loader.Options{Interfaces: names, Policy: s.policy, Config: fl.config, KeepRuntime: true}
 	if saved != nil {
-		was, err := fl.fw.readApplied()
-		if err != nil {
-			return err
-		}
-		// What was decided at runtime stays, unless the file is asked for.
-		decided := !asked && was.is(fl.config, s.text)
 		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) })
 		if (decided || means(s.policy, saved)) && !missing {
 			fl.note(Info, "the filter runs already, with the same policy")
