@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 	}
 	for _, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
-			s := &server{lab.New(t), program}
+			s := &server{lab: lab.New(t), program: program}
 			t.Cleanup(func() {
 				os.RemoveAll(s.lab.PinPath + "-other")
 				os.RemoveAll(s.lab.State() + "-other")
@@ -50,6 +50,10 @@ func TestScripts(t *testing.T) {
 					"ip":         s.ip,
 					"listen":     s.listen,
 					"connect":    s.connect,
+					"services":   services,
+					"agent":      s.agent,
+					"await":      s.await,
+					"slowly":     s.slowly,
 				},
 			})
 		})
@@ -60,6 +64,9 @@ func TestScripts(t *testing.T) {
 type server struct {
 	lab     *lab.Lab
 	program string
+
+	log  *agentLog // of its agent
+	kill func()    // the agent
 }
 
 func (s *server) setUp(e *testscript.Env) error {
@@ -74,7 +81,7 @@ func (s *server) setUp(e *testscript.Env) error {
 }
 
 func (s *server) onServer(ts *testscript.TestScript, args []string) error {
-	return ts.Exec("nsenter", append([]string{"--net=" + ts.Getenv("NETNS"), s.program}, args...)...)
+	return ts.Exec("nsenter", s.command(ts, args)...)
 }
 
 // condition knows [configured]: this machine has a policy file of its own.
