@@ -51,6 +51,10 @@ func TestScripts(t *testing.T) {
 					"listen":     s.listen,
 					"connect":    s.connect,
 					"services":   s.useServices,
+					"service":    s.service,
+					"agent":      s.agent,
+					"await":      s.await,
+					"slowly":     s.slowly,
 				},
 			})
 		})
@@ -62,6 +66,9 @@ type server struct {
 	lab      *lab.Lab
 	program  string
 	services string // the file that stands in the place of /etc/services, or ""
+
+	log  *agentLog // of its agent
+	kill func()    // the agent
 }
 
 func (s *server) setUp(e *testscript.Env) error {
@@ -76,12 +83,18 @@ func (s *server) setUp(e *testscript.Env) error {
 	return nil
 }
 
-func (s *server) onServer(ts *testscript.TestScript, args []string) error {
+// command returns the command line that runs the program at the server.
+func (s *server) command(ts *testscript.TestScript, args []string) []string {
 	args = append([]string{"nsenter", "--net=" + ts.Getenv("NETNS"), s.program}, args...)
 	if s.services != "" {
 		const bind = `mount --bind "$1" /etc/services && shift && exec "$@"`
 		args = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", bind, "sh", s.services}, args...)
 	}
+	return args
+}
+
+func (s *server) onServer(ts *testscript.TestScript, args []string) error {
+	args = s.command(ts, args)
 	return ts.Exec(args[0], args[1:]...)
 }
 
