@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
-	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -55,7 +54,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 		}
 		undo = file.restore
 	}
-	opened, err := fw.openRules(ctx, f, r.Rules, runtime, report)
+	opened, err := f.OpenRules(r.Rules, runtime)
 	if err != nil {
 		return nil, errors.Join(err, undo())
 	}
@@ -69,11 +68,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 		}
 	}
 	report.Opened, report.Already = texts(opened.Opened), texts(opened.Already)
-	doubts, err := fw.openedInVain(f, r.Rules, report.Config)
-	if err != nil {
-		return nil, err
-	}
-	report.Warnings = append(report.Warnings, doubts...)
+	report.Warnings = append(report.Warnings, fw.openedInVain(f, r.Rules, report.Config)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
 			report.SecondsLeft = seconds(due)
@@ -133,42 +128,6 @@ func (c *change) closeLater(f Filter, rules []policy.Rule, period time.Duration)
 		return nil, fmt.Errorf("%w: nothing was changed", err)
 	}
 	return undo, nil
-}
-
-// openRules opens rules in the running filter, which is made anew where its maps have no room for them.
-func (fw *Firewall) openRules(ctx context.Context, f Filter, rules []policy.Rule, runtime bool, report *OpenReport) (*loader.OpenReport, error) {
-	opened, err := f.OpenRules(rules, runtime)
-	if !errors.Is(err, loader.ErrNoRoom) {
-		return opened, err
-	}
-	opened = &loader.OpenReport{}
-	p, err := f.Policy()
-	if err != nil {
-		return nil, err
-	}
-	notSaved, err := f.RuntimeRules()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rules {
-		if have, ok := p.Find(r); ok {
-			opened.Already = append(opened.Already, have)
-			continue
-		}
-		p, _ = p.WithRule(r)
-		opened.Opened = append(opened.Opened, r)
-		if runtime {
-			notSaved = append(notSaved, r)
-		}
-	}
-	// The interfaces that are filtered already stay so, each in its mode; none needs to be named.
-	up, err := fw.kernel.Up(fw.waiting(ctx), loader.Options{PinPath: fw.options.PinPath, Mode: loader.ModeAuto, Policy: p, Runtime: notSaved,
-		Config: f.Config()})
-	if err != nil {
-		return nil, fmt.Errorf("make room for the rules: %w", err)
-	}
-	report.Warnings = append(report.Warnings, up.Warnings...)
-	return opened, nil
 }
 
 // seconds returns what is left until then, for JSON.

@@ -177,7 +177,7 @@ func (fw *Firewall) wantedBy(config string) (Wanted, error) {
 // running returns the interfaces of a filter that runs, of which there may be none, and the policy file that counts.
 func (fw *Firewall) running(ctx context.Context) (interfaces []string, config string, err error) {
 	f, err := fw.View(ctx)
-	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, loader.ErrOlderSchema) {
+	if errors.Is(err, loader.ErrNotRunning) || errors.Is(err, loader.ErrOlderSchema) || errors.Is(err, loader.ErrDamaged) {
 		return nil, fw.options.Config, nil
 	}
 	if err != nil {

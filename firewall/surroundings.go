@@ -35,14 +35,14 @@ func (fw *Firewall) cutOff(p *policy.Policy, file string) []string {
 
 // openedInVain warns of rules that restrict nothing, as another one opens more, and of rules that open ports of
 // containers which the policy lets no answer out of.
-func (fw *Firewall) openedInVain(f Filter, rules []policy.Rule, file string) (warnings []string, err error) {
+func (fw *Firewall) openedInVain(f Filter, rules []policy.Rule, file string) (warnings []string) {
 	forwards := fw.kernel.Forwards()
 	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
-		return nil, nil // nor need the policy be read
+		return nil // nor need the policy be read
 	}
 	p, err := f.Policy()
 	if err != nil {
-		return nil, err
+		return []string{fmt.Sprintf("whether the rules are of use is not known: %v", err)}
 	}
 	for _, r := range rules {
 		if text := p.CoveringText(r); text != "" && !r.Anyone() {
@@ -50,13 +50,13 @@ func (fw *Firewall) openedInVain(f Filter, rules []policy.Rule, file string) (wa
 		}
 	}
 	if !forwards || p.Forward != policy.ForwardDrop {
-		return warnings, nil
+		return warnings
 	}
 	found, err := fw.kernel.Containers()
 	if err != nil {
-		return append(warnings, err.Error()), nil
+		return append(warnings, err.Error())
 	}
-	return append(warnings, found.OpenedInVain(p, rules, quote.Name(file))...), nil
+	return append(warnings, found.OpenedInVain(p, rules, quote.Name(file))...)
 }
 
 // Unfiltered returns the interfaces by which packets come in past a filter on the given ones.

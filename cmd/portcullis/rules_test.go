@@ -172,21 +172,6 @@ func TestOpenCreatesTheFileOfABuiltInPolicy(t *testing.T) {
 	h.holds(h.File, firewall.FileHeader+"interfaces: [eth0]\ninput: drop\nforward: drop\nicmp: accept\nopen:\n  - http\ninvalid: log\n")
 }
 
-func TestOpenMakesRoom(t *testing.T) {
-	h := newHost(t)
-	path := h.runs(commented)
-	h.Rooms = 1
-	h.types(0, "open", "http", "ssh")
-	h.says("opened http\n", "already open: ssh\n")
-	h.opens("ssh", "http")
-	if len(h.Ups) != 1 || h.Ups[0].Config != path {
-		t.Errorf("ups: %+v", h.Ups)
-	}
-	if !slices.Equal(h.Running.Interfaces, []string{"eth0"}) {
-		t.Errorf("interfaces are now %q", h.Running.Interfaces)
-	}
-}
-
 func TestClose(t *testing.T) {
 	h := newHost(t)
 	path := h.runs(commented)

@@ -27,7 +27,6 @@ type Kernel struct {
 	File         string
 	SSHD         []uint16
 	Route        string
-	Rooms        int // rules that have room; 0: any number
 	Live         int // connections that a close meets
 	FlowList     []loader.Flow
 	Table        loader.FlowsStatus // without what flows tell
@@ -67,7 +66,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
 	}
-	f.Running, f.File, f.Runtime, f.Rooms = o.Policy.Clone(), o.Config, nil, 0
+	f.Running, f.File, f.Runtime = o.Policy.Clone(), o.Config, nil
 	f.Running.Interfaces = interfaces
 	for _, r := range o.Runtime {
 		f.Runtime = append(f.Runtime, r.String())
@@ -198,9 +197,6 @@ func (f *Kernel) Refusals() (loader.Refusals, error) {
 func (f *Kernel) OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error) {
 	if f.Fail != nil {
 		return nil, f.Fail
-	}
-	if f.Rooms > 0 && len(f.Running.Open)+len(rules) > f.Rooms {
-		return nil, fmt.Errorf("rule %d: %w", f.Rooms+1, loader.ErrNoRoom)
 	}
 	report := &loader.OpenReport{}
 	for _, r := range rules {
