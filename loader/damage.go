@@ -159,13 +159,13 @@ func mapOf(prog *ebpf.Program, name string) *ebpf.Map {
 	return nil
 }
 
-// holdMaps binds the maps that no program uses to an egress program, so that they can be found without their pins.
+// holdMaps binds all maps to an egress program, those too that no program uses: so they can be found without their pins.
 func holdMaps(prog *ebpf.Program, set *maps.Set) error {
-	for _, name := range []string{bpf.FirewallMapRules, bpf.FirewallMapRunning} {
-		m, err := set.Map(name)
-		if err != nil {
-			return err
-		}
+	all, err := set.All()
+	if err != nil {
+		return err
+	}
+	for name, m := range all {
 		if err := prog.BindMap(m); err != nil {
 			return fmt.Errorf("bind map %s to %s: %w", name, prog, err)
 		}
