@@ -68,7 +68,7 @@ var keys = []*key{
 		Key: Key{Name: "interfaces", Values: "a list such as [eth0]", Default: "the one of the default route",
 			Meaning: "the interfaces to filter"},
 		label: "interface", always: true, apart: true,
-		kind: list[string]{
+		kind: list[string, string]{
 			field: func(p *Policy) *[]string { return &p.Interfaces }, parse: parseInterface,
 			id: func(name string) string { return name }, format: quoteName,
 			quote: func(name string, _ bool) string { return quoteName(name) },
@@ -99,7 +99,7 @@ var keys = []*key{
 		Key: Key{Name: "open", Values: "a list such as [http, 22/tcp from 203.0.113.0/24]", Default: "[]",
 			Meaning: "what is let in"},
 		always: true, apart: true,
-		kind: list[Rule]{
+		kind: list[Rule, string]{
 			field: func(p *Policy) *[]Rule { return &p.Open }, parse: ParseRule,
 			id: Rule.key, format: Rule.String,
 			quote: func(r Rule, inFlow bool) string { return quoteRule(r.String(), inFlow) },

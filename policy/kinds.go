@@ -78,10 +78,10 @@ func number(example string, set func(p *Policy, text string) error, format func(
 }
 
 // list is the kind of a key with a list in which the order means nothing.
-type list[T any] struct {
+type list[T any, K comparable] struct {
 	field   func(*Policy) *[]T
 	parse   func(text string) (T, error)
-	id      func(T) string // the same for entries that mean the same
+	id      func(T) K      // the same for entries that mean the same
 	format  func(T) string // as a Change has it
 	quote   func(entry T, inFlow bool) string
 	noun    string // what an entry is
@@ -89,12 +89,12 @@ type list[T any] struct {
 	oneLine bool // written in brackets
 }
 
-func (k list[T]) read(d *document, p *Policy, at, v *yaml.Node) {
+func (k list[T, K]) read(d *document, p *Policy, at, v *yaml.Node) {
 	type place struct {
 		text string
 		line int
 	}
-	seen := make(map[string]place)
+	seen := make(map[K]place)
 	field := k.field(p)
 	d.list(at, v, k.example, func(item *yaml.Node) {
 		entry, err := k.parse(item.Value)
@@ -116,7 +116,7 @@ func (k list[T]) read(d *document, p *Policy, at, v *yaml.Node) {
 	})
 }
 
-func (k list[T]) diff(label string, old, new *Policy) []Change {
+func (k list[T, K]) diff(label string, old, new *Policy) []Change {
 	var out []Change
 	for _, entry := range k.missing(*k.field(old), *k.field(new)) {
 		out = append(out, Change{'-', label, k.format(entry), ""})
@@ -128,8 +128,8 @@ func (k list[T]) diff(label string, old, new *Policy) []Change {
 }
 
 // missing returns the entries of a that are not in b.
-func (k list[T]) missing(a, b []T) []T {
-	known := make(map[string]bool, len(b))
+func (k list[T, K]) missing(a, b []T) []T {
+	known := make(map[K]bool, len(b))
 	for _, entry := range b {
 		known[k.id(entry)] = true
 	}
@@ -142,7 +142,7 @@ func (k list[T]) missing(a, b []T) []T {
 	return out
 }
 
-func (k list[T]) write(b *strings.Builder, indent, name string, p *Policy) {
+func (k list[T, K]) write(b *strings.Builder, indent, name string, p *Policy) {
 	entries := *k.field(p)
 	if k.oneLine || len(entries) == 0 {
 		texts := make([]string, len(entries))
@@ -160,11 +160,11 @@ func (k list[T]) write(b *strings.Builder, indent, name string, p *Policy) {
 
 // edit adds first, and removes in a later step: with its last entry a list
 // would lose its style.
-func (k list[T]) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
+func (k list[T, K]) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
 	if add := k.missing(*k.field(want), *k.field(have)); len(add) > 0 {
 		return d.insertion(path, len(add), func(i int, inFlow bool) string { return k.quote(add[i], inFlow) }), nil
 	}
-	gone := make(map[string]bool)
+	gone := make(map[K]bool)
 	for _, entry := range k.missing(*k.field(have), *k.field(want)) {
 		gone[k.id(entry)] = true
 	}
@@ -174,7 +174,7 @@ func (k list[T]) edit(d *document, path []string, have, want *Policy) ([]piece, 
 	})
 }
 
-func (k list[T]) view(p *Policy) any {
+func (k list[T, K]) view(p *Policy) any {
 	out := []string{}
 	for _, entry := range *k.field(p) {
 		out = append(out, k.format(entry))
