@@ -32,6 +32,7 @@ type change struct {
 
 // begin waits until no other process changes the firewall, and does what is overdue.
 func (fw *Firewall) begin(ctx context.Context) (*change, error) {
+	policy.ForgetServices() // the agent has read them at an earlier change
 	c := &change{fw: fw}
 	unlock, err := fw.store.Lock(fw.waiting(ctx))
 	switch {

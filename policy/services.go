@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 )
 
 // ServicesFile is where the names of services come from.
@@ -28,14 +28,24 @@ var builtinServices = &Services{builtinTable}
 
 // defaultServices is read once: a policy must not change its meaning halfway
 // through because somebody edits /etc/services.
-var defaultServices = sync.OnceValue(func() *Services {
+var defaultServices = func() *Services {
+	if s := knownServices.Load(); s != nil {
+		return s
+	}
 	s, err := LoadServices(ServicesFile)
 	if err != nil {
 		// A minimal container has no such file. The built-in names serve it.
-		return &Services{}
+		s = &Services{}
 	}
+	knownServices.Store(s)
 	return s
-})
+}
+
+var knownServices atomic.Pointer[Services]
+
+// ForgetServices makes the next rule that names a service read [ServicesFile]
+// anew. A process that lives for long calls it between one change and the next.
+func ForgetServices() { knownServices.Store(nil) }
 
 // LoadServices reads a file in the format of /etc/services.
 func LoadServices(path string) (*Services, error) {
