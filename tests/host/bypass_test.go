@@ -42,20 +42,23 @@ func attachTC(t testing.TB, l *lab.Lab, dev string, instructions ...asm.Instruct
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { prog.Close() })
-	l.Server.Do(t, func() error {
+	err = l.Server.Try(func() error {
 		d, err := netlink.LinkByName(dev)
 		if err != nil {
 			return err
 		}
 		at, err := link.AttachTCX(link.TCXOptions{Program: prog, Interface: d.Attrs().Index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
-		if errors.Is(err, link.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
-			t.Skip("needs TCX, which Linux has since 6.6")
-		}
 		if err == nil {
 			t.Cleanup(func() { at.Close() })
 		}
 		return err
 	})
+	if errors.Is(err, link.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+		t.Skip("needs TCX, which Linux has since 6.6")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // deviceOf returns the index and the MAC address of an interface of a host.

@@ -5,6 +5,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -148,17 +149,20 @@ func (h *Host) Try(work func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		fd, err := unix.Open(h.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			done <- err
+		// Whoever ends the test in here ends this goroutine alone.
+		err := errors.New("the work was ended: Fatal and Skip belong outside")
+		defer func() { done <- err }()
+		fd, openErr := unix.Open(h.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if openErr != nil {
+			err = openErr
 			return
 		}
 		defer unix.Close(fd)
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			done <- err
+		if nsErr := unix.Setns(fd, unix.CLONE_NEWNET); nsErr != nil {
+			err = nsErr
 			return
 		}
-		done <- work()
+		err = work()
 	}()
 	return <-done
 }
