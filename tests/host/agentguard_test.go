@@ -108,7 +108,7 @@ func TestAgentGuardsTheWayIn(t *testing.T) {
 	a := newAgent(t, l, "interfaces: [eth0]\nopen: [ssh, http]\n")
 	a.runs()
 	for text, complaint := range map[string]string{
-		"":                                   "is empty",
+		"":                                   "nothing in the file",
 		"interfaces: [eth0]\nopen: [http]\n": "an sshd listens on port 22, which no rule opens",
 	} {
 		a.writes(text)
