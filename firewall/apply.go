@@ -78,7 +78,7 @@ func (c *candidate) deferFlows(f Filter) error {
 	return nil
 }
 
-// warnings tells of interfaces that stay filtered though the file, which names some, does not name them.
+// warnings returns a sentence for each interface that stays filtered though the file, which names some, does not name it.
 func (c *candidate) warnings() (out []string) {
 	for _, name := range c.policy.Interfaces {
 		if len(c.named) > 0 && !slices.Contains(c.named, name) {
@@ -130,7 +130,7 @@ type ApplyRequest struct {
 	Force bool   // also when it locks the user out
 }
 
-// ApplyReport tells what Apply did.
+// ApplyReport is the result of Apply.
 type ApplyReport struct {
 	Config   string   `json:"config"`
 	File     string   `json:"file"`
@@ -184,10 +184,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		if err != nil {
 			return nil, err
 		}
-		if err := change.endTimed(); err != nil {
-			return nil, err
-		}
-		report.Warnings = append(report.Warnings, up.Warnings...)
+		report.Warnings = slices.Concat(report.Warnings, up.Warnings, warning(change.endTimed()))
 		if c.path == c.config {
 			report.Warnings = append(report.Warnings, fw.keepNewLastGood(ctx)...)
 		}
@@ -201,7 +198,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 	return report, nil
 }
 
-// DiffReport tells what Apply would change.
+// DiffReport is what Apply would change.
 type DiffReport struct {
 	Config   string   `json:"config"`
 	File     string   `json:"file"`
@@ -230,7 +227,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 	return report, nil
 }
 
-// CheckReport tells what is to be known of a policy file that is good.
+// CheckReport is what is worth knowing of a policy file that is good.
 type CheckReport struct {
 	File     string   `json:"file"`
 	Rules    []string `json:"rules"`
@@ -258,7 +255,7 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	return report, nil
 }
 
-// doubts tells what would not work here, of a policy that is good by itself and whose file names some interfaces.
+// doubts returns what would not work here, of a policy that is good by itself and whose file names some interfaces.
 func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out []string) {
 	for _, name := range named {
 		if _, err := net.InterfaceByName(name); err != nil {

@@ -16,7 +16,7 @@ import (
 // What keeps a filter in step with its host. It changes no policy and no file, so it is no transaction, and waits for
 // none: an interface that appears is open until it is filtered.
 
-// AttachReport tells what Attach did.
+// AttachReport is the result of Attach.
 type AttachReport struct {
 	Attached []loader.Interface // that were not filtered till now
 	Warnings []string
@@ -73,7 +73,7 @@ func (fw *Firewall) Prepare(ctx context.Context) (loaded bool, err error) {
 // Wants reports whether the filter is meant for an interface, be it there or not.
 func (fw *Firewall) Wants(iface string) bool { return fw.kernel.Wants(fw.options.PinPath, iface) }
 
-// Watch tells of changes of the host.
+// Watch returns a channel of changes of the host.
 func (fw *Firewall) Watch(ctx context.Context) (<-chan host.Change, error) {
 	return fw.kernel.Watch(ctx)
 }

@@ -51,11 +51,26 @@ func (fw *Firewall) begin(ctx context.Context) (*change, error) {
 
 // beginToChange is begin for what cannot be done while a policy is on trial: the end of the trial would undo it.
 func (fw *Firewall) beginToChange(ctx context.Context) (*change, error) {
+	return fw.beginUnless(ctx, func(error) bool { return false })
+}
+
+// beginToRepair is beginToChange for Up, which is what helps where a damaged or older filter keeps rules from being
+// closed in time. It ends them anyway.
+func (fw *Firewall) beginToRepair(ctx context.Context) (*change, error) {
+	return fw.beginUnless(ctx, func(err error) bool {
+		return errors.Is(err, loader.ErrDamaged) || errors.Is(err, loader.ErrOlderSchema)
+	})
+}
+
+// beginUnless is begin, unless a policy is on trial or what is overdue has failed for a reason that is not excused.
+func (fw *Firewall) beginUnless(ctx context.Context, excused func(error) bool) (*change, error) {
 	c, err := fw.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = c.failed
+	if err = c.failed; excused(err) {
+		err = nil
+	}
 	if err == nil && c.Trial != nil {
 		err = &TrialError{*c.Trial}
 	}

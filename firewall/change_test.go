@@ -255,3 +255,68 @@ func TestStatusDoesNotWait(t *testing.T) {
 		t.Errorf("status: %+v, %v", status, err)
 	}
 }
+
+// Save to a copy changes nothing but the copy: what is open for a time still closes by itself.
+func TestSaveToACopyLeavesTheTimers(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	if _, err := s.fw.Open(ctx, firewall.OpenRequest{Rules: s.rules("http"), For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	o := s.options()
+	o.Config = filepath.Join(s.dir, "copy.yaml")
+	if _, err := firewall.New(o).Save(ctx); err != nil {
+		t.Fatal(err)
+	}
+	timed := func() int {
+		scheduled, err := s.store().Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(scheduled.Timed)
+	}
+	if n := timed(); n != 1 {
+		t.Errorf("%d rules are open for a time, want 1", n)
+	}
+	if _, err := s.fw.Save(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := timed(); n != 0 {
+		t.Errorf("%d rules are open for a time though the file has them", n)
+	}
+}
+
+// Up is what helps where a damaged filter keeps a rule from being closed in time.
+func TestUpRepairsWhatIsOverdue(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	if err := s.store().Save(&schedule.Schedule{Timed: []schedule.TimedRule{{Rule: s.rules("http")[0], Due: schedule.Now()}}}); err != nil {
+		t.Fatal(err)
+	}
+	s.OpenErr = loader.ErrDamaged
+	if _, err := s.fw.Open(ctx, firewall.OpenRequest{Rules: s.rules("ftp")}); !errors.Is(err, loader.ErrDamaged) {
+		t.Errorf("open: got %v", err)
+	}
+	ups := len(s.Ups)
+	if _, err := s.fw.Up(ctx, firewall.UpRequest{Mode: loader.ModeAuto}); err != nil || len(s.Ups) != ups+1 {
+		t.Errorf("up: %v", err)
+	}
+}
+
+// A change of the file that cannot be put in force now is not forgotten.
+func TestAChangeOfTheFileIsNotForgotten(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	fl := s.follower()
+	s.writes(s.file, "interfaces: [eth0]\nopen: [ssh, http]\n")
+	s.OpenErr = errors.New("something is in the way")
+	s.says(fl.ApplyChanged(ctx), "something is in the way")
+	s.OpenErr = nil
+	if !fl.Changed() {
+		t.Error("the file counts as read")
+	}
+	fl.ApplyChanged(ctx)
+	s.opens("ssh", "http")
+}

@@ -86,19 +86,6 @@ func New(o Options) *Firewall {
 // PinPath returns where the filter is pinned.
 func (fw *Firewall) PinPath() string { return fw.options.PinPath }
 
-// Config returns the policy file: the one that was given, else that of the filter that runs.
-func (fw *Firewall) Config(ctx context.Context) (string, error) {
-	f, err := fw.View(ctx)
-	if errors.Is(err, loader.ErrNotRunning) {
-		return fw.options.Config, nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return fw.configOf(f), nil
-}
-
 // configOf returns the policy file of a running filter, or the one that was given.
 func (fw *Firewall) configOf(f Filter) string {
 	if fw.options.ConfigGiven {

@@ -202,8 +202,18 @@ func (fl *Follower) isDecided(s *source) (bool, error) {
 	return was.is(fl.config, s.text), err
 }
 
+// again makes a file that has been read count as changed, as what it says is not in force. Behind another command's lock
+// it is tried soon, else when the next look at the file is due.
+func (fl *Follower) again(err error) {
+	fl.seen = ""
+	fl.locked = errors.Is(err, ErrLocked)
+}
+
 // SetConfig makes another file the one that is followed.
-func (fl *Follower) SetConfig(config string) { fl.config, fl.seen = config, "" }
+func (fl *Follower) SetConfig(config string) {
+	fl.config, fl.seen, fl.steady = config, "", ""
+	fl.named, fl.existed, fl.problem = nil, false, ""
+}
 
 // reject tells what is wrong with the policy file, and what that means.
 func (fl *Follower) reject(err error, meaning string) {
@@ -233,7 +243,7 @@ func (fl *Follower) read() (*source, error) {
 	return &source{path: fl.config, text: text, policy: p}, nil
 }
 
-// accept takes it down that the policy file is good.
+// accept notes that the policy file is good.
 func (fl *Follower) accept(s *source) {
 	if fl.problem != "" {
 		fl.note(Info, "%s is good again", fl.config)
@@ -324,6 +334,11 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 	before := fl.named
 	s, err := fl.read()
 	f, notRunning := fl.fw.View(ctx)
+	if notRunning != nil && !errors.Is(notRunning, loader.ErrNotRunning) {
+		fl.complain(notRunning)
+		fl.again(notRunning)
+		return
+	}
 	if notRunning != nil {
 		if err != nil {
 			fl.reject(err, "")
@@ -347,6 +362,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 	saved, err := f.Saved()
 	if err != nil {
 		fl.complain(err)
+		fl.again(err)
 		return
 	}
 	fl.accept(s)
@@ -371,6 +387,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 	}
 	if err := fl.up(ctx, loader.Options{Interfaces: added, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
+		fl.again(err)
 		return
 	}
 	fl.keepUp(ctx, c, s)

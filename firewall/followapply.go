@@ -122,8 +122,12 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	// First what is filtered already, then each by itself.
 	one := o
 	one.Interfaces, one.Running = nil, true
-	if report, err := fl.fw.kernel.Up(ctx, one); err == nil {
+	report, err = fl.fw.kernel.Up(ctx, one)
+	switch {
+	case err == nil:
 		fl.tellApplied(report)
+	case !errors.Is(err, loader.ErrNotRunning):
+		fl.complain(err)
 	}
 	var errs []error
 	for _, name := range o.Interfaces {

@@ -20,7 +20,7 @@ type OpenRequest struct {
 	For     time.Duration // as Runtime, and then it closes by itself; 0: it does not
 }
 
-// OpenReport tells what Open did.
+// OpenReport is the result of Open.
 type OpenReport struct {
 	Opened  []string `json:"opened"`
 	Already []string `json:"already"`
@@ -63,9 +63,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
 	}
 	if r.For == 0 {
-		if err := c.forgetTimed(r.Rules); err != nil {
-			return nil, err
-		}
+		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	}
 	report.Opened, report.Already = texts(opened.Opened), texts(opened.Already)
 	report.Warnings = append(report.Warnings, fw.openedInVain(f, r.Rules, report.Config)...)
@@ -101,7 +99,7 @@ func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, 
 	if file.exists && !file.changed() {
 		return file, nil
 	}
-	return file, file.save()
+	return file, withRuntimeHint(file.save())
 }
 
 // closeLater makes rules close by themselves, but for those that are open for good. Undo takes that back.
@@ -141,7 +139,7 @@ type CloseRequest struct {
 	Force   bool // also when it locks the user out
 }
 
-// CloseReport tells what Close did.
+// CloseReport is the result of Close.
 type CloseReport struct {
 	Closed   []string `json:"closed"`
 	NotOpen  []string `json:"not_open"`
@@ -188,12 +186,13 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	if err != nil {
 		return nil, errors.Join(err, file.restore())
 	}
-	if err := c.forgetTimed(r.Rules); err != nil {
-		return nil, err
-	}
+	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
 		c.recordEdit(file)
 		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+	}
+	if len(closed.Closed) > 0 {
+		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)
 	}
 	report.Closed, report.NotOpen = texts(closed.Closed), texts(closed.NotOpen)
 	report.Kept, report.Killed = closed.Kept, closed.Killed
@@ -218,7 +217,7 @@ func (c *change) unwriteRules(ctx context.Context, f Filter, rules []policy.Rule
 		return file, nil
 	}
 	report.Created = !file.exists
-	return file, file.save()
+	return file, withRuntimeHint(file.save())
 }
 
 // stillOpen lists the rules that keep some of what was closed open.

@@ -109,11 +109,11 @@ func (f *policyFile) save() error {
 		_, err := os.Stat(dir)
 		f.madeDir = errors.Is(err, fs.ErrNotExist)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return withRuntimeHint(err)
+			return err
 		}
 	}
 	if err := savefile.Save(f.path, f.text); err != nil {
-		return withRuntimeHint(err)
+		return err
 	}
 	f.saved = true
 	return nil
@@ -135,10 +135,13 @@ func (f *policyFile) restore() error {
 }
 
 func withRuntimeHint(err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("%w: nothing was changed; --runtime changes the running filter alone", err)
 }
 
-// SaveReport tells what Save wrote.
+// SaveReport is what Save wrote.
 type SaveReport struct {
 	Config   string   `json:"config"`
 	Created  bool     `json:"created"`
@@ -191,9 +194,10 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 			return nil, errors.Join(err, file.restore())
 		}
 		c.recordApplied(path, file.text)
-	}
-	if err := c.endTimed(); err != nil { // what was open for a time is in the file now
-		return nil, err
+		for _, timed := range c.Timed {
+			report.Warnings = append(report.Warnings, fmt.Sprintf("%s was to close by itself, and is in the file now: it stays open", timed.Rule))
+		}
+		report.Warnings = append(report.Warnings, warning(c.endTimed())...)
 	}
 	report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
 	return report, nil

@@ -105,8 +105,10 @@ func ruleStatus(rules []loader.RuleStatus, s *schedule.Schedule) []RuleStatus {
 	out := make([]RuleStatus, len(rules))
 	for i, status := range rules {
 		out[i].RuleStatus = status
-		r, err := policy.ParseRule(status.Rule)
-		if due, timed := s.RuleDue(r); err == nil && timed && status.Runtime {
+		if !status.Runtime {
+			continue
+		}
+		if due, timed := s.RuleDue(status.Meaning); timed {
 			out[i].SecondsLeft = seconds(due)
 		}
 	}

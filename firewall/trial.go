@@ -27,7 +27,7 @@ type TryRequest struct {
 	Timeout time.Duration
 }
 
-// TryReport tells what Try did.
+// TryReport is the result of Try.
 type TryReport struct {
 	File        string             `json:"file"`
 	Interfaces  []loader.Interface `json:"interfaces"`
@@ -149,7 +149,7 @@ func (fw *Firewall) Await(ctx context.Context) (confirmed bool, err error) {
 	}
 }
 
-// RevertReport tells what Revert did.
+// RevertReport is the result of Revert.
 type RevertReport struct {
 	File    string `json:"file"`
 	Running bool   `json:"running"` // false when nothing ran before either
@@ -190,7 +190,7 @@ func noTrial(s *schedule.Schedule) error {
 // BackupSuffix is that of the file that keeps what the policy file held before a confirmation.
 const BackupSuffix = ".bak"
 
-// ConfirmReport tells what Confirm did.
+// ConfirmReport is the result of Confirm.
 type ConfirmReport struct {
 	File   string `json:"file"`
 	Config string `json:"config"`
@@ -237,10 +237,26 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	c.recordApplied(report.Config, []byte(c.Trial.Text))
 	c.Timed = nil // what was open for a time ended when the trial began
 	if err := c.endTrial(false); err != nil {
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("%w: not confirmed", err), c.takeBackConfirmed(report))
 	}
 	report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
 	return report, nil
+}
+
+// takeBackConfirmed puts the policy file back that a confirmation has replaced: the trial goes on.
+func (c *change) takeBackConfirmed(r *ConfirmReport) error {
+	c.forgetApplied()
+	switch {
+	case r.Backup != "":
+		old, err := readFile(r.Backup)
+		if err != nil {
+			return err
+		}
+		return savefile.Save(r.Config, old)
+	case r.Saved:
+		return os.Remove(r.Config)
+	}
+	return nil
 }
 
 // saveConfirmed writes the policy that was on trial into the policy file.

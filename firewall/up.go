@@ -5,6 +5,7 @@ package firewall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -18,7 +19,7 @@ type UpRequest struct {
 	Force      bool // also when it locks the user out
 }
 
-// UpReport tells what Up did.
+// UpReport is the result of Up.
 type UpReport struct {
 	Interfaces []loader.Interface `json:"interfaces"`
 	Updated    bool               `json:"updated"`
@@ -33,7 +34,7 @@ type UpReport struct {
 
 // Up puts the policy file in force, on a filter that runs in one step.
 func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
-	c, err := fw.beginToChange(ctx)
+	c, err := fw.beginToRepair(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -70,10 +71,13 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	c.recordApplied(config, s.text)
-	if err := c.endTimed(); err != nil {
-		return nil, err
+	var ended []string
+	for _, timed := range c.Timed {
+		if _, open := p.Find(timed.Rule); !open {
+			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
+		}
 	}
-	warnings := slices.Concat(report.Warnings, fw.user.Unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
+	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
@@ -87,7 +91,15 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 	}, nil
 }
 
-// DownReport tells what Down did.
+// warning returns what is to be said of a step that failed after the change itself was made.
+func warning(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return []string{err.Error()}
+}
+
+// DownReport is the result of Down.
 type DownReport struct {
 	loader.DownReport
 	Warnings []string `json:"warnings"`

@@ -39,17 +39,23 @@ func Watch(ctx context.Context) (<-chan Change, error) {
 	changes := make(chan Change, watchQueue)
 	go func() {
 		defer close(changes)
+		tell := func(c Change) {
+			select {
+			case changes <- c:
+			case <-ctx.Done(): // nobody reads any more
+			}
+		}
 		for {
 			messages, from, err := s.Receive()
 			switch {
 			case errors.Is(err, unix.ENOBUFS):
-				changes <- Change{Lost: true}
+				tell(Change{Lost: true})
 			case err != nil:
 				return
 			case from.Pid == nl.PidKernel:
 				for _, m := range messages {
 					if c, matters := changeOf(m); matters {
-						changes <- c
+						tell(c)
 					}
 				}
 			}

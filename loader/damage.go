@@ -34,14 +34,17 @@ const kernelNameLength = 15
 func findLost(p pin.Dir) maps.Lost {
 	return func(name string) (*ebpf.Map, error) {
 		short := name[:min(len(name), kernelNameLength)]
+		var found *ebpf.Map
 		for _, prog := range runningPrograms(p) {
-			m := mapOf(prog, short)
-			prog.Close()
-			if m != nil {
-				return m, nil
+			if found == nil {
+				found = mapOf(prog, short)
 			}
+			prog.Close()
 		}
-		return nil, damaged(p, name)
+		if found == nil {
+			return nil, damaged(p, name)
+		}
+		return found, nil
 	}
 }
 

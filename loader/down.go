@@ -140,7 +140,7 @@ func otherInstances(p pin.Dir) (others []Instance) {
 	return others
 }
 
-// newDownReport tells what it means to take the filter off interfaces, of all that are filtered.
+// newDownReport returns what it means to take the filter off interfaces, of all that are filtered.
 func newDownReport(off, filtered []string) *DownReport {
 	r := &DownReport{Interfaces: off, Remaining: []string{}, Absent: []string{}, Behind: make(map[string]string)}
 	for _, name := range filtered {

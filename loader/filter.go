@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -42,13 +41,8 @@ func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
 	return f, permissionError(err)
 }
 
-// OpenToChange is Open for a command that keeps others from changing the filter: as nobody takes it down, maps can be
-// opened when they are first needed, and to open a port needs few.
-func OpenToChange(pinPath string) (*Filter, error) {
-	return OpenToChangeContext(context.Background(), pinPath)
-}
-
-// OpenToChangeContext is OpenToChange with a context, which bounds the filter's waits for other commands.
+// OpenToChangeContext is OpenContext for a command that keeps others from changing the filter: as nobody takes it down,
+// maps can be opened when they are first needed, and to open a port needs few.
 func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
 	f, err := openLocked(ctx, pinPath, func(*maps.Set) error { return nil })
 	return f, permissionError(err)
@@ -370,33 +364,4 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 		out = append(out, i)
 	}
 	return out, nil
-}
-
-// flowsStatus counts the flows, and takes the rest from the counters.
-func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, err error) {
-	now, err := f.now()
-	if err != nil {
-		return s, err
-	}
-	flows, err := f.set.CountFlows(now)
-	if err != nil {
-		return s, err
-	}
-	most, err := f.set.MaxFlows()
-	return FlowsStatus{
-		Assured:  flows.Assured,
-		Answered: flows.Answered,
-		Pending:  flows.Pending,
-		Max:      most,
-		Full:     counters[maps.FlowsFull],
-		Evicted:  counters[maps.FlowsEvicted],
-	}, err
-}
-
-// xdpMode returns the mode in which the kernel runs the XDP program of a device.
-func xdpMode(device netlink.Link) Mode {
-	if hook.IsGeneric(device) {
-		return ModeGeneric
-	}
-	return ModeNative
 }

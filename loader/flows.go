@@ -166,3 +166,24 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 	}
 	return len(cut), nil
 }
+
+// flowsStatus counts the flows, and takes the rest from the counters.
+func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, err error) {
+	now, err := f.now()
+	if err != nil {
+		return s, err
+	}
+	flows, err := f.set.CountFlows(now)
+	if err != nil {
+		return s, err
+	}
+	most, err := f.set.MaxFlows()
+	return FlowsStatus{
+		Assured:  flows.Assured,
+		Answered: flows.Answered,
+		Pending:  flows.Pending,
+		Max:      most,
+		Full:     counters[maps.FlowsFull],
+		Evicted:  counters[maps.FlowsEvicted],
+	}, err
+}

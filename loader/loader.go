@@ -156,6 +156,8 @@ type RuleStatus struct {
 	Rule    string `json:"rule"`
 	Packets uint64 `json:"packets"`
 	Runtime bool   `json:"runtime"` // not in the file
+
+	Meaning policy.Rule `json:"-"`
 }
 
 // CounterStatus is a reason and the packets that it decided.

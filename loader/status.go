@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -33,7 +36,7 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	for _, r := range rules {
-		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), counters[maps.RuleReason(r.ID)], r.Runtime})
+		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), counters[maps.RuleReason(r.ID)], r.Runtime, r.Rule})
 	}
 	for _, reason := range maps.Reasons() {
 		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), counters[reason]})
@@ -115,4 +118,12 @@ func (i Interface) Absence() string {
 		return AbsentAppeared
 	}
 	return AbsentRecreated
+}
+
+// xdpMode returns the mode in which the kernel runs the XDP program of a device.
+func xdpMode(device netlink.Link) Mode {
+	if hook.IsGeneric(device) {
+		return ModeGeneric
+	}
+	return ModeNative
 }

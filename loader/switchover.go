@@ -23,9 +23,9 @@ import (
 // switch is one store. So a command that is killed leaves either policy whole, and the next one, which finds the switch
 // pinned, brings the links to that.
 type switchover struct {
-	pins   pin.Dir
-	turned *ebpf.Map // the switch
-	relays []relay
+	pins      pin.Dir
+	switchMap *ebpf.Map // the switch
+	relays    []relay
 }
 
 // relay stands in for the program of an attachment.
@@ -54,15 +54,15 @@ func newSwitchover(p pin.Dir) (_ *switchover, err error) {
 	if err := os.Mkdir(p.Switchover(), 0o700); err != nil {
 		return nil, err
 	}
-	turned, err := ebpf.NewMap(&ebpf.MapSpec{Name: "switch", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	switchMap, err := ebpf.NewMap(&ebpf.MapSpec{Name: "switch", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
 		return nil, fmt.Errorf("create map switch: %w", err)
 	}
-	if err := turned.Pin(p.Switch()); err != nil {
-		turned.Close()
+	if err := switchMap.Pin(p.Switch()); err != nil {
+		switchMap.Close()
 		return nil, err
 	}
-	return &switchover{pins: p, turned: turned}, nil
+	return &switchover{pins: p, switchMap: switchMap}, nil
 }
 
 // add puts a relay in front of a hook. It is loaded as the programs that it goes on to, or the kernel would not let it.
@@ -87,7 +87,7 @@ func (s *switchover) add(r relay, spec *ebpf.ProgramSpec) error {
 	if err := choice.Pin(filepath.Join(s.pins.Switchover(), pin.Escape(r.Interface)+"_"+r.Kind)); err != nil {
 		return err
 	}
-	stand := relaySpec(spec, s.turned, choice)
+	stand := relaySpec(spec, s.switchMap, choice)
 	if r.direction == pin.InFrags {
 		stand.Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
@@ -113,7 +113,7 @@ func (s *switchover) runningProgram(r *relay) (*ebpf.Program, error) {
 }
 
 // relaySpec is a program that stands in for one of spec. What must not happen, that it finds no program, drops.
-func relaySpec(spec *ebpf.ProgramSpec, turned, choice *ebpf.Map) *ebpf.ProgramSpec {
+func relaySpec(spec *ebpf.ProgramSpec, switchMap, choice *ebpf.Map) *ebpf.ProgramSpec {
 	const xdpDrop, tcShot = 1, 2 // XDP_DROP and TC_ACT_SHOT
 	drop := int32(xdpDrop)
 	if spec.Type == ebpf.SchedCLS {
@@ -127,7 +127,7 @@ func relaySpec(spec *ebpf.ProgramSpec, turned, choice *ebpf.Map) *ebpf.ProgramSp
 		License:    spec.License,
 		Instructions: asm.Instructions{
 			asm.Mov.Reg(asm.R6, asm.R1),
-			asm.LoadMapValue(asm.R2, turned.FD(), 0),
+			asm.LoadMapValue(asm.R2, switchMap.FD(), 0),
 			asm.LoadMem(asm.R3, asm.R2, 0, asm.Word),
 			asm.LoadMapPtr(asm.R2, choice.FD()),
 			asm.Mov.Reg(asm.R1, asm.R6),
@@ -144,7 +144,7 @@ func (s *switchover) turn(toNew bool) error {
 	if toNew {
 		value = 1
 	}
-	if err := s.turned.Put(uint32(0), value); err != nil {
+	if err := s.switchMap.Put(uint32(0), value); err != nil {
 		return fmt.Errorf("switch the policy: %w", err)
 	}
 	return nil
@@ -152,13 +152,13 @@ func (s *switchover) turn(toNew bool) error {
 
 // end lets every hook run the program that its relay goes on to, and takes the relays away.
 func (s *switchover) end() error {
-	turned, err := pin.IsSwitched(s.turned)
+	switched, err := pin.IsSwitched(s.switchMap)
 	if err != nil {
 		return err
 	}
 	for _, r := range s.relays {
 		prog := r.old
-		if turned {
+		if switched {
 			prog = r.new
 		}
 		if err := r.Update(prog); err != nil {
@@ -169,7 +169,7 @@ func (s *switchover) end() error {
 }
 
 func (s *switchover) Close() {
-	s.turned.Close()
+	s.switchMap.Close()
 	for _, r := range s.relays {
 		r.old.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -106,7 +107,10 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 		return nil, err
 	}
 	if c.old != nil && o.Look {
-		if c.bypassed, err = c.old.Bypassed(ctx, LookTime); err != nil {
+		c.bypassed, err = c.old.Bypassed(ctx, LookTime)
+		if errors.Is(err, fs.ErrPermission) { // CAP_NET_RAW is for this look alone
+			c.warn("%v: whether drivers run the programs is not known", err)
+		} else if err != nil {
 			return nil, err
 		}
 	}

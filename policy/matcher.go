@@ -4,7 +4,7 @@ package policy
 
 import "net/netip"
 
-// Matcher tells which packets rules let in, at the same cost for one rule and
+// Matcher finds out which packets rules let in, at the same cost for one rule and
 // for many.
 type Matcher struct {
 	ports   *[4 * 65536]PortEntry

@@ -26,8 +26,8 @@ type servicePort struct {
 
 var builtinServices = &Services{builtinTable}
 
-// defaultServices is read once: a policy must not change its meaning halfway
-// through because somebody edits /etc/services.
+// defaultServices is read once between two calls of [ForgetServices]: a policy
+// must not change its meaning halfway through because somebody edits the file.
 var defaultServices = func() *Services {
 	if s := knownServices.Load(); s != nil {
 		return s

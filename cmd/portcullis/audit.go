@@ -68,9 +68,6 @@ func (a *app) audit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if a.configGiven {
-			view.Config = a.config
-		}
 	} else if !isNotRunning(err) {
 		return err
 	}
@@ -125,7 +122,7 @@ func (a *app) printAudit(v *auditView) {
 	a.printf("\n%d closed although something listens, %s\n", closed, count(unused, "rule that nobody uses", "rules that nobody uses"))
 }
 
-// fromText tells who may come to a port.
+// fromText returns who may come to a port.
 func fromText(p audit.Entry) string {
 	from := p.From
 	if len(p.Bypass) > 0 && !slices.Contains(from, "*") {

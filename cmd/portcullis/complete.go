@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +44,9 @@ func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []s
 	if a.privileged() != nil || a.prepare(cmd, nil) != nil { // a completion runs nothing before itself
 		return nil
 	}
-	f, err := a.firewall.View(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond) // a shell waits for this
+	defer cancel()
+	f, err := a.firewall.View(ctx)
 	if err != nil {
 		return nil
 	}

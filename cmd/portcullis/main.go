@@ -8,10 +8,12 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
 
@@ -62,7 +64,11 @@ func run(e env, args []string) int {
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)
-	err := root.Execute()
+	// The first signal ends what a command waits for, and lets it take back what it has begun; the second ends the command.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	err := root.ExecuteContext(ctx)
 	if flushed := a.out.Flush(); err == nil && flushed != nil {
 		err = fmt.Errorf("write the output: %w", flushed)
 	}

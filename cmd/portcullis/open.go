@@ -89,7 +89,7 @@ func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
 	}
 }
 
-// createdText tells of a file that was not there before.
+// createdText returns a sentence about a file that was not there before.
 func createdText(path string) string {
 	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"\n", path)
 }

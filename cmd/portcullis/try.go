@@ -101,7 +101,7 @@ func (a *app) await(ctx context.Context) error {
 	return nil
 }
 
-// clock tells when that is, in so much time, as people say it.
+// clock returns when that is, in so much time, as people say it.
 func clock(left time.Duration) string {
 	const soon = 12 * time.Hour
 	layout := "15:04:05"

@@ -88,7 +88,7 @@ func (a *app) printUp(report *firewall.UpReport) {
 	a.printf("next: \"portcullis open http\", or what else this host serves; that also writes the file\n")
 }
 
-// openText tells the rules of a policy in one line, however many there are.
+// openText returns the rules of a policy in one line, however many there are.
 func openText(p *policy.Policy) string {
 	const most = 6
 	if p.Input == policy.Accept {

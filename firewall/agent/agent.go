@@ -163,8 +163,8 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			}
 		case <-resync.C:
 			a.lastError = "" // what is still wrong is told again
+			a.attach(ctx)    // which must not wait
 			a.complain(a.fw.CatchUp(ctx))
-			a.attach(ctx)
 			a.reloadIfSteady(ctx)
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom

@@ -130,7 +130,7 @@ func (e *examination) fail(name, format string, args ...any) *Check {
 }
 
 // fix says what to type.
-func (c *Check) fix(commands ...string) { c.Fix = commands }
+func (c *Check) fix(commands ...string) { c.Fix = append([]string{}, commands...) }
 
 // portcullis is a command line of ours that is about the same filter and file.
 func (e *examination) portcullis(args ...string) string {

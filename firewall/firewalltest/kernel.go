@@ -36,6 +36,7 @@ type Kernel struct {
 	ArrivalNames []string          // of their packets
 	Fail         error             // of what changes something
 	PolicyErr    error             // why the policy in force cannot be read
+	OpenErr      error             // why the filter cannot be opened
 	Ups          []loader.Options
 	Downs        [][]string
 	NoWatchdog   error        // why no watchdog can be started
@@ -112,6 +113,9 @@ func (f *Kernel) Open(context.Context, string) (firewall.Filter, error) {
 	if f.Running == nil {
 		return nil, fmt.Errorf("%w (nothing is pinned)", loader.ErrNotRunning)
 	}
+	if f.OpenErr != nil {
+		return nil, f.OpenErr
+	}
 	return f, nil
 }
 
@@ -177,7 +181,7 @@ func (f *Kernel) Status() (*loader.Status, error) {
 		}
 	}
 	for _, r := range f.Running.Open {
-		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Packets: 7, Runtime: slices.Contains(f.Runtime, r.String())})
+		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Meaning: r, Packets: 7, Runtime: slices.Contains(f.Runtime, r.String())})
 	}
 	return s, nil
 }

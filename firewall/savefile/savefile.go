@@ -83,7 +83,7 @@ func (l *location) replace(data []byte, mode uint32) error {
 	return dir.Sync() // without it a crash may bring the old file back
 }
 
-// mayReplace tells why the entry is not to be replaced: a file that a stranger
+// mayReplace returns why the entry is not to be replaced: a file that a stranger
 // put there is his, and would stay so.
 func (l *location) mayReplace() error {
 	if l.unsafe != nil && !l.unsafe.foreign {

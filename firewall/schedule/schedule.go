@@ -70,7 +70,7 @@ type TimedRule struct {
 	Due  Instant     `json:"due"`
 }
 
-// EndedTrial tells what became of the last trial.
+// EndedTrial is what became of the last trial.
 type EndedTrial struct {
 	File     string  `json:"file"`
 	Reverted bool    `json:"reverted"` // or else it was confirmed

@@ -44,7 +44,7 @@ func (u *User) Witness(isOld func(host.Connection) (bool, error), console bool) 
 			sshVariable, ssh, newSession)
 	}
 	if !s.Elsewhere && !console && (s.Unknown || u.host.OnPseudoTerminal()) {
-		return errors.New("nobody can tell whence this session came: " + newSession + ", or say --console if this terminal is at the machine itself")
+		return errors.New("cannot tell where this session came from: " + newSession + ", or say --console if this terminal is at the machine itself")
 	}
 	return nil
 }

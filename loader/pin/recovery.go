@@ -104,6 +104,9 @@ func (d Dir) dropHalves() (whole []*hook.Attachment, err error) {
 				return nil, err
 			}
 		}
+		if _, err := os.Lstat(Program(d.Policy(), name, In)); err == nil {
+			continue // it was filtered by the policy in force, and is to be again
+		}
 		_ = os.RemoveAll(d.Link(name))
 	}
 	return whole, nil
@@ -111,10 +114,10 @@ func (d Dir) dropHalves() (whole []*hook.Attachment, err error) {
 
 // isForward reports whether the policy in next/ is in force.
 func (d Dir) isForward(attached []*hook.Attachment) (bool, error) {
-	turned, err := ebpf.LoadPinnedMap(d.Switch(), nil)
+	switchMap, err := ebpf.LoadPinnedMap(d.Switch(), nil)
 	if err == nil {
-		defer turned.Close()
-		return IsSwitched(turned)
+		defer switchMap.Close()
+		return IsSwitched(switchMap)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("open pinned map switch: %w", err)
@@ -140,9 +143,9 @@ func (d Dir) isForward(attached []*hook.Attachment) (bool, error) {
 }
 
 // IsSwitched reports whether a switch has put the new policy in force.
-func IsSwitched(turned *ebpf.Map) (bool, error) {
+func IsSwitched(switchMap *ebpf.Map) (bool, error) {
 	var value uint32
-	if err := turned.Lookup(uint32(0), &value); err != nil {
+	if err := switchMap.Lookup(uint32(0), &value); err != nil {
 		return false, fmt.Errorf("ask which policy is in force: %w", err)
 	}
 	return value != 0, nil

@@ -5,6 +5,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -76,7 +77,9 @@ func with(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 // change is with, as commands do it that change the filter.
 func change(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 	t.Helper()
-	withOpened(t, l, loader.OpenToChange, work)
+	withOpened(t, l, func(pinPath string) (*loader.Filter, error) {
+		return loader.OpenToChangeContext(context.Background(), pinPath)
+	}, work)
 }
 
 func withOpened(t testing.TB, l *lab.Lab, open func(pinPath string) (*loader.Filter, error), work func(f *loader.Filter) error) {

@@ -184,7 +184,7 @@ func (p *pktgenSender) describe(cpu, queue int) error {
 	return p.understood(cpu, flags)
 }
 
-// repeats tells whether one packet may be sent many times over: never to virtual devices, which keep it, and not where
+// repeats reports whether one packet may be sent many times over: never to virtual devices, which keep it, and not where
 // each differs.
 func (p *pktgenSender) repeats() bool {
 	return !p.stand.from.veth && !p.traffic.randomSources && p.traffic.flows <= 1

@@ -66,7 +66,7 @@ type LeftOut struct {
 	Why  string `json:"why"`
 }
 
-// HigherIsBetter tells which way a figure is good.
+// HigherIsBetter returns which way a figure is good.
 func (w *Work) HigherIsBetter() bool { return w.Unit == Gigabits || w.Unit == Connections }
 
 // Row returns the row of a subject, or nil.

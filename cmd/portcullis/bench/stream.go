@@ -119,7 +119,7 @@ func serveIperf(s *stand) (end func(), err error) {
 	return nil, errors.New("iperf3 does not begin to listen")
 }
 
-// knock tells whether somebody listens.
+// knock reports whether somebody listens.
 func knock(port int) error {
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(insideAddr.String(), strconv.Itoa(port)), time.Second)
 	if err == nil {

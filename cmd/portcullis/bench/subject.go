@@ -87,7 +87,7 @@ func kinds() []kind {
 	}
 }
 
-// serves tells whether a work is for a kind: of the bare programs, one drops and one passes.
+// serves reports whether a work is for a kind: of the bare programs, one drops and one passes.
 func (k *kind) serves(w *work) bool {
 	return k.key != keyDrop && k.key != keyPass || k.key == w.fate.baseline()
 }
