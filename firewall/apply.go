@@ -39,7 +39,7 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	if file != c.config {
 		also = fw.options.Invoker
 	}
-	if c.source, err = readFitting(file, also...); err != nil {
+	if c.source, err = readSource(file, also...); err != nil {
 		return nil, err
 	}
 	filtered, err := f.Interfaces()

@@ -236,11 +236,7 @@ func (fl *Follower) read() (*source, error) {
 		return nil, err
 	}
 	fl.existed = true
-	p, err := policy.Parse(fl.config, text)
-	if err != nil {
-		return nil, err
-	}
-	return &source{path: fl.config, text: text, policy: p}, nil
+	return parseSource(fl.config, text)
 }
 
 // accept notes that the policy file is good.

@@ -29,9 +29,17 @@ func readSource(path string, also ...uint32) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseSource(path, text)
+}
+
+// parseSource reads a policy that a filter has room for.
+func parseSource(path string, text []byte) (*source, error) {
 	p, err := policy.Parse(path, text)
 	if err != nil {
 		return nil, err
+	}
+	if err := maps.CheckCapacity(p); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &source{path: path, text: text, policy: p}, nil
 }
@@ -55,18 +63,6 @@ func readTrusted(path string, also ...uint32) ([]byte, error) {
 		return nil, fmt.Errorf("the policy file is not trusted: %w", err)
 	}
 	return text, nil
-}
-
-// readFitting reads a policy that a filter has room for.
-func readFitting(path string, also ...uint32) (*source, error) {
-	s, err := readSource(path, also...)
-	if err != nil {
-		return nil, err
-	}
-	if err := maps.CheckCapacity(s.policy); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return s, nil
 }
 
 // wanted returns the policy of the file, or the built-in one where there is none and none is asked for.

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/host"
-	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 )
 
@@ -56,7 +55,7 @@ func (f *Filter) HostChanges() (d HostChanges, err error) {
 
 // SyncLocal brings the datapath's list of this host's addresses in line with the routing table.
 func (f *Filter) SyncLocal() error {
-	unlock, err := f.pins.Lock(f.ctx, lock.Exclusive)
+	unlock, err := f.change()
 	if err != nil {
 		return err
 	}
