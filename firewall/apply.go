@@ -13,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // candidate is a policy that may come in the place of the one in force.
@@ -82,7 +83,7 @@ func (c *candidate) deferFlows(f Filter) error {
 func (c *candidate) warnings() (out []string) {
 	for _, name := range c.policy.Interfaces {
 		if len(c.named) > 0 && !slices.Contains(c.named, name) {
-			out = append(out, fmt.Sprintf("%s stays filtered, though %s does not name it: \"portcullis down %s\" ends that", name, c.path, name))
+			out = append(out, fmt.Sprintf("%s stays filtered, though %s does not name it: \"portcullis down %s\" ends that", name, c.path, quote.Shell(name)))
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // fallBack returns the policy for a host without a filter and without a good file.
@@ -57,7 +58,12 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 	fl.waiting = nil
 	o := loader.Options{Interfaces: names, Policy: s.policy, Config: fl.config, KeepRuntime: true}
 	if saved != nil {
-		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) })
+		interfaces, err := running.Interfaces()
+		if err != nil {
+			return err
+		}
+		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) }) ||
+			slices.ContainsFunc(interfaces, func(i loader.Interface) bool { return !i.Present }) // as when a pin was removed
 		if (decided || means(s.policy, saved)) && !missing {
 			fl.note(Info, "the filter runs already, with the same policy")
 			fl.keepUp(ctx, c, s)
@@ -180,6 +186,6 @@ func (fl *Follower) tellDropped(before, now []string, f Filter) {
 		if !i.Present {
 			state = "waited for"
 		}
-		fl.note(Warning, "%s is no longer in the file, but still %s: \"portcullis down %s\" ends that", i.Name, state, i.Name)
+		fl.note(Warning, "%s is no longer in the file, but still %s: \"portcullis down %s\" ends that", i.Name, state, quote.Shell(i.Name))
 	}
 }

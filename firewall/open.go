@@ -77,6 +77,9 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	return report, nil
 }
 
+// longFile is how many bytes a policy file has at least that may hold more than a filter has room for.
+const longFile = 256 << 10
+
 // writeRules writes rules to the policy file.
 func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, report *OpenReport) (*policyFile, error) {
 	if err := c.lockFile(ctx, c.fw.configToWrite(f)); err != nil {
@@ -96,6 +99,11 @@ func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, 
 		}
 	}
 	report.Config, report.Created = file.path, !file.exists
+	if len(file.text) > longFile {
+		if _, err := parseSource(file.path, file.text); err != nil {
+			return nil, withRuntimeHint(err)
+		}
+	}
 	if file.exists && !file.changed() {
 		return file, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Status is what a firewall is and has done.
@@ -189,7 +190,7 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 func (c *comparison) warnings() []string {
 	out := slices.Clone(c.drift)
 	for _, name := range c.unfiltered {
-		out = append(out, fmt.Sprintf("the policy file names %s, which is not filtered: \"portcullis up %s\"", name, name))
+		out = append(out, fmt.Sprintf("the policy file names %s, which is not filtered: \"portcullis up %s\"", name, quote.Shell(name)))
 	}
 	return out
 }

@@ -27,6 +27,7 @@ type Listener struct {
 	Interface int            // the index of the only one that it listens on, or 0
 	Processes []string       // as far as they may be seen
 	inode     uint32
+	uid       uint32 // of who made the socket
 }
 
 // Listeners returns the sockets of this network namespace that listen, those of the loopback among them.
@@ -124,6 +125,7 @@ func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
 			Local:     netip.AddrPortFrom(local.Unmap(), binary.BigEndian.Uint16(m[4:])),
 			Interface: int(binary.NativeEndian.Uint32(m[40:])),
 			inode:     binary.NativeEndian.Uint32(m[68:]),
+			uid:       binary.NativeEndian.Uint32(m[64:]),
 		}
 		if waits(protocol, m[1], binary.BigEndian.Uint16(m[6:]), l.Local.Port()) {
 			out = append(out, l)
@@ -144,7 +146,7 @@ func waits(protocol policy.Protocol, state uint8, remote, local uint16) bool {
 func procListeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
 	err = eachProcSocket(int(protocol), family, func(k *Socket) {
 		if waits(protocol, k.State, k.Remote.Port(), k.Local.Port()) {
-			out = append(out, Listener{Protocol: protocol, Local: k.Local, inode: k.inode})
+			out = append(out, Listener{Protocol: protocol, Local: k.Local, inode: k.inode, uid: k.uid})
 		}
 	})
 	return out, err

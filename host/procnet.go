@@ -46,11 +46,14 @@ func eachProcSocket(protocol int, family uint8, each func(*Socket)) error {
 	return nil
 }
 
-// procInode is the column of the inode in /proc/net/tcp and its like.
-const procInode = 9
+// Columns of /proc/net/tcp and its like.
+const (
+	procUID   = 7
+	procInode = 9
+)
 
-// parseProcSocket reads a line of /proc/net/tcp and its like: number, local end, remote end, state, and later the
-// inode.
+// parseProcSocket reads a line of /proc/net/tcp and its like: number, local end, remote end, state, and later the user
+// and the inode.
 func parseProcSocket(line string) (*Socket, error) {
 	fields := strings.Fields(line)
 	if len(fields) <= procInode {
@@ -72,7 +75,11 @@ func parseProcSocket(line string) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Socket{local, remote, uint8(state), uint32(inode)}, nil
+	uid, err := strconv.ParseUint(fields[procUID], 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{local, remote, uint8(state), uint32(inode), uint32(uid)}, nil
 }
 
 // parseProcAddr reads ADDRESS:PORT in hexadecimal, the address in words of the host's byte order.

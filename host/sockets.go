@@ -16,6 +16,7 @@ type Socket struct {
 	Local, Remote netip.AddrPort
 	State         uint8  // of enum TCP_* in include/net/tcp_states.h
 	inode         uint32 // 0 before it is accepted
+	uid           uint32 // of who made it
 }
 
 // AddrPort returns the end of a connection; an IPv4 address that is mapped into IPv6 is IPv4.
@@ -55,7 +56,7 @@ func everySocket(protocol int, each func(*Socket)) error {
 			continue
 		}
 		for _, s := range sockets {
-			each(&Socket{AddrPort(s.ID.Source, s.ID.SourcePort), AddrPort(s.ID.Destination, s.ID.DestinationPort), s.State, s.INode})
+			each(&Socket{AddrPort(s.ID.Source, s.ID.SourcePort), AddrPort(s.ID.Destination, s.ID.DestinationPort), s.State, s.INode, s.UID})
 		}
 	}
 	return nil

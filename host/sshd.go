@@ -11,7 +11,7 @@ import (
 const sshPort = 22
 
 // SSHPorts returns the TCP ports on which an sshd listens, in order. Where systemd listens for it, the listener is not
-// called sshd, so whoever listens on port 22 counts too.
+// called sshd, so whoever listens on port 22 counts too. Anybody can call a process sshd: elsewhere only root's counts.
 func SSHPorts() ([]uint16, error) {
 	found, err := listenersOf(policy.TCP)
 	if err != nil {
@@ -21,7 +21,7 @@ func SSHPorts() ([]uint16, error) {
 	nameProcesses(found)
 	var ports []uint16
 	for _, l := range found {
-		if l.Local.Port() == sshPort || slices.Contains(l.Processes, "sshd") {
+		if l.Local.Port() == sshPort || l.uid == 0 && slices.Contains(l.Processes, "sshd") {
 			ports = append(ports, l.Local.Port())
 		}
 	}

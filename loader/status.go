@@ -12,6 +12,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Status returns what the filter is and has done. See Refusals for what may be wrong with the flow table.
@@ -51,15 +52,15 @@ func (f *Filter) Status() (*Status, error) {
 		case AbsentGone:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
 		case AbsentAppeared:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		case AbsentHalf:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is filtered in one direction only: run \"portcullis up %s\"", i.Name, i.Name))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is filtered in one direction only: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		case AbsentRecreated:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, i.Name))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		}
 	}
 	if missing := f.Missing(); len(missing) > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; packets are still filtered, and \"portcullis up\" repairs this",
+		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; \"portcullis up\" repairs this",
 			f.pins.Root(), strings.Join(missing, ", ")))
 	}
 	changed, err := f.HostChanges()
@@ -67,7 +68,7 @@ func (f *Filter) Status() (*Status, error) {
 		return nil, err
 	}
 	if changed.MTU != "" {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", changed.MTU, changed.MTU))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: MTU raised while filtered; large frames may be lost until you run \"portcullis up %s\"", changed.MTU, quote.Shell(changed.MTU)))
 	}
 	return s, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // target is one interface that a change brings to the new policy.
@@ -151,7 +152,7 @@ func (c *change) chooseTargets() error {
 			continue
 		}
 		if err != nil {
-			c.warn("%s is gone; \"portcullis run\" filters it when it is back, and \"portcullis down %s\" ends that", name, name)
+			c.warn("%s is gone; \"portcullis run\" filters it when it is back, and \"portcullis down %s\" ends that", name, quote.Shell(name))
 			continue
 		}
 		c.targets = append(c.targets, &target{device: device, mode: ModeAuto})

@@ -227,6 +227,16 @@ func (d *document) errorAt(offset int, err error, format string, args ...any) {
 	d.problems = append(d.problems, &Error{d.file, line, column, fmt.Sprintf(format, args...), err})
 }
 
+// plainWords says what to write for what the YAML reader stumbles on most.
+var plainWords = map[string]string{
+	"cannot start any token":             "a tab, or a character that YAML reserves, begins it: indent with spaces, and quote the text",
+	"did not find expected node content": "something is missing here, or a bracket is not closed",
+	"did not find expected ',' or ']'":   "a bracket is not closed, or a comma is missing",
+	"exceeded max depth":                 "it is nested too deep: no policy is",
+	"unknown anchor":                     "a policy file has no anchors and aliases: write the value out",
+	"incompatible YAML document":         "leave out the line that begins with %YAML",
+}
+
 // syntax reports what the YAML reader could not read, with the line it gave up
 // on: its own words seldom say enough.
 func (d *document) syntax(err error) {
@@ -244,6 +254,11 @@ func (d *document) syntax(err error) {
 			mark = load.ContextMark
 		}
 		line, column = max(mark.Line, 1), max(mark.Column, 1)
+	}
+	for theirs, ours := range plainWords {
+		if strings.Contains(msg, theirs) {
+			msg = ours
+		}
 	}
 	text := ""
 	if line <= len(d.lines) {

@@ -131,6 +131,9 @@ func (a *app) root() *cobra.Command {
 // prepare runs before every command.
 func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	a.configGiven = cmd.Flags().Changed("config")
+	if a.wait < 0 {
+		return usagef("--lock-timeout %s: write a time from 0s on", a.wait)
+	}
 	// Later commands, from other directories, will have to find the same places.
 	if a.config, err = filepath.Abs(a.config); err != nil {
 		return err
