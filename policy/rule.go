@@ -4,6 +4,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -68,6 +69,22 @@ func (r Rule) Covers(proto Protocol, port uint16) bool {
 		}
 	}
 	return false
+}
+
+// nobodysSources are the networks from which no other host can come.
+var nobodysSources = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// AllowsOthers reports whether the rule has a source from which another host
+// can come: from the loopback, groups and reserved networks nobody does.
+func (r Rule) AllowsOthers() bool {
+	return r.Anyone() || slices.ContainsFunc(r.From, func(from netip.Prefix) bool {
+		return !slices.ContainsFunc(nobodysSources, func(of netip.Prefix) bool {
+			return of.Bits() <= from.Bits() && of.Contains(from.Addr())
+		})
+	})
 }
 
 // Allows reports whether the rule lets src use the port.

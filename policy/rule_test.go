@@ -281,3 +281,19 @@ func TestSuggest(t *testing.T) {
 		t.Errorf("a swap costs %d", d)
 	}
 }
+
+func TestAllowsOthers(t *testing.T) {
+	for text, want := range map[string]bool{
+		"22/tcp": true, "22/tcp from 10.0.0.0/8": true, "22/tcp from 2001:db8::/32": true, "22/tcp from 0.0.0.0/1": true,
+		"22/tcp from 127.0.0.1": false, "22/tcp from 224.0.0.0/4": false, "22/tcp from 240.0.0.1": false, "22/tcp from ::1": false,
+		"22/tcp from ff02::/16": false, "22/tcp from 127.0.0.1,192.0.2.1": true,
+	} {
+		r, err := ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.AllowsOthers(); got != want {
+			t.Errorf("%s: %t, want %t", text, got, want)
+		}
+	}
+}

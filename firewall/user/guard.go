@@ -34,7 +34,7 @@ func (u *User) SSHReach(p *policy.Policy) (closed, open []uint16, err error) {
 		return nil, nil, fmt.Errorf("find the ports of sshd: %w", err)
 	}
 	for _, port := range ports {
-		if p.Input == policy.Accept || slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) }) {
+		if p.Input == policy.Accept || slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) && r.AllowsOthers() }) {
 			open = append(open, port)
 		} else {
 			closed = append(closed, port)
