@@ -45,6 +45,7 @@ type change struct {
 	replaced   []*ebpf.Program    // of an older version
 	retired    []*hook.Attachment // what others stand in for from now on
 	undo       []func() error
+	committed  bool // the new policy stands
 }
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
@@ -263,6 +264,7 @@ func (c *change) build() error {
 
 // commit makes the new policy the one that later commands find.
 func (c *change) commit() error {
+	c.committed = true
 	c.undo = nil // from here on the new policy stands; a later command finishes what is cut off
 	if c.switchover != nil {
 		if err := c.switchover.end(); err != nil {
@@ -309,7 +311,7 @@ func (c *change) rollback() error {
 	for _, step := range slices.Backward(c.undo) {
 		errs = append(errs, step())
 	}
-	if c.undo != nil && c.old == nil && !c.damaged {
+	if !c.committed && c.old == nil && !c.damaged {
 		errs = append(errs, c.pins.Remove())
 	}
 	return errors.Join(errs...)

@@ -7,11 +7,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
+	"regexp"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -72,6 +75,7 @@ func TestAMillionFlowsAreListedInLittleMemory(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		highest := highWater(cmd.Process.Pid)
 		listed := 0
 		lines := bufio.NewReaderSize(out, 1<<16)
 		for {
@@ -89,7 +93,7 @@ func TestAMillionFlowsAreListedInLittleMemory(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Fatalf("%v: %v", c.args, err)
 		}
-		peak := int(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) // kB
+		peak := highest()
 		t.Logf("%v: %d MB", c.args, peak>>10)
 		if peak == 0 || peak > mostMemory {
 			t.Errorf("%v took %d kB, and %d is the most", c.args, peak, mostMemory)
@@ -97,5 +101,32 @@ func TestAMillionFlowsAreListedInLittleMemory(t *testing.T) {
 		if c.count != nil && (listed > flows+10 || listed < flows*99/100) {
 			t.Errorf("%v listed %d flows of %d", c.args, listed, flows)
 		}
+	}
+}
+
+// highWater watches the memory of a process until the result is asked for, which is the most that it took, in kB. What
+// the kernel says of a process that has ended begins with the memory of the test, from which it was forked.
+func highWater(pid int) (highest func() int) {
+	stop, peak := make(chan struct{}), make(chan int)
+	pattern := regexp.MustCompile(`(?s)^Name:\s+portcullis\n.*VmHWM:\s+(\d+) kB`)
+	go func() {
+		most := 0
+		for {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // which may have ended
+			if m := pattern.FindSubmatch(text); m != nil {
+				kB, _ := strconv.Atoi(string(m[1]))
+				most = max(most, kB)
+			}
+			select {
+			case <-stop:
+				peak <- most
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	return func() int {
+		close(stop)
+		return <-peak
 	}
 }
