@@ -257,7 +257,7 @@ cat >portcullis.yaml <<END
 interfaces: [eth0]
 input: drop       # what nobody here asked for
 icmp: accept      # a host that answers pings is easier to keep
-open:             # who may come in
+open: []          # who may come in
 invalid: log
 END
 run server cat portcullis.yaml
@@ -278,7 +278,8 @@ cp portcullis.yaml before.yaml
 run server portcullis open http
 done_well
 run server diff before.yaml portcullis.yaml
-[[ $(grep -c '^[<>]' <<<"$output") -eq 1 && $output == *"> "*http ]] || wrong "one line more in the file, and no other change"
+[[ $(grep -c '^[<>]' <<<"$output") -eq 2 && $output == *"> open: [http] "*"# who may come in"* ]] ||
+	wrong "one line changed in the file, its comment kept, and no other change"
 fetch outside "http://$server4/" "the page of the server"
 fetch outside "http://[$server6]/" "the page of the server"
 connect $server4 22 unanswered
