@@ -62,6 +62,10 @@ func (l *Lab) AddInside(t testing.TB) *Host {
 	return inside
 }
 
+// The main thread does not die with a goroutine. One that has entered a namespace there would keep that alive, so it is
+// kept for the main goroutine.
+func init() { runtime.LockOSThread() }
+
 // Host is one network namespace.
 type Host struct {
 	Name string // of the namespace, below /run/netns
@@ -146,23 +150,22 @@ func (h *Host) Do(t testing.TB, work func() error) {
 
 // Try is Do that returns the error.
 func (h *Host) Try(work func() error) error {
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		// Whoever ends the test in here ends this goroutine alone.
-		err := errors.New("the work was ended: Fatal and Skip belong outside")
-		defer func() { done <- err }()
-		fd, openErr := unix.Open(h.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if openErr != nil {
-			err = openErr
+		// Whoever ends the test in here ends this goroutine alone. Where there is a result, nobody reads this one.
+		defer func() { done <- errors.New("the work was ended: Fatal and Skip belong outside") }()
+		fd, err := unix.Open(h.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			done <- err
 			return
 		}
 		defer unix.Close(fd)
-		if nsErr := unix.Setns(fd, unix.CLONE_NEWNET); nsErr != nil {
-			err = nsErr
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			done <- err
 			return
 		}
-		err = work()
+		done <- work()
 	}()
 	return <-done
 }
