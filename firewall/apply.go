@@ -115,7 +115,7 @@ func (c Change) String() string {
 func changesOf(from, to *policy.Policy, runtime []policy.Rule) []Change {
 	changes := []Change{}
 	ending := make(map[string]bool)
-	for _, text := range texts(runtime) {
+	for _, text := range policy.Texts(runtime) {
 		ending[text] = true
 	}
 	for _, c := range policy.Diff(from, to) {
@@ -249,7 +249,7 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	report := &CheckReport{File: file, Rules: texts(p.Open), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
+	report := &CheckReport{File: file, Rules: policy.Texts(p.Open), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
 	}

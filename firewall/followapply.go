@@ -28,7 +28,7 @@ func (fl *Follower) fallBack() (*policy.Policy, error) {
 	if p, err = fl.fw.builtInAtBoot(); err != nil {
 		return nil, err
 	}
-	fl.note(Error, "there is no last good policy either: the built-in one is used, which opens nothing but %s", strings.Join(texts(p.Open), ", "))
+	fl.note(Error, "there is no last good policy either: the built-in one is used, which opens nothing but %s", strings.Join(policy.Texts(p.Open), ", "))
 	return p, nil
 }
 

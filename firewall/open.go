@@ -65,7 +65,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	if r.For == 0 {
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	}
-	report.Opened, report.Already = texts(opened.Opened), texts(opened.Already)
+	report.Opened, report.Already = policy.Texts(opened.Opened), policy.Texts(opened.Already)
 	report.Warnings = append(report.Warnings, fw.openedInVain(f, r.Rules, report.Config)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
@@ -202,7 +202,7 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	if len(closed.Closed) > 0 {
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)
 	}
-	report.Closed, report.NotOpen = texts(closed.Closed), texts(closed.NotOpen)
+	report.Closed, report.NotOpen = policy.Texts(closed.Closed), policy.Texts(closed.NotOpen)
 	report.Kept, report.Killed = closed.Kept, closed.Killed
 	report.StillBy = stillOpen(after, closed.Closed)
 	return report, nil
@@ -236,7 +236,7 @@ func stillOpen(after *policy.Policy, closed []policy.Rule) []string {
 	}
 	out := []string{}
 	seen := make(map[string]bool)
-	for _, text := range texts(by) {
+	for _, text := range policy.Texts(by) {
 		if !seen[text] {
 			out = append(out, text)
 		}

@@ -137,17 +137,17 @@ func (fw *Firewall) Inspect(ctx context.Context) (*Inspection, error) {
 	if in.Running, err = f.Status(); err != nil {
 		return nil, err
 	}
-	in.Running.Warnings = append(in.Running.Warnings, fw.compare(in.Running).drift...)
+	in.Running.Warnings = append(in.Running.Warnings, fw.compare(in.Running).differences...)
 	in.Bypassed, in.LookErr = f.Bypassed(ctx, inspectTime)
 	return in, nil
 }
 
 // comparison is how the policy file of a running filter stands to what is in force.
 type comparison struct {
-	builtIn    bool     // there has been no file yet
-	gone       bool     // the file that was put in force
-	drift      []string // sentences
-	unfiltered []string // interfaces that the file names
+	builtIn     bool     // there has been no file yet
+	gone        bool     // the file that was put in force
+	differences []string // sentences
+	unfiltered  []string // interfaces that the file names
 }
 
 func (fw *Firewall) compare(s *loader.Status) (c comparison) {
@@ -158,14 +158,14 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 		return c
 	}
 	if err != nil {
-		c.drift = []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)}
+		c.differences = []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)}
 		return c
 	}
 	file := source.policy
 	if len(file.Interfaces) > 0 { // or the default route tells, and what was named on the command line
 		for _, name := range s.Saved.Interfaces {
 			if !slices.Contains(file.Interfaces, name) {
-				c.drift = append(c.drift, fmt.Sprintf("%s is filtered, but the policy file does not name it: after a reboot it is open; \"portcullis save\" adds it", name))
+				c.differences = append(c.differences, fmt.Sprintf("%s is filtered, but the policy file does not name it: after a reboot it is open; \"portcullis save\" adds it", name))
 			}
 		}
 		for _, name := range file.Interfaces {
@@ -179,16 +179,16 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	switch changes := policy.Diff(s.Saved, file); len(changes) {
 	case 0:
 	case 1:
-		c.drift = append(c.drift, fmt.Sprintf("%s differs from what is in force (%s): %s", s.Config, changes[0], ways))
+		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force (%s): %s", s.Config, changes[0], ways))
 	default:
-		c.drift = append(c.drift, fmt.Sprintf("%s differs from what is in force in %d places: \"portcullis diff\" shows them, %s", s.Config, len(changes), ways))
+		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force in %d places: \"portcullis diff\" shows them, %s", s.Config, len(changes), ways))
 	}
 	return c
 }
 
 // warnings are what status says of it.
 func (c *comparison) warnings() []string {
-	out := slices.Clone(c.drift)
+	out := slices.Clone(c.differences)
 	for _, name := range c.unfiltered {
 		out = append(out, fmt.Sprintf("the policy file names %s, which is not filtered: \"portcullis up %s\"", name, quote.Shell(name)))
 	}

@@ -94,7 +94,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	return &TryReport{
 		File:        file,
 		Interfaces:  list(up.Interfaces),
-		Rules:       texts(p.Open),
+		Rules:       policy.Texts(p.Open),
 		Config:      config,
 		SecondsLeft: seconds(c.Trial.Due),
 		Warnings:    list(warnings),

@@ -85,7 +85,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		Seeded:     report.Seeded,
 		Config:     config,
 		BuiltIn:    s.builtIn,
-		Rules:      texts(p.Open),
+		Rules:      policy.Texts(p.Open),
 		Warnings:   list(warnings),
 		Policy:     p,
 	}, nil
@@ -144,12 +144,4 @@ func list[T any](s []T) []T {
 		return []T{}
 	}
 	return s
-}
-
-func texts(rules []policy.Rule) []string {
-	out := make([]string, len(rules))
-	for i, r := range rules {
-		out[i] = r.String()
-	}
-	return out
 }

@@ -71,8 +71,17 @@ func (r Rule) Covers(proto Protocol, port uint16) bool {
 	return false
 }
 
-// nobodysSources are the networks from which no other host can come.
-var nobodysSources = []netip.Prefix{
+// Texts returns rules as they are written.
+func Texts(rules []Rule) []string {
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		out[i] = r.String()
+	}
+	return out
+}
+
+// unreachableSources are the networks from which no other host can come.
+var unreachableSources = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("ff00::/8"),
 }
@@ -81,7 +90,7 @@ var nobodysSources = []netip.Prefix{
 // can come: from the loopback, groups and reserved networks nobody does.
 func (r Rule) AllowsOthers() bool {
 	return r.Anyone() || slices.ContainsFunc(r.From, func(from netip.Prefix) bool {
-		return !slices.ContainsFunc(nobodysSources, func(of netip.Prefix) bool {
+		return !slices.ContainsFunc(unreachableSources, func(of netip.Prefix) bool {
 			return of.Bits() <= from.Bits() && of.Contains(from.Addr())
 		})
 	})

@@ -65,7 +65,7 @@ func (a *app) completeFiltered(cmd *cobra.Command, args []string, _ string) ([]s
 
 // completeRules completes the rules in force.
 func (a *app) completeRules(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return left(a.running(cmd, func(p *policy.Policy) []string { return texts(p.Open) }), args)
+	return left(a.running(cmd, func(p *policy.Policy) []string { return policy.Texts(p.Open) }), args)
 }
 
 // completeServices completes the services that a rule can name.

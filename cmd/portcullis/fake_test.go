@@ -134,7 +134,7 @@ func (h *fakeHost) holds(path, text string) {
 
 func (h *fakeHost) opens(rules ...string) {
 	h.t.Helper()
-	if got := texts(h.Running.Open); !slices.Equal(got, rules) {
+	if got := policy.Texts(h.Running.Open); !slices.Equal(got, rules) {
 		h.t.Errorf("open are %q, want %q", got, rules)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -49,14 +48,6 @@ func list[T any](s []T) []T {
 		return []T{}
 	}
 	return s
-}
-
-func texts(rules []policy.Rule) []string {
-	out := make([]string, len(rules))
-	for i, r := range rules {
-		out[i] = r.String()
-	}
-	return out
 }
 
 func count(n int, one, many string) string {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const commented = "# Mine.\nopen:\n  - ssh   # the office\n"
@@ -30,8 +31,8 @@ func TestParseRulesJoinsWords(t *testing.T) {
 		{"http|80/tcp", []string{"http"}},
 	} {
 		rules, err := parseRules(strings.Split(c.args, "|"))
-		if err != nil || !slices.Equal(texts(rules), c.want) {
-			t.Errorf("%s: %q, %v; want %q", c.args, texts(rules), err, c.want)
+		if err != nil || !slices.Equal(policy.Texts(rules), c.want) {
+			t.Errorf("%s: %q, %v; want %q", c.args, policy.Texts(rules), err, c.want)
 		}
 	}
 }

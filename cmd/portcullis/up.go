@@ -97,7 +97,7 @@ func openText(p *policy.Policy) string {
 	if len(p.Open) == 0 {
 		return "no port is open"
 	}
-	rules, more := texts(p.Open), ""
+	rules, more := policy.Texts(p.Open), ""
 	if len(rules) > most {
 		more = fmt.Sprintf("; and %d more", len(rules)-most)
 		rules = rules[:most]

@@ -254,7 +254,7 @@ func (a *Attachment) Detach() error {
 			return err
 		}
 		defer l.Close()
-		// The link itself, lest somebody who holds it open keeps the filter on. It may have died with its interface.
+		// The link itself: somebody who holds it open would keep the filter on. It may have died with its interface.
 		if err := a.detachLink(l); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
 			return fmt.Errorf("%s: detach: %w", a.Interface, err)
 		}

@@ -67,13 +67,13 @@ func (a *agent) local(addr netip.Addr) bool {
 	return err == nil
 }
 
-// drifts tells whether the programs are loaded for another host than this is now.
-func (a *agent) drifts() bool {
+// isOutdated reports whether the programs are loaded for another host than this is now.
+func (a *agent) isOutdated() bool {
 	a.t.Helper()
-	return drift(a.t, a.lab) != loader.HostChanges{}
+	return hostChanges(a.t, a.lab) != loader.HostChanges{}
 }
 
-func drift(t *testing.T, l *lab.Lab) (d loader.HostChanges) {
+func hostChanges(t *testing.T, l *lab.Lab) (d loader.HostChanges) {
 	t.Helper()
 	with(t, l, func(f *loader.Filter) (err error) {
 		d, err = f.HostChanges()
@@ -92,11 +92,11 @@ func TestHostChanges(t *testing.T) {
 	for want, change := range map[loader.HostChanges]func(){
 		{MAC: "eth0", Changed: true}: func() { l.Server.IP(t, "link", "set", "eth0", "address", "02:00:00:00:00:77") },
 	} {
-		if got := drift(t, l); got != (loader.HostChanges{}) {
+		if got := hostChanges(t, l); got != (loader.HostChanges{}) {
 			t.Errorf("nothing has changed, and the filter has %+v", got)
 		}
 		change()
-		if got := drift(t, l); got != want {
+		if got := hostChanges(t, l); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		upWith(t, l, loader.Options{}) // with the policy in force, whole
@@ -104,7 +104,7 @@ func TestHostChanges(t *testing.T) {
 			t.Errorf("the rules became %+v", got)
 		}
 	}
-	if got := drift(t, l); got != (loader.HostChanges{}) {
+	if got := hostChanges(t, l); got != (loader.HostChanges{}) {
 		t.Errorf("programs loaded anew have %+v", got)
 	}
 	down(t, l)

@@ -160,7 +160,7 @@ func TestAgentWaitsForAnInterface(t *testing.T) {
 		l.Client.Echo(t, 8)
 		mustTalk(t, mustDial(t, l.Server, "tcp", lab.ClientV4, 8), "outward")
 		// In the end the programs know the MAC.
-		a.waitsFor("programs of its own", func() bool { return !a.drifts() })
+		a.waitsFor("programs of its own", func() bool { return !a.isOutdated() })
 		mustNotDial(t, l.Client, lab.ServerV4, 9)
 	})
 }
