@@ -55,10 +55,19 @@ func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Compare(a.Bits(), b.Bits())
 }
 
-// canonicalSources drops prefixes inside others and joins halves, so that two
-// ways to write the same sources compare equal. Everyone, however written,
-// is nil.
+// canonicalSources returns sources as canonicalPrefixes does. Everyone, however
+// written, is nil.
 func canonicalSources(prefixes []netip.Prefix) []netip.Prefix {
+	out := canonicalPrefixes(prefixes)
+	if len(out) == 2 && out[0].Bits() == 0 && out[1].Bits() == 0 {
+		return nil
+	}
+	return out
+}
+
+// canonicalPrefixes drops prefixes inside others and joins halves, so that two
+// ways to write the same addresses compare equal.
+func canonicalPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 	sorted := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {
 		sorted[i] = p.Masked()
@@ -82,9 +91,6 @@ func canonicalSources(prefixes []netip.Prefix) []netip.Prefix {
 			}
 			out = append(out[:n-2], parent)
 		}
-	}
-	if len(out) == 2 && out[0].Bits() == 0 && out[1].Bits() == 0 {
-		return nil
 	}
 	return out
 }

@@ -11,11 +11,20 @@ import (
 // Rule opens ports, to everyone or to some sources only. Rules come from
 // [ParseRule]; the zero Rule opens nothing.
 type Rule struct {
-	// Ports is what the rule opens: one range, or one port for each protocol
-	// of a service.
+	// Ports is what the rule opens: ranges of ports, or protocols that have
+	// none, in ranges from 0 to 0.
 	Ports []PortRange
+	// On names the interfaces on which it counts, or patterns of them, see
+	// [MatchInterface]. Empty means all.
+	On []string
 	// From is who may use it. Empty means anyone.
 	From []netip.Prefix
+	// Except is who may not, of those in From.
+	Except []netip.Prefix
+	// To is the addresses of the host at which it counts. Empty means all.
+	To []netip.Prefix
+	// Limit is how often one source may begin something.
+	Limit Limit
 
 	// what is the part of the text that names the ports. The name of a service
 	// has to survive: a user who wrote http does not expect 80/tcp back.

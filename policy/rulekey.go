@@ -4,6 +4,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 )
 
@@ -29,7 +30,21 @@ func (r Rule) Key() RuleKey {
 		key = binary.BigEndian.AppendUint16(key, p.First)
 		key = binary.BigEndian.AppendUint16(key, p.Last)
 	}
-	for _, p := range sources {
+	key = appendPrefixes(key, sources)
+	if len(r.On) == 0 && len(r.Except) == 0 && len(r.To) == 0 && r.Limit.Count == 0 {
+		return RuleKey(key)
+	}
+	const clause = 0xff // no prefix begins with it
+	key = appendPrefixes(append(key, clause), canonicalPrefixes(r.Except))
+	key = appendPrefixes(append(key, clause), canonicalPrefixes(r.To))
+	key = binary.BigEndian.AppendUint32(append(key, clause), r.Limit.Count)
+	key = binary.BigEndian.AppendUint64(key, uint64(r.Limit.Per))
+	key = binary.BigEndian.AppendUint32(key, r.Limit.Burst)
+	return RuleKey(append(key, r.onKey()...))
+}
+
+func appendPrefixes(key []byte, prefixes []netip.Prefix) []byte {
+	for _, p := range prefixes {
 		if addr := p.Addr(); addr.Is4() {
 			b := addr.As4()
 			key = append(append(key, byte(p.Bits())), b[:]...)
@@ -39,7 +54,7 @@ func (r Rule) Key() RuleKey {
 			key = append(append(key, ipv6, byte(p.Bits())), b[:]...)
 		}
 	}
-	return RuleKey(key)
+	return key
 }
 
 // IndexRules returns the place of each rule in a list, or of the first of those

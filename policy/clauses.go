@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Limit bounds how often one source may begin something. The zero Limit bounds
+// nothing.
+type Limit struct {
+	Count uint32        // how many in Per; 0 stands for no limit
+	Per   time.Duration // a second, a minute, an hour or a day
+	Burst uint32        // how many at once after a pause; never 0 in a limit
+}
+
+// DefaultBurst is the burst of a limit that names none, as that of iptables'
+// hashlimit.
+const DefaultBurst = 5
+
+// MatchInterface reports whether an interface has a name that a pattern
+// stands for. In a pattern, * stands for any characters, or none; all else
+// stands for itself.
+func MatchInterface(pattern, name string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == name
+	}
+	if !strings.HasPrefix(name, first) {
+		return false
+	}
+	name = name[len(first):]
+	for {
+		part, more, star := strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(name, part)
+		}
+		i := strings.Index(name, part)
+		if i < 0 {
+			return false
+		}
+		name, rest = name[i+len(part):], more
+	}
+}
+
+// AppliesOn reports whether the rule counts for packets that come in on an
+// interface.
+func (r Rule) AppliesOn(iface string) bool {
+	return len(r.On) == 0 || slices.ContainsFunc(r.On, func(pattern string) bool { return MatchInterface(pattern, iface) })
+}
+
+// Unconditional reports whether the rule lets everybody in to every address of
+// the host, as often as he likes. It may be on some interfaces only.
+func (r Rule) Unconditional() bool {
+	return r.Anyone() && len(r.Except) == 0 && len(r.To) == 0 && r.Limit.Count == 0
+}
+
+// Group stands for the interfaces for which the same rules count. It names the
+// "on" clauses that they match; the empty group is that of interfaces that
+// match none.
+type Group string
+
+const groupSeparator = "\n" // no pattern has it
+
+// onKey is the same for two rules that name the same interfaces.
+func (r Rule) onKey() string {
+	names := slices.Clone(r.On)
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ",")
+}
+
+// GroupOf returns the group of an interface among rules.
+func GroupOf(rules []Rule, iface string) Group {
+	var clauses []string
+	for _, r := range rules {
+		if len(r.On) > 0 && r.AppliesOn(iface) {
+			clauses = append(clauses, r.onKey())
+		}
+	}
+	slices.Sort(clauses)
+	return Group(strings.Join(slices.Compact(clauses), groupSeparator))
+}
+
+// In reports whether the rule counts for the interfaces of a group.
+func (r Rule) In(g Group) bool {
+	return len(r.On) == 0 || slices.Contains(strings.Split(string(g), groupSeparator), r.onKey())
+}
+
+// For returns the policy as it counts for packets that come in on an
+// interface: without the rules of other interfaces.
+func (p *Policy) For(iface string) *Policy {
+	c := p.Clone()
+	c.Open = slices.DeleteFunc(c.Open, func(r Rule) bool { return !r.AppliesOn(iface) })
+	return c
+}
