@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a set says of an address. A set cuts all addresses into ranges, each with a value: sorted, some in a line of the
+ * cache, and an index of evenly spaced buckets that tells in which lines to look. Random addresses cost two reads beside
+ * the set's own; when all ranges are in one corner of the address space, a binary search over the lines. */
+#ifndef PORTCULLIS_RANGES_H
+#define PORTCULLIS_RANGES_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+#define RANGE_LINES 65536
+#define RANGE_BUCKETS 131072
+#define RANGE_SETS 1024
+
+/* The last range of a line that begins at or before the address has it. Ranges that a line has no use for repeat the
+ * last one. */
+struct range_line4 {
+	__u32 first[8];
+	__u32 value[8];
+};
+
+struct range_line6 {
+	__u64 high[3]; /* the first address, in halves */
+	__u64 low[3];
+	__u32 value[3];
+	__u32 pad;
+};
+
+struct range_line {
+	union {
+		struct range_line4 v4;
+		struct range_line6 v6;
+	};
+};
+_Static_assert(sizeof(struct range_line) == 64, "a line of ranges is a line of the cache");
+
+/* Where the ranges of a family are. A bucket has the number of the last line that begins at or before it does. */
+struct range_index {
+	__u64 base; /* the first address of the first bucket, of IPv6 the upper half */
+	__u32 shift;
+	__u32 last_bucket;  /* those of higher addresses, too; behind it is one more number */
+	__u32 first_bucket; /* in range_buckets */
+	__u32 first_line;   /* in range_lines */
+	__u32 last_line;    /* counted from first_line; 0: look at no bucket */
+	__u32 pad;
+};
+
+struct range_set {
+	struct range_index v4;
+	struct range_index v6;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RANGE_SETS);
+	__type(key, __u32);
+	__type(value, struct range_set);
+} range_sets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RANGE_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u32);
+} range_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RANGE_LINES);
+	__type(key, __u32);
+	__type(value, struct range_line);
+} range_lines SEC(".maps");
+
+static __always_inline __u32 range_bucket(__u32 number)
+{
+	__u32 *line = bpf_map_lookup_elem(&range_buckets, &number);
+
+	return line ? *line : 0;
+}
+
+static __always_inline struct range_line *range_line(__u32 number)
+{
+	return bpf_map_lookup_elem(&range_lines, &number);
+}
+
+/* a <= b, as 1 or 0, without a jump that nobody can predict. */
+static __always_inline __u64 not_above32(__u32 a, __u32 b)
+{
+	return ((__u64)a - b - 1) >> 63;
+}
+
+static __always_inline __u64 not_above128(__u64 a_high, __u64 a_low, __u64 b_high, __u64 b_low)
+{
+	__u64 same = a_high == b_high;
+
+	return same ? a_low <= b_low : a_high < b_high;
+}
+
+#define RANGE_STEPS 24 /* of a binary search over 2^24 lines */
+
+/* The line that has an address, of those between two. */
+#define RANGE_SEARCH(index, low, high, not_above)                                                 \
+	({                                                                                        \
+		__u32 left_ = (high) - (low), at_ = (low);                                        \
+		for (int i_ = 0; i_ < RANGE_STEPS && left_; i_++) {                               \
+			__u32 half_ = (left_ + 1) / 2;                                            \
+			struct range_line *line_ = range_line((index)->first_line + at_ + half_); \
+			if (!line_)                                                               \
+				break;                                                            \
+			if (not_above) {                                                          \
+				at_ += half_;                                                     \
+				left_ -= half_;                                                   \
+			} else {                                                                  \
+				left_ = half_ - 1;                                                \
+			}                                                                         \
+		}                                                                                 \
+		at_;                                                                              \
+	})
+
+/* The value of an IPv4 address in host order. A global function, so that the verifier walks it once. */
+__noinline __u32 range_value4(__u32 number, __u32 addr)
+{
+	struct range_set *set = bpf_map_lookup_elem(&range_sets, &number);
+	struct range_index *index;
+	struct range_line *line;
+	__u32 at = 0;
+
+	if (!set)
+		return 0;
+	index = &set->v4;
+	if (index->last_line && addr >= index->base) {
+		__u32 bucket = (addr - (__u32)index->base) >> (index->shift & 31);
+
+		if (bucket > index->last_bucket)
+			bucket = index->last_bucket;
+		bucket += index->first_bucket;
+
+		__u32 low = range_bucket(bucket), high = range_bucket(bucket + 1);
+
+		at = RANGE_SEARCH(index, low, high, line_->v4.first[0] <= addr);
+	}
+	line = range_line(index->first_line + at);
+	if (!line)
+		return 0;
+
+	__u64 place = 0;
+
+	for (int i = 1; i < 8; i++)
+		place += not_above32(line->v4.first[i], addr);
+	return line->v4.value[BOUNDED(place, 7)];
+}
+
+__noinline __u32 range_value6(__u32 number, __u64 high, __u64 low)
+{
+	struct range_set *set = bpf_map_lookup_elem(&range_sets, &number);
+	struct range_index *index;
+	struct range_line *line;
+	__u32 at = 0;
+
+	if (!set)
+		return 0;
+	index = &set->v6;
+	if (index->last_line && high >= index->base) {
+		__u64 bucket = (high - index->base) >> (index->shift & 63);
+
+		if (bucket > index->last_bucket)
+			bucket = index->last_bucket;
+		bucket += index->first_bucket;
+
+		__u32 from = range_bucket(bucket), to = range_bucket(bucket + 1);
+
+		at = RANGE_SEARCH(index, from, to, not_above128(line_->v6.high[0], line_->v6.low[0], high, low));
+	}
+	line = range_line(index->first_line + at);
+	if (!line)
+		return 0;
+	if (not_above128(line->v6.high[2], line->v6.low[2], high, low))
+		return line->v6.value[2];
+	if (not_above128(line->v6.high[1], line->v6.low[1], high, low))
+		return line->v6.value[1];
+	return line->v6.value[0];
+}
+
+#endif
