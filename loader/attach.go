@@ -264,10 +264,15 @@ func (f *Filter) preload(path string, ethernet bool, name string) error {
 	if err := f.set.Measure(spec); err != nil {
 		return err
 	}
+	features, err := f.set.Features()
+	if err != nil {
+		return err
+	}
 	prog, err := (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).load(name, &maps.Constants{
 		Policy:   f.running.Policy,
 		HZ:       f.running.HZ,
 		Ethernet: ethernet,
+		Features: features,
 	}, "")
 	if err != nil {
 		return err
