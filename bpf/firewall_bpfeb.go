@@ -190,6 +190,47 @@ type FirewallQuestion struct {
 	Words [8]uint64
 }
 
+type FirewallRangeIndex struct {
+	_           structs.HostLayout
+	Base        uint64
+	Shift       uint32
+	LastBucket  uint32
+	FirstBucket uint32
+	FirstLine   uint32
+	LastLine    uint32
+	Pad         uint32
+}
+
+type FirewallRangeLine struct {
+	_  structs.HostLayout
+	V4 struct {
+		_     structs.HostLayout
+		First [8]uint32
+		Value [8]uint32
+	}
+}
+
+type FirewallRangeSet struct {
+	_           structs.HostLayout
+	V4          FirewallRangeIndex
+	V6          FirewallRangeIndex
+	Contents    [32]uint8
+	State       uint32
+	FirstLine   uint32
+	Lines       uint32
+	FirstBucket uint32
+	Buckets     uint32
+	Pad         [3]uint32
+}
+
+type FirewallRangeSetState uint32
+
+const (
+	FirewallRangeSetStateSET_FREE    FirewallRangeSetState = 0
+	FirewallRangeSetStateSET_IN_USE  FirewallRangeSetState = 1
+	FirewallRangeSetStateSET_DROPPED FirewallRangeSetState = 2
+)
+
 type FirewallReason uint32
 
 const (
@@ -274,20 +315,6 @@ type FirewallSettings struct {
 	Policy       [12264]uint8
 }
 
-type FirewallSourceKey4 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Set       uint32
-	Addr      uint32
-}
-
-type FirewallSourceKey6 struct {
-	_         structs.HostLayout
-	PrefixLen uint32
-	Set       uint32
-	Addr      [4]uint32
-}
-
 type FirewallState struct {
 	_           structs.HostLayout
 	Seed        uint64
@@ -327,59 +354,62 @@ type FirewallTags struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FirewallMapCounters          = "counters"
-	FirewallMapEventBudgets      = "event_budgets"
-	FirewallMapEvents            = "events"
-	FirewallMapFlowTags          = "flow_tags"
-	FirewallMapFlows             = "flows"
-	FirewallMapLimitBuckets      = "limit_buckets"
-	FirewallMapLimits            = "limits"
-	FirewallMapLocal4            = "local4"
-	FirewallMapLocal6            = "local6"
-	FirewallMapQuestions         = "questions"
-	FirewallMapRuleRecords       = "rule_records"
-	FirewallMapRules             = "rules"
-	FirewallMapRunning           = "running"
-	FirewallMapSearches          = "searches"
-	FirewallMapSources4          = "sources4"
-	FirewallMapSources6          = "sources6"
-	FirewallMapStations          = "stations"
-	FirewallProgPortcullisClock  = "portcullis_clock"
-	FirewallProgPortcullisEnter  = "portcullis_enter"
-	FirewallProgPortcullisIn     = "portcullis_in"
-	FirewallProgPortcullisOut    = "portcullis_out"
-	FirewallProgPortcullisSweep  = "portcullis_sweep"
-	FirewallProgPortcullisXdp    = "portcullis_xdp"
-	FirewallVarAccount           = "account"
-	FirewallVarDecisionKindNames = "decision_kind_names"
-	FirewallVarEthernet          = "ethernet"
-	FirewallVarEventType         = "event_type"
-	FirewallVarFlowSets          = "flow_sets"
-	FirewallVarFlowStateNames    = "flow_state_names"
-	FirewallVarForwardPolicy     = "forward_policy"
-	FirewallVarHz                = "hz"
-	FirewallVarIcmp4Types        = "icmp4_types"
-	FirewallVarIcmp6Types        = "icmp6_types"
-	FirewallVarInputPolicy       = "input_policy"
-	FirewallVarInvalidPolicy     = "invalid_policy"
-	FirewallVarKnownOthers       = "known_others"
-	FirewallVarKnownOwn          = "known_own"
-	FirewallVarLastRun           = "last_run"
-	FirewallVarLongestSynSent    = "longest_syn_sent"
-	FirewallVarMarkNames         = "mark_names"
-	FirewallVarMultiBuffer       = "multi_buffer"
-	FirewallVarOwnMac            = "own_mac"
-	FirewallVarPolicyNames       = "policy_names"
-	FirewallVarPorts             = "ports"
-	FirewallVarReasonNames       = "reason_names"
-	FirewallVarRunSlot           = "run_slot"
-	FirewallVarState             = "state"
-	FirewallVarSynSent           = "syn_sent"
-	FirewallVarTestClock         = "test_clock"
-	FirewallVarTimeouts          = "timeouts"
-	FirewallVarUsed              = "used"
-	FirewallVarUsesAddresses     = "uses_addresses"
-	FirewallVarUsesLimits        = "uses_limits"
+	FirewallMapCounters           = "counters"
+	FirewallMapEventBudgets       = "event_budgets"
+	FirewallMapEvents             = "events"
+	FirewallMapFlowTags           = "flow_tags"
+	FirewallMapFlows              = "flows"
+	FirewallMapLimitBuckets       = "limit_buckets"
+	FirewallMapLimits             = "limits"
+	FirewallMapLocal4             = "local4"
+	FirewallMapLocal6             = "local6"
+	FirewallMapQuestions          = "questions"
+	FirewallMapRangeBuckets       = "range_buckets"
+	FirewallMapRangeLines         = "range_lines"
+	FirewallMapRangeSets          = "range_sets"
+	FirewallMapRuleRecords        = "rule_records"
+	FirewallMapRules              = "rules"
+	FirewallMapRunning            = "running"
+	FirewallMapSearches           = "searches"
+	FirewallMapStations           = "stations"
+	FirewallProgPortcullisClock   = "portcullis_clock"
+	FirewallProgPortcullisEnter   = "portcullis_enter"
+	FirewallProgPortcullisIn      = "portcullis_in"
+	FirewallProgPortcullisOut     = "portcullis_out"
+	FirewallProgPortcullisSweep   = "portcullis_sweep"
+	FirewallProgPortcullisXdp     = "portcullis_xdp"
+	FirewallVarAccount            = "account"
+	FirewallVarDecisionKindNames  = "decision_kind_names"
+	FirewallVarDecisionType       = "decision_type"
+	FirewallVarEthernet           = "ethernet"
+	FirewallVarEventType          = "event_type"
+	FirewallVarFlowSets           = "flow_sets"
+	FirewallVarFlowStateNames     = "flow_state_names"
+	FirewallVarForwardPolicy      = "forward_policy"
+	FirewallVarHz                 = "hz"
+	FirewallVarIcmp4Types         = "icmp4_types"
+	FirewallVarIcmp6Types         = "icmp6_types"
+	FirewallVarInputPolicy        = "input_policy"
+	FirewallVarInvalidPolicy      = "invalid_policy"
+	FirewallVarKnownOthers        = "known_others"
+	FirewallVarKnownOwn           = "known_own"
+	FirewallVarLastRun            = "last_run"
+	FirewallVarLongestSynSent     = "longest_syn_sent"
+	FirewallVarMarkNames          = "mark_names"
+	FirewallVarMultiBuffer        = "multi_buffer"
+	FirewallVarOwnMac             = "own_mac"
+	FirewallVarPolicyNames        = "policy_names"
+	FirewallVarPorts              = "ports"
+	FirewallVarRangeSetStateNames = "range_set_state_names"
+	FirewallVarReasonNames        = "reason_names"
+	FirewallVarRunSlot            = "run_slot"
+	FirewallVarState              = "state"
+	FirewallVarSynSent            = "syn_sent"
+	FirewallVarTestClock          = "test_clock"
+	FirewallVarTimeouts           = "timeouts"
+	FirewallVarUsed               = "used"
+	FirewallVarUsesAddresses      = "uses_addresses"
+	FirewallVarUsesLimits         = "uses_limits"
 )
 
 // LoadFirewall returns the embedded CollectionSpec for Firewall.
@@ -446,12 +476,13 @@ type FirewallMapSpecs struct {
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
 	Questions    *ebpf.MapSpec `ebpf:"questions"`
+	RangeBuckets *ebpf.MapSpec `ebpf:"range_buckets"`
+	RangeLines   *ebpf.MapSpec `ebpf:"range_lines"`
+	RangeSets    *ebpf.MapSpec `ebpf:"range_sets"`
 	RuleRecords  *ebpf.MapSpec `ebpf:"rule_records"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
 	Searches     *ebpf.MapSpec `ebpf:"searches"`
-	Sources4     *ebpf.MapSpec `ebpf:"sources4"`
-	Sources6     *ebpf.MapSpec `ebpf:"sources6"`
 	Stations     *ebpf.MapSpec `ebpf:"stations"`
 }
 
@@ -459,36 +490,38 @@ type FirewallMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
-	Account           *ebpf.VariableSpec `ebpf:"account"`
-	DecisionKindNames *ebpf.VariableSpec `ebpf:"decision_kind_names"`
-	Ethernet          *ebpf.VariableSpec `ebpf:"ethernet"`
-	EventType         *ebpf.VariableSpec `ebpf:"event_type"`
-	FlowSets          *ebpf.VariableSpec `ebpf:"flow_sets"`
-	FlowStateNames    *ebpf.VariableSpec `ebpf:"flow_state_names"`
-	ForwardPolicy     *ebpf.VariableSpec `ebpf:"forward_policy"`
-	Hz                *ebpf.VariableSpec `ebpf:"hz"`
-	Icmp4Types        *ebpf.VariableSpec `ebpf:"icmp4_types"`
-	Icmp6Types        *ebpf.VariableSpec `ebpf:"icmp6_types"`
-	InputPolicy       *ebpf.VariableSpec `ebpf:"input_policy"`
-	InvalidPolicy     *ebpf.VariableSpec `ebpf:"invalid_policy"`
-	KnownOthers       *ebpf.VariableSpec `ebpf:"known_others"`
-	KnownOwn          *ebpf.VariableSpec `ebpf:"known_own"`
-	LastRun           *ebpf.VariableSpec `ebpf:"last_run"`
-	LongestSynSent    *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
-	MarkNames         *ebpf.VariableSpec `ebpf:"mark_names"`
-	MultiBuffer       *ebpf.VariableSpec `ebpf:"multi_buffer"`
-	OwnMac            *ebpf.VariableSpec `ebpf:"own_mac"`
-	PolicyNames       *ebpf.VariableSpec `ebpf:"policy_names"`
-	Ports             *ebpf.VariableSpec `ebpf:"ports"`
-	ReasonNames       *ebpf.VariableSpec `ebpf:"reason_names"`
-	RunSlot           *ebpf.VariableSpec `ebpf:"run_slot"`
-	State             *ebpf.VariableSpec `ebpf:"state"`
-	SynSent           *ebpf.VariableSpec `ebpf:"syn_sent"`
-	TestClock         *ebpf.VariableSpec `ebpf:"test_clock"`
-	Timeouts          *ebpf.VariableSpec `ebpf:"timeouts"`
-	Used              *ebpf.VariableSpec `ebpf:"used"`
-	UsesAddresses     *ebpf.VariableSpec `ebpf:"uses_addresses"`
-	UsesLimits        *ebpf.VariableSpec `ebpf:"uses_limits"`
+	Account            *ebpf.VariableSpec `ebpf:"account"`
+	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
+	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
+	Ethernet           *ebpf.VariableSpec `ebpf:"ethernet"`
+	EventType          *ebpf.VariableSpec `ebpf:"event_type"`
+	FlowSets           *ebpf.VariableSpec `ebpf:"flow_sets"`
+	FlowStateNames     *ebpf.VariableSpec `ebpf:"flow_state_names"`
+	ForwardPolicy      *ebpf.VariableSpec `ebpf:"forward_policy"`
+	Hz                 *ebpf.VariableSpec `ebpf:"hz"`
+	Icmp4Types         *ebpf.VariableSpec `ebpf:"icmp4_types"`
+	Icmp6Types         *ebpf.VariableSpec `ebpf:"icmp6_types"`
+	InputPolicy        *ebpf.VariableSpec `ebpf:"input_policy"`
+	InvalidPolicy      *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	KnownOthers        *ebpf.VariableSpec `ebpf:"known_others"`
+	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
+	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
+	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
+	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
+	OwnMac             *ebpf.VariableSpec `ebpf:"own_mac"`
+	PolicyNames        *ebpf.VariableSpec `ebpf:"policy_names"`
+	Ports              *ebpf.VariableSpec `ebpf:"ports"`
+	RangeSetStateNames *ebpf.VariableSpec `ebpf:"range_set_state_names"`
+	ReasonNames        *ebpf.VariableSpec `ebpf:"reason_names"`
+	RunSlot            *ebpf.VariableSpec `ebpf:"run_slot"`
+	State              *ebpf.VariableSpec `ebpf:"state"`
+	SynSent            *ebpf.VariableSpec `ebpf:"syn_sent"`
+	TestClock          *ebpf.VariableSpec `ebpf:"test_clock"`
+	Timeouts           *ebpf.VariableSpec `ebpf:"timeouts"`
+	Used               *ebpf.VariableSpec `ebpf:"used"`
+	UsesAddresses      *ebpf.VariableSpec `ebpf:"uses_addresses"`
+	UsesLimits         *ebpf.VariableSpec `ebpf:"uses_limits"`
 }
 
 // FirewallObjects contains all objects after they have been loaded into the kernel.
@@ -521,12 +554,13 @@ type FirewallMaps struct {
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
 	Questions    *ebpf.Map `ebpf:"questions"`
+	RangeBuckets *ebpf.Map `ebpf:"range_buckets"`
+	RangeLines   *ebpf.Map `ebpf:"range_lines"`
+	RangeSets    *ebpf.Map `ebpf:"range_sets"`
 	RuleRecords  *ebpf.Map `ebpf:"rule_records"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
 	Searches     *ebpf.Map `ebpf:"searches"`
-	Sources4     *ebpf.Map `ebpf:"sources4"`
-	Sources6     *ebpf.Map `ebpf:"sources6"`
 	Stations     *ebpf.Map `ebpf:"stations"`
 }
 
@@ -542,12 +576,13 @@ func (m *FirewallMaps) Close() error {
 		m.Local4,
 		m.Local6,
 		m.Questions,
+		m.RangeBuckets,
+		m.RangeLines,
+		m.RangeSets,
 		m.RuleRecords,
 		m.Rules,
 		m.Running,
 		m.Searches,
-		m.Sources4,
-		m.Sources6,
 		m.Stations,
 	)
 }
@@ -556,36 +591,38 @@ func (m *FirewallMaps) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
-	Account           *ebpf.Variable `ebpf:"account"`
-	DecisionKindNames *ebpf.Variable `ebpf:"decision_kind_names"`
-	Ethernet          *ebpf.Variable `ebpf:"ethernet"`
-	EventType         *ebpf.Variable `ebpf:"event_type"`
-	FlowSets          *ebpf.Variable `ebpf:"flow_sets"`
-	FlowStateNames    *ebpf.Variable `ebpf:"flow_state_names"`
-	ForwardPolicy     *ebpf.Variable `ebpf:"forward_policy"`
-	Hz                *ebpf.Variable `ebpf:"hz"`
-	Icmp4Types        *ebpf.Variable `ebpf:"icmp4_types"`
-	Icmp6Types        *ebpf.Variable `ebpf:"icmp6_types"`
-	InputPolicy       *ebpf.Variable `ebpf:"input_policy"`
-	InvalidPolicy     *ebpf.Variable `ebpf:"invalid_policy"`
-	KnownOthers       *ebpf.Variable `ebpf:"known_others"`
-	KnownOwn          *ebpf.Variable `ebpf:"known_own"`
-	LastRun           *ebpf.Variable `ebpf:"last_run"`
-	LongestSynSent    *ebpf.Variable `ebpf:"longest_syn_sent"`
-	MarkNames         *ebpf.Variable `ebpf:"mark_names"`
-	MultiBuffer       *ebpf.Variable `ebpf:"multi_buffer"`
-	OwnMac            *ebpf.Variable `ebpf:"own_mac"`
-	PolicyNames       *ebpf.Variable `ebpf:"policy_names"`
-	Ports             *ebpf.Variable `ebpf:"ports"`
-	ReasonNames       *ebpf.Variable `ebpf:"reason_names"`
-	RunSlot           *ebpf.Variable `ebpf:"run_slot"`
-	State             *ebpf.Variable `ebpf:"state"`
-	SynSent           *ebpf.Variable `ebpf:"syn_sent"`
-	TestClock         *ebpf.Variable `ebpf:"test_clock"`
-	Timeouts          *ebpf.Variable `ebpf:"timeouts"`
-	Used              *ebpf.Variable `ebpf:"used"`
-	UsesAddresses     *ebpf.Variable `ebpf:"uses_addresses"`
-	UsesLimits        *ebpf.Variable `ebpf:"uses_limits"`
+	Account            *ebpf.Variable `ebpf:"account"`
+	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
+	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
+	Ethernet           *ebpf.Variable `ebpf:"ethernet"`
+	EventType          *ebpf.Variable `ebpf:"event_type"`
+	FlowSets           *ebpf.Variable `ebpf:"flow_sets"`
+	FlowStateNames     *ebpf.Variable `ebpf:"flow_state_names"`
+	ForwardPolicy      *ebpf.Variable `ebpf:"forward_policy"`
+	Hz                 *ebpf.Variable `ebpf:"hz"`
+	Icmp4Types         *ebpf.Variable `ebpf:"icmp4_types"`
+	Icmp6Types         *ebpf.Variable `ebpf:"icmp6_types"`
+	InputPolicy        *ebpf.Variable `ebpf:"input_policy"`
+	InvalidPolicy      *ebpf.Variable `ebpf:"invalid_policy"`
+	KnownOthers        *ebpf.Variable `ebpf:"known_others"`
+	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
+	LastRun            *ebpf.Variable `ebpf:"last_run"`
+	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
+	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
+	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`
+	OwnMac             *ebpf.Variable `ebpf:"own_mac"`
+	PolicyNames        *ebpf.Variable `ebpf:"policy_names"`
+	Ports              *ebpf.Variable `ebpf:"ports"`
+	RangeSetStateNames *ebpf.Variable `ebpf:"range_set_state_names"`
+	ReasonNames        *ebpf.Variable `ebpf:"reason_names"`
+	RunSlot            *ebpf.Variable `ebpf:"run_slot"`
+	State              *ebpf.Variable `ebpf:"state"`
+	SynSent            *ebpf.Variable `ebpf:"syn_sent"`
+	TestClock          *ebpf.Variable `ebpf:"test_clock"`
+	Timeouts           *ebpf.Variable `ebpf:"timeouts"`
+	Used               *ebpf.Variable `ebpf:"used"`
+	UsesAddresses      *ebpf.Variable `ebpf:"uses_addresses"`
+	UsesLimits         *ebpf.Variable `ebpf:"uses_limits"`
 }
 
 // FirewallPrograms contains all programs after they have been loaded into the kernel.

@@ -12,7 +12,6 @@
 #define FLOW_SETS 10923 /* places for twice as many */
 #define MAX_RULES 1024
 #define RULE_WORDS 32768
-#define MAX_SOURCES 2097152 /* those of a policy, and of the one that takes its place; memory is taken as they come */
 #define MAX_LOCAL 4096
 #define LIMIT_SETS 8192 /* a megabyte, for 65536 sources */
 
@@ -74,23 +73,6 @@ struct account {
 	__u32 max_flows;
 	__u32 next_set;
 } account SEC(".data.account") = {.max_flows = MAX_FLOWS};
-
-/* Who may use the ports of a set, or at which addresses. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, MAX_SOURCES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct source_key4);
-	__type(value, struct decision);
-} sources4 SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, MAX_SOURCES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct source_key6);
-	__type(value, struct decision);
-} sources6 SEC(".maps");
 
 /* Limits by the number of their rule. */
 struct {

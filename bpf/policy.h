@@ -9,6 +9,7 @@
 #include "config.h"
 #include "device.h"
 #include "maps.h"
+#include "ranges.h"
 #include "types.h"
 
 #define AF_INET 2
@@ -44,25 +45,16 @@ union answer {
 	__u32 word;
 };
 
-/* What the longest prefix says that holds an address. */
 static __always_inline struct decision decision_of(__u32 set, __u8 family, const __u32 *addr)
 {
-	union {
-		struct source_key4 v4;
-		struct source_key6 v6;
-	} key;
-	struct decision *found;
+	union answer answer;
 
-	if (family == 4) {
-		key.v4 = (struct source_key4){.prefix_len = 64, .set = set, .addr = addr[0]};
-		found = bpf_map_lookup_elem(&sources4, &key);
-	} else {
-		key.v6.prefix_len = 160;
-		key.v6.set = set;
-		__builtin_memcpy(key.v6.addr, addr, sizeof(key.v6.addr));
-		found = bpf_map_lookup_elem(&sources6, &key);
-	}
-	return found ? *found : (struct decision){};
+	if (family == 4)
+		answer.word = range_value4(set, bpf_ntohl(addr[0]));
+	else
+		answer.word = range_value6(set, (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]),
+					   (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]));
+	return answer.decision;
 }
 
 /* What a set says about the peer of a packet, as a word: a rule, or none, and whether it has a limit. A global function:

@@ -46,10 +46,25 @@ struct range_index {
 	__u32 pad;
 };
 
+enum range_set_state {
+	SET_FREE,
+	SET_IN_USE,
+	SET_DROPPED, /* no port asks for it, but a packet on its way may */
+};
+
+/* User space finds by `contents`, a hash, which set decides what it wants. */
 struct range_set {
 	struct range_index v4;
 	struct range_index v6;
+	__u8 contents[32];
+	__u32 state;
+	__u32 first_line; /* what both families take, one after the other */
+	__u32 lines;
+	__u32 first_bucket;
+	__u32 buckets;
+	__u32 pad[3];
 };
+_Static_assert(sizeof(struct range_set) == 128, "a set fills lines of the cache");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -187,7 +187,7 @@ struct port {
 	__u16 set;  /* 0: no source may; else the set of prefixes that may */
 };
 
-/* What becomes of the sources of a prefix. */
+/* What becomes of packets from some sources. */
 enum decision_kind {
 	LETS_IN,    /* by the rule with that number; 0: by none */
 	LIMITED,    /* the same, as often as the rule's limit allows */
@@ -215,19 +215,6 @@ struct bucket {
 #define BUCKETS_PER_SET 8
 struct bucket_set {
 	struct bucket buckets[BUCKETS_PER_SET]; /* two lines of the cache, which are fetched together */
-};
-
-/* A source that may use the ports of a set, or a destination. The prefix length counts the set's 32 bits too. */
-struct source_key4 {
-	__u32 prefix_len;
-	__u32 set;
-	__u32 addr;
-};
-
-struct source_key6 {
-	__u32 prefix_len;
-	__u32 set;
-	__u32 addr[4];
 };
 
 /* A prefix that the kernel delivers to this host: a local, broadcast or anycast route. */

@@ -69,7 +69,7 @@ func objectDir(dir string) string { return filepath.Join(dir, "object_"+bpf.Fire
 
 // openStandby takes the standby for the new policy, where there is one of this object.
 func (c *change) openStandby() error {
-	if _, err := os.Stat(objectDir(c.pins.Standby())); err != nil || c.old == nil || !waitForPackets() {
+	if _, err := os.Stat(objectDir(c.pins.Standby())); err != nil || c.old == nil || !maps.WaitForPackets() {
 		return nil
 	}
 	c.factory.standby = c.pins.Standby()
@@ -81,14 +81,6 @@ func (c *change) openStandby() error {
 		return err
 	}
 	return c.set.PutRules(nil, rules, nil) // or both policies' sources would have to find room
-}
-
-// waitForPackets waits until no packet is on its way through a program that was replaced before: for the end of every
-// RCU read section. It fails where the kernel was booted with nohz_full.
-func waitForPackets() bool {
-	const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL
-	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
-	return errno == 0
 }
 
 // reuse opens the standby's program that is pinned under a name, if spec would be loaded as just that.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -39,6 +40,13 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = uint32(max(leastRecords, 2*records) / recordAlign)
 	ResizeFlows(spec, p.FlowLimit())
+	if slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return !r.Unconditional() }) {
+		if c, err := policy.Compile(numberedFromOne(p.Open), policy.GroupsOf(p.Open, p.Interfaces), nil); err == nil {
+			ResizeSets(spec, c)
+		}
+	} else {
+		ResizeSets(spec, &policy.Compiled{})
+	}
 	if FeaturesOf(p.Open)&UsesLimits == 0 {
 		spec.Maps[bpf.FirewallMapLimits].MaxEntries = 1
 		spec.Maps[bpf.FirewallMapLimitBuckets].MaxEntries = 1
@@ -83,18 +91,22 @@ func CheckCapacity(p *policy.Policy) error {
 	if n := len(p.Open); n > MaxRules {
 		return fmt.Errorf("the policy has %d rules, and %d is the most: join ports to ranges, or sources to lists", n, MaxRules)
 	}
-	numbered := make([]policy.NumberedRule, len(p.Open))
-	for i, r := range p.Open {
-		numbered[i] = policy.NumberedRule{ID: uint16(i + 1), Rule: r}
-	}
 	groups := policy.GroupsOf(p.Open, p.Interfaces)
 	for _, g := range groups {
 		if len(g) >= int(groupSize) {
 			return errGroupSize
 		}
 	}
-	_, err := policy.Compile(numbered, groups, nil)
+	_, err := policy.Compile(numberedFromOne(p.Open), groups, nil)
 	return err
+}
+
+func numberedFromOne(rules []policy.Rule) []policy.NumberedRule {
+	numbered := make([]policy.NumberedRule, len(rules))
+	for i, r := range rules {
+		numbered[i] = policy.NumberedRule{ID: uint16(i + 1), Rule: r}
+	}
+	return numbered
 }
 
 // Number returns the rules of open with their numbers: that of the equal rule in old, whose counter then goes on, or

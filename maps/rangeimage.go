@@ -192,15 +192,3 @@ func putLine6(line []byte, ranges []addressRange) {
 		binary.NativeEndian.PutUint32(line[16*longPerLine+4*i:], r.value)
 	}
 }
-
-// bytes returns the image in a form that is the same for two sets if and only if they say the same of every address.
-func (image *rangeImage) bytes() []byte {
-	var out []byte
-	for _, i := range []rangeIndex{image.v4, image.v6} {
-		out = binary.NativeEndian.AppendUint32(out, i.lastLine)
-	}
-	for _, line := range image.lines {
-		out = append(out, line[:]...)
-	}
-	return out
-}

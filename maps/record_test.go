@@ -3,6 +3,7 @@
 package maps
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -190,10 +191,7 @@ func holds(t *testing.T, set *Set, want []Rule) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := set.sources()
-	if err != nil || len(sources) != len(compiled.Sources) {
-		t.Errorf("there are %d sources, %v, want %d", len(sources), err, len(compiled.Sources))
-	}
+	holdsSets(t, set, compiled)
 	ports, err := set.Ports("")
 	if err != nil {
 		t.Fatal(err)
@@ -205,11 +203,58 @@ func holds(t *testing.T, set *Set, want []Rule) {
 	}
 }
 
+// holdsSets compares the sets in force with those of compiled rules, byte by byte.
+func holdsSets(t *testing.T, set *Set, c *policy.Compiled) {
+	t.Helper()
+	known, err := set.knownSets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, _ := set.rangeSets()
+	lines, err := set.Ruleset.memory(bpf.FirewallMapRangeLines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buckets, err := set.Ruleset.memory(bpf.FirewallMapRangeBuckets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inForce := make(map[policy.SetContents]*bpf.FirewallRangeSet)
+	for _, k := range known {
+		if !k.Dropped {
+			inForce[k.Contents] = &sets[k.Number]
+		}
+	}
+	images := imagesOf(c, nil)
+	if len(inForce) != len(images) {
+		t.Errorf("there are %d sets, want %d", len(inForce), len(images))
+	}
+	for number, image := range images {
+		s := inForce[c.Contents[number]]
+		if s == nil {
+			t.Errorf("set %d is not there", number)
+			continue
+		}
+		at := int(s.FirstLine) * rangeLineSize
+		for _, line := range image.lines {
+			if !bytes.Equal(lines[at:][:rangeLineSize], line[:]) {
+				t.Fatalf("set %d has other ranges", number)
+			}
+			at += rangeLineSize
+		}
+		for i, bucket := range image.buckets {
+			if words(buckets)[int(s.FirstBucket)+i] != bucket {
+				t.Fatalf("set %d has other buckets", number)
+			}
+		}
+	}
+}
+
 // What has no room is refused before anything changes.
 func TestNoRoomChangesNothing(t *testing.T) {
 	p := policy.Default()
 	set := newSet(t, p, func(spec *ebpf.CollectionSpec) {
-		spec.Maps[bpf.FirewallMapSources4].MaxEntries = 100
+		spec.Maps[bpf.FirewallMapRangeLines].MaxEntries = 100
 		spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = 4000 / 8
 		ResizeRules(spec, 64)
 	})

@@ -50,7 +50,7 @@ func (r *Ruleset) Rules() ([]Rule, error) {
 }
 
 // PutRules replaces the rules in force, old, by rules, in the tables of all groups. The counters of rules that are not among counted begin at 0.
-// Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
+// Each port changes in one step, from what it was to what it will be: new sets of sources are there before a port asks for
 // them, and old ones go when none does any more. If something has no room, the error is ErrNoRoom and nothing has
 // changed; so it is if the programs have been loaded without what a rule needs, see [Features].
 func (s *Set) PutRules(rules, old, counted []Rule) error {
@@ -61,15 +61,14 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
-	sources, err := s.sources()
-	if err != nil {
-		return err
+	compiled, known, sets, err := s.compileBeside(rules)
+	if errors.Is(err, ErrNoRoom) {
+		// Perhaps what was dropped is in the way.
+		if err := s.forgetDropped(); err != nil {
+			return err
+		}
+		compiled, known, sets, err = s.compileBeside(rules)
 	}
-	compiled, err := compileBeside(rules, s.Groups(), sources)
-	if err != nil {
-		return err
-	}
-	fresh, err := s.newSources(compiled.Sources, sources)
 	if err != nil {
 		return err
 	}
@@ -79,9 +78,8 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 			return err
 		}
 	}
-	if err := s.addSources(fresh); err != nil {
-		_ = s.dropSources(fresh, sources) // no port asks for them
-		return err
+	if err := s.writeSets(sets); err != nil {
+		return err // no port asks for those that are written
 	}
 	if err := s.putLimits(rules); err != nil {
 		return err
@@ -100,7 +98,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	for g, table := range tables {
 		table.put(compiled.Tables[g])
 	}
-	if err := s.dropSources(sources, compiled.Sources); err != nil {
+	if err := s.dropSets(known, compiled.Contents); err != nil {
 		return err
 	}
 	current := byID(rules)
@@ -114,19 +112,27 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	return nil
 }
 
-// compileBeside compiles rules so that their sources can stand beside those in force.
-func compileBeside(rules []Rule, groups []policy.Group, sources []policy.SourcePrefix) (*policy.Compiled, error) {
+// compileBeside compiles rules so that their sets can stand beside those in force, which are known, and finds places for
+// the new ones.
+func (s *Set) compileBeside(rules []Rule) (compiled *policy.Compiled, known []policy.KnownSet, sets []placed, err error) {
 	numbered := make([]policy.NumberedRule, len(rules))
 	for i, r := range rules {
 		numbered[i] = r.NumberedRule
 	}
-	compiled, err := policy.Compile(numbered, groups, sources)
+	if known, err = s.knownSets(); err != nil {
+		return nil, nil, nil, err
+	}
+	compiled, err = policy.Compile(numbered, s.Groups(), known)
 	if errors.Is(err, policy.ErrTooManySets) {
-		if _, alone := policy.Compile(numbered, groups, nil); alone == nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
+		if _, alone := policy.Compile(numbered, s.Groups(), nil); alone == nil {
+			return nil, nil, nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
-	return compiled, err
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	sets, err = s.planSets(imagesOf(compiled, known), compiled.Contents)
+	return compiled, known, sets, err
 }
 
 func byID(rules []Rule) map[uint16]Rule {

@@ -20,8 +20,9 @@ const portsMap = ".bss" // a section: the datapath has the ports in a variable
 
 var rulesetKinds = []kind{
 	{portsMap, portsPin},
-	{bpf.FirewallMapSources4, "sources4"},
-	{bpf.FirewallMapSources6, "sources6"},
+	{bpf.FirewallMapRangeSets, "range_sets"},
+	{bpf.FirewallMapRangeLines, "range_lines"},
+	{bpf.FirewallMapRangeBuckets, "range_buckets"},
 	{bpf.FirewallMapLimits, "limits"},
 	{bpf.FirewallMapRules, "rules"},
 	{bpf.FirewallMapRuleRecords, "rule_records"},
@@ -112,9 +113,23 @@ func (r *Ruleset) adopt(dir string) error {
 		m, fresh := found[name], r.byName[name]
 		return m != nil && m.MaxEntries() == fresh.MaxEntries() && m.ValueSize() == fresh.ValueSize()
 	}
-	together := fits(bpf.FirewallMapRules) && fits(bpf.FirewallMapRuleRecords) // the one says what is where in the other
+	// Those of which one says what is where in the others.
+	for _, together := range [][]string{
+		{bpf.FirewallMapRules, bpf.FirewallMapRuleRecords},
+		{bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets},
+	} {
+		if !slices.ContainsFunc(together, func(name string) bool { return !fits(name) }) {
+			continue
+		}
+		for _, name := range together {
+			if m := found[name]; m != nil {
+				m.Close()
+				delete(found, name)
+			}
+		}
+	}
 	for _, k := range rulesetKinds {
-		if !fits(k.name) || !together && (k.name == bpf.FirewallMapRules || k.name == bpf.FirewallMapRuleRecords) {
+		if !fits(k.name) {
 			continue
 		}
 		r.unmap(k.name)

@@ -89,22 +89,6 @@ func isAnswered(v *bpf.FirewallFlow) bool { return v.Marks&uint16(bpf.FirewallMa
 // isAssured reports whether a flow keeps its place until it closes.
 func isAssured(v *bpf.FirewallFlow) bool { return v.Marks&uint16(bpf.FirewallMarkASSURED) != 0 }
 
-func sourceKey4(set uint16, p netip.Prefix) bpf.FirewallSourceKey4 {
-	return bpf.FirewallSourceKey4{PrefixLen: 32 + uint32(p.Bits()), Set: uint32(set), Addr: word4(p.Addr())}
-}
-
-func sourceKey6(set uint16, p netip.Prefix) bpf.FirewallSourceKey6 {
-	return bpf.FirewallSourceKey6{PrefixLen: 32 + uint32(p.Bits()), Set: uint32(set), Addr: words6(p.Addr())}
-}
-
-func prefixOf4(k *bpf.FirewallSourceKey4) netip.Prefix {
-	return netip.PrefixFrom(addr4(k.Addr), int(k.PrefixLen)-32)
-}
-
-func prefixOf6(k *bpf.FirewallSourceKey6) netip.Prefix {
-	return netip.PrefixFrom(addr6(k.Addr), int(k.PrefixLen)-32)
-}
-
 func localKey4(p netip.Prefix) bpf.FirewallLocalKey4 {
 	return bpf.FirewallLocalKey4{PrefixLen: uint32(p.Bits()), Addr: word4(p.Addr())}
 }

@@ -39,21 +39,6 @@ func TestAddressesAreInNetworkOrder(t *testing.T) {
 	}
 }
 
-func TestSourcesSurviveTheWire(t *testing.T) {
-	for _, text := range []string{"0.0.0.0/0", "192.0.2.0/24", "192.0.2.1/32"} {
-		key := sourceKey4(7, netip.MustParsePrefix(text))
-		if got := prefixOf4(&key).String(); got != text || key.Set != 7 {
-			t.Errorf("%s became %s in set %d", text, got, key.Set)
-		}
-	}
-	for _, text := range []string{"::/0", "2001:db8::/33", "2001:db8::1/128"} {
-		key := sourceKey6(65535, netip.MustParsePrefix(text))
-		if got := prefixOf6(&key).String(); got != text || key.Set != 65535 {
-			t.Errorf("%s became %s in set %d", text, got, key.Set)
-		}
-	}
-}
-
 // Each timeout of the policy is a state of the datapath, and the other way round.
 func TestTimeoutsAndStatesAreTheSame(t *testing.T) {
 	states := make(map[string]bool)

@@ -78,6 +78,8 @@ func (r Rule) SlotRanges() ([]SlotRange, error) {
 type Compiled struct {
 	Tables  map[Group]*Table
 	Sources []SourcePrefix // by set, then by prefix
+	// Contents has every set in Sources.
+	Contents map[uint16]SetContents
 }
 
 // Compile turns rules into tables, one for each group of interfaces, that of
@@ -87,11 +89,11 @@ type Compiled struct {
 // rule without one does, and of several the most generous.
 //
 // Ports restricted by the same rules share one set of sources, whatever the
-// interface. keep lists the sources in force: a set that decides the same keeps
-// its number, and a new one never gets a number in keep, so that entries for it
-// can be added beside those in use. The caller must not give the ID of a rule
+// interface. keep lists the sets in force: one that decides the same keeps its
+// number, and a new one never gets a number in keep, so that it can be made
+// beside those in use. The caller must not give the ID of a rule
 // in force to another.
-func Compile(rules []NumberedRule, groups []Group, keep []SourcePrefix) (*Compiled, error) {
+func Compile(rules []NumberedRule, groups []Group, keep []KnownSet) (*Compiled, error) {
 	if err := checkRules(rules); err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func Compile(rules []NumberedRule, groups []Group, keep []SourcePrefix) (*Compil
 			return nil, err
 		}
 	}
-	c.Sources = b.sources
+	c.Sources, c.Contents = b.sources, b.contents
 	// Within a set they are in order already, and mostly the sets are too.
 	slices.SortStableFunc(c.Sources, func(x, y SourcePrefix) int { return cmp.Compare(x.Set, y.Set) })
 	return c, nil
@@ -148,6 +150,15 @@ func (c *Compiled) Groups() []Group {
 	}
 	slices.Sort(groups)
 	return groups
+}
+
+// Known returns the sets, in the form that [Compile] takes back.
+func (c *Compiled) Known() []KnownSet {
+	known := make([]KnownSet, 0, len(c.Contents))
+	for set, contents := range c.Contents {
+		known = append(known, KnownSet{Number: set, Contents: contents})
+	}
+	return known
 }
 
 func checkRules(rules []NumberedRule) error {

@@ -218,7 +218,7 @@ func TestCompileAgainstRules(t *testing.T) {
 			list = append(list, r.Rule)
 			byID[r.ID] = r.Rule
 		}
-		c, err := Compile(rules, GroupsOf(list, []string{"eth0", "eth1", "wg0", "lan"}), keep)
+		c, err := Compile(rules, GroupsOf(list, []string{"eth0", "eth1", "wg0", "lan"}), knownSets(keep))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +24,24 @@ func numbered(t testing.TB, texts ...string) []NumberedRule {
 
 func mustCompile(t testing.TB, rules []NumberedRule, keep []SourcePrefix) *Compiled {
 	t.Helper()
-	c, err := Compile(rules, nil, keep)
+	c, err := Compile(rules, nil, knownSets(keep))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// knownSets returns the sets with these sources.
+func knownSets(sources []SourcePrefix) (known []KnownSet) {
+	nodes := make(map[uint16][]node)
+	for _, s := range sources {
+		nodes[s.Set] = append(nodes[s.Set], node{s.Prefix, s.Decision})
+	}
+	for set, of := range nodes {
+		slices.SortFunc(of, func(a, b node) int { return comparePrefix(a.prefix, b.prefix) })
+		known = append(known, KnownSet{Number: set, Contents: contentsOf(of)})
+	}
+	return known
 }
 
 // summary writes the port table as runs, and the sources.
@@ -152,7 +166,7 @@ func TestCompileErrors(t *testing.T) {
 	}{
 		{"no number", []NumberedRule{{0, one}}, nil, `rule "http" has the number 0: every rule needs one of its own, from 1`},
 		{"number twice", []NumberedRule{{1, one}, {1, one}}, nil, `rule "http" has the number 1: every rule needs one of its own, from 1`},
-		{"keep zero", nil, []SourcePrefix{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}, "192.0.2.7/32 is kept in set 0: sets are numbered from 1"},
+		{"keep zero", nil, []SourcePrefix{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}, "a set is kept as number 0: sets are numbered from 1"},
 		{"protocol", []NumberedRule{{1, Rule{Ports: []PortRange{{1, 2, 3}}}}}, nil, "rule 1: " + PortRange{1, 2, 3}.String() + " is no range of ports"},
 		{"backwards", []NumberedRule{{1, Rule{Ports: []PortRange{{TCP, 4, 3}}}}}, nil, "rule 1: 4-3/tcp is no range of ports"},
 		{"source", []NumberedRule{{1, Rule{Ports: one.Ports, From: make([]netip.Prefix, 1)}}}, nil, "rule 1 has a source that is no network"},
@@ -161,7 +175,7 @@ func TestCompileErrors(t *testing.T) {
 		{"no number left", numbered(t, "22/tcp from 192.0.2.1"), full, "too many combinations of restricted rules: more than 65535, let fewer rules overlap"},
 		{"too many sources", many, nil, "too many combinations of restricted rules: their sources come to more than 1048576 entries, let fewer rules overlap"},
 	} {
-		_, err := Compile(c.rules, nil, c.keep)
+		_, err := Compile(c.rules, nil, knownSets(c.keep))
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: got %v\nwant %s", c.name, err, c.want)
 		}

@@ -4,9 +4,9 @@ package policy
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"net/netip"
 	"slices"
 )
@@ -34,12 +34,12 @@ type span struct {
 }
 
 type setBuilder struct {
-	rules   []NumberedRule
-	sources []SourcePrefix
-	next    uint16
-	taken   [65536]bool // set numbers in force
-	done    [65536]bool // set numbers that are in sources
-	known   map[contents]uint16
+	rules    []NumberedRule
+	sources  []SourcePrefix
+	next     uint16
+	taken    [65536]bool            // set numbers in force
+	contents map[uint16]SetContents // of the sets in sources
+	known    map[SetContents]uint16
 	// Most sets have one rule, and need no map.
 	byRule  []uint16 // by its place
 	byRules map[string]uint16
@@ -49,56 +49,60 @@ type setBuilder struct {
 	holding []holder
 }
 
-func newSetBuilder(rules []NumberedRule, keep []SourcePrefix) (*setBuilder, error) {
+func newSetBuilder(rules []NumberedRule, keep []KnownSet) (*setBuilder, error) {
 	b := &setBuilder{
-		rules:   rules,
-		known:   make(map[contents]uint16),
-		byRule:  make([]uint16, len(rules)),
-		byRules: make(map[string]uint16),
-		byTo:    make(map[string]uint16),
-		walker:  newWalker(len(rules)),
+		rules:    rules,
+		contents: make(map[uint16]SetContents),
+		known:    make(map[SetContents]uint16),
+		byRule:   make([]uint16, len(rules)),
+		byRules:  make(map[string]uint16),
+		byTo:     make(map[string]uint16),
+		walker:   newWalker(len(rules)),
 	}
-	sums := make(map[uint16]contents)
-	for _, p := range keep {
-		if p.Set == 0 {
-			return nil, fmt.Errorf("%s is kept in set 0: sets are numbered from 1", p.Prefix)
+	for _, k := range keep {
+		if k.Number == 0 {
+			return nil, fmt.Errorf("a set is kept as number 0: sets are numbered from 1")
 		}
-		b.taken[p.Set] = true
-		sum := sums[p.Set]
-		sum.add(p.Prefix, p.Decision)
-		sums[p.Set] = sum
-	}
-	for set, sum := range sums {
+		b.taken[k.Number] = true
 		// Of two that decide the same, as an interrupted command may leave them, always the same one.
-		if have := b.known[sum]; have == 0 || set < have {
-			b.known[sum] = set
+		if have := b.known[k.Contents]; !k.Dropped && (have == 0 || k.Number < have) {
+			b.known[k.Contents] = k.Number
 		}
 	}
 	return b, nil
 }
 
-// contents tells sets apart by what they decide: sums of the hashes of what is
-// in one, in any order. Their seed is secret, as lists come from others.
-type contents [2]uint64
+// SetContents is a hash of what a set decides: two sets that decide the same by
+// the same rules have the same.
+type SetContents [sha256.Size]byte
 
-var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+// KnownSet is a set in force.
+type KnownSet struct {
+	Number   uint16
+	Contents SetContents
+	Dropped  bool // no port asks for it any more, but its number is not free yet
+}
 
-func (c *contents) add(p netip.Prefix, d Decision) {
+func contentsOf(nodes []node) (sum SetContents) {
+	hash := sha256.New()
 	var b [24]byte
-	address := p.Addr().As16()
-	copy(b[:], address[:])
-	b[16] = byte(p.Bits())
-	if p.Addr().Is4() {
-		b[17] = 1
+	for _, n := range nodes { // in the order of addresses
+		clear(b[:])
+		address := n.prefix.Addr().As16()
+		copy(b[:], address[:])
+		b[16] = byte(n.prefix.Bits())
+		if n.prefix.Addr().Is4() {
+			b[17] = 1
+		}
+		if n.decision.Limited {
+			b[18] = 1
+		}
+		binary.NativeEndian.PutUint16(b[20:], n.decision.Rule)
+		binary.NativeEndian.PutUint16(b[22:], n.decision.To)
+		hash.Write(b[:])
 	}
-	if d.Limited {
-		b[18] = 1
-	}
-	binary.NativeEndian.PutUint16(b[20:], d.Rule)
-	binary.NativeEndian.PutUint16(b[22:], d.To)
-	for i := range c {
-		c[i] += maphash.Bytes(seeds[i], b[:])
-	}
+	hash.Sum(sum[:0])
+	return sum
 }
 
 // sweep goes over the slots once, from one border of a range to the next, with
@@ -202,10 +206,7 @@ func (b *setBuilder) number(nodes []node) (uint16, error) {
 	if len(nodes) == 0 {
 		return 0, nil
 	}
-	var sum contents
-	for _, n := range nodes {
-		sum.add(n.prefix, n.decision)
-	}
+	sum := contentsOf(nodes)
 	set := b.known[sum]
 	if set == 0 {
 		for b.next < 65535 && set == 0 {
@@ -218,10 +219,10 @@ func (b *setBuilder) number(nodes []node) (uint16, error) {
 		}
 		b.known[sum] = set
 	}
-	if b.done[set] {
+	if _, ok := b.contents[set]; ok {
 		return set, nil
 	}
-	b.done[set] = true
+	b.contents[set] = sum
 	if len(b.sources)+len(nodes) > maxSources {
 		return 0, fmt.Errorf("%w: their sources come to more than %d entries, let fewer rules overlap", ErrTooManySets, maxSources)
 	}
