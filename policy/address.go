@@ -37,6 +37,9 @@ func (in ruleParser) parseAddresses(keyword string, list word) (out []netip.Pref
 		}
 		p, bad := parsePrefix(item)
 		if bad != nil {
+			if slices.ContainsFunc(in.lists, func(l List) bool { return l.Name == item.text }) {
+				bad = item.errorf("bad address %s: write %s for the list of that name", quote(item.text), quote(listMark+item.text))
+			}
 			return nil, "", bad
 		}
 		if collect.add(p) && hasList {

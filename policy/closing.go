@@ -23,7 +23,7 @@ func closeHint(r Rule, by []Rule) string {
 		hint += ", then open " + quoteRules(opening)
 	}
 	if !whole {
-		hint += ", then open it again to those that should keep it"
+		hint += ", then open again what should stay"
 	}
 	return hint
 }
@@ -31,6 +31,9 @@ func closeHint(r Rule, by []Rule) string {
 // without returns rules that let in what r does and o does not. If rules cannot
 // say all of that, whole is false, and they say some of it.
 func (r Rule) without(o Rule) (left []Rule, whole bool) {
+	if !r.Overlaps(o) {
+		return r.Spelled(), true
+	}
 	whole = true
 	if ports := subtractPorts(r.Ports, o.Ports); len(ports) > 0 {
 		rest := r

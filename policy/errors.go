@@ -57,19 +57,20 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-func joinErrors(list []*Error) error {
+// joinErrors joins the errors of a policy file and, behind them, of the files of
+// lists.
+func joinErrors(file string, list []*Error) error {
 	if len(list) == 0 {
 		return nil
 	}
-	// Those of the files of lists come behind those of the policy file.
-	order := make(map[string]int)
-	for _, e := range list {
-		if _, ok := order[e.File]; !ok {
-			order[e.File] = len(order)
+	rank := func(e *Error) int {
+		if e.File == file {
+			return 0
 		}
+		return 1
 	}
 	slices.SortStableFunc(list, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	errs := make([]error, len(list))
 	for i, e := range list {

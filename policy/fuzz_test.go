@@ -13,12 +13,14 @@ func FuzzParseRule(f *testing.F) {
 	for _, text := range []string{
 		"http", "80/tcp", "60000-61000/udp", "22/tcp from 203.0.113.0/24", "ssh from 192.0.2.1, 2001:db8::/32",
 		"domain/udp", "80", "1-2-3/tcp", "tcp/80", "http from ::ffff:1.2.3.4", "http from fe80::1%eth0", "10.0.0.0/255.0.0.0",
-		"a,b", " HTTP\tFROM 10.0.0.0/8", "http from 0.0.0.0/0,::/0",
+		"a,b", " HTTP\tFROM 10.0.0.0/8", "http from 0.0.0.0/0,::/0", "80,443 ,8000-8100/tcp on wg*, eth0 from @office,192.0.2.1 except @bad,@none to ff02::1 limit 6/min burst 3",
+		"gre", "proto/89 limit 1/s", "all except 10.0.0.0/9", "tcp to 192.0.2.1", "ssh limit 6", "ssh on on", "ssh from to 192.0.2.1", "ssh burst 5", "icmp", "80/gre", "ssh on \"#x'", "proto/47,",
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		r, err := ParseRule(text)
+		names := testNames()
+		r, err := names.ParseRule(text)
 		if err != nil {
 			bad, ok := err.(*RuleError)
 			if !ok || bad.Offset < 0 || bad.Offset > len(text) || !strings.HasPrefix(text[bad.Offset:], bad.Token) {
@@ -27,18 +29,35 @@ func FuzzParseRule(f *testing.F) {
 			checkErrorText(t, text, err)
 			return
 		}
-		again, err := ParseRule(r.String())
+		again, err := names.ParseRule(r.String())
 		if err != nil || !reflect.DeepEqual(again, r) || !again.Equal(r) {
 			t.Fatalf("ParseRule(%q) = %#v, but %q reads as %#v, %v", text, r, r.String(), again, err)
 		}
+		if err := r.check(); err != nil || !r.isWritable() {
+			t.Fatalf("ParseRule(%q) %v", text, err)
+		}
 		for _, p := range r.Ports {
-			if p.First == 0 || p.First > p.Last || !r.Covers(p.Protocol, p.Last) {
+			if p.First > p.Last || !r.Covers(p.Protocol, p.Last) {
 				t.Fatalf("ParseRule(%q) opens %v", text, p)
 			}
 		}
-		for _, p := range r.From {
-			if !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, p.Addr()) {
-				t.Fatalf("ParseRule(%q) does not allow %v", text, p)
+		src, dst := r.reach()
+		if len(src) == 0 || len(dst) == 0 || !r.Overlaps(r) {
+			t.Fatalf("ParseRule(%q) lets nothing in", text)
+		}
+		for _, s := range src {
+			if !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.first) || !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.last) {
+				t.Fatalf("ParseRule(%q) does not allow %v", text, s)
+			}
+		}
+		for _, inFlow := range []bool{true, false} {
+			text := "lists: {office: [203.0.113.0/24, \"2001:db8::/32\"], bad: [10.1.0.0/16], none: []}\nopen: [" + quoteRule(r.String(), true) + "]\n"
+			if !inFlow {
+				text = strings.Replace(text, "["+quoteRule(r.String(), true)+"]", "\n- "+quoteRule(r.String(), false), 1)
+			}
+			p, err := Parse("f", []byte(text))
+			if err != nil || len(p.Open) != 1 || !p.Open[0].Equal(r) {
+				t.Fatalf("%q in a file: %q, %v", r, text, err)
 			}
 		}
 	})
@@ -49,6 +68,8 @@ var fuzzFiles = []string{
 	"open: [\n  http, # a\n  # b\n  ssh # c\n]\ninput: drop\n...\n", "---\nopen: ~ # c\n", "  open:\n  - \"22/tcp from 2001:db8::\"\n",
 	"interfaces: [a, \"\\x01\", é]\nicmp: [echo-request, ipv4/3]\nflows: {max: 2048}\ntimeouts:\n  udp: 1d1h1m1s\n",
 	"? open\n: []\n", "open: &a [*a]", "<<: {}", "open: !!seq []", "open: [http\n from]", "{\"open\":[\"http\"]}", "a: b\n---\nc: d",
+	"lists: {a: [192.0.2.1], b: {file: x}}\nopen: [ssh from @a limit 6/minute on wg* except @a]\n", "lists:\n  a:\n  - \"::/0\"\nopen:\n- gre to @a\n",
+	"input: {default: drop, \"wg*\": reject}\ninvalid:\n  eth0: log\n  # c\nicmp: {w: [ipv4/8], default: drop}\n",
 }
 
 func FuzzParse(f *testing.F) {

@@ -81,7 +81,7 @@ const maxListErrors = 10
 // each an [*Error].
 func ParseList(path string, data []byte) ([]netip.Prefix, error) {
 	networks, problems := parseList(path, data)
-	if err := joinErrors(problems); err != nil {
+	if err := joinErrors(path, problems); err != nil {
 		return nil, err
 	}
 	return networks, nil

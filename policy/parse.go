@@ -59,7 +59,7 @@ func (r Reader) document(filename string, data []byte) (*document, *Policy, erro
 	d := readDocument(filename, data, readList)
 	p := Default()
 	d.policy(p)
-	if err := joinErrors(d.problems); err != nil {
+	if err := joinErrors(filename, d.problems); err != nil {
 		return nil, nil, err
 	}
 	return d, p, nil

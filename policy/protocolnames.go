@@ -90,7 +90,7 @@ func isAll(ports []PortRange) bool {
 
 // oneProtocol reports whether ranges are the ports of one protocol.
 func oneProtocol(ports []PortRange) bool {
-	return len(ports) == 1 || ProtocolIndex(ports[0].Protocol) >= 0 &&
+	return len(ports) == 1 || len(ports) > 0 && ProtocolIndex(ports[0].Protocol) >= 0 &&
 		!slices.ContainsFunc(ports, func(p PortRange) bool { return p.Protocol != ports[0].Protocol })
 }
 

@@ -90,7 +90,7 @@ func canonicalPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 		sorted[i] = p.Masked()
 	}
 	slices.SortFunc(sorted, comparePrefix)
-	var out []netip.Prefix
+	out := make([]netip.Prefix, 0, len(sorted))
 	for _, p := range sorted {
 		// Sorted by address, so only the last one kept can contain p.
 		if n := len(out); n > 0 && out[n-1].Bits() <= p.Bits() && out[n-1].Contains(p.Addr()) {

@@ -32,8 +32,9 @@ func prefixWithin(inner, outer netip.Prefix) bool {
 // rangesOf returns the addresses of prefixes as ranges that are sorted and do not
 // touch.
 func rangesOf(prefixes []netip.Prefix) []addrRange {
-	var out []addrRange
-	for _, p := range canonicalPrefixes(prefixes) {
+	canonical := canonicalPrefixes(prefixes)
+	out := make([]addrRange, 0, len(canonical))
+	for _, p := range canonical {
 		r := addrRange{p.Addr(), lastAddress(p)}
 		if n := len(out); n > 0 && out[n-1].last.Next() == r.first {
 			out[n-1].last = r.last

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -157,7 +156,7 @@ func (p *clauseParser) clause(w word) (rest word, bad *RuleError) {
 		value = word{"", value.offset}
 	}
 	if keyword == burstWord {
-		return rest, key.errorf("%s without a rate before it: write limit 6/minute burst %s", quote(key.text), cmp.Or(value.text, "10"))
+		return rest, key.errorf("%s without a rate before it: write limit 6/minute burst 10", quote(key.text))
 	}
 	if first, twice := p.seen[keyword]; twice {
 		how := "keep one"

@@ -69,7 +69,7 @@ func parsePorts(w word) (string, []PortRange, *RuleError) {
 			return "", nil, item.errorf("unexpected %s: separate ports with commas", quote(item.text))
 		}
 		if suffix.text != "" {
-			return "", nil, suffix.errorf("unexpected %s within a list: write the protocol once, behind the last port, as in 80,443/tcp, and one rule for each protocol", quote("/"+suffix.text))
+			return "", nil, suffix.errorf("protocol %s within a list of ports: write it once, behind the last port, as in 80,443/tcp, and one rule for each protocol", quote(suffix.text))
 		}
 		port, after, slash := item.cut("/")
 		if strings.Trim(port.text, "0123456789-:") != "" || port.text == "" {
@@ -82,7 +82,12 @@ func parsePorts(w word) (string, []PortRange, *RuleError) {
 		items = append(items, port)
 	}
 	if suffix.text == "" {
-		return "", nil, w.errorf("no protocol in %s: write it behind the last port, as in 80,443/tcp", quote(w.text))
+		const short = 40
+		example := "80,443"
+		if len(w.text) <= short && !strings.ContainsAny(w.text, blanks) {
+			example = w.text
+		}
+		return "", nil, w.errorf("no protocol in %s: write %s/tcp or %s/udp", quote(w.text), example, example)
 	}
 	protocol, bad := parseSuffix(suffix)
 	if bad != nil {
