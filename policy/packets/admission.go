@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packets
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// Admission is who may use a port: grants of which no two hold for the same packet. The same packets always make the
+// same admission, whatever rules they come from. None is nobody.
+type Admission []Grant
+
+// Grant lets sources reach addresses of the host.
+type Grant struct {
+	From  []netip.Prefix // nil for everybody
+	To    []netip.Prefix // nil for every address
+	Limit policy.Limit   // the zero Limit for none
+}
+
+// Allows reports whether packets from src to dst are let in, and within which limit.
+func (a Admission) Allows(src, dst netip.Addr) (limit policy.Limit, ok bool) {
+	for _, g := range a {
+		if contains(g.From, src) && contains(g.To, dst) {
+			return g.Limit, true
+		}
+	}
+	return policy.Limit{}, false
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return prefixes == nil || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// String returns the admission as "nobody", "anybody" or "from 203.0.113.0/24 limit 6/minute".
+func (a Admission) String() string {
+	if len(a) == 0 {
+		return "nobody"
+	}
+	texts := make([]string, len(a))
+	for i, g := range a {
+		texts[i] = g.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// String returns the grant as "anybody" or "from 203.0.113.0/24 limit 6/minute".
+func (g Grant) String() string {
+	var words []string
+	if g.From == nil || len(g.From) == 1 && g.From[0].Bits() == 0 && g.To != nil { // a destination has the family of its source
+		words = append(words, "anybody")
+	} else {
+		words = append(words, "from "+fold(g.From))
+	}
+	if g.To != nil {
+		words = append(words, "to "+fold(g.To))
+	}
+	if g.Limit.Count > 0 {
+		words = append(words, "limit "+limitText(g.Limit))
+	}
+	return strings.Join(words, " ")
+}
+
+// mostShown is how many networks are named before they are only counted.
+const mostShown = 6
+
+func fold(prefixes []netip.Prefix) string {
+	if len(prefixes) > mostShown {
+		return fmt.Sprintf("%s networks", count(len(prefixes)))
+	}
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = prefixText(p)
+	}
+	return strings.Join(texts, ",")
+}
+
+// admissionOf returns who is let in by rules, of which the ports and interfaces do not count here.
+func admissionOf(rules []policy.Rule) Admission {
+	sources := make([][]addrRange, len(rules))
+	for i, r := range rules {
+		if r.Unconditional() {
+			return Admission{{}}
+		}
+		sources[i] = sourcesOf(r)
+	}
+	// Sources that the same rules let in may do the same: find out once what that is.
+	type reach struct {
+		what  string
+		known bool
+	}
+	byRules := make(map[string]*reach)
+	byReach := make(map[string][]addrRange)
+	grants := make(map[string][]Grant)
+	for _, p := range overlay(sources) {
+		// The destination has the family of the source.
+		key := fmt.Sprint(p.first.BitLen(), p.in)
+		r := byRules[key]
+		if r == nil {
+			to := destinations(rules, p.in, p.first.BitLen())
+			r = &reach{what: fmt.Sprint(to)}
+			byRules[key] = r
+			grants[r.what] = to
+		}
+		byReach[r.what] = append(byReach[r.what], p.addrRange)
+	}
+	var out Admission
+	for what, ranges := range byReach {
+		from := prefixesOf(join(ranges))
+		if slices.Equal(from, []netip.Prefix{prefixesOf(everything[:1])[0], prefixesOf(everything[1:])[0]}) {
+			from = nil
+		}
+		for _, g := range grants[what] {
+			g.From = from
+			out = append(out, g)
+		}
+	}
+	slices.SortFunc(out, compareGrants)
+	return out
+}
+
+// sourcesOf returns the sources that a rule lets in.
+func sourcesOf(r policy.Rule) []addrRange {
+	from := everything
+	if len(r.From) > 0 {
+		from = rangesOf(r.From)
+	}
+	return subtract(from, rangesOf(r.Except))
+}
+
+// destinations returns what the rules at the given places let a source of a family reach, without sources.
+func destinations(rules []policy.Rule, places []int, bits int) []Grant {
+	to := make([][]addrRange, len(places))
+	for i, place := range places {
+		to[i] = everything
+		if r := rules[place]; len(r.To) > 0 {
+			to[i] = rangesOf(r.To)
+		}
+	}
+	byLimit := make(map[policy.Limit][]addrRange)
+	for _, p := range overlayFamily(to, bits) {
+		best := rules[places[p.in[0]]].Limit
+		for _, i := range p.in[1:] {
+			if l := rules[places[i]].Limit; moreGenerous(l, best) {
+				best = l
+			}
+		}
+		byLimit[best] = append(byLimit[best], p.addrRange)
+	}
+	var out []Grant
+	for limit, ranges := range byLimit {
+		to := prefixesOf(join(ranges))
+		if len(to) == 1 && to[0].Bits() == 0 {
+			to = nil
+		}
+		out = append(out, Grant{To: to, Limit: limit})
+	}
+	slices.SortFunc(out, compareGrants)
+	return out
+}
+
+func compareGrants(a, b Grant) int {
+	return cmp.Or(
+		comparePrefixes(a.From, b.From), comparePrefixes(a.To, b.To),
+		cmp.Compare(a.Limit.Count, b.Limit.Count), cmp.Compare(a.Limit.Per, b.Limit.Per), cmp.Compare(a.Limit.Burst, b.Limit.Burst),
+	)
+}
+
+func comparePrefixes(a, b []netip.Prefix) int {
+	return slices.CompareFunc(a, b, func(x, y netip.Prefix) int {
+		return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+	})
+}
+
+// any returns the sources that may reach something.
+func (a Admission) any() []addrRange {
+	var all []netip.Prefix
+	for _, g := range a {
+		if g.From == nil {
+			return everything
+		}
+		all = append(all, g.From...)
+	}
+	return rangesOf(all)
+}

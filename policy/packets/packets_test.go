@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packets
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// decide returns what rules say about a packet, rule by rule.
+func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
+	in := func(list []netip.Prefix, a netip.Addr) bool {
+		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	for _, r := range p.Open {
+		covers := slices.ContainsFunc(r.Ports, func(p policy.PortRange) bool {
+			return p.Protocol == proto && p.First <= port && port <= p.Last
+		})
+		if !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
+			continue
+		}
+		if !ok || moreGenerous(r.Limit, limit) {
+			limit = r.Limit
+		}
+		ok = true
+	}
+	return limit, ok
+}
+
+var (
+	protocols  = []policy.Protocol{policy.TCP, policy.UDP, 47}
+	interfaces = []string{"eth0", "eth1", "wg0", "wg7", "lo"}
+)
+
+func randomPrefix(r *rand.Rand) netip.Prefix {
+	bits := r.IntN(9)
+	if r.IntN(3) == 0 {
+		addr := netip.AddrFrom16([16]byte{15: byte(r.IntN(256))})
+		p, _ := addr.Prefix(120 + bits)
+		if r.IntN(8) == 0 {
+			p, _ = addr.Prefix(0)
+		}
+		return p
+	}
+	addr := netip.AddrFrom4([4]byte{255, 255, 255, byte(r.IntN(256))})
+	p, _ := addr.Prefix(24 + bits)
+	if r.IntN(8) == 0 {
+		p, _ = addr.Prefix(0)
+	}
+	return p
+}
+
+func randomPrefixes(r *rand.Rand, chance int) (out []netip.Prefix) {
+	if r.IntN(chance) > 0 {
+		return nil
+	}
+	for range 1 + r.IntN(3) {
+		out = append(out, randomPrefix(r))
+	}
+	return out
+}
+
+func randomRule(r *rand.Rand) policy.Rule {
+	first := uint16(1 + r.IntN(5))
+	rule := policy.Rule{
+		Ports: []policy.PortRange{{Protocol: protocols[r.IntN(2)], First: first, Last: first + uint16(r.IntN(3))}},
+		From:  randomPrefixes(r, 2), Except: randomPrefixes(r, 3), To: randomPrefixes(r, 3),
+	}
+	if r.IntN(6) == 0 {
+		rule.Ports = []policy.PortRange{{Protocol: 47}}
+	}
+	if r.IntN(4) == 0 {
+		rule.Limit = policy.Limit{Count: uint32(1 + r.IntN(3)*60), Per: []time.Duration{time.Second, time.Minute}[r.IntN(2)], Burst: 5}
+	}
+	for r.IntN(3) == 0 {
+		rule.On = append(rule.On, []string{"eth0", "eth1", "wg*", "w*"}[r.IntN(4)])
+	}
+	return rule
+}
+
+func matches(c Change, iface string, proto policy.Protocol, port uint16) bool {
+	on := c.On == nil
+	for _, name := range c.On {
+		// The class of an interface: its own name if a policy has it, else a pattern's.
+		on = on || name == classOf(iface)
+	}
+	return on && slices.ContainsFunc(c.Ports, func(p policy.PortRange) bool {
+		return p.Protocol == proto && p.First <= port && port <= p.Last
+	})
+}
+
+func classOf(iface string) string {
+	switch iface {
+	case "wg0", "wg7":
+		return "wg*"
+	case "lo":
+		return others
+	}
+	return iface
+}
+
+// A packet is in a change if and only if the two policies decide differently on it, and the change says how.
+func TestChangesAreThoseOfPackets(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for round := range 400 {
+		// Every class is there whatever the rules are.
+		old := &policy.Policy{Open: []policy.Rule{{Ports: []policy.PortRange{{Protocol: 50}}, On: []string{"eth0", "eth1", "wg*", "w*"}}}}
+		for range r.IntN(6) {
+			old.Open = append(old.Open, randomRule(r))
+		}
+		new := old.Clone()
+		for range 1 + r.IntN(3) {
+			if len(new.Open) > 1 && r.IntN(2) == 0 {
+				new.Open = slices.Delete(new.Open, 1, 2)
+			} else {
+				new.Open = append(new.Open, randomRule(r))
+			}
+		}
+		changes := Diff(old, new)
+		for range 500 {
+			src, dst := randomPrefix(r).Addr(), randomPrefix(r).Addr()
+			if src.BitLen() != dst.BitLen() {
+				continue
+			}
+			iface, proto, port := interfaces[r.IntN(len(interfaces))], protocols[r.IntN(3)], uint16(r.IntN(9))
+			if proto == 47 {
+				port = 0
+			}
+			before, wasOpen := decide(old, iface, proto, port, src, dst)
+			after, isOpen := decide(new, iface, proto, port, src, dst)
+			differs := wasOpen != isOpen || rate(before) != rate(after)
+			var holds []Change
+			for _, c := range changes {
+				if !matches(c, iface, proto, port) {
+					continue
+				}
+				was, open := c.Old.Allows(src, dst)
+				is, opens := c.New.Allows(src, dst)
+				if open != wasOpen || opens != isOpen || rate(was) != rate(before) || rate(is) != rate(after) {
+					t.Fatalf("round %d: %s says otherwise of %s to %s on %s %d/%d than\n%v %v, %v %v", round, c, src, dst, iface, port, proto, wasOpen, before, isOpen, after)
+				}
+				holds = append(holds, c)
+			}
+			if differs && len(holds) != 1 || len(holds) > 1 {
+				t.Fatalf("round %d: %s to %s on %s %d/%d: %v %v -> %v %v in the changes %v", round, src, dst, iface, port, proto, wasOpen, before, isOpen, after, holds)
+			}
+		}
+	}
+}
+
+// rate makes limits comparable that are written in other units.
+func rate(l policy.Limit) string {
+	if l.Count == 0 {
+		return ""
+	}
+	return fmt.Sprint(float64(l.Count)/l.Per.Seconds(), l.Burst)
+}
+
+func TestNoPacketsChangeWithOtherWords(t *testing.T) {
+	prefixes := func(texts ...string) (out []netip.Prefix) {
+		for _, text := range texts {
+			out = append(out, netip.MustParsePrefix(text))
+		}
+		return out
+	}
+	http := []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 80}}
+	for name, sides := range map[string][2][]policy.Rule{
+		"halves": {
+			{{Ports: http, From: prefixes("10.0.0.0/8")}},
+			{{Ports: http, From: prefixes("10.0.0.0/9")}, {Ports: http, From: prefixes("10.128.0.0/9")}},
+		},
+		"covered": {
+			{{Ports: http}},
+			{{Ports: http}, {Ports: http, From: prefixes("10.0.0.0/8")}},
+		},
+		"excepted and let in": {
+			{{Ports: http}},
+			{{Ports: http, Except: prefixes("10.0.0.0/8")}, {Ports: http, From: prefixes("10.0.0.0/8")}},
+		},
+		"everybody in numbers": {
+			{{Ports: http}},
+			{{Ports: http, From: prefixes("0.0.0.0/0", "::/0")}},
+		},
+	} {
+		if changes := Diff(&policy.Policy{Open: sides[0]}, &policy.Policy{Open: sides[1]}); len(changes) > 0 {
+			t.Errorf("%s: %v", name, changes)
+		}
+	}
+}
+
+func TestChangesRead(t *testing.T) {
+	net := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	http := []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 80}}
+	var many []netip.Prefix
+	for i := range 1200 {
+		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i >> 7), byte(i << 1), 0}), 24))
+	}
+	for want, sides := range map[string][2]policy.Rule{
+		"80/tcp on eth0: from 203.0.113.0/24 -> anybody": {
+			{Ports: http, On: []string{"eth0"}, From: net}, {Ports: http, On: []string{"eth0"}},
+		},
+		"80/tcp: nobody -> anybody limit 6/minute burst 5": {{}, {Ports: http, Limit: policy.Limit{Count: 6, Per: time.Minute, Burst: 5}}},
+		"80/tcp: anybody -> anybody to 203.0.113.0/24":     {{Ports: http}, {Ports: http, To: net}},
+		"80/tcp: from 1,199 networks -> from 1,200 networks (+ 100.0.0.0/24)": {
+			{Ports: http, From: many[1:]}, {Ports: http, From: many},
+		},
+	} {
+		changes := Diff(&policy.Policy{Open: sides[:1]}, &policy.Policy{Open: sides[1:]})
+		if len(changes) != 1 || changes[0].String() != want {
+			t.Errorf("%q instead of %q", changes, want)
+		}
+	}
+}
+
+func BenchmarkDiff(b *testing.B) {
+	var rules []policy.Rule
+	for i := range 10000 {
+		rules = append(rules, policy.Rule{Ports: []policy.PortRange{{Protocol: policy.TCP, First: uint16(i + 1), Last: uint16(i + 1)}}})
+	}
+	var many []netip.Prefix
+	for i := range 100000 {
+		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i >> 15), byte(i >> 7), byte(i << 1)}), 32))
+	}
+	rules[0].From, rules[1].From = many, many[1:]
+	old, new := &policy.Policy{Open: rules}, &policy.Policy{Open: slices.Clone(rules)}
+	new.Open[0].From = many[1:]
+	for b.Loop() {
+		if changes := Diff(old, new); len(changes) != 1 {
+			b.Fatal(changes)
+		}
+	}
+}
