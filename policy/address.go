@@ -43,7 +43,7 @@ func (in ruleParser) parseAddresses(keyword string, list word) (out []netip.Pref
 			return nil, "", bad
 		}
 		if collect.add(p) && hasList {
-			texts = append(texts, prefixText(p))
+			texts = append(texts, PrefixText(p))
 		}
 	}
 	out = collect.prefixes
@@ -115,7 +115,7 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	const most = 10 // quote cuts what is longer
 	texts := make([]string, min(len(prefixes), most))
 	for i := range texts {
-		texts[i] = prefixText(prefixes[i])
+		texts[i] = PrefixText(prefixes[i])
 	}
 	return strings.Join(texts, ",")
 }
@@ -145,7 +145,7 @@ func parsePrefix(w word) (netip.Prefix, *RuleError) {
 	}
 	if addr.Is4In6() && bits >= 96 {
 		v4 := netip.PrefixFrom(addr.Unmap(), bits-96).Masked()
-		return netip.Prefix{}, w.errorf("address %s is IPv4 written as IPv6: write %s", quote(w.text), prefixText(v4))
+		return netip.Prefix{}, w.errorf("address %s is IPv4 written as IPv6: write %s", quote(w.text), PrefixText(v4))
 	}
 	p := netip.PrefixFrom(addr, bits)
 	if p.Masked() != p {

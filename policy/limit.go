@@ -3,8 +3,10 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +46,19 @@ func (l Limit) String() string {
 		s += fmt.Sprintf(" burst %d", l.Burst)
 	}
 	return s
+}
+
+// Compare returns 1 if the limit is more generous than another, by its rate and
+// then by its burst, -1 if it is less so, and 0 if neither is. No limit is the
+// most generous.
+func (l Limit) Compare(o Limit) int {
+	if l.Count == 0 || o.Count == 0 {
+		return cmp.Compare(min(o.Count, 1), min(l.Count, 1))
+	}
+	// l.Count / l.Per against o.Count / o.Per, without rounding.
+	highL, lowL := bits.Mul64(uint64(l.Count), uint64(o.Per))
+	highO, lowO := bits.Mul64(uint64(o.Count), uint64(l.Per))
+	return cmp.Or(cmp.Compare(highL, highO), cmp.Compare(lowL, lowO), cmp.Compare(l.Burst, o.Burst))
 }
 
 // check says what makes numbers no limit.

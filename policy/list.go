@@ -27,7 +27,7 @@ func (l List) Text() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s: %d networks\n", l.Name, len(l.Networks))
 	for _, p := range l.Networks {
-		b.WriteString(prefixText(p))
+		b.WriteString(PrefixText(p))
 		b.WriteByte('\n')
 	}
 	return b.Bytes()

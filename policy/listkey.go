@@ -131,7 +131,7 @@ func (l List) value() string {
 	}
 	texts := make([]string, len(l.Networks))
 	for i, p := range l.Networks {
-		texts[i] = quoteRule(prefixText(p), true)
+		texts[i] = quoteRule(PrefixText(p), true)
 	}
 	return "[" + strings.Join(texts, ", ") + "]"
 }

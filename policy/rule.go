@@ -72,7 +72,7 @@ func writePrefixes(b *strings.Builder, keyword string, prefixes []netip.Prefix, 
 		} else {
 			b.WriteByte(',')
 		}
-		b.WriteString(prefixText(p))
+		b.WriteString(PrefixText(p))
 	}
 }
 
@@ -164,7 +164,8 @@ func (r Rule) Overlaps(o Rule) bool {
 // key is the same for two rules if and only if they are equal.
 func (r Rule) key() string { return string(r.Key()) }
 
-func prefixText(p netip.Prefix) string {
+// PrefixText returns a prefix in the grammar of a rule: an address alone without its length.
+func PrefixText(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
 	}

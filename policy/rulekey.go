@@ -20,8 +20,10 @@ func (r Rule) Key() RuleKey {
 		ports = canonicalPorts(ports)
 	}
 	var src, dst []addrRange // nil for every address
+	nobody := false
 	if !r.everywhere() {
 		src, dst = r.reach()
+		nobody = len(src) == 0 || len(dst) == 0
 		every := everyAddress // of the families that there are
 		for _, v4 := range []bool{true, false} {
 			if len(ofFamily(src, v4)) == 0 {
@@ -42,6 +44,9 @@ func (r Rule) Key() RuleKey {
 		key = append(key, byte(p.Protocol))
 		key = binary.BigEndian.AppendUint16(key, p.First)
 		key = binary.BigEndian.AppendUint16(key, p.Last)
+	}
+	if nobody {
+		return RuleKey(append(key, 0)) // no range begins with it
 	}
 	key = appendRanges(key, src)
 	if len(dst) == 0 && len(r.On) == 0 && r.Limit.Count == 0 {

@@ -348,7 +348,7 @@ func (b *setBuilder) mostGenerous(orders []int) uint16 {
 	best := b.rules[orders[0]]
 	for _, order := range orders[1:] {
 		r := b.rules[order]
-		if c := compareLimits(r.Rule.Limit, best.Rule.Limit); c > 0 || c == 0 && r.ID < best.ID {
+		if c := r.Rule.Limit.Compare(best.Rule.Limit); c > 0 || c == 0 && r.ID < best.ID {
 			best = r
 		}
 	}

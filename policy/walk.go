@@ -4,7 +4,6 @@ package policy
 
 import (
 	"cmp"
-	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -145,13 +144,4 @@ func (w *walker) pop() {
 		}
 	}
 	w.open = w.open[:last]
-}
-
-// compareLimits orders limits by how much they let in: by their rates, then by
-// their bursts.
-func compareLimits(a, b Limit) int {
-	// a.Count / a.Per against b.Count / b.Per, without rounding.
-	highA, lowA := bits.Mul64(uint64(a.Count), uint64(b.Per))
-	highB, lowB := bits.Mul64(uint64(b.Count), uint64(a.Per))
-	return cmp.Or(cmp.Compare(highA, highB), cmp.Compare(lowA, lowB), cmp.Compare(a.Burst, b.Burst))
 }

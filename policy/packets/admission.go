@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -61,7 +62,7 @@ func (g Grant) String() string {
 		words = append(words, "to "+fold(g.To))
 	}
 	if g.Limit.Count > 0 {
-		words = append(words, "limit "+limitText(g.Limit))
+		words = append(words, "limit "+g.Limit.String())
 	}
 	return strings.Join(words, " ")
 }
@@ -75,7 +76,7 @@ func fold(prefixes []netip.Prefix) string {
 	}
 	texts := make([]string, len(prefixes))
 	for i, p := range prefixes {
-		texts[i] = prefixText(p)
+		texts[i] = policy.PrefixText(p)
 	}
 	return strings.Join(texts, ",")
 }
@@ -146,7 +147,7 @@ func destinations(rules []policy.Rule, places []int, bits int) []Grant {
 	for _, p := range overlayFamily(to, bits) {
 		best := rules[places[p.in[0]]].Limit
 		for _, i := range p.in[1:] {
-			if l := rules[places[i]].Limit; moreGenerous(l, best) {
+			if l := rules[places[i]].Limit; l.Compare(best) > 0 {
 				best = l
 			}
 		}
@@ -187,4 +188,13 @@ func (a Admission) any() []addrRange {
 		all = append(all, g.From...)
 	}
 	return rangesOf(all)
+}
+
+// count returns a number with its digits in groups.
+func count(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }

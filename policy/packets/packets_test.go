@@ -25,7 +25,7 @@ func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, 
 		if !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
 			continue
 		}
-		if !ok || moreGenerous(r.Limit, limit) {
+		if !ok || r.Limit.Compare(limit) > 0 {
 			limit = r.Limit
 		}
 		ok = true
@@ -205,8 +205,8 @@ func TestChangesRead(t *testing.T) {
 		"80/tcp on eth0: from 203.0.113.0/24 -> anybody": {
 			{Ports: http, On: []string{"eth0"}, From: net}, {Ports: http, On: []string{"eth0"}},
 		},
-		"80/tcp: nobody -> anybody limit 6/minute burst 5": {{}, {Ports: http, Limit: policy.Limit{Count: 6, Per: time.Minute, Burst: 5}}},
-		"80/tcp: anybody -> anybody to 203.0.113.0/24":     {{Ports: http}, {Ports: http, To: net}},
+		"80/tcp: nobody -> anybody limit 6/minute":     {{}, {Ports: http, Limit: policy.Limit{Count: 6, Per: time.Minute, Burst: 5}}},
+		"80/tcp: anybody -> anybody to 203.0.113.0/24": {{Ports: http}, {Ports: http, To: net}},
 		"80/tcp: from 1,199 networks -> from 1,200 networks (+ 100.0.0.0/24)": {
 			{Ports: http, From: many[1:]}, {Ports: http, From: many},
 		},
