@@ -88,6 +88,26 @@ func isUnfinished(text string) bool {
 	return isClauseWord(last) || strings.HasSuffix(last, ",")
 }
 
+// ClauseWords returns the words that may begin the next clause of the last rule
+// of a command line.
+func ClauseWords(words []string) []string {
+	last := ""
+	for _, a := range joinArguments(words) {
+		last = a.text
+	}
+	fields := strings.Fields(strings.ToLower(last))
+	var out []string
+	for _, word := range clauseWords {
+		if !slices.Contains(fields, word) {
+			out = append(out, word)
+		}
+	}
+	if n := len(fields); n > 1 && fields[n-2] == "limit" {
+		out = append(out, burstWord)
+	}
+	return out
+}
+
 // ambiguousClause shows both of what may be meant.
 func ambiguousClause(bare []string, a argument) error {
 	const most = 3 // shows the idea

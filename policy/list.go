@@ -33,6 +33,24 @@ func (l List) Text() []byte {
 	return b.Bytes()
 }
 
+// ListsOf returns the lists that rules name, as the rules hold them: those that
+// a clause names alone.
+func ListsOf(rules []Rule) []List {
+	var out []List
+	for _, r := range rules {
+		for _, clause := range []struct {
+			text     string
+			networks []netip.Prefix
+		}{{r.lists.from, r.From}, {r.lists.except, r.Except}, {r.lists.to, r.To}} {
+			name, ok := strings.CutPrefix(clause.text, listMark)
+			if ok && validListName(name) && !slices.ContainsFunc(out, func(l List) bool { return l.Name == name }) {
+				out = append(out, List{Name: name, Networks: clause.networks})
+			}
+		}
+	}
+	return out
+}
+
 // list returns the list that a rule names.
 func (in ruleParser) list(w word, name string) (List, *RuleError) {
 	if i := slices.IndexFunc(in.lists, func(l List) bool { return l.Name == name }); i >= 0 {

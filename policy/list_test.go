@@ -5,6 +5,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ DIR/bad.txt:6:1: no newline after "192.0.2.3", as if the file had been cut off: 
 			t.Errorf("%q:\n got %s\nwant %s", text, got, want)
 		}
 		var one *Error
-		if !errors.As(err, &one) {
+		if !errors.As(err, &one) || errors.Is(err, fs.ErrNotExist) { // or whoever reads it takes the policy file for missing
 			t.Errorf("%q: %T", text, err)
 		}
 	}
@@ -189,6 +190,31 @@ func TestRulesOfAListInAnotherFile(t *testing.T) {
 	}
 	if changes := Diff(was, p); len(changes) != 2 {
 		t.Errorf("the difference is %v", changes)
+	}
+}
+
+// A rule that names a list can be closed after the list has changed, also by lists that rules in force tell of.
+func TestClosingARuleOfAList(t *testing.T) {
+	was, err := testNames().ParseRule("ssh from @office except @bad,192.0.2.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Policy{Open: []Rule{was, mustRule(t, "http")}}
+	now := Names{Lists: []List{{Name: "office", Networks: prefixes("203.0.113.0/25")}, {Name: "bad"}}}
+	r, err := now.ParseRule("ssh from @office except @bad,192.0.2.1")
+	if err != nil || r.Equal(was) {
+		t.Fatal(r, err)
+	}
+	without, removed, err := p.WithoutRule(r)
+	if err != nil || !removed.Equal(was) || len(without.Open) != 1 {
+		t.Errorf("%v, %v, %v", without, removed, err)
+	}
+	file := "lists: {office: [203.0.113.0/28], bad: []}\nopen:\n  - http\n  - ssh from @office except @bad,192.0.2.1\n"
+	if out, err := RemoveRule("f", []byte(file), r); err != nil || string(out) != file[:strings.Index(file, "  - ssh")] {
+		t.Errorf("%q, %v", out, err)
+	}
+	if got := ListsOf(p.Open); !reflect.DeepEqual(got, []List{{Name: "office", Networks: was.From}}) {
+		t.Errorf("the rules tell of %+v", got)
 	}
 }
 

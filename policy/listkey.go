@@ -105,7 +105,8 @@ func (d *document) listFile(name, v *yaml.Node, l *List) {
 	}
 	data, err := d.readList(l.Path)
 	if err != nil {
-		d.problems = append(d.problems, &Error{d.file, file.Line, file.Column, fmt.Sprintf("cannot read list %s: %s", quote(name.Value), err), err})
+		// The error itself is left out: that a list is missing is not that the policy file is.
+		d.errorf(file, "cannot read list %s: %s", quote(name.Value), err)
 		return
 	}
 	var problems []*Error

@@ -60,8 +60,8 @@ func protocolName(p Protocol) string {
 	return numberWord + "/" + strconv.Itoa(int(p))
 }
 
-// protocolNames lists the words that may stand for a protocol in a rule.
-func protocolNames() []string {
+// ProtocolNames returns the words that stand for a protocol in a rule.
+func ProtocolNames() []string {
 	names := []string{allWord}
 	for _, p := range Protocols {
 		names = append(names, p.String())

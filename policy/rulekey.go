@@ -109,7 +109,8 @@ func (p *Policy) WithRules(rules []Rule) (with *Policy, added []Rule) {
 }
 
 // WithoutRules returns a copy without rules, what it took out as it was
-// written, and those of the rules of which nothing is open. If some of what one
+// written, and those of the rules of which nothing is open. A rule that names
+// lists is also the one that is written alike, whatever they held then. If some of what one
 // of them opens is open through other rules only, the error is a
 // [*CoveredError].
 func (p *Policy) WithoutRules(rules []Rule) (without *Policy, removed, notOpen []Rule, err error) {
@@ -117,7 +118,13 @@ func (p *Policy) WithoutRules(rules []Rule) (without *Policy, removed, notOpen [
 	index := IndexRules(open)
 	gone := make([]bool, len(open))
 	for _, r := range rules {
-		if i, ok := index[r.Key()]; ok && !gone[i] {
+		i, ok := index[r.Key()]
+		if !ok && r.lists != (listTexts{}) {
+			// The lists that it names may hold something else by now.
+			i = slices.IndexFunc(open, func(have Rule) bool { return have.lists == r.lists && have.String() == r.String() })
+			ok = i >= 0
+		}
+		if ok && !gone[i] {
 			gone[i] = true
 			removed = append(removed, open[i])
 			continue

@@ -145,7 +145,7 @@ func (in ruleParser) parseName(w word, protocol Protocol, hasProtocol bool) (str
 	name, listed := services.lookup(w.text)
 	if name == "" {
 		return "", nil, w.errorf("unknown service %s: %s", quote(w.text),
-			didYouMean(w.text, slices.Concat(services.names(), protocolNames(), clauseWords), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))
+			didYouMean(w.text, slices.Concat(services.names(), ProtocolNames(), clauseWords), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))
 	}
 	var ports []PortRange
 	var others []string

@@ -19,14 +19,17 @@ func (a *app) closeCommand() *cobra.Command {
 		Short:       "Take a rule back",
 		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
-Connections that the rule let in continue unless --kill cuts them.`,
+Connections that the rule let in continue unless --kill cuts them.
+
+A rule is closed as it was opened, whatever the order of its clauses. To close part of one
+is refused, with the commands that lead there.`,
 		Example: `  portcullis close http
   portcullis close 22/tcp from 203.0.113.0/24
   portcullis close 5432/tcp --kill`,
 		Args:              someRule,
 		ValidArgsFunction: a.completeRules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := parseRules(args)
+			rules, err := a.parseRules(cmd.Context(), args)
 			if err != nil {
 				return err
 			}

@@ -68,6 +68,56 @@ func (a *app) completeRules(cmd *cobra.Command, args []string, _ string) ([]stri
 	return left(a.running(cmd, func(p *policy.Policy) []string { return policy.Texts(p.Open) }), args)
 }
 
+// completeOpen completes the words of a rule: what it opens, its clauses, and what these take.
+func (a *app) completeOpen(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	last := ""
+	if len(args) > 0 {
+		last = args[len(args)-1]
+	}
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	switch {
+	case len(args) == 0:
+		return completeServices(cmd, args, word)
+	case strings.EqualFold(last, "on"):
+		names, _ := a.completeInterfaces(cmd, nil, word)
+		return afterComma(word, names), directive
+	case slices.Contains([]string{"from", "except", "to"}, strings.ToLower(last)):
+		return afterComma(word, a.listNames(cmd)), directive
+	case strings.EqualFold(last, "limit"):
+		return []string{"6/minute", "10/second", "100/second", "20/hour"}, directive
+	case strings.EqualFold(last, "burst"):
+		return []string{"5", "10", "50"}, directive
+	}
+	services, _ := completeServices(cmd, args, word)
+	return append(policy.ClauseWords(args), services...), directive
+}
+
+// afterComma completes the last entry of a list.
+func afterComma(word string, choices []string) []string {
+	before := word[:strings.LastIndexByte(word, ',')+1]
+	out := make([]string, len(choices))
+	for i, choice := range choices {
+		out[i] = before + choice
+	}
+	return out
+}
+
+// listNames returns the lists of the policy file, as rules name them.
+func (a *app) listNames(cmd *cobra.Command) []string {
+	if a.prepare(cmd, nil) != nil { // a completion runs nothing before itself
+		return nil
+	}
+	wanted, err := a.firewall.WantedByFile()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, l := range wanted.Policy.Lists {
+		names = append(names, "@"+l.Name)
+	}
+	return names
+}
+
 // completeServices completes the services that a rule can name.
 func completeServices(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	file, err := os.Open(policy.ServicesFile)
@@ -85,6 +135,7 @@ func completeServices(_ *cobra.Command, args []string, _ string) ([]string, cobr
 			names = append(names, fields[0])
 		}
 	}
+	names = append(names, policy.ProtocolNames()...)
 	slices.Sort(names)
 	return left(slices.Compact(names), args)
 }

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,15 +23,19 @@ func (a *app) openCommand() *cobra.Command {
 		Short:       "Let in what a rule names, now and permanently",
 		Annotations: needsFilter,
 		Long: `Open ports in the running filter, at once, and save the rules to the policy file; its
-comments stay. What is open already stays open.`,
+comments stay. What is open already stays open.
+
+` + ruleGrammar,
 		Example: `  portcullis open http https
   portcullis open 22/tcp from 203.0.113.0/24,2001:db8::/32
+  portcullis open ssh limit 6/minute
+  portcullis open 5432/tcp on eth1 from @office
   portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"
   portcullis open 8080/tcp --for 1h              not in the file, and closes by itself`,
 		Args:              someRule,
-		ValidArgsFunction: completeServices,
+		ValidArgsFunction: a.completeOpen,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := parseRules(args)
+			rules, err := a.parseRules(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -48,9 +54,20 @@ func someRule(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// parseRules reads the rules of a command line.
-func parseRules(args []string) ([]policy.Rule, error) {
-	rules, err := policy.ParseRules(args)
+// parseRules reads the rules of a command line. Where they name lists, the running filter and its policy file tell
+// what these hold.
+func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, error) {
+	var names policy.Names
+	if slices.ContainsFunc(args, func(word string) bool { return strings.Contains(word, "@") }) {
+		if err := a.privileged(); err != nil {
+			return nil, err
+		}
+		var err error
+		if names, err = a.firewall.Names(ctx); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := names.ParseRules(args)
 	if err != nil {
 		return nil, usageError{err}
 	}
