@@ -11,9 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
@@ -29,6 +32,7 @@ const Schema = "v5"
 //	BASE/SCHEMA/switchover/    what switches from the one policy to the other
 //	BASE/SCHEMA/links/IFACE/   how the interface is filtered: a pin for each direction, called by the kind of its hook,
 //	                           and the mode that was asked for
+//	BASE/SCHEMA/links/PATTERN/ interfaces that are to be filtered when they appear: see pattern.go
 type Dir struct {
 	Base    string
 	Version string // another than Schema; empty for ours
@@ -102,8 +106,15 @@ func Program(dir, iface, direction string) string {
 	return filepath.Join(dir, "prog_"+Escape(iface)+"_"+direction)
 }
 
-// Interfaces returns the interfaces that are to be filtered, be they there or not.
+// Interfaces returns the interfaces that are to be filtered, be they there or not: those that were named, and those that a
+// pattern has brought.
 func (d Dir) Interfaces() ([]string, error) {
+	names, err := d.linked()
+	return slices.DeleteFunc(names, policy.IsPattern), err
+}
+
+// linked returns the names that have a directory among the links, and the patterns.
+func (d Dir) linked() ([]string, error) {
 	entries, err := os.ReadDir(d.Links())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
