@@ -29,10 +29,11 @@ type AttachReport struct {
 	Warnings []string
 }
 
-// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists.
+// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists, or runs there
+// under the name that it had before.
 func Wants(pinPath, iface string) bool {
-	_, err := os.Stat(pin.Dir{Base: pinPath}.Link(iface))
-	return err == nil
+	p := pin.Dir{Base: pinPath}
+	return exists(p.Link(iface)) || slices.ContainsFunc(renamed(p), func(r rename) bool { return r.to == iface })
 }
 
 // Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
@@ -64,6 +65,9 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 	}
 	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f}
 	c.load = c.openLoaded
+	for _, r := range f.renames {
+		c.warn("%s", r)
+	}
 	var attached []string
 	var errs []error
 	report := &AttachReport{}

@@ -27,7 +27,8 @@ type Filter struct {
 	loaded  *tools // when they are first needed: see tools
 	running *maps.Running
 
-	policyInode uint64 // see isCurrent
+	renames     []rename // that were followed when it was opened
+	policyInode uint64   // see isCurrent
 }
 
 // Open returns the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is none
@@ -105,14 +106,14 @@ func openShared(ctx context.Context, p pin.Dir) (f *Filter, unlock func(), err e
 	}
 }
 
-// isUnfinished reports whether a killed command has left something to finish or to take back.
+// isUnfinished reports whether a killed command has left something to finish or to take back, or an interface was renamed.
 func isUnfinished(p pin.Dir) (bool, error) {
 	needed, err := p.NeedsRecovery()
 	if needed || err != nil {
 		return needed, err
 	}
 	_, ok := halfAdopted(p)
-	return ok, nil
+	return ok || len(renamed(p)) > 0, nil
 }
 
 // halfAdopted returns the pins of an older version on which our programs run already.
@@ -124,8 +125,13 @@ func halfAdopted(p pin.Dir) (older pin.Dir, ok bool) {
 	return older, err == nil
 }
 
-// open finishes what a killed command has begun, and opens the filter. The lock is held for a change.
+// open finishes what a killed command has begun, follows interfaces that were renamed, and opens the filter. The lock is
+// held for a change.
 func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
+	renames, err := followRenames(p)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.Recover(); err != nil {
 		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
 	}
@@ -134,7 +140,12 @@ func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 			return nil, err
 		}
 	}
-	return openFinished(ctx, p)
+	f, err := openFinished(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	f.renames = renames
+	return f, nil
 }
 
 // openFinished opens a filter that no command is at work on. The lock is held.

@@ -45,6 +45,9 @@ func (f *Filter) Status() (*Status, error) {
 	if s.Flows, err = f.flowsStatus(counters); err != nil {
 		return nil, err
 	}
+	for _, r := range f.renames {
+		s.Warnings = append(s.Warnings, r.String())
+	}
 	for _, i := range s.Interfaces {
 		switch i.Absence() {
 		case AbsentWaiting:

@@ -95,11 +95,17 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	default:
 		defer c.old.Close()
 		c.report.Updated, c.state = true, c.old.set.State
+		for _, r := range c.old.renames {
+			c.warn("%s", r)
+		}
 		if lost := c.old.Missing(); len(lost) > 0 {
 			c.warn("pins were missing, and have been put back: %s", strings.Join(lost, ", "))
 		}
 	}
 	if other, ok := c.pins.OtherVersion(); older && ok {
+		if _, err := followRenames(other); err != nil {
+			return nil, err
+		}
 		c.older = &other
 		c.report.Updated = true
 		c.openOlder()

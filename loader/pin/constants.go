@@ -17,13 +17,14 @@ type Constants struct {
 }
 
 const (
-	constantsSuffix = "_constants"
+	// ConstantsSuffix ends the name of the record of a program, which begins with the path of its pin.
+	ConstantsSuffix = "_constants"
 	constantsFormat = "%t %x %d %d"
 )
 
 // Record keeps the constants of the program that is pinned at a path.
 func (c Constants) Record(program string) error {
-	path := program + constantsSuffix
+	path := program + ConstantsSuffix
 	_ = os.Remove(path)
 	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU), path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
@@ -33,7 +34,7 @@ func (c Constants) Record(program string) error {
 
 // LoadedWith returns the constants of the program that is pinned at a path.
 func LoadedWith(program string) (c Constants, err error) {
-	text, err := os.Readlink(program + constantsSuffix)
+	text, err := os.Readlink(program + ConstantsSuffix)
 	if err != nil {
 		return c, fmt.Errorf("read the constants of a program: %w", err)
 	}
