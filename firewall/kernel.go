@@ -45,6 +45,7 @@ type Filter interface {
 	Saved() (*policy.Policy, error)
 	Config() string
 	Interfaces() ([]loader.Interface, error)
+	Named() ([]string, error)
 	Rules() ([]maps.Rule, error)
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)

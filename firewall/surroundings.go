@@ -8,6 +8,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -65,8 +66,12 @@ func (fw *Firewall) Unfiltered(filtered []string) ([]host.Interface, error) {
 }
 
 // unfiltered warns of interfaces by which packets come in past a filter on the given ones, but for those named already.
-func (fw *Firewall) unfiltered(filtered, named []string) []string {
-	interfaces, err := fw.kernel.Unfiltered(filtered)
+func (fw *Firewall) unfiltered(filtered []loader.Interface, named []string) []string {
+	var by []string
+	for _, i := range filtered {
+		by = append(by, i.Name)
+	}
+	interfaces, err := fw.kernel.Unfiltered(by)
 	if err != nil {
 		return []string{fmt.Sprintf("whether other interfaces are unfiltered is not known: %v", err)}
 	}

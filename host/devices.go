@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // NetnsCookie returns the cookie of the network namespace; unlike its inode, it is never used again.
@@ -83,6 +85,29 @@ func Device(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("%s: the loopback interface is not filtered: what this host sends to itself always passes", name)
 	}
 	return l, nil
+}
+
+// Matching returns names with the interfaces that are there now in the place of patterns.
+func Matching(names []string) (out []string, err error) {
+	if !slices.ContainsFunc(names, policy.IsPattern) {
+		return names, nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, name := range names {
+		if !policy.IsPattern(name) {
+			out = append(out, name)
+		}
+	}
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Attrs().Flags&net.FlagLoopback == 0 && policy.MatchAnyInterface(names, name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // HasEthernet reports whether frames of the device begin with an Ethernet header.

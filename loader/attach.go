@@ -33,7 +33,8 @@ type AttachReport struct {
 // under the name that it had before.
 func Wants(pinPath, iface string) bool {
 	p := pin.Dir{Base: pinPath}
-	return exists(p.Link(iface)) || slices.ContainsFunc(renamed(p), func(r rename) bool { return r.to == iface })
+	patterns, err := p.Patterns()
+	return exists(p.Link(iface)) || err == nil && p.Bringing(patterns, iface) != "" || slices.ContainsFunc(renamed(p), func(r rename) bool { return r.to == iface })
 }
 
 // Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
@@ -59,6 +60,10 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 		return nil, err
 	}
 	defer f.Close()
+	if err := forgetGone(p); err != nil {
+		return nil, err
+	}
+	_, cannotBring := bring(p) // what it could is to be filtered all the same
 	names, err := p.Interfaces()
 	if err != nil {
 		return nil, err
@@ -69,7 +74,7 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 		c.warn("%s", r)
 	}
 	var attached []string
-	var errs []error
+	errs := []error{cannotBring}
 	report := &AttachReport{}
 	for _, name := range names {
 		device, err := host.Device(name)
@@ -245,8 +250,11 @@ func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 	return false, nil
 }
 
-// lacksPreload reports whether an interface is waited for that has no programs of its own.
+// lacksPreload reports whether an interface is waited for that has no programs of its own, or any that matches a pattern.
 func (f *Filter) lacksPreload() (bool, error) {
+	if patterns, err := f.pins.Patterns(); err != nil || len(patterns) > 0 {
+		return len(patterns) > 0, err
+	}
 	names, err := f.pins.Interfaces()
 	if err != nil {
 		return false, err

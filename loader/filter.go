@@ -150,7 +150,7 @@ func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 
 // openFinished opens a filter that no command is at work on. The lock is held.
 func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
-	names, err := p.Interfaces()
+	names, err := p.Linked()
 	if err != nil {
 		return nil, err
 	}
@@ -269,11 +269,12 @@ func (f *Filter) now() (uint64, error) {
 // Config returns the path of the file that the policy came from.
 func (f *Filter) Config() string { return f.running.Config }
 
-// Policy returns the policy in force: its rules are those open at this moment, its interfaces the filtered ones.
+// Policy returns the policy in force: its rules are those open at this moment, its interfaces and patterns those that were
+// named.
 func (f *Filter) Policy() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -313,7 +314,7 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 	}
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -332,6 +333,9 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
+// Named returns the interfaces and patterns that are to be filtered, as they were named.
+func (f *Filter) Named() ([]string, error) { return f.pins.Named() }
+
 // Interfaces returns the filtered interfaces, also those that do not exist.
 func (f *Filter) Interfaces() ([]Interface, error) {
 	names, err := f.pins.Interfaces()
@@ -340,7 +344,7 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	}
 	out := []Interface{}
 	for _, name := range names {
-		i := Interface{Name: name, Mode: ModeAuto}
+		i := Interface{Name: name, Mode: ModeAuto, Pattern: f.pins.Pattern(name)}
 		in, eg := f.pins.Attachment(name, hook.Ingress), f.pins.Attachment(name, hook.Egress)
 		switch {
 		case in == nil: // it was not there yet

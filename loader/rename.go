@@ -28,9 +28,13 @@ type rename struct {
 	from, to string
 	device   netlink.Link
 	kinds    []string // of the attachments
+	brought  bool     // by a pattern, so that nobody waits for the old name
 }
 
 func (r rename) String() string {
+	if r.brought {
+		return fmt.Sprintf("%s is called %s now, and stays filtered under that name", r.from, r.to)
+	}
 	return fmt.Sprintf("%s is called %s now, and stays filtered under that name; %s is waited for, which \"portcullis down %s\" ends",
 		r.from, r.to, r.from, quote.Shell(r.from))
 }
@@ -51,7 +55,7 @@ func renamed(p pin.Dir) (list []rename) {
 			if i := slices.IndexFunc(list, func(r rename) bool { return r.from == name && r.to == to }); i >= 0 {
 				list[i].kinds = append(list[i].kinds, a.Kind)
 			} else {
-				list = append(list, rename{name, to, device, []string{a.Kind}})
+				list = append(list, rename{name, to, device, []string{a.Kind}, p.Pattern(name) != ""})
 			}
 		}
 	}
@@ -134,6 +138,11 @@ func (r rename) begin(p pin.Dir) error {
 	}
 	for _, kind := range r.kinds {
 		if err := os.Rename(filepath.Join(p.Link(r.from), kind), filepath.Join(p.Link(r.to), kind+movedSuffix)); err != nil {
+			return err
+		}
+	}
+	if pattern := p.Pattern(r.from); pattern != "" {
+		if err := p.SetPattern(r.to, pattern); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,9 @@ func (f *Filter) Status() (*Status, error) {
 	if s.Interfaces, err = f.Interfaces(); err != nil {
 		return nil, err
 	}
+	if s.Patterns, err = f.pins.Patterns(); err != nil {
+		return nil, err
+	}
 	counters, err := f.set.Counters()
 	if err != nil {
 		return nil, err

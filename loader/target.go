@@ -18,6 +18,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -128,6 +129,12 @@ func (c *change) chooseTargets() error {
 		if c.options.Filtered && !slices.Contains(filtered, name) {
 			continue
 		}
+		if policy.IsPattern(name) {
+			if err := c.addPattern(name); err != nil {
+				return err
+			}
+			continue
+		}
 		dir, known := c.pins.Link(name), slices.Contains(filtered, name)
 		device, err := host.Device(name)
 		if err != nil && (!c.options.Wait || !errors.Is(err, host.ErrNoDevice)) {
@@ -148,7 +155,7 @@ func (c *change) chooseTargets() error {
 			continue
 		}
 		device, err := host.Device(name)
-		if errors.Is(err, host.ErrNoDevice) && c.options.Wait {
+		if errors.Is(err, host.ErrNoDevice) && (c.options.Wait || c.pins.Pattern(name) != "") {
 			continue
 		}
 		if err != nil {
@@ -157,10 +164,14 @@ func (c *change) chooseTargets() error {
 		}
 		c.targets = append(c.targets, &target{device: device, mode: ModeAuto})
 	}
-	if len(c.options.Interfaces)+len(filtered) == 0 {
-		return errors.New("no interface is named to be filtered")
+	if err := c.bringTargets(); err != nil {
+		return err
 	}
-	return nil
+	linked, err := c.pins.Linked()
+	if err == nil && len(linked)+len(filtered) == 0 {
+		err = errors.New("no interface is named to be filtered")
+	}
+	return err
 }
 
 // prepare loads what can be loaded before anything changes.
@@ -298,6 +309,9 @@ func (c *change) modeToReturn(name string) (mode Mode, known bool) {
 		if mode, err := ParseMode(p.Mode(name)); err == nil {
 			return mode, true
 		}
+		if mode, err := ParseMode(p.Mode(p.Pattern(name))); err == nil && p.Pattern(name) != "" {
+			return mode, true
+		}
 		if a := p.Attachment(name, hook.Ingress); a != nil {
 			return modeOf(a), true
 		}
@@ -326,6 +340,11 @@ func (c *change) recordModes() error {
 	}
 	for _, t := range c.targets {
 		modes[t.name()] = t.mode // TC, where the driver is not to be trusted
+		if !c.maintains && slices.Contains(c.options.Interfaces, t.name()) {
+			if err := c.pins.SetPattern(t.name(), ""); err != nil {
+				return err
+			}
+		}
 	}
 	for name, mode := range modes {
 		if mode == ModeAuto {

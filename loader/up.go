@@ -28,6 +28,7 @@ type change struct {
 	pins       pin.Dir
 	old        *Filter     // nil when nothing ran
 	state      *maps.State // what the new policy goes on with, or nil
+	maintains  bool        // what runs, of which nobody has named anything anew
 	damaged    bool        // what runs lacks so many of its pins that there is no old
 	older      *pin.Dir    // of an older version, whose filter is taken over
 	readable   *maps.Older // what is kept of it, or nil where that cannot be read
@@ -66,7 +67,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o}
+	c := &change{options: o, maintains: o.Policy == nil}
 	c.load = c.loadNew
 	if c.pins, err = pin.At(o.PinPath); err != nil {
 		return nil, err
@@ -120,6 +121,9 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 		} else if err != nil {
 			return nil, err
 		}
+	}
+	if err := forgetGone(c.pins); err != nil {
+		return nil, err
 	}
 	defer c.close()
 	defer func() {
@@ -299,6 +303,9 @@ func (c *change) commit() error {
 		return err
 	}
 	if err := c.recordModes(); err != nil {
+		return err
+	}
+	if err := c.letGo(); err != nil {
 		return err
 	}
 	f, err := open(context.Background(), c.pins)

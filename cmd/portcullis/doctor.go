@@ -13,6 +13,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/doctor"
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -83,6 +84,9 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 		}
 	}
 	o.Interfaces, o.InterfaceErr = a.firewall.Interfaces(named, configured, filtered)
+	if o.InterfaceErr == nil {
+		o.Interfaces, o.InterfaceErr = host.Matching(o.Interfaces)
+	}
 	o.Default = a.firewall.DefaultInterface()
 
 	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}

@@ -76,6 +76,9 @@ func (a *app) printStatus(v *firewall.Status) {
 	for _, i := range v.Interfaces {
 		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), i.Absence()})
 	}
+	for _, pattern := range v.Patterns {
+		rows = append(rows, []string{pattern, "", "", "when they appear"})
+	}
 	a.noted(rows)
 
 	if len(v.Rules) == 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const (
@@ -362,6 +363,13 @@ func (a *Agent) tell(ctx context.Context) {
 		}
 		a.here = here
 		var parts []string
+		named, err := f.Named()
+		a.complain(err)
+		for _, name := range named {
+			if policy.IsPattern(name) {
+				away = append(away, name)
+			}
+		}
 		if len(here) > 0 {
 			parts = append(parts, "filtering "+strings.Join(here, ", "))
 		}

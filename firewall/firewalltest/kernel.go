@@ -66,6 +66,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	interfaces := o.Interfaces
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
+		interfaces = slices.DeleteFunc(interfaces, func(name string) bool { return slices.Contains(o.LetGo, name) })
 	}
 	f.Running, f.File, f.Runtime = o.Policy.Clone(), o.Config, nil
 	f.Running.Interfaces = interfaces
@@ -83,6 +84,9 @@ func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Other
 
 func (f *Kernel) interfaces() (out []loader.Interface) {
 	for _, name := range f.Running.Interfaces {
+		if policy.IsPattern(name) {
+			continue
+		}
 		out = append(out, loader.Interface{Name: name, Mode: loader.ModeNative, Egress: "tcx", Present: true})
 	}
 	return out
@@ -134,6 +138,8 @@ func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 func (f *Kernel) Arrivals(host.Connection) ([]string, error) { return f.ArrivalNames, nil }
 
 func (f *Kernel) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
+
+func (f *Kernel) Named() ([]string, error) { return slices.Clone(f.Running.Interfaces), nil }
 
 func (f *Kernel) RuntimeRules() (out []policy.Rule, err error) {
 	for _, r := range f.Running.Open {

@@ -109,12 +109,12 @@ func Program(dir, iface, direction string) string {
 // Interfaces returns the interfaces that are to be filtered, be they there or not: those that were named, and those that a
 // pattern has brought.
 func (d Dir) Interfaces() ([]string, error) {
-	names, err := d.linked()
+	names, err := d.Linked()
 	return slices.DeleteFunc(names, policy.IsPattern), err
 }
 
-// linked returns the names that have a directory among the links, and the patterns.
-func (d Dir) linked() ([]string, error) {
+// Linked returns the interfaces that are to be filtered, and the patterns: all that have a directory among the links.
+func (d Dir) Linked() ([]string, error) {
 	entries, err := os.ReadDir(d.Links())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -24,13 +24,13 @@ const (
 
 // Patterns returns the patterns of interfaces that are to be filtered.
 func (d Dir) Patterns() ([]string, error) {
-	names, err := d.linked()
+	names, err := d.Linked()
 	return slices.DeleteFunc(names, func(name string) bool { return !policy.IsPattern(name) }), err
 }
 
 // Named returns what is to be filtered as it was named: interfaces and patterns, without those that a pattern has brought.
 func (d Dir) Named() ([]string, error) {
-	names, err := d.linked()
+	names, err := d.Linked()
 	return slices.DeleteFunc(names, func(name string) bool { return d.Pattern(name) != "" }), err
 }
 
@@ -58,19 +58,15 @@ func (d Dir) SetPattern(iface, pattern string) error {
 	return nil
 }
 
-// Bringing returns the pattern by which an interface is to be filtered, or "" for none: none matches it, or it was
-// released.
-func (d Dir) Bringing(iface string) (string, error) {
-	patterns, err := d.Patterns()
-	if err != nil {
-		return "", err
-	}
+// Bringing returns that of the patterns by which an interface is to be filtered, or "" for none: none matches it, or it
+// was released.
+func (d Dir) Bringing(patterns []string, iface string) string {
 	for _, pattern := range patterns {
 		if policy.MatchInterface(pattern, iface) && !d.isReleased(pattern, iface) {
-			return pattern, nil
+			return pattern
 		}
 	}
-	return "", nil
+	return ""
 }
 
 func (d Dir) released(pattern, iface string) string {
