@@ -121,6 +121,20 @@ func MAC(l netlink.Link) (mac [6]byte) {
 	return mac
 }
 
+// Addresses returns the addresses of this host, but for those of the loopback.
+func Addresses() (out []netip.Addr, err error) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range list {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok && !addr.IsLoopback() {
+			out = append(out, addr.Unmap())
+		}
+	}
+	return out, nil
+}
+
 // LocalPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table
 // local and of VRFs. A routing rule decides which packets ask any other table: the datapath asks the kernel about them.
 func LocalPrefixes() ([]netip.Prefix, error) {

@@ -159,7 +159,8 @@ func (c *change) reattach(t *target) (done bool, err error) {
 			return false, err
 		}
 	}
-	return true, nil
+	// Where the pin of a clsact filter was removed, the filter is still there, and would go on with this policy forever.
+	return true, hook.RemoveLeftovers(c.pins.Link(t.name()), t.name(), index)
 }
 
 // errNotLoaded: no program that is loaded fits the device.

@@ -105,7 +105,7 @@ func takeOff(p pin.Dir, name string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return os.RemoveAll(p.Link(name))
+	return errors.Join(os.RemoveAll(p.Link(name)), p.RemovePrograms(name))
 }
 
 // otherInstances returns the filters under other pin paths that are on interfaces of this network namespace.

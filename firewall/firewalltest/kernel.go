@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type Kernel struct {
 	Runtime      []string       // rules that are not in the file
 	File         string
 	SSHD         []uint16
+	Addrs        []netip.Addr // of the host; none where nobody knows
 	Route        string
 	Live         int // connections that a close meets
 	FlowList     []loader.Flow
@@ -130,7 +132,8 @@ func (f *Kernel) DefaultInterface() (string, error) {
 	return f.Route, nil
 }
 
-func (f *Kernel) SSHPorts() ([]uint16, error) { return f.SSHD, nil }
+func (f *Kernel) SSHPorts() ([]uint16, error)      { return f.SSHD, nil }
+func (f *Kernel) Addresses() ([]netip.Addr, error) { return f.Addrs, nil }
 func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.Clients), func(c host.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
 }

@@ -4,6 +4,7 @@ package user
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -27,20 +28,45 @@ func (u *User) GuardClose(before, after *policy.Policy) error {
 	return nil
 }
 
-// SSHReach returns the ports on which an sshd listens: those that no rule of the policy opens to anybody, and the others.
+// SSHReach returns the ports on which an sshd listens: those that no rule of the policy opens to anybody who could come,
+// and the others.
 func (u *User) SSHReach(p *policy.Policy) (closed, open []uint16, err error) {
 	ports, err := u.host.SSHPorts()
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the ports of sshd: %w", err)
 	}
+	own, err := u.host.Addresses()
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, port := range ports {
-		if p.Input == policy.Accept || slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) && r.AllowsOthers() }) {
+		if p.Input == policy.Accept || slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Covers(policy.TCP, port) && letsOthersIn(r, own) }) {
 			open = append(open, port)
 		} else {
 			closed = append(closed, port)
 		}
 	}
 	return closed, open, nil
+}
+
+// letsOthersIn reports whether a rule has a source from which another host can come to one with these addresses. Without
+// any address, as before the network is configured, it may get any.
+func letsOthersIn(r policy.Rule, own []netip.Addr) bool {
+	if r.Anyone() || len(own) == 0 {
+		return r.AllowsOthers()
+	}
+	r.From = slices.DeleteFunc(slices.Clone(r.From), func(from netip.Prefix) bool {
+		return from.IsSingleIP() && slices.Contains(own, from.Addr()) || !slices.ContainsFunc(own, func(to netip.Addr) bool { return talks(from, to) })
+	})
+	return len(r.From) > 0 && r.AllowsOthers()
+}
+
+// talks reports whether somebody from a source may talk to an address: in its family, and from beyond the link to none
+// that is valid on the link alone.
+func talks(from netip.Prefix, to netip.Addr) bool {
+	const linkLocalBits = 10 // of fe80::/10
+	return from.Addr().Is4() == to.Is4() &&
+		(to.Is4() || !to.IsLinkLocalUnicast() || from.Addr().IsLinkLocalUnicast() || from.Bits() < linkLocalBits)
 }
 
 // Unreachable warns of an sshd that nobody could reach any more, also where there is no session to guard.

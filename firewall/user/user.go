@@ -3,6 +3,7 @@
 package user
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -12,6 +13,7 @@ import (
 // Host is what is asked of the host that a user is at.
 type Host interface {
 	SSHPorts() ([]uint16, error)
+	Addresses() ([]netip.Addr, error) // but for the loopback's
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
 	Arrivals(host.Connection) ([]string, error)
 	FindSession() (*host.Session, error)
