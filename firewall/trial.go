@@ -88,7 +88,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
 	warnings := up.Warnings
-	if s, ok := fw.user.Recorded(); ok && !s.Survives(p) {
+	if s, ok := fw.user.Recorded(); ok && !fw.user.Survives(s, p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}
 	return &TryReport{

@@ -133,7 +133,7 @@ func (fw *Firewall) Down(ctx context.Context, interfaces []string) (*DownReport,
 	}
 	report.DownReport = *down
 	report.Interfaces, report.Remaining, report.Absent = list(report.Interfaces), list(report.Remaining), list(report.Absent)
-	report.Others = list(report.Others)
+	report.Others, report.Patterns = list(report.Others), list(report.Patterns)
 	if len(report.Remaining) == 0 && c != nil {
 		c.forgetApplied()
 		if err := c.clear(); err != nil {

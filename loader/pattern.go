@@ -60,25 +60,11 @@ func forgetGone(p pin.Dir) error {
 		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
 			continue
 		}
-		if err := errors.Join(os.RemoveAll(p.Link(name)), removePrograms(p, name)); err != nil {
+		if err := errors.Join(os.RemoveAll(p.Link(name)), p.RemovePrograms(name)); err != nil {
 			return fmt.Errorf("forget %s: %w", name, err)
 		}
 	}
 	return nil
-}
-
-// removePrograms removes the programs that the policy in force has for an interface.
-func removePrograms(p pin.Dir, name string) error {
-	var errs []error
-	for _, direction := range []string{pin.Out, pin.In, pin.InFrags} {
-		path := pin.Program(p.Policy(), name, direction)
-		for _, path := range []string{path, path + pin.ConstantsSuffix} {
-			if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // addPattern makes interfaces that match a pattern ones that are to be filtered.
@@ -138,7 +124,7 @@ func (c *change) letGo() error {
 		}
 		if other := c.pins.Bringing(patterns, name); other != "" {
 			err = c.pins.SetPattern(name, other)
-		} else if err = errors.Join(takeOff(c.pins, name), removePrograms(c.pins, name)); err == nil {
+		} else if err = takeOff(c.pins, name); err == nil {
 			c.warn("%s is no longer filtered, as %s has brought it", name, pattern)
 		}
 		if err != nil {
