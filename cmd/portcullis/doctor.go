@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -26,13 +25,12 @@ that "portcullis up" would filter. Changes nothing.
 
   fail  stops the filter; doctor exits with 1
   warn  slows it, or makes it do less than you meant
-  note  is worth knowing
-
-Without root, doctor says what it could not see.`,
+  note  is worth knowing`,
 		Example: `  portcullis doctor
   portcullis doctor -v eth1
   portcullis doctor -o json | jq -r '.checks[] | select(.verdict == "warn") | .fix[]'`,
 		GroupID:           "more",
+		Annotations:       needsRoot,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.doctor(cmd.Context(), args, verbose) },
 	}
@@ -48,23 +46,21 @@ type doctorView struct {
 }
 
 func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
+	// What is attached cannot be told from what others attached, nor a filter that is up from one that is down.
+	if err := a.privileged(); err != nil {
+		return err
+	}
 	o := doctor.Options{PinPath: a.pinPath}
 	var filtered []string
 	var wanted firewall.Wanted
-	if a.privileged() != nil {
-		o.FilterErr = fs.ErrPermission
-		wanted, o.PolicyErr = a.firewall.WantedByFile()
+	seen, err := a.firewall.Inspect(ctx)
+	if err == nil {
+		o.Running, o.Bypassed, o.LookErr = seen.Running, seen.Bypassed, seen.LookErr
+		filtered = o.Running.Policy.Interfaces
+		wanted, o.PolicyErr = a.firewall.Wanted(ctx)
 	} else {
-		seen, err := a.firewall.Inspect(ctx)
-		switch {
-		case err == nil:
-			o.Running, o.Bypassed, o.LookErr = seen.Running, seen.Bypassed, seen.LookErr
-			filtered = o.Running.Policy.Interfaces
-			wanted, o.PolicyErr = a.firewall.Wanted(ctx)
-		default:
-			o.FilterErr = err
-			wanted, o.PolicyErr = a.firewall.WantedByFile()
-		}
+		o.FilterErr = err
+		wanted, o.PolicyErr = a.firewall.WantedByFile()
 	}
 	o.Policy, o.BuiltIn, o.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
 	o.ConfigFlag = a.firewall.Flags().Config != ""
@@ -88,7 +84,7 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))
 	view.Stopped = failed > 0
-	err := a.print(view, func() { a.printChecks(view.Checks, verbose) })
+	err = a.print(view, func() { a.printChecks(view.Checks, verbose) })
 	if err == nil && failed > 0 {
 		err = errors.New(count(failed, "thing stops the filter here", "things stop the filter here"))
 	}

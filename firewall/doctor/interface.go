@@ -14,6 +14,10 @@ import (
 // device examines one interface.
 func (e *examination) device(d *device) {
 	e.kind(d)
+	// Of a filter that cannot be seen nobody knows which programs are its own, nor in which mode they filter.
+	if e.unseen("programs", "what filters "+quote.Name(d.Name), e.FilterErr) {
+		return
+	}
 	e.native(d)
 	e.mtu(d)
 	e.offloads(d)
