@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -145,10 +146,13 @@ func namesOf(checks []doctor.Check, v doctor.Verdict) (names []string) {
 	return names
 }
 
+// unbroken is a word, or a command that a text quotes, which may be meant for pasting.
+var unbroken = regexp.MustCompile(`\S*"portcullis [^"]*"\S*|\S+`)
+
 // wrap breaks a sentence into lines.
 func wrap(text string, width int) (lines []string) {
 	line := ""
-	for word := range strings.FieldsSeq(text) {
+	for _, word := range unbroken.FindAllString(text, -1) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), ""
 		}

@@ -91,7 +91,7 @@ func (a *app) printImport(view importView, o importOptions) {
 	case view.Written != "":
 		a.printf("written to %s\n", view.Written)
 	case o.write == "":
-		a.printf("%s", view.Policy)
+		_, _ = io.WriteString(a.stdout, view.Policy) // as it is
 	}
 	_ = a.out.Flush() // run asks again
 	for _, f := range view.Notes {

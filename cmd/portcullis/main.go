@@ -96,7 +96,7 @@ func usagef(format string, args ...any) error {
 
 // complain prints an error, one line each where it holds several.
 func (a *app) complain(err error) {
-	text := err.Error()
+	text := a.complete(err.Error())
 	if errors.Is(err, unix.EPERM) && !errors.Is(err, errPrivileges) {
 		text += "\n" + errPrivileges.Error()
 	}
@@ -107,12 +107,28 @@ func (a *app) complain(err error) {
 	}
 }
 
-// warn prints what a command that succeeds has to say beside its result.
+// warn prints what a command that succeeds has to say beside its result. It completes the sentences in place, so that a
+// report says them in JSON as they are printed.
 func (a *app) warn(sentences ...string) {
 	_ = a.out.Flush() // run asks again
-	for _, s := range sentences {
-		fmt.Fprintf(a.stderr, "portcullis: warning: %s\n", s)
+	for i, s := range sentences {
+		sentences[i] = a.complete(s)
+		fmt.Fprintf(a.stderr, "portcullis: warning: %s\n", sentences[i])
 	}
+}
+
+// complete writes the flags of this command into the commands that a text names, so that they are about the same filter
+// and file.
+func (a *app) complete(text string) string {
+	if a.firewall == nil { // the flags are wrong
+		return text
+	}
+	flags := a.firewall.Flags()
+	// Once the filter is down, nobody knows its file.
+	if flags.Config == "" && a.inForce != firewall.DefaultConfig && strings.Contains(text, `"portcullis down" and "portcullis up"`) {
+		flags.Config = a.inForce
+	}
+	return flags.Complete(text)
 }
 
 var errPrivileges = errors.New("this needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and a pin path of one's own: try sudo")

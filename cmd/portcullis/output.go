@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -23,7 +24,10 @@ func (a *app) print(result any, table func()) error {
 	return e.Encode(result)
 }
 
-func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+// printf prints a text for people. The commands that it names carry the flags of this one.
+func (a *app) printf(format string, args ...any) {
+	_, _ = io.WriteString(a.stdout, a.complete(fmt.Sprintf(format, args...))) // the last flush tells
+}
 
 // table prints rows of equal length in columns.
 func (a *app) table(rows [][]string) {
