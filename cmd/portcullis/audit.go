@@ -107,9 +107,9 @@ func (a *app) printAudit(v *auditView) {
 	case v.Running:
 		a.printf("policy: in force\n\n")
 	case v.BuiltIn:
-		a.printf("policy: built in, as there is no %s; %s\n\n", quote.Name(v.Config), idle)
+		a.printf("policy: built in, as there is no %s; %s\n\n", quote.Text(v.Config), idle)
 	default:
-		a.printf("policy: %s; %s\n\n", quote.Name(v.Config), idle)
+		a.printf("policy: %s; %s\n\n", quote.Text(v.Config), idle)
 	}
 	if len(v.Ports) == 0 {
 		a.printf("nothing listens, and no rule opens a port\n")
@@ -140,7 +140,7 @@ func (v *auditView) remedy(p audit.Entry) string {
 	if !p.CutOff || p.State != audit.Closed {
 		return p.Fix
 	}
-	text := fmt.Sprintf("cut off by \"forward: drop\": write %q to %s", containers.Remedy, quote.Name(v.Config))
+	text := fmt.Sprintf("cut off by \"forward: drop\": write %q to %s", containers.Remedy, quote.Text(v.Config))
 	if p.Fix != "" {
 		text += "; " + p.Fix
 	}
