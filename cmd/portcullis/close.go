@@ -19,7 +19,8 @@ func (a *app) closeCommand() *cobra.Command {
 		Short:       "Take a rule back",
 		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
-Connections that the rule let in continue unless --kill cuts them.`,
+Connections that the rule let in continue unless --kill cuts them, now or when the rule is
+closed already.`,
 		Example: `  portcullis close http
   portcullis close 22/tcp from 203.0.113.0/24
   portcullis close 5432/tcp --kill`,
@@ -64,7 +65,7 @@ func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 	switch {
 	case v.Killed > 0:
 		a.printf("cut %s\n", count(v.Killed, "connection", "connections"))
-	case r.Kill && len(v.Closed) > 0:
+	case r.Kill:
 		a.printf("no live connection to cut\n")
 	}
 	switch {
