@@ -107,9 +107,9 @@ func (a *app) printAudit(v *auditView) {
 	case v.Running:
 		a.printf("policy: in force\n\n")
 	case v.BuiltIn:
-		a.printf("policy: built in, as there is no %s; %s\n\n", quote.Text(v.Config), idle)
+		a.printf("policy: built in, as there is no %s; %s\n\n", v.Config, idle)
 	default:
-		a.printf("policy: %s; %s\n\n", quote.Text(v.Config), idle)
+		a.printf("policy: %s; %s\n\n", v.Config, idle)
 	}
 	if len(v.Ports) == 0 {
 		a.printf("nothing listens, and no rule opens a port\n")

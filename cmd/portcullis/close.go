@@ -70,7 +70,7 @@ func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 	}
 	switch {
 	case v.Created:
-		a.printf("%s", createdText(v.Config))
+		a.printf("%s\n", createdText(v.Config))
 	case len(v.Saved) > 0:
 		a.printf("saved to %s\n", v.Config)
 	case r.Runtime && len(v.Closed) > 0:

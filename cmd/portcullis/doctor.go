@@ -121,7 +121,11 @@ func (a *app) printChecks(checks []doctor.Check, verbose bool) {
 			if c.Verdict == doctor.OK && !verbose {
 				continue
 			}
-			a.printf("  %-4s  %-*s  %s\n", c.Verdict, width, c.Name, strings.Join(wrap(c.Text, textWidth), "\n"+indent))
+			lines := wrap(c.Text, textWidth)
+			a.printf("  %-4s  %-*s  %s\n", c.Verdict, width, c.Name, lines[0])
+			for _, line := range lines[1:] {
+				a.printf("%s%s\n", indent, line)
+			}
 			for _, command := range c.Fix {
 				a.printf("%s  %s\n", indent, command)
 			}

@@ -17,7 +17,6 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
-	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 type importOptions struct {
@@ -114,9 +113,9 @@ func replaceFile(path string, text []byte) (backup string, err error) {
 func (a *app) printImport(view importView, o importOptions) {
 	switch {
 	case view.Backup != "":
-		a.printf("written to %s; what it held before is in %s\n", quote.Text(view.Written), quote.Text(view.Backup))
+		a.printf("written to %s; what it held before is in %s\n", view.Written, view.Backup)
 	case view.Written != "":
-		a.printf("written to %s\n", quote.Text(view.Written))
+		a.printf("written to %s\n", view.Written)
 	case o.write == "":
 		_, _ = io.WriteString(a.stdout, view.Policy) // as it is
 	}

@@ -78,7 +78,7 @@ func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
 	}
 	switch {
 	case v.Created:
-		a.printf("%s", createdText(v.Config))
+		a.printf("%s\n", createdText(v.Config))
 	case len(v.Saved) > 0:
 		a.printf("saved to %s\n", v.Config)
 	case v.SecondsLeft > 0:
@@ -91,5 +91,5 @@ func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
 
 // createdText returns a sentence about a file that was not there before.
 func createdText(path string) string {
-	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"\n", path)
+	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"", path)
 }

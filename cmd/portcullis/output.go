@@ -24,8 +24,14 @@ func (a *app) print(result any, table func()) error {
 	return e.Encode(result)
 }
 
-// printf prints a text for people. The commands that it names carry the flags of this one.
+// printf prints a text for people. Each argument that is a string stays on its line, whatever name or path it is. The
+// commands that the text names carry the flags of this one.
 func (a *app) printf(format string, args ...any) {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = quote.Text(text)
+		}
+	}
 	_, _ = io.WriteString(a.stdout, a.complete(fmt.Sprintf(format, args...))) // the last flush tells
 }
 
