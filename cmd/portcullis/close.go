@@ -54,10 +54,10 @@ func (a *app) close(ctx context.Context, r firewall.CloseRequest) error {
 
 func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 	for _, rule := range v.Closed {
-		a.printf("closed %s\n", rule)
+		a.printf("closed %s\n", withPorts(rule, r.Rules))
 	}
 	for _, rule := range v.NotOpen {
-		a.printf("not open: %s\n", rule)
+		a.printf("not open: %s\n", withPorts(rule, r.Rules))
 	}
 	if v.Kept > 0 {
 		a.printf("%s; --kill would have cut what came in by the rule\n", count(v.Kept, "live connection goes on", "live connections go on"))
