@@ -169,7 +169,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		File:     c.path,
 		Changes:  c.changes,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.cutOff(c.policy, c.path)),
+		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(c.policy, c.path)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -277,5 +277,5 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.user.Unreachable(p), fw.cutOff(p, file))
+	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(p, file))
 }

@@ -22,6 +22,11 @@ func (fw *Firewall) Flags() cmdline.Flags {
 	return f
 }
 
+// ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
+func (fw *Firewall) ineffective(p *policy.Policy, file string) []string {
+	return append(p.RestrictingNothingTexts(), fw.cutOff(p, file)...)
+}
+
 // cutOff warns of containers that a policy, which stands in a file, cuts off.
 func (fw *Firewall) cutOff(p *policy.Policy, file string) []string {
 	if p.Forward != policy.ForwardDrop {

@@ -100,7 +100,7 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
-// kill they are cut. The error is a *policy.CoveredError when other rules open the same ports. Where the running maps
+// kill they are cut, those of rules that are not open included. The error is a *policy.CoveredError when other rules open the same ports. Where the running maps
 // have no room for what it takes, the filter gets others.
 func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error) {
 	report, next, concerned, err := f.closeRules(rules, kill)
@@ -142,11 +142,18 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 		return nil, nil, nil, err
 	}
 	report = &CloseReport{Closed: closed, NotOpen: notOpen}
-	if len(closed) == 0 {
-		return report, nil, nil, nil
+	by := closed
+	if kill { // also what came in before a rule was closed that is not there any more
+		by = slices.Concat(closed, notOpen)
 	}
-	if concerned, err = onlyBy(closed, after.Open); err != nil {
+	if concerned, err = onlyBy(by, after.Open); err != nil {
 		return nil, nil, nil, err
+	}
+	if len(closed) == 0 {
+		if kill {
+			report.Killed, err = f.kill(concerned)
+		}
+		return report, nil, nil, err
 	}
 	for _, r := range after.Open {
 		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: len(runtime) > 0 && runtime[r.Key()]})

@@ -56,6 +56,10 @@ func (a *app) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.inForce = status.Config
+	for i, w := range status.Warnings { // printed last, but JSON has them, too
+		status.Warnings[i] = a.complete(w)
+	}
 	return a.print(status, func() { a.printStatus(status) })
 }
 
