@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -72,6 +73,9 @@ func (a *app) audit(ctx context.Context) error {
 	case err == nil:
 		in.Running = true
 		in.Policy, err = f.Policy()
+		if err == nil {
+			in.Filtered, err = filteredNow(f)
+		}
 		view.Config = cmp.Or(f.Config(), a.config)
 		f.Close()
 	case isNotRunning(err):
@@ -82,10 +86,7 @@ func (a *app) audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var filtered []string // nothing, where nothing runs
-	if in.Running {
-		filtered = in.Policy.Interfaces
-	}
+	filtered := namesOfInterfaces(in.Filtered) // nothing, where nothing runs
 	if in.Unfiltered, err = a.firewall.Unfiltered(filtered); err != nil {
 		a.warn(err.Error())
 	}
@@ -153,7 +154,31 @@ func fromText(p audit.Entry) string {
 	if len(p.Bypass) > 0 && !slices.Contains(from, "*") {
 		from = append(slices.Clone(from), "anyone by "+strings.Join(p.Bypass, " and "))
 	}
-	return strings.ReplaceAll(strings.Join(from, ","), "*", "anyone")
+	texts := make([]string, len(from))
+	for i, text := range from {
+		texts[i] = text
+		if where, ok := strings.CutPrefix(text, "*"); ok {
+			texts[i] = "anyone" + where
+		}
+	}
+	const most = 4
+	if more := len(texts) - most; more > 1 {
+		texts = append(texts[:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// filteredNow returns the interfaces that a filter is on.
+func filteredNow(f firewall.Filter) (out []host.Interface, err error) {
+	interfaces, err := f.Interfaces()
+	for _, i := range interfaces {
+		one := host.Interface{Name: i.Name}
+		if here, err := net.InterfaceByName(i.Name); err == nil {
+			one.Index = here.Index
+		}
+		out = append(out, one)
+	}
+	return out, err
 }
 
 func namesOfInterfaces(interfaces []host.Interface) []string {

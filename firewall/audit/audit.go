@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/firewall/containers"
@@ -34,7 +33,7 @@ type Entry struct {
 	Addresses []string `json:"addresses"` // that it listens on; * is all of this host
 	Processes []string `json:"processes"` // or what it is published for
 	Rules     []string `json:"rules"`     // that open it
-	From      []string `json:"from"`      // whom the rules let come; empty is nobody, * anyone
+	From      []string `json:"from"`      // whom the rules let come, and where; empty is nobody, * anyone anywhere
 	Bypass    []string `json:"bypass"`    // interfaces that are not filtered, by which anyone may come
 	CutOff    bool     `json:"cut_off"`   // it leads to a container, and "forward: drop" lets nothing through
 	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
@@ -43,6 +42,7 @@ type Entry struct {
 // Input is what Compare takes.
 type Input struct {
 	Policy    *policy.Policy
+	Filtered  []host.Interface // on which the policy is, or would be
 	Running   bool // the policy is in force; else nothing is filtered
 	Listeners []host.Listener
 	Published []netfilter.Published
@@ -61,37 +61,26 @@ type service struct {
 	addresses   []string
 	processes   []string
 	bypass      []string
+	only        int  // the interface that all of its sockets listen on, or 0
 	published   bool // by DNAT
 	behind      bool // it leads to another host, as a container is
 }
 
-// Compare returns the ports: those that are closed, those that are open, and the rules that nothing uses.
+// Compare returns the ports, apart for addresses at which others may come: those that are closed, those that are open, and the rules that nothing uses.
 func Compare(in Input) (entries []Entry) {
 	used := map[int]bool{}
-	for _, s := range in.services() {
+	for _, s := range in.byAddress(in.services()) {
 		entry := Entry{State: Closed, Port: s.text(), Addresses: s.addresses, Processes: s.processes, Rules: []string{}, From: []string{}, Bypass: s.bypass}
-		if in.Policy.Input == policy.Accept {
-			entry.State, entry.From = Open, []string{"*"}
-		}
-		for i, r := range in.Policy.Open {
-			if !covers(r, s) {
-				continue
-			}
+		for _, i := range in.admit(&entry, s) {
 			used[i] = true
-			entry.State = Open
-			entry.Rules = append(entry.Rules, r.String())
-			entry.From = append(entry.From, sources(r)...)
 		}
-		if slices.Contains(entry.From, "*") {
-			entry.From = []string{"*"}
-		}
-		anyone := slices.Equal(entry.From, []string{"*"})
+		toAll := slices.Equal(entry.From, []string{anyone})
 		switch {
 		case entry.State == Closed && in.client(s):
 			continue
 		case !in.Running:
 			entry.State, entry.From = Open, []string{"*"}
-			if !anyone {
+			if !toAll {
 				entry.Fix = in.Flags.Line("up")
 			}
 			entries = append(entries, entry)
@@ -100,10 +89,10 @@ func Compare(in Input) (entries []Entry) {
 			if entry.State == Closed {
 				entry.Fix = in.Flags.Line("open", opens(s))
 			}
-			entry.CutOff, entry.State, entry.From, anyone = true, Closed, []string{}, false
+			entry.CutOff, entry.State, entry.From, toAll = true, Closed, []string{}, false
 		}
 		switch {
-		case len(s.bypass) > 0 && !anyone:
+		case len(s.bypass) > 0 && !toAll:
 			entry.State, entry.Fix = Open, in.Flags.Line(append([]string{"up"}, s.bypass...)...)
 		case entry.State == Closed && !entry.CutOff:
 			entry.Fix = in.Flags.Line("open", opens(s))
@@ -111,15 +100,11 @@ func Compare(in Input) (entries []Entry) {
 		entries = append(entries, entry)
 	}
 	for i, r := range in.Policy.Open {
-		if used[i] {
+		if used[i] || !hasPorts(r) {
 			continue
 		}
-		ports := make([]string, len(r.Ports))
-		for i, p := range r.Ports {
-			ports[i] = p.String()
-		}
-		unused := Entry{State: Unused, Port: strings.Join(ports, ","), Addresses: []string{}, Processes: []string{},
-			Rules: []string{r.String()}, From: sources(r), Bypass: []string{}}
+		unused := Entry{State: Unused, Port: what(r), Addresses: []string{}, Processes: []string{},
+			Rules: []string{r.String()}, From: in.who(r), Bypass: []string{}}
 		if in.Running { // or close is refused
 			unused.Fix = in.Flags.Line("close", r.String())
 		}
@@ -138,6 +123,9 @@ func (in *Input) services() (list []service) {
 				l.addresses = append(l.addresses, s.addresses...)
 				l.processes = append(l.processes, s.processes...)
 				l.bypass = append(l.bypass, s.bypass...)
+				if l.only != s.only {
+					l.only = 0
+				}
 				l.published, l.behind = l.published || s.published, l.behind || s.behind
 				return
 			}
@@ -153,7 +141,7 @@ func (in *Input) services() (list []service) {
 			address = "*"
 		}
 		add(service{protocol: l.Protocol, first: l.Local.Port(), last: l.Local.Port(), addresses: []string{address}, processes: l.Processes,
-			bypass: in.bypassTo(l.Interface)})
+			bypass: in.bypassTo(l.Interface), only: l.Interface})
 	}
 	for _, p := range in.Published {
 		if address, ok := in.reachable(p.Destination); ok {
@@ -216,17 +204,4 @@ func opens(s service) string {
 		return s.text() + " from fe80::/10"
 	}
 	return s.text()
-}
-
-// covers reports whether a rule opens some of the ports.
-func covers(r policy.Rule, s service) bool {
-	return r.Overlaps(policy.Rule{Ports: []policy.PortRange{s.ports()}})
-}
-
-func sources(r policy.Rule) []string {
-	if r.Anyone() {
-		return []string{"*"}
-	}
-	_, from, _ := strings.Cut(r.String(), " from ")
-	return strings.Split(from, ",")
 }
