@@ -95,6 +95,11 @@ func Examine(o Options) []Check {
 		e.fail("interfaces", "%s", o.InterfaceErr)
 	}
 	e.policy()
+	own, err := host.Addresses()
+	if err != nil {
+		e.note("rules", "%s", err)
+	}
+	e.rules(own)
 	e.unit()
 	e.filter()
 	return e.checks
