@@ -60,6 +60,9 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 	for _, r := range report.Opened {
 		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: runtime})
 	}
+	if err := f.checkGroups(current, next); err != nil {
+		return report, next, err
+	}
 	numbered, err := maps.Number(report.Opened, current, f.set.Capacity())
 	if err != nil {
 		return report, next, err
@@ -164,6 +167,9 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 			return nil, nil, nil, err
 		}
 		report.Kept = seed.CountEstablished(live)
+	}
+	if err := f.checkGroups(current, next); err != nil {
+		return report, next, concerned, err
 	}
 	numbered, err := maps.Number(after.Open, current, f.set.Capacity())
 	if err != nil {

@@ -31,6 +31,7 @@ type target struct {
 	direction       string           // of ingress
 	outgrown        bool             // frames may be larger than the buffer that the XDP program takes
 	mode            Mode             // asked for; ModeAuto leaves what runs
+	group           policy.Group     // of the table of ports
 	returns         bool             // in the mode that its predecessor had, and nobody is there to ask for another
 }
 
@@ -52,9 +53,6 @@ func (t *target) close() {
 // one does: a command that dies on the way has left what the next one needs to end it. Egress goes first, so that no
 // connection that begins meanwhile is missed; then the flows of those that live already; then ingress, which drops.
 func (c *change) attach() (err error) {
-	if err := c.chooseTargets(); err != nil {
-		return err
-	}
 	var names []string
 	for _, t := range c.targets {
 		names = append(names, t.name())
@@ -180,7 +178,9 @@ func (c *change) prepare(t *target) (err error) {
 		c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
 			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
 	}
+	t.group = c.grouping.of(t.name())
 	constants := c.constants
+	constants.Policy = settingsFor(c.options.Policy, t.name())
 	constants.Ethernet = host.HasEthernet(t.device)
 	constants.MAC = host.MAC(t.device)
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
@@ -232,12 +232,12 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	constants := *t.constants
 	constants.MultiBuffer = direction == pin.InFrags
 	path := pin.Program(c.pins.Next(), t.name(), direction)
-	prog, err := c.factory.load(name, &constants, filepath.Base(path))
+	prog, err := c.factory.load(name, &constants, t.group, filepath.Base(path))
 	if err != nil {
 		return nil, err
 	}
 	if direction == pin.Out {
-		err = holdMaps(prog, c.set)
+		err = holdMaps(prog, c.set, t.group)
 	}
 	if err == nil {
 		err = hook.PinProgram(prog, path)
@@ -248,6 +248,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 			MAC:      constants.MAC,
 			RunSlot:  constants.RunSlot,
 			MTU:      t.device.Attrs().MTU,
+			Table:    maps.TablePin(t.group),
 		}.Record(path)
 	}
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
@@ -36,6 +35,7 @@ type change struct {
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
+	grouping   grouping // of interfaces by the rules
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools      *tools
 	constants  maps.Constants // of no interface yet
@@ -131,6 +131,9 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 			err = errors.Join(err, c.rollback())
 		}
 	}()
+	if err := c.chooseTargets(); err != nil { // whose groups need tables
+		return nil, err
+	}
 	if err := c.build(); err != nil {
 		return nil, err
 	}
@@ -197,11 +200,11 @@ func (c *change) build() error {
 	if c.set, err = maps.NewSet(spec, c.state); err != nil {
 		return err
 	}
-	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
+	c.factory = newFactory(spec, c.set)
 	if err := c.openStandby(); err != nil {
 		return err
 	}
-	if c.factory.inSet, err = c.set.IDs(); err != nil {
+	if err := c.makeTables(); err != nil {
 		return err
 	}
 	most, err := c.set.MaxFlows()
