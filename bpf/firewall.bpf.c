@@ -13,6 +13,7 @@
 #include "device.h"
 #include "event.h"
 #include "flow.h"
+#include "limit.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
@@ -66,8 +67,9 @@ static __always_inline enum invalid invalid_without_flow(const struct packet *pa
 	return INVALID_NONE;
 }
 
-/* Nothing open, no flow, no exception: the name says what it was. */
-static __always_inline __u32 refuse(struct packet *packet, bool restricted)
+/* Nothing open, no flow, no exception: the name says what it was. `condition`: why a rule for this port does not let it
+ * in, or 0. */
+static __always_inline __u32 refuse(struct packet *packet, __u32 condition)
 {
 	packet->invalid = invalid_without_flow(packet);
 	if (invalid_decides(packet))
@@ -76,8 +78,8 @@ static __always_inline __u32 refuse(struct packet *packet, bool restricted)
 		return PASS_INPUT;
 	if (packet->invalid)
 		return DROP_INVALID;
-	if (restricted)
-		return DROP_SOURCE;
+	if (condition)
+		return condition;
 	if (class_of(packet->protocol) != CLASS_NONE)
 		return DROP_CLOSED_PORT;
 	return DROP_PROTOCOL;
@@ -98,9 +100,24 @@ static __always_inline int answers(const struct input *input, struct packet *pac
 	return flow_admits(packet, class_of(packet->protocol), input->time) ? PASS_ESTABLISHED : PARSED;
 }
 
+/* The reason for which a restricted port lets a packet in or not. */
+static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set)
+{
+	struct decision decision = decide(packet, set, INBOUND);
+
+	if (!decision.number)
+		return DROP_SOURCE;
+	if (uses_limits && decision.kind == LIMITED && begins_something(packet) &&
+	    !limit_admits(packet, decision.number, input->time))
+		return DROP_LIMIT;
+	return RULE_REASON(decision.number);
+}
+
 static __always_inline int icmp(const struct input *input, struct packet *packet)
 {
 	int answer = answers(input, packet, true);
+	__u32 condition = DROP_ICMP;
+	struct port port;
 
 	if (answer != PARSED)
 		return answer;
@@ -111,7 +128,16 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 		return PASS_NEIGHBOR_DISCOVERY;
 	if (icmp_accepted(packet))
 		return PASS_ICMP;
-	return input_policy == POLICY_ACCEPT ? PASS_INPUT : DROP_ICMP;
+	/* A rule for all protocols. */
+	port = protocol_entry(packet->protocol);
+	if (port.rule)
+		return RULE_REASON(port.rule);
+	if (port.set) {
+		condition = by_condition(input, packet, port.set);
+		if (!is_drop(condition))
+			return condition;
+	}
+	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
 }
 
 /* For somebody else: the forward policy decides alone. */
@@ -135,31 +161,30 @@ static __always_inline int forward(const struct input *input, struct packet *pac
 static __always_inline int input_verdict(const struct input *input, struct packet *packet)
 {
 	enum port_class class = class_of(packet->protocol);
-	struct port port = {};
-	__u32 rule;
+	__u32 condition = 0;
+	struct port port;
 
 	if (invalid_decides(packet))
 		return invalid_verdict();
-	if (class != CLASS_NONE) {
-		/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
+	if (class != CLASS_NONE)
 		port = port_entry(class, packet->dst_port);
-		if (port.rule)
-			return RULE_REASON(port.rule);
-		if (flow_admits(packet, class, input->time))
-			return PASS_ESTABLISHED;
-		if (port.set) {
-			rule = source_rule(port.set, packet->family, packet->src);
-			if (rule)
-				return RULE_REASON(rule);
-		}
-		if (is_dhcp_answer(packet))
-			return PASS_DHCP;
-	} else if (is_icmp(packet)) {
+	else if (is_icmp(packet))
 		return icmp(input, packet);
-	} else if (flow_admits(packet, CLASS_NONE, input->time)) {
+	else
+		port = protocol_entry(packet->protocol);
+	/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
+	if (port.rule)
+		return RULE_REASON(port.rule);
+	if (flow_admits(packet, class, input->time))
 		return PASS_ESTABLISHED;
+	if (port.set) {
+		condition = by_condition(input, packet, port.set);
+		if (!is_drop(condition))
+			return condition;
 	}
-	return refuse(packet, port.set);
+	if (is_dhcp_answer(packet))
+		return PASS_DHCP;
+	return refuse(packet, condition);
 }
 
 /* The kind of enum invalid stands above the reason. */
@@ -202,12 +227,19 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 	return 0;
 }
 
-/* Whether who answers to this packet comes in through its port, open to everybody or to him. */
-static __always_inline bool comes_in_anyway(const struct packet *packet, enum port_class class)
+/* Whether who answers to this packet comes in through its port, or by its protocol, open to everybody or to him. A limit
+ * does not count: it is for those who begin. Answers to ICMP are invalid without a flow. */
+static __always_inline bool comes_in_anyway(struct packet *packet, enum port_class class)
 {
-	struct port port = port_entry(class, packet->src_port);
+	struct port port;
 
-	return port.rule || (port.set && source_rule(port.set, packet->family, packet->dst));
+	if (class != CLASS_NONE)
+		port = port_entry(class, packet->src_port);
+	else if (is_icmp(packet))
+		return false;
+	else
+		port = protocol_entry(packet->protocol);
+	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
 }
 
 /* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
@@ -228,7 +260,7 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 		return PARSED;
 
 	class = class_of(packet->protocol);
-	open = class != CLASS_NONE && comes_in_anyway(packet, class);
+	open = comes_in_anyway(packet, class);
 	ours = !came_by ||
 	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, packet, input->time));
 	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
@@ -401,6 +433,7 @@ volatile const enum reason reason_names = 0;
 volatile const enum flow_state flow_state_names = 0;
 volatile const enum policy policy_names = 0;
 volatile const enum mark mark_names = 0;
+volatile const enum decision_kind decision_kind_names = 0;
 struct event *volatile const event_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -20,6 +20,29 @@ type FirewallAccount struct {
 	NextSet  uint32
 }
 
+type FirewallBucketSet struct {
+	_       structs.HostLayout
+	Buckets [8]struct {
+		_       structs.HostLayout
+		Key     uint64
+		Arrival uint64
+	}
+}
+
+type FirewallDecision struct {
+	_      structs.HostLayout
+	Number uint16
+	Kind   uint16
+}
+
+type FirewallDecisionKind uint32
+
+const (
+	FirewallDecisionKindLETS_IN    FirewallDecisionKind = 0
+	FirewallDecisionKindLIMITED    FirewallDecisionKind = 1
+	FirewallDecisionKindBY_ADDRESS FirewallDecisionKind = 2
+)
+
 type FirewallEntry struct {
 	_    structs.HostLayout
 	Key  FirewallFlowKey
@@ -101,6 +124,13 @@ type FirewallKnown struct {
 	Pad    uint32
 }
 
+type FirewallLimit struct {
+	_         structs.HostLayout
+	Salt      uint64
+	Interval  uint64
+	Tolerance uint64
+}
+
 type FirewallLocalKey4 struct {
 	_         structs.HostLayout
 	PrefixLen uint32
@@ -146,12 +176,13 @@ type FirewallPort struct {
 
 type FirewallPorts struct {
 	_       structs.HostLayout
-	Entries [262144]struct {
+	Entries [262400]struct {
 		_    structs.HostLayout
 		Rule uint16
 		Set  uint16
 	}
-	Listed [4096]uint64
+	Listed [4100]uint64
+	Group  [8192]uint8
 }
 
 type FirewallQuestion struct {
@@ -175,24 +206,25 @@ const (
 	FirewallReasonPASS_INVALID            FirewallReason = 10
 	FirewallReasonDROP_CLOSED_PORT        FirewallReason = 11
 	FirewallReasonDROP_SOURCE             FirewallReason = 12
-	FirewallReasonDROP_ICMP               FirewallReason = 13
-	FirewallReasonDROP_PROTOCOL           FirewallReason = 14
-	FirewallReasonDROP_FORWARD            FirewallReason = 15
-	FirewallReasonDROP_INVALID            FirewallReason = 16
-	FirewallReasonDROP_BAD_VLAN           FirewallReason = 17
-	FirewallReasonDROP_BAD_IPV4           FirewallReason = 18
-	FirewallReasonDROP_BAD_IPV6           FirewallReason = 19
-	FirewallReasonDROP_BAD_EXTENSION      FirewallReason = 20
-	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 21
-	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 22
-	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 23
-	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 24
-	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 25
-	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 26
-	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 27
-	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 28
-	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 29
-	FirewallReasonREASON_COUNT            FirewallReason = 30
+	FirewallReasonDROP_LIMIT              FirewallReason = 13
+	FirewallReasonDROP_ICMP               FirewallReason = 14
+	FirewallReasonDROP_PROTOCOL           FirewallReason = 15
+	FirewallReasonDROP_FORWARD            FirewallReason = 16
+	FirewallReasonDROP_INVALID            FirewallReason = 17
+	FirewallReasonDROP_BAD_VLAN           FirewallReason = 18
+	FirewallReasonDROP_BAD_IPV4           FirewallReason = 19
+	FirewallReasonDROP_BAD_IPV6           FirewallReason = 20
+	FirewallReasonDROP_BAD_EXTENSION      FirewallReason = 21
+	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 22
+	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 23
+	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 24
+	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 25
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 26
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 27
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 28
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 29
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 30
+	FirewallReasonREASON_COUNT            FirewallReason = 31
 	FirewallReasonRULE_ZERO               FirewallReason = 64
 )
 
@@ -237,9 +269,9 @@ type FirewallSettings struct {
 	Hz           uint32
 	ConfigLength uint32
 	PolicyLength uint32
+	Features     uint32
 	Config       [4096]uint8
 	Policy       [12264]uint8
-	_            [4]byte
 }
 
 type FirewallSourceKey4 struct {
@@ -295,54 +327,59 @@ type FirewallTags struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FirewallMapCounters         = "counters"
-	FirewallMapEventBudgets     = "event_budgets"
-	FirewallMapEvents           = "events"
-	FirewallMapFlowTags         = "flow_tags"
-	FirewallMapFlows            = "flows"
-	FirewallMapLocal4           = "local4"
-	FirewallMapLocal6           = "local6"
-	FirewallMapQuestions        = "questions"
-	FirewallMapRuleRecords      = "rule_records"
-	FirewallMapRules            = "rules"
-	FirewallMapRunning          = "running"
-	FirewallMapSearches         = "searches"
-	FirewallMapSources4         = "sources4"
-	FirewallMapSources6         = "sources6"
-	FirewallMapStations         = "stations"
-	FirewallProgPortcullisClock = "portcullis_clock"
-	FirewallProgPortcullisEnter = "portcullis_enter"
-	FirewallProgPortcullisIn    = "portcullis_in"
-	FirewallProgPortcullisOut   = "portcullis_out"
-	FirewallProgPortcullisSweep = "portcullis_sweep"
-	FirewallProgPortcullisXdp   = "portcullis_xdp"
-	FirewallVarAccount          = "account"
-	FirewallVarEthernet         = "ethernet"
-	FirewallVarEventType        = "event_type"
-	FirewallVarFlowSets         = "flow_sets"
-	FirewallVarFlowStateNames   = "flow_state_names"
-	FirewallVarForwardPolicy    = "forward_policy"
-	FirewallVarHz               = "hz"
-	FirewallVarIcmp4Types       = "icmp4_types"
-	FirewallVarIcmp6Types       = "icmp6_types"
-	FirewallVarInputPolicy      = "input_policy"
-	FirewallVarInvalidPolicy    = "invalid_policy"
-	FirewallVarKnownOthers      = "known_others"
-	FirewallVarKnownOwn         = "known_own"
-	FirewallVarLastRun          = "last_run"
-	FirewallVarLongestSynSent   = "longest_syn_sent"
-	FirewallVarMarkNames        = "mark_names"
-	FirewallVarMultiBuffer      = "multi_buffer"
-	FirewallVarOwnMac           = "own_mac"
-	FirewallVarPolicyNames      = "policy_names"
-	FirewallVarPorts            = "ports"
-	FirewallVarReasonNames      = "reason_names"
-	FirewallVarRunSlot          = "run_slot"
-	FirewallVarState            = "state"
-	FirewallVarSynSent          = "syn_sent"
-	FirewallVarTestClock        = "test_clock"
-	FirewallVarTimeouts         = "timeouts"
-	FirewallVarUsed             = "used"
+	FirewallMapCounters          = "counters"
+	FirewallMapEventBudgets      = "event_budgets"
+	FirewallMapEvents            = "events"
+	FirewallMapFlowTags          = "flow_tags"
+	FirewallMapFlows             = "flows"
+	FirewallMapLimitBuckets      = "limit_buckets"
+	FirewallMapLimits            = "limits"
+	FirewallMapLocal4            = "local4"
+	FirewallMapLocal6            = "local6"
+	FirewallMapQuestions         = "questions"
+	FirewallMapRuleRecords       = "rule_records"
+	FirewallMapRules             = "rules"
+	FirewallMapRunning           = "running"
+	FirewallMapSearches          = "searches"
+	FirewallMapSources4          = "sources4"
+	FirewallMapSources6          = "sources6"
+	FirewallMapStations          = "stations"
+	FirewallProgPortcullisClock  = "portcullis_clock"
+	FirewallProgPortcullisEnter  = "portcullis_enter"
+	FirewallProgPortcullisIn     = "portcullis_in"
+	FirewallProgPortcullisOut    = "portcullis_out"
+	FirewallProgPortcullisSweep  = "portcullis_sweep"
+	FirewallProgPortcullisXdp    = "portcullis_xdp"
+	FirewallVarAccount           = "account"
+	FirewallVarDecisionKindNames = "decision_kind_names"
+	FirewallVarEthernet          = "ethernet"
+	FirewallVarEventType         = "event_type"
+	FirewallVarFlowSets          = "flow_sets"
+	FirewallVarFlowStateNames    = "flow_state_names"
+	FirewallVarForwardPolicy     = "forward_policy"
+	FirewallVarHz                = "hz"
+	FirewallVarIcmp4Types        = "icmp4_types"
+	FirewallVarIcmp6Types        = "icmp6_types"
+	FirewallVarInputPolicy       = "input_policy"
+	FirewallVarInvalidPolicy     = "invalid_policy"
+	FirewallVarKnownOthers       = "known_others"
+	FirewallVarKnownOwn          = "known_own"
+	FirewallVarLastRun           = "last_run"
+	FirewallVarLongestSynSent    = "longest_syn_sent"
+	FirewallVarMarkNames         = "mark_names"
+	FirewallVarMultiBuffer       = "multi_buffer"
+	FirewallVarOwnMac            = "own_mac"
+	FirewallVarPolicyNames       = "policy_names"
+	FirewallVarPorts             = "ports"
+	FirewallVarReasonNames       = "reason_names"
+	FirewallVarRunSlot           = "run_slot"
+	FirewallVarState             = "state"
+	FirewallVarSynSent           = "syn_sent"
+	FirewallVarTestClock         = "test_clock"
+	FirewallVarTimeouts          = "timeouts"
+	FirewallVarUsed              = "used"
+	FirewallVarUsesAddresses     = "uses_addresses"
+	FirewallVarUsesLimits        = "uses_limits"
 )
 
 // LoadFirewall returns the embedded CollectionSpec for Firewall.
@@ -404,6 +441,8 @@ type FirewallMapSpecs struct {
 	Events       *ebpf.MapSpec `ebpf:"events"`
 	FlowTags     *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	LimitBuckets *ebpf.MapSpec `ebpf:"limit_buckets"`
+	Limits       *ebpf.MapSpec `ebpf:"limits"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
 	Questions    *ebpf.MapSpec `ebpf:"questions"`
@@ -420,33 +459,36 @@ type FirewallMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
-	Account        *ebpf.VariableSpec `ebpf:"account"`
-	Ethernet       *ebpf.VariableSpec `ebpf:"ethernet"`
-	EventType      *ebpf.VariableSpec `ebpf:"event_type"`
-	FlowSets       *ebpf.VariableSpec `ebpf:"flow_sets"`
-	FlowStateNames *ebpf.VariableSpec `ebpf:"flow_state_names"`
-	ForwardPolicy  *ebpf.VariableSpec `ebpf:"forward_policy"`
-	Hz             *ebpf.VariableSpec `ebpf:"hz"`
-	Icmp4Types     *ebpf.VariableSpec `ebpf:"icmp4_types"`
-	Icmp6Types     *ebpf.VariableSpec `ebpf:"icmp6_types"`
-	InputPolicy    *ebpf.VariableSpec `ebpf:"input_policy"`
-	InvalidPolicy  *ebpf.VariableSpec `ebpf:"invalid_policy"`
-	KnownOthers    *ebpf.VariableSpec `ebpf:"known_others"`
-	KnownOwn       *ebpf.VariableSpec `ebpf:"known_own"`
-	LastRun        *ebpf.VariableSpec `ebpf:"last_run"`
-	LongestSynSent *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
-	MarkNames      *ebpf.VariableSpec `ebpf:"mark_names"`
-	MultiBuffer    *ebpf.VariableSpec `ebpf:"multi_buffer"`
-	OwnMac         *ebpf.VariableSpec `ebpf:"own_mac"`
-	PolicyNames    *ebpf.VariableSpec `ebpf:"policy_names"`
-	Ports          *ebpf.VariableSpec `ebpf:"ports"`
-	ReasonNames    *ebpf.VariableSpec `ebpf:"reason_names"`
-	RunSlot        *ebpf.VariableSpec `ebpf:"run_slot"`
-	State          *ebpf.VariableSpec `ebpf:"state"`
-	SynSent        *ebpf.VariableSpec `ebpf:"syn_sent"`
-	TestClock      *ebpf.VariableSpec `ebpf:"test_clock"`
-	Timeouts       *ebpf.VariableSpec `ebpf:"timeouts"`
-	Used           *ebpf.VariableSpec `ebpf:"used"`
+	Account           *ebpf.VariableSpec `ebpf:"account"`
+	DecisionKindNames *ebpf.VariableSpec `ebpf:"decision_kind_names"`
+	Ethernet          *ebpf.VariableSpec `ebpf:"ethernet"`
+	EventType         *ebpf.VariableSpec `ebpf:"event_type"`
+	FlowSets          *ebpf.VariableSpec `ebpf:"flow_sets"`
+	FlowStateNames    *ebpf.VariableSpec `ebpf:"flow_state_names"`
+	ForwardPolicy     *ebpf.VariableSpec `ebpf:"forward_policy"`
+	Hz                *ebpf.VariableSpec `ebpf:"hz"`
+	Icmp4Types        *ebpf.VariableSpec `ebpf:"icmp4_types"`
+	Icmp6Types        *ebpf.VariableSpec `ebpf:"icmp6_types"`
+	InputPolicy       *ebpf.VariableSpec `ebpf:"input_policy"`
+	InvalidPolicy     *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	KnownOthers       *ebpf.VariableSpec `ebpf:"known_others"`
+	KnownOwn          *ebpf.VariableSpec `ebpf:"known_own"`
+	LastRun           *ebpf.VariableSpec `ebpf:"last_run"`
+	LongestSynSent    *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	MarkNames         *ebpf.VariableSpec `ebpf:"mark_names"`
+	MultiBuffer       *ebpf.VariableSpec `ebpf:"multi_buffer"`
+	OwnMac            *ebpf.VariableSpec `ebpf:"own_mac"`
+	PolicyNames       *ebpf.VariableSpec `ebpf:"policy_names"`
+	Ports             *ebpf.VariableSpec `ebpf:"ports"`
+	ReasonNames       *ebpf.VariableSpec `ebpf:"reason_names"`
+	RunSlot           *ebpf.VariableSpec `ebpf:"run_slot"`
+	State             *ebpf.VariableSpec `ebpf:"state"`
+	SynSent           *ebpf.VariableSpec `ebpf:"syn_sent"`
+	TestClock         *ebpf.VariableSpec `ebpf:"test_clock"`
+	Timeouts          *ebpf.VariableSpec `ebpf:"timeouts"`
+	Used              *ebpf.VariableSpec `ebpf:"used"`
+	UsesAddresses     *ebpf.VariableSpec `ebpf:"uses_addresses"`
+	UsesLimits        *ebpf.VariableSpec `ebpf:"uses_limits"`
 }
 
 // FirewallObjects contains all objects after they have been loaded into the kernel.
@@ -474,6 +516,8 @@ type FirewallMaps struct {
 	Events       *ebpf.Map `ebpf:"events"`
 	FlowTags     *ebpf.Map `ebpf:"flow_tags"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	LimitBuckets *ebpf.Map `ebpf:"limit_buckets"`
+	Limits       *ebpf.Map `ebpf:"limits"`
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
 	Questions    *ebpf.Map `ebpf:"questions"`
@@ -493,6 +537,8 @@ func (m *FirewallMaps) Close() error {
 		m.Events,
 		m.FlowTags,
 		m.Flows,
+		m.LimitBuckets,
+		m.Limits,
 		m.Local4,
 		m.Local6,
 		m.Questions,
@@ -510,33 +556,36 @@ func (m *FirewallMaps) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
-	Account        *ebpf.Variable `ebpf:"account"`
-	Ethernet       *ebpf.Variable `ebpf:"ethernet"`
-	EventType      *ebpf.Variable `ebpf:"event_type"`
-	FlowSets       *ebpf.Variable `ebpf:"flow_sets"`
-	FlowStateNames *ebpf.Variable `ebpf:"flow_state_names"`
-	ForwardPolicy  *ebpf.Variable `ebpf:"forward_policy"`
-	Hz             *ebpf.Variable `ebpf:"hz"`
-	Icmp4Types     *ebpf.Variable `ebpf:"icmp4_types"`
-	Icmp6Types     *ebpf.Variable `ebpf:"icmp6_types"`
-	InputPolicy    *ebpf.Variable `ebpf:"input_policy"`
-	InvalidPolicy  *ebpf.Variable `ebpf:"invalid_policy"`
-	KnownOthers    *ebpf.Variable `ebpf:"known_others"`
-	KnownOwn       *ebpf.Variable `ebpf:"known_own"`
-	LastRun        *ebpf.Variable `ebpf:"last_run"`
-	LongestSynSent *ebpf.Variable `ebpf:"longest_syn_sent"`
-	MarkNames      *ebpf.Variable `ebpf:"mark_names"`
-	MultiBuffer    *ebpf.Variable `ebpf:"multi_buffer"`
-	OwnMac         *ebpf.Variable `ebpf:"own_mac"`
-	PolicyNames    *ebpf.Variable `ebpf:"policy_names"`
-	Ports          *ebpf.Variable `ebpf:"ports"`
-	ReasonNames    *ebpf.Variable `ebpf:"reason_names"`
-	RunSlot        *ebpf.Variable `ebpf:"run_slot"`
-	State          *ebpf.Variable `ebpf:"state"`
-	SynSent        *ebpf.Variable `ebpf:"syn_sent"`
-	TestClock      *ebpf.Variable `ebpf:"test_clock"`
-	Timeouts       *ebpf.Variable `ebpf:"timeouts"`
-	Used           *ebpf.Variable `ebpf:"used"`
+	Account           *ebpf.Variable `ebpf:"account"`
+	DecisionKindNames *ebpf.Variable `ebpf:"decision_kind_names"`
+	Ethernet          *ebpf.Variable `ebpf:"ethernet"`
+	EventType         *ebpf.Variable `ebpf:"event_type"`
+	FlowSets          *ebpf.Variable `ebpf:"flow_sets"`
+	FlowStateNames    *ebpf.Variable `ebpf:"flow_state_names"`
+	ForwardPolicy     *ebpf.Variable `ebpf:"forward_policy"`
+	Hz                *ebpf.Variable `ebpf:"hz"`
+	Icmp4Types        *ebpf.Variable `ebpf:"icmp4_types"`
+	Icmp6Types        *ebpf.Variable `ebpf:"icmp6_types"`
+	InputPolicy       *ebpf.Variable `ebpf:"input_policy"`
+	InvalidPolicy     *ebpf.Variable `ebpf:"invalid_policy"`
+	KnownOthers       *ebpf.Variable `ebpf:"known_others"`
+	KnownOwn          *ebpf.Variable `ebpf:"known_own"`
+	LastRun           *ebpf.Variable `ebpf:"last_run"`
+	LongestSynSent    *ebpf.Variable `ebpf:"longest_syn_sent"`
+	MarkNames         *ebpf.Variable `ebpf:"mark_names"`
+	MultiBuffer       *ebpf.Variable `ebpf:"multi_buffer"`
+	OwnMac            *ebpf.Variable `ebpf:"own_mac"`
+	PolicyNames       *ebpf.Variable `ebpf:"policy_names"`
+	Ports             *ebpf.Variable `ebpf:"ports"`
+	ReasonNames       *ebpf.Variable `ebpf:"reason_names"`
+	RunSlot           *ebpf.Variable `ebpf:"run_slot"`
+	State             *ebpf.Variable `ebpf:"state"`
+	SynSent           *ebpf.Variable `ebpf:"syn_sent"`
+	TestClock         *ebpf.Variable `ebpf:"test_clock"`
+	Timeouts          *ebpf.Variable `ebpf:"timeouts"`
+	Used              *ebpf.Variable `ebpf:"used"`
+	UsesAddresses     *ebpf.Variable `ebpf:"uses_addresses"`
+	UsesLimits        *ebpf.Variable `ebpf:"uses_limits"`
 }
 
 // FirewallPrograms contains all programs after they have been loaded into the kernel.

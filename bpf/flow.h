@@ -42,7 +42,7 @@ static __always_inline enum port_class class_of(__u8 protocol)
 
 static __always_inline __u64 port_slot(enum port_class class, __u16 port)
 {
-	return BOUNDED((__u64) class * PORTS_PER_CLASS + port, PORT_SLOTS - 1);
+	return BOUNDED((__u64) class * PORTS_PER_CLASS + port, CLASS_SLOTS - 1);
 }
 
 /* The key of the flow that a packet belongs to. */

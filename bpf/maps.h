@@ -14,6 +14,7 @@
 #define RULE_WORDS 32768
 #define MAX_SOURCES 2097152 /* those of a policy, and of the one that takes its place; memory is taken as they come */
 #define MAX_LOCAL 4096
+#define LIMIT_SETS 8192 /* a megabyte, for 65536 sources */
 
 /* The flow table, see table.h. Where memory is mapped it begins with a page, so each entry is one line of the cache. */
 struct {
@@ -33,15 +34,18 @@ struct {
 } flow_tags SEC(".maps");
 
 /* The open ports, in .bss: user space writes, the datapath reads without a helper call. A bit each tells whether there
- * is an entry: a flood of random ports reads those alone, and 8 KiB a protocol stay in the cache. */
+ * is an entry: a flood of random ports reads those alone, and 8 KiB a protocol stay in the cache. Programs of
+ * interfaces with other rules have another map for this. */
+#define GROUP_BYTES 8192
 struct ports {
 	struct port entries[PORT_SLOTS];
 	__u64 listed[PORT_SLOTS / 64];
+	__u8 group[GROUP_BYTES]; /* for user space: which interfaces they are for, as text that ends with a 0 */
 } ports;
 
 /* For each local port, the sweep in which a flow last used it; 0 is never. An inbound packet to a port that is
  * neither open nor used can have no flow, so a flood of random ports never reaches the flow tables. */
-__u8 used[PORT_SLOTS] SEC(".data.used");
+__u8 used[CLASS_SLOTS] SEC(".data.used");
 
 /* For each local TCP port, when a SYN last left from it, in units of 256 jiffies modulo 2^16. A SYN that comes in can
  * only meet one of ours: a flood of them is told by this, and does not ask the table. */
@@ -71,13 +75,13 @@ struct account {
 	__u32 next_set;
 } account SEC(".data.account") = {.max_flows = MAX_FLOWS};
 
-/* Who may use the ports of a set. */
+/* Who may use the ports of a set, or at which addresses. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, MAX_SOURCES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct source_key4);
-	__type(value, __u32); /* rule */
+	__type(value, struct decision);
 } sources4 SEC(".maps");
 
 struct {
@@ -85,8 +89,24 @@ struct {
 	__uint(max_entries, MAX_SOURCES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct source_key6);
-	__type(value, __u32); /* rule */
+	__type(value, struct decision);
 } sources6 SEC(".maps");
+
+/* Limits by the number of their rule. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct limit);
+} limits SEC(".maps");
+
+/* What sources are charged with, see limit.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LIMIT_SETS);
+	__type(key, __u32);
+	__type(value, struct bucket_set);
+} limit_buckets SEC(".maps");
 
 /* Local, broadcast and anycast addresses: what the kernel would deliver here. */
 struct {

@@ -19,32 +19,70 @@
 #define DHCPV6_CLIENT 546
 #define DHCPV6_SERVER 547
 
-/* What is open at a local port. */
-static __always_inline struct port port_entry(enum port_class class, __u16 number)
+static __always_inline struct port entry_at(__u32 slot)
 {
-	__u32 slot = port_slot(class, number);
-
 	if (!(ports.listed[slot / 64] >> slot % 64 & 1))
 		return (struct port){};
 	return ports.entries[slot];
 }
 
-/* The rule that lets `addr` use the ports of `set`, or 0. */
-static __always_inline __u32 source_rule(__u32 set, __u8 family, const __u32 *addr)
+/* What is open at a local port. */
+static __always_inline struct port port_entry(enum port_class class, __u16 number)
 {
-	__u32 *rule;
+	return entry_at(port_slot(class, number));
+}
+
+/* What is open of a protocol without ports. */
+static __always_inline struct port protocol_entry(__u8 protocol)
+{
+	return entry_at(CLASS_SLOTS + BOUNDED(protocol, 255));
+}
+
+/* A word that holds a struct decision. */
+union answer {
+	struct decision decision;
+	__u32 word;
+};
+
+/* What the longest prefix says that holds an address. */
+static __always_inline struct decision decision_of(__u32 set, __u8 family, const __u32 *addr)
+{
+	union {
+		struct source_key4 v4;
+		struct source_key6 v6;
+	} key;
+	struct decision *found;
 
 	if (family == 4) {
-		struct source_key4 key = {.prefix_len = 64, .set = set, .addr = addr[0]};
-
-		rule = bpf_map_lookup_elem(&sources4, &key);
+		key.v4 = (struct source_key4){.prefix_len = 64, .set = set, .addr = addr[0]};
+		found = bpf_map_lookup_elem(&sources4, &key);
 	} else {
-		struct source_key6 key = {.prefix_len = 160, .set = set};
-
-		__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-		rule = bpf_map_lookup_elem(&sources6, &key);
+		key.v6.prefix_len = 160;
+		key.v6.set = set;
+		__builtin_memcpy(key.v6.addr, addr, sizeof(key.v6.addr));
+		found = bpf_map_lookup_elem(&sources6, &key);
 	}
-	return rule ? *rule : 0;
+	return found ? *found : (struct decision){};
+}
+
+/* What a set says about the peer of a packet, as a word: a rule, or none, and whether it has a limit. A global function:
+ * its callers have no stack left on Linux 6.1, and it is verified once. */
+__noinline int set_answer(struct packet *packet, __u32 set, enum direction direction)
+{
+	union answer answer;
+
+	if (!packet)
+		return 0;
+	answer.decision = decision_of(set, packet->family, direction == INBOUND ? packet->src : packet->dst);
+	if (uses_addresses && answer.decision.kind == BY_ADDRESS)
+		answer.decision = decision_of(answer.decision.number, packet->family,
+					      direction == INBOUND ? packet->dst : packet->src);
+	return answer.word;
+}
+
+static __always_inline struct decision decide(struct packet *packet, __u32 set, enum direction direction)
+{
+	return (union answer){.word = set_answer(packet, set, direction)}.decision;
 }
 
 /* NDP and MLD (RFC 4890, 4.4.1): a host that loses them loses IPv6. */

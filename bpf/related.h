@@ -50,15 +50,15 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		return false;
 
 	class = class_of(quoted.protocol);
-	if (class != CLASS_NONE && local) {
-		port = port_entry(class, quoted.src_port);
-		if (port.rule)
-			return true;
-		if (port.set && source_rule(port.set, quoted.family, quoted.dst))
-			return true;
-	} else if (is_icmp(&quoted)) {
+	if (is_icmp(&quoted)) {
 		if (!icmp_is_query(quoted.protocol, quoted.type))
 			return false;
+	} else if (local) {
+		port = class != CLASS_NONE ? port_entry(class, quoted.src_port) : protocol_entry(quoted.protocol);
+		if (port.rule)
+			return true;
+		if (port.set && decide(&quoted, port.set, OUTBOUND).number)
+			return true;
 	}
 	key = key_of(&quoted, OUTBOUND);
 	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));

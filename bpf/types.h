@@ -41,7 +41,9 @@ enum port_class {
 };
 
 #define PORTS_PER_CLASS 65536
-#define PORT_SLOTS (CLASS_COUNT * PORTS_PER_CLASS)
+#define CLASS_SLOTS (CLASS_COUNT * PORTS_PER_CLASS)
+/* Behind the ports a slot for each protocol; those of protocols that have ports are not used. */
+#define PORT_SLOTS (CLASS_SLOTS + 256)
 
 enum tcp_flag {
 	TCP_FIN = 0x01,
@@ -179,13 +181,43 @@ struct tags {
 	__u64 words[TAG_WORDS];
 };
 
-/* What one (class, destination port) means. User space writes it as one aligned word. */
+/* What one (class, destination port) means, or a protocol without ports. User space writes it as one aligned word. */
 struct port {
 	__u16 rule; /* 0: not open to everybody; else the rule that opens it */
 	__u16 set;  /* 0: no source may; else the set of prefixes that may */
 };
 
-/* A source that may use the ports of a set. The prefix length counts the set's 32 bits too. */
+/* What becomes of the sources of a prefix. */
+enum decision_kind {
+	LETS_IN,    /* by the rule with that number; 0: by none */
+	LIMITED,    /* the same, as often as the rule's limit allows */
+	BY_ADDRESS, /* as the set with that number says of the destination */
+};
+
+struct decision {
+	__u16 number;
+	__u16 kind;
+};
+
+/* How often a rule lets one source in. Times are in nanoseconds, see limit.h. */
+struct limit {
+	__u64 salt;	 /* the same for equal rules alone */
+	__u64 interval;	 /* between two packets; 0: no limit */
+	__u64 tolerance; /* how much earlier one may come */
+};
+
+/* What a source of a limited rule is charged with. */
+struct bucket {
+	__u64 key;     /* hash of source and rule; 0: free, 1: being written */
+	__u64 arrival; /* when a packet would come if all came one interval apart: what is beyond now, is the debt */
+};
+
+#define BUCKETS_PER_SET 8
+struct bucket_set {
+	struct bucket buckets[BUCKETS_PER_SET]; /* two lines of the cache, which are fetched together */
+};
+
+/* A source that may use the ports of a set, or a destination. The prefix length counts the set's 32 bits too. */
 struct source_key4 {
 	__u32 prefix_len;
 	__u32 set;
@@ -222,6 +254,7 @@ struct settings {
 	__u32 hz;	     /* jiffies a second */
 	__u32 config_length; /* of config */
 	__u32 policy_length; /* of policy */
+	__u32 features;	     /* that the programs were loaded with */
 	__u8 config[4096];   /* path of the file that the policy came from */
 	__u8 policy[12264];  /* YAML: every key but interfaces and rules */
 };

@@ -21,7 +21,8 @@ enum reason {
 	PASS_INVALID,		 /* what netfilter calls INVALID, under invalid: accept */
 
 	DROP_CLOSED_PORT,
-	DROP_SOURCE,   /* the port is open, but not from there */
+	DROP_SOURCE,   /* the port is open, but not from there, or not to this address */
+	DROP_LIMIT,    /* the port is open, but not that often */
 	DROP_ICMP,     /* refused by the ICMP policy */
 	DROP_PROTOCOL, /* no ports, no flow */
 	DROP_FORWARD,  /* for another host */

@@ -304,10 +304,15 @@ func (f *Filter) preload(path, iface string, g policy.Group, ethernet bool, name
 	if err := f.set.Measure(spec); err != nil {
 		return err
 	}
+	features, err := f.set.Features()
+	if err != nil {
+		return err
+	}
 	prog, err := newFactory(spec, f.set).load(name, &maps.Constants{
 		Policy:   settingsFor(f.running.Policy, iface),
 		HZ:       f.running.HZ,
 		Ethernet: ethernet,
+		Features: features,
 	}, g, "")
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func probe(p *policy.Policy, running bool) (s Support, err error) {
 	if running {
 		return s, nil
 	}
-	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true}
+	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true, Features: maps.FeaturesOf(p.Open)}
 	load := func(name string) error {
 		prog, err := f.load(name, &constants, "", "")
 		if err == nil {

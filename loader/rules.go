@@ -54,7 +54,7 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 		case !open:
 			index[key] = -1
 			report.Opened = append(report.Opened, r)
-			restricted = restricted || !r.Anyone()
+			restricted = restricted || !r.Unconditional()
 		}
 	}
 	for _, r := range report.Opened {

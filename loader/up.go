@@ -204,6 +204,10 @@ func (c *change) build() error {
 	if err := c.openStandby(); err != nil {
 		return err
 	}
+	features := maps.FeaturesOf(c.options.Policy.Open)
+	if err := c.set.SetFeatures(features); err != nil {
+		return err
+	}
 	if err := c.makeTables(); err != nil {
 		return err
 	}
@@ -253,8 +257,9 @@ func (c *change) build() error {
 		return err
 	}
 	c.constants = maps.Constants{
-		Policy: c.options.Policy,
-		HZ:     running.HZ,
+		Policy:   c.options.Policy,
+		HZ:       running.HZ,
+		Features: features,
 	}
 	if err := os.RemoveAll(c.pins.Next()); err != nil {
 		return err

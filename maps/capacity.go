@@ -39,12 +39,19 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = uint32(max(leastRecords, 2*records) / recordAlign)
 	ResizeFlows(spec, p.FlowLimit())
+	if FeaturesOf(p.Open)&UsesLimits == 0 {
+		spec.Maps[bpf.FirewallMapLimits].MaxEntries = 1
+		spec.Maps[bpf.FirewallMapLimitBuckets].MaxEntries = 1
+	}
 }
 
 // ResizeRules sets the map sizes in spec for rule numbers below capacity.
 func ResizeRules(spec *ebpf.CollectionSpec, capacity uint32) {
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
 	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(RuleReason(0)) + capacity
+	if limits := spec.Maps[bpf.FirewallMapLimits]; limits.MaxEntries > 1 {
+		limits.MaxEntries = capacity
+	}
 }
 
 // ResizeFlows sets the map sizes in spec for at most limit flows of both families.
@@ -80,7 +87,13 @@ func CheckCapacity(p *policy.Policy) error {
 	for i, r := range p.Open {
 		numbered[i] = policy.NumberedRule{ID: uint16(i + 1), Rule: r}
 	}
-	_, err := policy.Compile(numbered, nil)
+	groups := policy.GroupsOf(p.Open, p.Interfaces)
+	for _, g := range groups {
+		if len(g) >= int(groupSize) {
+			return errGroupSize
+		}
+	}
+	_, err := policy.Compile(numbered, groups, nil)
 	return err
 }
 

@@ -22,6 +22,7 @@ type Constants struct {
 	MAC         [6]byte
 	MultiBuffer bool
 	RunSlot     uint32 // where the program notes that it runs: see RunSlot
+	Features    Features
 	TestClock   bool
 }
 
@@ -59,6 +60,8 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarHz:             c.HZ,
 		bpf.FirewallVarLongestSynSent: uint16(min(timeouts[bpf.FirewallFlowStateFLOW_TCP_SYN_SENT]/stampUnit+1, math.MaxUint16)),
 		bpf.FirewallVarFlowSets:       spec.Maps[bpf.FirewallMapFlowTags].MaxEntries,
+		bpf.FirewallVarUsesLimits:     c.Features&UsesLimits != 0,
+		bpf.FirewallVarUsesAddresses:  c.Features&UsesAddresses != 0,
 		bpf.FirewallVarTestClock:      c.TestClock,
 	} {
 		v := spec.Variables[name]

@@ -39,7 +39,7 @@ var endingsV3 = []bpf.FirewallMark{
 	bpf.FirewallMarkFIN_OURS, bpf.FirewallMarkFIN_THEIRS, bpf.FirewallMarkRST_OURS, bpf.FirewallMarkSYN_THEIRS,
 }
 
-// reasonsV4 lists the reasons of schema v4 in the order in which it counts them; its rules count behind them.
+// reasonsV4 lists the reasons of schemas v4 and v5 in the order in which they count them. Rules of v4 count behind them.
 var reasonsV4 = strings.Split("pass not ip,pass other host,pass established,pass related,pass icmp,"+
 	"pass neighbor discovery,pass dhcp,pass fragment,pass forward,pass input,pass invalid,"+
 	"drop closed port,drop source,drop icmp,drop protocol,drop forward,drop invalid,drop bad vlan,drop bad ipv4,"+
@@ -60,6 +60,7 @@ type olderSchema struct {
 var olderSchemas = map[string]olderSchema{
 	"v3": {flows: flowsOf[entryV3]},
 	"v4": {flows: flowsOf[entryV4], rules: rulesOfV4, reasons: reasonsV4, rule0: uint32(len(reasonsV4))},
+	"v5": {flows: flowsOf[entryV4], rules: rulesOfV5, reasons: reasonsV4, rule0: rule0V5},
 }
 
 // Older gives access to what a filter of an older schema has pinned.
@@ -155,7 +156,36 @@ func rulesOfV4(dir string) (rules []Rule, lost []string, err error) {
 	return rules, lost, nil
 }
 
-// entryV4 is a place of schema v4's flow table, which is like today's.
+const rule0V5 = 64
+
+// rulesOfV5 reads records of rules, see record.go.
+func rulesOfV5(dir string) (rules []Rule, lost []string, err error) {
+	places, err := olderMap[uint64](dir, "rules")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer places.release()
+	records, err := olderMap[uint64](dir, "rule_records")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer records.release()
+	for id := range places.values {
+		record, ok := bytesAt(records.memory, loadPlace(&places.values[id]))
+		if !ok {
+			continue
+		}
+		rule, err := decodeRule(uint16(id), record)
+		if err != nil {
+			lost = append(lost, fmt.Sprintf("rule %d", id))
+			continue
+		}
+		rules = append(rules, rule)
+	}
+	return rules, lost, nil
+}
+
+// entryV4 is a place of the flow table of schemas v4 and v5, which is like today's.
 type entryV4 struct{ bpf.FirewallEntry }
 
 func (e *entryV4) seed() *bpf.FirewallSeed { return &bpf.FirewallSeed{Entry: e.FirewallEntry} }

@@ -37,14 +37,14 @@ func datapathOf(t *testing.T, p *policy.Policy) string {
 		t.Fatal(err)
 	}
 	Resize(spec, p)
-	if err := (&Constants{Policy: p, HZ: 100}).Set(spec); err != nil {
+	if err := (&Constants{Policy: p, HZ: 100, Features: FeaturesOf(p.Open)}).Set(spec); err != nil {
 		t.Fatal(err)
 	}
 	var open []policy.NumberedRule
 	for i, r := range p.Open {
 		open = append(open, policy.NumberedRule{ID: uint16(i + 1), Rule: r})
 	}
-	rules, err := policy.Compile(open, nil)
+	rules, err := policy.Compile(open, policy.GroupsOf(p.Open, []string{"eth0", "eth1"}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +55,11 @@ func datapathOf(t *testing.T, p *policy.Policy) string {
 	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
 		fmt.Fprintf(&b, "%s %d %x\n", name, spec.Maps[name].MaxEntries, spec.Maps[name].Contents)
 	}
-	for i, entry := range rules.Ports {
-		if entry != (policy.PortEntry{}) {
-			fmt.Fprintf(&b, "%d %v\n", i, entry)
+	for _, g := range rules.Groups() {
+		for i, entry := range rules.Tables[g] {
+			if entry != (policy.PortEntry{}) {
+				fmt.Fprintf(&b, "%q %d %v\n", g, i, entry)
+			}
 		}
 	}
 	fmt.Fprintf(&b, "%v\n", rules.Sources)

@@ -10,7 +10,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// ports is what the datapath reads of ports: an entry each, by [policy.PortIndex], and a bit each that says that there
+// ports is what the datapath reads of a table: an entry each, by [policy.PortIndex], and a bit each that says that there
 // is one. A bit is set after its entry is written, and cleared before it is taken away.
 type ports struct {
 	entries []uint32
@@ -26,23 +26,23 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(policy.PortEntry{}.Set)-unsafe.Offsetof(bpf.FirewallPort{}.Set)]
 )
 
-func (r *Ruleset) ports() (ports, error) {
-	memory, err := r.memory(portsMap)
+func (r *Ruleset) ports(g policy.Group) (ports, error) {
+	memory, err := r.memory(tableOf(g))
 	if err != nil {
 		return ports{}, err
 	}
 	all := memory[:unsafe.Sizeof(bpf.FirewallPorts{})]
-	return ports{entries: words(all[:entriesSize]), listed: view[uint64](all[entriesSize:])}, nil
+	return ports{entries: words(all[:entriesSize]), listed: view[uint64](all[entriesSize:groupOffset])}, nil
 }
 
 // portsBetween is ports for slots first to last alone.
-func (r *Ruleset) portsBetween(first, last int) (p ports, release func(), err error) {
+func (r *Ruleset) portsBetween(g policy.Group, first, last int) (p ports, release func(), err error) {
 	const entry, word = unsafe.Sizeof(p.entries[0]), unsafe.Sizeof(p.listed[0])
-	entries, releaseEntries, err := r.window(portsMap, uintptr(first)*entry, uintptr(last+1)*entry)
+	entries, releaseEntries, err := r.window(tableOf(g), uintptr(first)*entry, uintptr(last+1)*entry)
 	if err != nil {
 		return p, nil, err
 	}
-	listed, releaseListed, err := r.window(portsMap, entriesSize+uintptr(first/64)*word, entriesSize+uintptr(last/64+1)*word)
+	listed, releaseListed, err := r.window(tableOf(g), entriesSize+uintptr(first/64)*word, entriesSize+uintptr(last/64+1)*word)
 	if err != nil {
 		releaseEntries()
 		return p, nil, err
@@ -69,8 +69,8 @@ func (p ports) open(slot int, rule uint16) {
 }
 
 // put writes the entries that differ, each as one word.
-func (p ports) put(c *policy.Compiled) {
-	wanted := unsafe.Slice((*uint32)(unsafe.Pointer(&c.Ports)), len(c.Ports))
+func (p ports) put(table *policy.Table) {
+	wanted := unsafe.Slice((*uint32)(unsafe.Pointer(table)), len(table))
 	for i := range p.listed {
 		var listed uint64
 		for bit, entry := range wanted[i*64:][:64] {
@@ -88,12 +88,13 @@ func (p ports) put(c *policy.Compiled) {
 	}
 }
 
-// Ports returns the entry of each port, as the datapath sees it now.
-func (r *Ruleset) Ports() (entries [4 * 65536]policy.PortEntry, err error) {
-	p, err := r.ports()
+// Ports returns what each port means on the interfaces of a group, as the datapath sees it now.
+func (r *Ruleset) Ports(g policy.Group) (*policy.Table, error) {
+	p, err := r.ports(g)
 	if err != nil {
-		return entries, err
+		return nil, err
 	}
+	entries := &policy.Table{}
 	for slot := range entries {
 		if atomic.LoadUint64(&p.listed[slot/64])>>(slot%64)&1 == 0 {
 			continue

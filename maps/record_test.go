@@ -186,7 +186,7 @@ func holds(t *testing.T, set *Set, want []Rule) {
 	for i, r := range want {
 		plain[i] = r.NumberedRule
 	}
-	compiled, err := policy.Compile(plain, nil)
+	compiled, err := policy.Compile(plain, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,13 +194,13 @@ func holds(t *testing.T, set *Set, want []Rule) {
 	if err != nil || len(sources) != len(compiled.Sources) {
 		t.Errorf("there are %d sources, %v, want %d", len(sources), err, len(compiled.Sources))
 	}
-	ports, err := set.Ports()
+	ports, err := set.Ports("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range ports {
-		if ports[i].Rule != compiled.Ports[i].Rule || (ports[i].Set == 0) != (compiled.Ports[i].Set == 0) {
-			t.Fatalf("port %d is %+v, want %+v", i&0xffff, ports[i], compiled.Ports[i])
+	for i, entry := range compiled.Tables[""] {
+		if ports[i].Rule != entry.Rule || (ports[i].Set == 0) != (entry.Set == 0) {
+			t.Fatalf("port %d is %+v, want %+v", i&0xffff, ports[i], entry)
 		}
 	}
 }

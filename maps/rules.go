@@ -49,11 +49,14 @@ func (r *Ruleset) Rules() ([]Rule, error) {
 	return out, nil
 }
 
-// PutRules replaces the rules in force, old, by rules. The counters of rules that are not among counted begin at 0.
+// PutRules replaces the rules in force, old, by rules, in the tables of all groups. The counters of rules that are not among counted begin at 0.
 // Each port changes in one step, from what it was to what it will be: new sources are there before a port asks for
 // them, and old ones go when none does any more. If something has no room, the error is ErrNoRoom and nothing has
-// changed.
+// changed; so it is if the programs have been loaded without what a rule needs, see [Features].
 func (s *Set) PutRules(rules, old, counted []Rule) error {
+	if err := s.checkFeatures(rules); err != nil {
+		return err
+	}
 	plan, err := s.planRecords(rules)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
-	compiled, err := compileBeside(rules, sources)
+	compiled, err := compileBeside(rules, s.Groups(), sources)
 	if err != nil {
 		return err
 	}
@@ -70,12 +73,17 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
-	ports, err := s.ports()
-	if err != nil {
-		return err
+	tables := make(map[policy.Group]ports)
+	for g := range compiled.Tables {
+		if tables[g], err = s.ports(g); err != nil {
+			return err
+		}
 	}
 	if err := s.addSources(fresh); err != nil {
 		_ = s.dropSources(fresh, sources) // no port asks for them
+		return err
+	}
+	if err := s.putLimits(rules); err != nil {
 		return err
 	}
 	former := byID(counted)
@@ -89,7 +97,9 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err := s.writeRecords(plan); err != nil {
 		return err
 	}
-	ports.put(compiled)
+	for g, table := range tables {
+		table.put(compiled.Tables[g])
+	}
 	if err := s.dropSources(sources, compiled.Sources); err != nil {
 		return err
 	}
@@ -105,14 +115,14 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 }
 
 // compileBeside compiles rules so that their sources can stand beside those in force.
-func compileBeside(rules []Rule, sources []policy.SourcePrefix) (*policy.Compiled, error) {
+func compileBeside(rules []Rule, groups []policy.Group, sources []policy.SourcePrefix) (*policy.Compiled, error) {
 	numbered := make([]policy.NumberedRule, len(rules))
 	for i, r := range rules {
 		numbered[i] = r.NumberedRule
 	}
-	compiled, err := policy.Compile(numbered, (&policy.Compiled{Sources: sources}).Sets())
+	compiled, err := policy.Compile(numbered, groups, sources)
 	if errors.Is(err, policy.ErrTooManySets) {
-		if _, alone := policy.Compile(numbered, nil); alone == nil {
+		if _, alone := policy.Compile(numbered, groups, nil); alone == nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
@@ -127,8 +137,8 @@ func byID(rules []Rule) map[uint16]Rule {
 	return out
 }
 
-// AddRules adds rules behind those in force. All have to be open to everybody: then only their own ports change, where
-// no other rule opens them, and nothing has to be compiled. It also records what else changed of rules in force. If
+// AddRules adds rules behind those in force. All have to be unconditional: then only their own ports change, where no
+// other rule opens them, in the tables of the groups that they are for, and nothing has to be compiled. It also records what else changed of rules in force. If
 // something has no room, the error is ErrNoRoom and nothing has changed.
 func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 	plan, err := s.planRecords(slices.Concat(rules, changed))
@@ -143,18 +153,34 @@ func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 	if err := s.writeRecords(plan); err != nil {
 		return err
 	}
+	groups := s.Groups()
 	for _, r := range rules {
-		for _, p := range r.Rule.Ports {
-			first, last := policy.PortIndex(p.Protocol, p.First), policy.PortIndex(p.Protocol, p.Last)
-			ports, release, err := s.portsBetween(first, last)
-			if err != nil {
-				return err
-			}
-			for slot := first; slot <= last; slot++ {
-				ports.open(slot, r.ID)
-			}
-			release()
+		ranges, err := r.Rule.SlotRanges()
+		if err != nil {
+			return fmt.Errorf("rule %q: %w", r.Rule, err)
 		}
+		for _, g := range groups {
+			if !r.Rule.In(g) {
+				continue
+			}
+			for _, slots := range ranges {
+				if err := s.openSlots(g, slots, r.ID); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Ruleset) openSlots(g policy.Group, slots policy.SlotRange, rule uint16) error {
+	ports, release, err := r.portsBetween(g, slots.First, slots.End-1)
+	if err != nil {
+		return err
+	}
+	defer release()
+	for slot := slots.First; slot < slots.End; slot++ {
+		ports.open(slot, rule)
 	}
 	return nil
 }

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -16,20 +19,22 @@ import (
 const portsMap = ".bss" // a section: the datapath has the ports in a variable
 
 var rulesetKinds = []kind{
-	{portsMap, "ports"},
+	{portsMap, portsPin},
 	{bpf.FirewallMapSources4, "sources4"},
 	{bpf.FirewallMapSources6, "sources6"},
+	{bpf.FirewallMapLimits, "limits"},
 	{bpf.FirewallMapRules, "rules"},
 	{bpf.FirewallMapRuleRecords, "rule_records"},
 	{bpf.FirewallMapRunning, "running"},
 }
 
-// Ruleset holds the maps of one policy: ports, sources, and the rules as they are shown. Several may share one [State].
+// Ruleset holds the maps of one policy: ports by group of interfaces, sources, and the rules as they are shown. Several may
+// share one [State].
 type Ruleset struct{ group }
 
 // NewRuleset creates the maps that spec describes.
 func NewRuleset(spec *ebpf.CollectionSpec) (*Ruleset, error) {
-	r := &Ruleset{group{kinds: rulesetKinds}}
+	r := &Ruleset{group{kinds: slices.Clone(rulesetKinds)}}
 	for _, k := range rulesetKinds {
 		if err := r.create(k, spec); err != nil {
 			r.Close()
@@ -41,20 +46,50 @@ func NewRuleset(spec *ebpf.CollectionSpec) (*Ruleset, error) {
 
 // OpenRuleset opens the ruleset that is pinned in dir. Lost, which may be nil, opens maps that have lost their pins.
 func OpenRuleset(dir string, lost Lost) (*Ruleset, error) {
-	r := &Ruleset{group{kinds: rulesetKinds, dir: dir, lost: lost}}
-	if err := r.OpenAll(); err != nil {
+	r := &Ruleset{group{kinds: slices.Clone(rulesetKinds), dir: dir, lost: lost}}
+	err := r.OpenAll()
+	if err == nil {
+		err = r.checkFound(dir)
+	}
+	if err == nil {
+		err = r.openTables(dir, func(*ebpf.Map) bool { return true })
+	}
+	if err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-// RulesetPins returns the names of a ruleset's pins.
+// checkFound refuses a table that was found without its pin and is another group's.
+func (r *Ruleset) checkFound(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, portsPin)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	g, err := groupOf(r.byName[portsMap])
+	if err == nil && g != "" {
+		err = fmt.Errorf("open pinned map %s: %w", portsPin, fs.ErrNotExist)
+	}
+	return err
+}
+
+// RulesetPins returns the names of a ruleset's pins, but for the tables of groups, see [TablePin].
 func RulesetPins() []string { return pinsOf(rulesetKinds) }
 
-// Adopt replaces maps by those that are pinned in dir and have the same size. Nothing else may use these. They keep what
-// they hold until it is written anew.
+// Adopt replaces maps by those that are pinned in dir and have the same size, and takes the tables of groups that are
+// there. Nothing else may use these. They keep what they hold until it is written anew.
 func (r *Ruleset) Adopt(dir string) error {
+	if err := r.adopt(dir); err != nil {
+		return err
+	}
+	base, err := r.Map(portsMap)
+	if err != nil {
+		return err
+	}
+	return r.openTables(dir, func(m *ebpf.Map) bool { return m.ValueSize() == base.ValueSize() })
+}
+
+func (r *Ruleset) adopt(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found := make(map[string]*ebpf.Map)
@@ -104,6 +139,11 @@ func (r *Ruleset) PutRunning(running *Running) error {
 	if err != nil {
 		return err
 	}
+	features, err := r.Features()
+	if err != nil {
+		return err
+	}
+	wire.Features = uint32(features)
 	wire.Netns = running.Netns
 	wire.Hz = running.HZ
 	wire.ConfigLength = uint32(len(running.Config))
@@ -111,10 +151,7 @@ func (r *Ruleset) PutRunning(running *Running) error {
 		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
 	}
 	copy(wire.Config[:], running.Config)
-	if err := r.byName[bpf.FirewallMapRunning].Put(uint32(0), wire); err != nil {
-		return fmt.Errorf("record the policy: %w", err)
-	}
-	return nil
+	return r.putSettings(&wire)
 }
 
 // wirePolicy returns what is recorded of a policy: all but its rules, and its interfaces, which have pins.
@@ -129,9 +166,9 @@ func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
 
 // Running returns what PutRunning recorded.
 func (r *Ruleset) Running() (*Running, error) {
-	var wire bpf.FirewallSettings
-	if err := r.byName[bpf.FirewallMapRunning].Lookup(uint32(0), &wire); err != nil {
-		return nil, fmt.Errorf("read the policy in force: %w", err)
+	wire, err := r.settings()
+	if err != nil {
+		return nil, err
 	}
 	p, err := policy.Parse("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
 	if err != nil {

@@ -7,8 +7,11 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Set holds the maps that a program is loaded over: a state and one ruleset.
@@ -49,18 +52,25 @@ func (s *Set) Map(name string) (*ebpf.Map, error) {
 	return s.State.Map(name)
 }
 
-// All returns the maps by their names in the object, in the form that a program load takes.
-func (s *Set) All() (map[string]*ebpf.Map, error) {
+// All returns the maps by their names in the object, in the form that a program load takes: those for interfaces of the
+// empty group.
+func (s *Set) All() (map[string]*ebpf.Map, error) { return s.AllOf("") }
+
+// AllOf is like All, for the programs of interfaces of a group.
+func (s *Set) AllOf(g policy.Group) (map[string]*ebpf.Map, error) {
 	all := make(map[string]*ebpf.Map)
-	for _, g := range []*group{&s.State.group, &s.Ruleset.group} {
-		for _, k := range g.kinds {
-			m, err := g.Map(k.name)
-			if err != nil {
-				return nil, err
-			}
-			all[k.name] = m
+	for _, k := range slices.Concat(stateKinds, rulesetKinds) {
+		m, err := s.Map(k.name)
+		if err != nil {
+			return nil, err
 		}
+		all[k.name] = m
 	}
+	table, err := s.Table(g)
+	if err != nil {
+		return nil, err
+	}
+	all[portsMap] = table
 	return all, nil
 }
 
@@ -70,9 +80,12 @@ func (s *Set) OpenAll() error {
 	return err
 }
 
-// IDs returns the kernel's ids of the maps.
-func (s *Set) IDs() (map[ebpf.MapID]bool, error) {
-	all, err := s.All()
+// IDs returns the kernel's ids of the maps for interfaces of the empty group.
+func (s *Set) IDs() (map[ebpf.MapID]bool, error) { return s.IDsOf("") }
+
+// IDsOf is like IDs, for the programs of interfaces of a group.
+func (s *Set) IDsOf(g policy.Group) (map[ebpf.MapID]bool, error) {
+	all, err := s.AllOf(g)
 	if err != nil {
 		return nil, err
 	}

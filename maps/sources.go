@@ -34,16 +34,16 @@ func (r *Ruleset) sources() ([]policy.SourcePrefix, error) {
 }
 
 func readSources[K any](out []policy.SourcePrefix, m *ebpf.Map, read func(*K) (set uint32, prefix netip.Prefix)) ([]policy.SourcePrefix, error) {
-	keys, rules := make([]K, sourceBatch), make([]uint32, sourceBatch)
+	keys, decisions := make([]K, sourceBatch), make([]bpf.FirewallDecision, sourceBatch)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := m.BatchLookup(&cursor, keys, rules, nil)
+		n, err := m.BatchLookup(&cursor, keys, decisions, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return nil, fmt.Errorf("read sources: %w", err)
 		}
 		for i := range n {
 			set, prefix := read(&keys[i])
-			out = append(out, policy.SourcePrefix{Set: uint16(set), Prefix: prefix, Rule: uint16(rules[i])})
+			out = append(out, policy.SourcePrefix{Set: uint16(set), Prefix: prefix, Decision: decisionOf(decisions[i])})
 		}
 		if err != nil {
 			return out, nil // that was the last
@@ -56,10 +56,10 @@ type sourceKey struct {
 	prefix netip.Prefix
 }
 
-// newSources returns those of wanted that are not in force, or are another rule's. The error is ErrNoRoom if they and
+// newSources returns those of wanted that are not in force, or say something else there. The error is ErrNoRoom if they and
 // those in force are too many.
 func (r *Ruleset) newSources(wanted, current []policy.SourcePrefix) (fresh []policy.SourcePrefix, err error) {
-	have := make(map[sourceKey]uint16, len(current))
+	have := make(map[sourceKey]policy.Decision, len(current))
 	count4, count6 := 0, 0
 	count := func(p netip.Prefix) {
 		if p.Addr().Is4() {
@@ -69,15 +69,15 @@ func (r *Ruleset) newSources(wanted, current []policy.SourcePrefix) (fresh []pol
 		}
 	}
 	for _, p := range current {
-		have[sourceKey{p.Set, p.Prefix}] = p.Rule
+		have[sourceKey{p.Set, p.Prefix}] = p.Decision
 		count(p.Prefix)
 	}
 	for _, p := range wanted {
-		rule, ok := have[sourceKey{p.Set, p.Prefix}]
+		decision, ok := have[sourceKey{p.Set, p.Prefix}]
 		if !ok {
 			count(p.Prefix)
 		}
-		if !ok || rule != p.Rule {
+		if !ok || decision != p.Decision {
 			fresh = append(fresh, p)
 		}
 	}
@@ -89,14 +89,14 @@ func (r *Ruleset) newSources(wanted, current []policy.SourcePrefix) (fresh []pol
 }
 
 func (r *Ruleset) addSources(sources []policy.SourcePrefix) error {
-	keys4, keys6, rules4, rules6 := split(sources)
+	keys4, keys6, decisions4, decisions6 := split(sources)
 	if err := inBatches(keys4, func(first, end int) (int, error) {
-		return r.byName[bpf.FirewallMapSources4].BatchUpdate(keys4[first:end], rules4[first:end], nil)
+		return r.byName[bpf.FirewallMapSources4].BatchUpdate(keys4[first:end], decisions4[first:end], nil)
 	}); err != nil {
 		return fmt.Errorf("add sources: %w", err)
 	}
 	if err := inBatches(keys6, func(first, end int) (int, error) {
-		return r.byName[bpf.FirewallMapSources6].BatchUpdate(keys6[first:end], rules6[first:end], nil)
+		return r.byName[bpf.FirewallMapSources6].BatchUpdate(keys6[first:end], decisions6[first:end], nil)
 	}); err != nil {
 		return fmt.Errorf("add sources: %w", err)
 	}
@@ -128,15 +128,32 @@ func (r *Ruleset) dropSources(old, current []policy.SourcePrefix) error {
 	return nil
 }
 
-func split(sources []policy.SourcePrefix) (keys4 []bpf.FirewallSourceKey4, keys6 []bpf.FirewallSourceKey6, rules4, rules6 []uint32) {
+func split(sources []policy.SourcePrefix) (keys4 []bpf.FirewallSourceKey4, keys6 []bpf.FirewallSourceKey6, decisions4, decisions6 []bpf.FirewallDecision) {
 	for _, p := range sources {
 		if p.Prefix.Addr().Is4() {
-			keys4, rules4 = append(keys4, sourceKey4(p.Set, p.Prefix)), append(rules4, uint32(p.Rule))
+			keys4, decisions4 = append(keys4, sourceKey4(p.Set, p.Prefix)), append(decisions4, wireDecision(p.Decision))
 		} else {
-			keys6, rules6 = append(keys6, sourceKey6(p.Set, p.Prefix)), append(rules6, uint32(p.Rule))
+			keys6, decisions6 = append(keys6, sourceKey6(p.Set, p.Prefix)), append(decisions6, wireDecision(p.Decision))
 		}
 	}
-	return keys4, keys6, rules4, rules6
+	return keys4, keys6, decisions4, decisions6
+}
+
+func wireDecision(d policy.Decision) bpf.FirewallDecision {
+	switch {
+	case d.To != 0:
+		return bpf.FirewallDecision{Number: d.To, Kind: uint16(bpf.FirewallDecisionKindBY_ADDRESS)}
+	case d.Limited:
+		return bpf.FirewallDecision{Number: d.Rule, Kind: uint16(bpf.FirewallDecisionKindLIMITED)}
+	}
+	return bpf.FirewallDecision{Number: d.Rule}
+}
+
+func decisionOf(wire bpf.FirewallDecision) policy.Decision {
+	if wire.Kind == uint16(bpf.FirewallDecisionKindBY_ADDRESS) {
+		return policy.Decision{To: wire.Number}
+	}
+	return policy.Decision{Rule: wire.Number, Limited: wire.Kind == uint16(bpf.FirewallDecisionKindLIMITED)}
 }
 
 // inBatches calls do for one batch of keys after the other until it fails.

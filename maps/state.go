@@ -33,6 +33,7 @@ var stateKinds = []kind{
 	{bpf.FirewallMapStations, "stations"},
 	{bpf.FirewallMapSearches, "searches"},
 	{bpf.FirewallMapCounters, "counters"},
+	{bpf.FirewallMapLimitBuckets, "limit_buckets"},
 	{bpf.FirewallMapEvents, "events"},
 	{bpf.FirewallMapEventBudgets, "event_budgets"},
 	{usedMap, "used"},

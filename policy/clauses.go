@@ -95,7 +95,31 @@ func GroupOf(rules []Rule, iface string) Group {
 
 // In reports whether the rule counts for the interfaces of a group.
 func (r Rule) In(g Group) bool {
-	return len(r.On) == 0 || slices.Contains(strings.Split(string(g), groupSeparator), r.onKey())
+	return len(r.On) == 0 || g.clauses()[r.onKey()]
+}
+
+func (g Group) clauses() map[string]bool {
+	clauses := make(map[string]bool)
+	for clause := range strings.SplitSeq(string(g), groupSeparator) {
+		clauses[clause] = true
+	}
+	return clauses
+}
+
+// GroupsOf returns the groups of interfaces among rules, each once, in order.
+// The empty group is always one of them: interfaces that come later may be in
+// it.
+func GroupsOf(rules []Rule, ifaces []string) []Group {
+	groups := []Group{""}
+	conditional := slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool { return len(r.On) == 0 })
+	if len(conditional) == 0 {
+		return groups
+	}
+	for _, iface := range ifaces {
+		groups = append(groups, GroupOf(conditional, iface))
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
 }
 
 // For returns the policy as it counts for packets that come in on an

@@ -5,7 +5,6 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 )
 
@@ -24,119 +23,155 @@ type NumberedRule struct {
 // be set: a port open to everybody keeps its set, so that to close it takes
 // the change of one field.
 type PortEntry struct {
-	Rule uint16 // ID of the first rule that is open to everybody, or 0
+	Rule uint16 // ID of the first rule that lets everybody in, or 0
 	Set  uint16 // number of the set of sources that are let in, or 0
 }
 
-// SourcePrefix lets the sources in Prefix into the ports of a set. In one set
-// every prefix is there once; of several rules that name it the first has it.
-type SourcePrefix struct {
-	Set    uint16
-	Prefix netip.Prefix
-	Rule   uint16
-}
+// PortSlots is how many entries a [Table] has: one for each port of the
+// protocols that have them, and behind those one for each protocol.
+const PortSlots = protocolSlots + 256
 
-// SetDef says which rules a set of sources is made of: those that own a prefix
-// of it. It can be had from the [SourcePrefix] entries of a running datapath.
-type SetDef struct {
-	Set   uint16
-	Rules []uint16
-}
+const protocolSlots = len(Protocols) << 16 // the slot of protocol 0
 
-// Compiled is a list of rules in the form of two tables.
-type Compiled struct {
-	Ports   [4 * 65536]PortEntry // see [PortIndex]
-	Sources []SourcePrefix       // by set, then by prefix
-}
+// Table is what the ports mean on some interfaces, see [PortIndex].
+type Table [PortSlots]PortEntry
 
-// PortIndex returns the place of a port in [Compiled.Ports], or -1 for a
-// protocol without ports.
+// PortIndex returns the place of a port in a [Table], or that of a protocol
+// without ports, whatever the port.
 func PortIndex(proto Protocol, port uint16) int {
 	i := ProtocolIndex(proto)
 	if i < 0 {
-		return -1
+		return protocolSlots + int(proto)
 	}
 	return i<<16 | int(port)
 }
 
-// Sets returns the sets in Sources, in the form that [Compile] takes back.
-func (c *Compiled) Sets() []SetDef {
-	var out []SetDef
-	for _, s := range c.Sources {
-		if n := len(out); n == 0 || out[n-1].Set != s.Set {
-			out = append(out, SetDef{Set: s.Set})
+// SlotRange is a range of places in a [Table].
+type SlotRange struct{ First, End int } // without End
+
+// SlotRanges returns the places of what the rule opens, in ascending order.
+// Places that follow one another are in one range.
+func (r Rule) SlotRanges() ([]SlotRange, error) {
+	ranges := make([]SlotRange, 0, 1)
+	for _, p := range r.Ports {
+		if p.First > p.Last || ProtocolIndex(p.Protocol) < 0 && p.Last != 0 {
+			return nil, fmt.Errorf("%s is no range of ports", p)
 		}
-		last := &out[len(out)-1]
-		last.Rules = append(last.Rules, s.Rule)
+		ranges = append(ranges, SlotRange{PortIndex(p.Protocol, p.First), PortIndex(p.Protocol, p.Last) + 1})
 	}
-	for i := range out {
-		slices.Sort(out[i].Rules)
-		out[i].Rules = slices.Compact(out[i].Rules)
+	if len(ranges) < 2 {
+		return ranges, nil
 	}
-	return out
+	slices.SortFunc(ranges, func(a, b SlotRange) int { return cmp.Compare(a.First, b.First) })
+	joined := ranges[:1]
+	for _, s := range ranges[1:] {
+		if last := &joined[len(joined)-1]; s.First <= last.End {
+			last.End = max(last.End, s.End)
+		} else {
+			joined = append(joined, s)
+		}
+	}
+	return joined, nil
 }
 
-// Compile turns rules into tables. Where several apply, the first in the list
-// counts.
+// Compiled is a list of rules in the form of tables.
+type Compiled struct {
+	Tables  map[Group]*Table
+	Sources []SourcePrefix // by set, then by prefix
+}
+
+// Compile turns rules into tables, one for each group of interfaces, that of
+// the empty group always among them. There is no order among rules: a packet
+// passes if any of them lets it in. The first one in the list counts it, or
+// that with the narrowest source; a rule with a limit decides only where no
+// rule without one does, and of several the most generous.
 //
-// Ports restricted by the same rules share one set of sources. keep lists the
-// sets in force: one made of the same rules keeps its number, and a new one
-// never gets a number in keep, so that entries for it can be added beside
-// those in use. The caller must not give the ID of a rule in force to another.
-func Compile(rules []NumberedRule, keep []SetDef) (*Compiled, error) {
-	if err := checkIDs(rules, keep); err != nil {
+// Ports restricted by the same rules share one set of sources, whatever the
+// interface. keep lists the sources in force: a set that decides the same keeps
+// its number, and a new one never gets a number in keep, so that entries for it
+// can be added beside those in use. The caller must not give the ID of a rule
+// in force to another.
+func Compile(rules []NumberedRule, groups []Group, keep []SourcePrefix) (*Compiled, error) {
+	if err := checkRules(rules); err != nil {
 		return nil, err
 	}
-	c := &Compiled{}
-	var spans []span
-	byProtocol := [len(Protocols)]painter{}
-	for order, nr := range rules {
-		for _, p := range nr.Rule.From {
-			if !p.IsValid() {
-				return nil, fmt.Errorf("rule %d has a source that is no network", nr.ID)
-			}
-		}
-		anyone := nr.Rule.Anyone()
-		for _, p := range nr.Rule.Ports {
-			i := ProtocolIndex(p.Protocol)
-			if i < 0 || p.First == 0 || p.First > p.Last {
-				return nil, fmt.Errorf("rule %d opens %s, which is no port range", nr.ID, p)
-			}
-			if anyone {
-				byProtocol[i].paint(c.Ports[i<<16:(i+1)<<16], p, nr.ID)
-			} else {
-				spans = append(spans, span{i<<16 | int(p.First), i<<16 | int(p.Last) + 1, order})
-			}
-		}
-	}
-	b := &setBuilder{c: c, rules: rules, byRules: make(map[string]uint16), byOwners: make(map[string]uint16)}
-	for _, k := range keep {
-		b.taken[k.Set] = true
-		if owners := sortedIDs(slices.Clone(k.Rules)); b.known(owners) == 0 {
-			b.remember(owners, k.Set)
-		}
-	}
-	if err := b.sweep(spans); err != nil {
+	b, err := newSetBuilder(rules, keep)
+	if err != nil {
 		return nil, err
 	}
+	slots := make([][]SlotRange, len(rules))
+	keys := make([]string, len(rules)) // of the interfaces that a rule is for
+	for i, nr := range rules {
+		if slots[i], err = nr.Rule.SlotRanges(); err != nil {
+			return nil, fmt.Errorf("rule %d: %w", nr.ID, err)
+		}
+		if len(nr.Rule.On) > 0 {
+			keys[i] = nr.Rule.onKey()
+		}
+	}
+	c := &Compiled{Tables: map[Group]*Table{"": {}}}
+	for _, g := range groups {
+		c.Tables[g] = &Table{}
+	}
+	for _, g := range c.Groups() {
+		clauses := g.clauses()
+		var spans []span
+		paint := painter{table: c.Tables[g]}
+		for order, nr := range rules {
+			if len(nr.Rule.On) > 0 && !clauses[keys[order]] {
+				continue
+			}
+			unconditional := nr.Rule.Unconditional()
+			for _, s := range slots[order] {
+				if unconditional {
+					paint.paint(s, nr.ID)
+				} else {
+					spans = append(spans, span{s, order})
+				}
+			}
+		}
+		if err := b.sweep(c.Tables[g], spans); err != nil {
+			return nil, err
+		}
+	}
+	c.Sources = b.sources
 	// Within a set they are in order already, and mostly the sets are too.
 	slices.SortStableFunc(c.Sources, func(x, y SourcePrefix) int { return cmp.Compare(x.Set, y.Set) })
 	return c, nil
 }
 
-func checkIDs(rules []NumberedRule, keep []SetDef) error {
-	var seen, sets [65536]bool
+// Groups returns the groups that there are tables for, in order.
+func (c *Compiled) Groups() []Group {
+	groups := make([]Group, 0, len(c.Tables))
+	for g := range c.Tables {
+		groups = append(groups, g)
+	}
+	slices.Sort(groups)
+	return groups
+}
+
+func checkRules(rules []NumberedRule) error {
+	var seen [65536]bool
 	for _, r := range rules {
 		if r.ID == 0 || seen[r.ID] {
 			return fmt.Errorf("rule %s has the number %d: every rule needs one of its own, from 1", quote(r.Rule.String()), r.ID)
 		}
 		seen[r.ID] = true
-	}
-	for _, k := range keep {
-		if k.Set == 0 || sets[k.Set] {
-			return fmt.Errorf("set number %d to keep: every set needs one of its own, from 1", k.Set)
+		for _, p := range r.Rule.From {
+			if !p.IsValid() {
+				return fmt.Errorf("rule %d has a source that is no network", r.ID)
+			}
 		}
-		sets[k.Set] = true
+		for _, p := range r.Rule.Except {
+			if !p.IsValid() {
+				return fmt.Errorf("rule %d excepts a source that is no network", r.ID)
+			}
+		}
+		for _, p := range r.Rule.To {
+			if !p.IsValid() {
+				return fmt.Errorf("rule %d is for an address that is none", r.ID)
+			}
+		}
 	}
 	return nil
 }
@@ -144,25 +179,28 @@ func checkIDs(rules []NumberedRule, keep []SetDef) error {
 // painter gives every port the first rule that is open to everybody. next[p]
 // leads to the first port from p on without one, so that a thousand rules over
 // all ports cost no more than one.
-type painter struct{ next []uint32 }
+type painter struct {
+	table *Table
+	next  []uint32
+}
 
-func (pt *painter) paint(ports []PortEntry, r PortRange, id uint16) {
-	if r.First == r.Last {
-		if e := &ports[r.First]; e.Rule == 0 {
+func (pt *painter) paint(r SlotRange, id uint16) {
+	if r.End == r.First+1 {
+		if e := &pt.table[r.First]; e.Rule == 0 {
 			e.Rule = id
 		}
 		return
 	}
 	if pt.next == nil {
-		pt.next = make([]uint32, 65537)
+		pt.next = make([]uint32, PortSlots+1)
 		for i := range pt.next {
 			pt.next[i] = uint32(i)
 		}
 	}
-	for p := pt.free(uint32(r.First)); p <= uint32(r.Last); p = pt.free(p + 1) {
+	for p := pt.free(uint32(r.First)); int(p) < r.End; p = pt.free(p + 1) {
 		// Single ports are painted without a word to next.
-		if ports[p].Rule == 0 {
-			ports[p].Rule = id
+		if pt.table[p].Rule == 0 {
+			pt.table[p].Rule = id
 		}
 		pt.next[p] = p + 1
 	}

@@ -5,9 +5,7 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -23,9 +21,9 @@ func numbered(t testing.TB, texts ...string) []NumberedRule {
 	return out
 }
 
-func mustCompile(t testing.TB, rules []NumberedRule, keep []SetDef) *Compiled {
+func mustCompile(t testing.TB, rules []NumberedRule, keep []SourcePrefix) *Compiled {
 	t.Helper()
-	c, err := Compile(rules, keep)
+	c, err := Compile(rules, nil, keep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,21 +33,35 @@ func mustCompile(t testing.TB, rules []NumberedRule, keep []SetDef) *Compiled {
 // summary writes the port table as runs, and the sources.
 func summary(c *Compiled) string {
 	var b strings.Builder
-	for i := 0; i < len(c.Ports); {
+	table := c.Tables[""]
+	for i := 0; i < len(table); {
 		j := i + 1
-		for j < len(c.Ports) && j>>16 == i>>16 && c.Ports[j] == c.Ports[i] {
+		for j < len(table) && j>>16 == i>>16 && table[j] == table[i] {
 			j++
 		}
-		if e := c.Ports[i]; e != (PortEntry{}) {
-			r := PortRange{Protocols[i>>16], uint16(i & 0xffff), uint16((j - 1) & 0xffff)}
-			fmt.Fprintf(&b, "%s rule %d set %d; ", r, e.Rule, e.Set)
+		if e := table[i]; e != (PortEntry{}) {
+			what := fmt.Sprintf("protocols %d-%d", i-protocolSlots, j-1-protocolSlots)
+			if i < protocolSlots {
+				what = PortRange{Protocols[i>>16], uint16(i & 0xffff), uint16((j - 1) & 0xffff)}.String()
+			}
+			fmt.Fprintf(&b, "%s rule %d set %d; ", what, e.Rule, e.Set)
 		}
 		i = j
 	}
 	for _, s := range c.Sources {
-		fmt.Fprintf(&b, "set %d %s rule %d; ", s.Set, s.Prefix, s.Rule)
+		fmt.Fprintf(&b, "set %d %s %s; ", s.Set, s.Prefix, decisionText(s.Decision))
 	}
 	return strings.TrimSuffix(b.String(), "; ")
+}
+
+func decisionText(d Decision) string {
+	switch {
+	case d.To != 0:
+		return fmt.Sprintf("to %d", d.To)
+	case d.Limited:
+		return fmt.Sprintf("rule %d, limited", d.Rule)
+	}
+	return fmt.Sprintf("rule %d", d.Rule)
 }
 
 func TestCompile(t *testing.T) {
@@ -95,23 +107,29 @@ func TestCompile(t *testing.T) {
 
 func TestCompileKeepsSetNumbers(t *testing.T) {
 	rules := numbered(t, "22/tcp from 10.0.0.0/8", "23/tcp from 192.0.2.1", "23/tcp from 192.0.2.2")
-	keep := []SetDef{{Set: 7, Rules: []uint16{3, 2}}, {Set: 1, Rules: []uint16{9}}}
+	source := func(set uint16, prefix string, rule uint16) SourcePrefix {
+		return SourcePrefix{set, netip.MustParsePrefix(prefix), Decision{Rule: rule}}
+	}
+	// In any order.
+	keep := []SourcePrefix{source(7, "192.0.2.2/32", 3), source(1, "10.0.0.0/8", 9), source(7, "192.0.2.1/32", 2)}
 	const want = "22/tcp rule 0 set 2; 23/tcp rule 0 set 7; set 2 10.0.0.0/8 rule 1; set 7 192.0.2.1/32 rule 2; set 7 192.0.2.2/32 rule 3"
 	c := mustCompile(t, rules, keep)
 	if got := summary(c); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got, want := c.Sets(), []SetDef{{2, []uint16{1}}, {7, []uint16{2, 3}}}; !reflect.DeepEqual(got, want) {
-		t.Errorf("Sets: got %v, want %v", got, want)
-	}
-	if got, again := summary(mustCompile(t, rules, c.Sets())), summary(c); got != again {
+	if got, again := summary(mustCompile(t, rules, c.Sources)), summary(c); got != again {
 		t.Errorf("not stable: got\n%s\nwant\n%s", got, again)
 	}
 	// The set of rules 2 and 3 stays 7 when others come and go before it.
-	rest := append(numbered(t, "1/tcp from 192.0.2.9")[:0], NumberedRule{4, mustRule(t, "1/tcp from 192.0.2.9")}, rules[1], rules[2])
+	rest := []NumberedRule{{4, mustRule(t, "1/tcp from 192.0.2.9")}, rules[1], rules[2]}
 	const later = "1/tcp rule 0 set 1; 23/tcp rule 0 set 7; set 1 192.0.2.9/32 rule 4; set 7 192.0.2.1/32 rule 2; set 7 192.0.2.2/32 rule 3"
-	if got := summary(mustCompile(t, rest, c.Sets())); got != later {
+	if got := summary(mustCompile(t, rest, c.Sources)); got != later {
 		t.Errorf("got\n%s\nwant\n%s", got, later)
+	}
+	// What is in force partly is not what is wanted.
+	const partly = "23/tcp rule 0 set 1; set 1 192.0.2.1/32 rule 2; set 1 192.0.2.2/32 rule 3"
+	if got := summary(mustCompile(t, rules[1:], keep[:1])); got != partly {
+		t.Errorf("got\n%s\nwant\n%s", got, partly)
 	}
 }
 
@@ -122,88 +140,33 @@ func TestCompileErrors(t *testing.T) {
 		many = append(many, NumberedRule{uint16(i + 1), r})
 	}
 	one := mustRule(t, "http")
-	full := make([]SetDef, 65535)
+	full := make([]SourcePrefix, 65535)
 	for i := range full {
-		full[i] = SetDef{Set: uint16(i + 1), Rules: []uint16{uint16(i + 1), 9}}
+		full[i] = SourcePrefix{uint16(i + 1), netip.MustParsePrefix("192.0.2.7/32"), Decision{Rule: uint16(i + 1)}}
 	}
 	for _, c := range []struct {
 		name  string
 		rules []NumberedRule
-		keep  []SetDef
+		keep  []SourcePrefix
 		want  string
 	}{
 		{"no number", []NumberedRule{{0, one}}, nil, `rule "http" has the number 0: every rule needs one of its own, from 1`},
 		{"number twice", []NumberedRule{{1, one}, {1, one}}, nil, `rule "http" has the number 1: every rule needs one of its own, from 1`},
-		{"keep zero", nil, []SetDef{{}}, "set number 0 to keep: every set needs one of its own, from 1"},
-		{"keep twice", nil, []SetDef{{Set: 1}, {Set: 1}}, "set number 1 to keep: every set needs one of its own, from 1"},
-		{"protocol", []NumberedRule{{1, Rule{Ports: []PortRange{{1, 2, 3}}}}}, nil, "rule 1 opens 2-3/1, which is no port range"},
-		{"port zero", []NumberedRule{{1, Rule{Ports: []PortRange{{TCP, 0, 3}}}}}, nil, "rule 1 opens 0-3/tcp, which is no port range"},
-		{"backwards", []NumberedRule{{1, Rule{Ports: []PortRange{{TCP, 4, 3}}}}}, nil, "rule 1 opens 4-3/tcp, which is no port range"},
+		{"keep zero", nil, []SourcePrefix{{Prefix: netip.MustParsePrefix("192.0.2.7/32")}}, "192.0.2.7/32 is kept in set 0: sets are numbered from 1"},
+		{"protocol", []NumberedRule{{1, Rule{Ports: []PortRange{{1, 2, 3}}}}}, nil, "rule 1: " + PortRange{1, 2, 3}.String() + " is no range of ports"},
+		{"backwards", []NumberedRule{{1, Rule{Ports: []PortRange{{TCP, 4, 3}}}}}, nil, "rule 1: 4-3/tcp is no range of ports"},
 		{"source", []NumberedRule{{1, Rule{Ports: one.Ports, From: make([]netip.Prefix, 1)}}}, nil, "rule 1 has a source that is no network"},
+		{"exception", []NumberedRule{{1, Rule{Ports: one.Ports, Except: make([]netip.Prefix, 1)}}}, nil, "rule 1 excepts a source that is no network"},
+		{"address", []NumberedRule{{1, Rule{Ports: one.Ports, To: make([]netip.Prefix, 1)}}}, nil, "rule 1 is for an address that is none"},
 		{"no number left", numbered(t, "22/tcp from 192.0.2.1"), full, "too many combinations of restricted rules: more than 65535, let fewer rules overlap"},
 		{"too many sources", many, nil, "too many combinations of restricted rules: their sources come to more than 1048576 entries, let fewer rules overlap"},
 	} {
-		_, err := Compile(c.rules, c.keep)
+		_, err := Compile(c.rules, nil, c.keep)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: got %v\nwant %s", c.name, err, c.want)
 		}
 		if want := strings.HasPrefix(c.want, "too many"); errors.Is(err, ErrTooManySets) != want {
 			t.Errorf("%s: %T is of the wrong kind", c.name, err)
-		}
-	}
-}
-
-// TestCompileAgainstRules compares the tables with what the rules themselves
-// say, on random rules that overlap a lot.
-func TestCompileAgainstRules(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	var keep []SetDef
-	for range 200 {
-		var rules []NumberedRule
-		ids := rnd.Perm(40)
-		for i := range 1 + rnd.IntN(12) {
-			first := 1 + rnd.IntN(30)
-			text := fmt.Sprintf("%d-%d/%s", first, first+rnd.IntN(12), Protocols[rnd.IntN(2)])
-			for j := range rnd.IntN(3) {
-				text += []string{" from ", ","}[min(j, 1)] + netip.PrefixFrom(addr(fmt.Sprintf("10.%d.0.0", rnd.IntN(3))), 8+8*rnd.IntN(2)).Masked().String()
-			}
-			rules = append(rules, NumberedRule{uint16(ids[i] + 1), mustRule(t, text)})
-		}
-		c := mustCompile(t, rules, keep)
-		keep = c.Sets()
-		for _, proto := range Protocols {
-			for port := uint16(0); port < 60; port++ {
-				e := c.Ports[PortIndex(proto, port)]
-				checkEntry(t, rules, c, e, proto, port)
-			}
-		}
-		if t.Failed() {
-			t.Fatalf("rules %v", rules)
-		}
-	}
-}
-
-func checkEntry(t *testing.T, rules []NumberedRule, c *Compiled, e PortEntry, proto Protocol, port uint16) {
-	t.Helper()
-	var open uint16
-	for _, r := range rules {
-		if open == 0 && r.Rule.Anyone() && r.Rule.Covers(proto, port) {
-			open = r.ID
-		}
-	}
-	if e.Rule != open {
-		t.Errorf("%d/%s: open through %d, want %d", port, proto, e.Rule, open)
-	}
-	for _, src := range []string{"10.0.0.1", "10.1.0.1", "10.2.0.1", "10.9.0.1", "192.0.2.1"} {
-		allowed, hit := false, false
-		for _, r := range rules {
-			allowed = allowed || !r.Rule.Anyone() && r.Rule.Allows(proto, port, addr(src))
-		}
-		for _, s := range c.Sources {
-			hit = hit || s.Set == e.Set && s.Prefix.Contains(addr(src))
-		}
-		if hit != allowed {
-			t.Errorf("%d/%s from %s: in set %d %v, want %v", port, proto, src, e.Set, hit, allowed)
 		}
 	}
 }
@@ -223,8 +186,9 @@ func TestCompileOfManyBorders(t *testing.T) {
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("it took %s", took)
 	}
-	if len(c.Sources) != 60001 || c.Ports[1].Set != c.Ports[3].Set || c.Ports[1].Set == c.Ports[2].Set {
-		t.Errorf("%d sources, sets %v", len(c.Sources), c.Ports[1:4])
+	table := c.Tables[""]
+	if len(c.Sources) != 60001 || table[1].Set != table[3].Set || table[1].Set == table[2].Set {
+		t.Errorf("%d sources, sets %v", len(c.Sources), table[1:4])
 	}
 }
 
@@ -253,7 +217,7 @@ func BenchmarkCompile(b *testing.B) {
 			rules := benchmarkRules(b, c.rules, c.format)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Compile(rules, nil); err != nil {
+				if _, err := Compile(rules, nil, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -6,59 +6,120 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 )
 
-// span is a restricted range of ports: indexes into Compiled.Ports, and the
-// place of its rule in the list.
-type span struct{ first, end, order int }
+// Decision is what becomes of packets from the sources of a prefix.
+type Decision struct {
+	Rule    uint16 // ID of the rule that lets them in, or 0
+	To      uint16 // if not 0, the set that says so by their destination
+	Limited bool   // as often as the rule's limit allows
+}
+
+// SourcePrefix says what a set decides about the sources in a prefix, or a
+// [Decision.To] about destinations. Of several prefixes of a set that hold an
+// address the longest decides.
+type SourcePrefix struct {
+	Set    uint16
+	Prefix netip.Prefix
+	Decision
+}
+
+// span is a range of slots of a restricted rule, by its place in the list.
+type span struct {
+	SlotRange
+	order int
+}
 
 type setBuilder struct {
-	c     *Compiled
-	rules []NumberedRule
-	next  uint16
-	taken [65536]bool // set numbers to keep
-	done  [65536]bool // set numbers that are in c.Sources
-	// byRules knows the combinations seen. Two of them can come to the same
-	// sources, where one has a rule whose prefixes others before it own; so a
-	// set is known by its owners: the rules that own a prefix decide all of it.
-	// Most sets have one owner, and need no map.
-	byRules  map[string]uint16
-	byOwner  [65536]uint16
-	byOwners map[string]uint16
-	// Buffers of set, which is called for every combination.
-	key    []byte
-	owners []uint16
-	owned  []ownedPrefix
+	rules   []NumberedRule
+	sources []SourcePrefix
+	next    uint16
+	taken   [65536]bool // set numbers in force
+	done    [65536]bool // set numbers that are in sources
+	known   map[contents]uint16
+	// Most sets have one rule, and need no map.
+	byRule  []uint16 // by its place
+	byRules map[string]uint16
+	byTo    map[string]uint16 // by the rules that count for destinations
+	walker  walker
+	key     []byte
+	holding []holder
 }
 
-type ownedPrefix struct {
-	prefix netip.Prefix
-	order  int
+func newSetBuilder(rules []NumberedRule, keep []SourcePrefix) (*setBuilder, error) {
+	b := &setBuilder{
+		rules:   rules,
+		known:   make(map[contents]uint16),
+		byRule:  make([]uint16, len(rules)),
+		byRules: make(map[string]uint16),
+		byTo:    make(map[string]uint16),
+		walker:  newWalker(len(rules)),
+	}
+	sums := make(map[uint16]contents)
+	for _, p := range keep {
+		if p.Set == 0 {
+			return nil, fmt.Errorf("%s is kept in set 0: sets are numbered from 1", p.Prefix)
+		}
+		b.taken[p.Set] = true
+		sum := sums[p.Set]
+		sum.add(p.Prefix, p.Decision)
+		sums[p.Set] = sum
+	}
+	for set, sum := range sums {
+		// Of two that decide the same, as an interrupted command may leave them, always the same one.
+		if have := b.known[sum]; have == 0 || set < have {
+			b.known[sum] = set
+		}
+	}
+	return b, nil
 }
 
-// sweep goes over the ports once, from one border of a range to the next, with
+// contents tells sets apart by what they decide: sums of the hashes of what is
+// in one, in any order. Their seed is secret, as lists come from others.
+type contents [2]uint64
+
+var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+
+func (c *contents) add(p netip.Prefix, d Decision) {
+	var b [24]byte
+	address := p.Addr().As16()
+	copy(b[:], address[:])
+	b[16] = byte(p.Bits())
+	if p.Addr().Is4() {
+		b[17] = 1
+	}
+	if d.Limited {
+		b[18] = 1
+	}
+	binary.NativeEndian.PutUint16(b[20:], d.Rule)
+	binary.NativeEndian.PutUint16(b[22:], d.To)
+	for i := range c {
+		c[i] += maphash.Bytes(seeds[i], b[:])
+	}
+}
+
+// sweep goes over the slots once, from one border of a range to the next, with
 // the rules that apply in between.
-func (b *setBuilder) sweep(spans []span) error {
+func (b *setBuilder) sweep(table *Table, spans []span) error {
 	type border struct {
 		at, order int
 		enter     bool
 	}
 	borders := make([]border, 0, 2*len(spans))
 	for _, s := range spans {
-		borders = append(borders, border{s.first, s.order, true}, border{s.end, s.order, false})
+		borders = append(borders, border{s.First, s.order, true}, border{s.End, s.order, false})
 	}
 	slices.SortFunc(borders, func(x, y border) int {
-		if x.at != y.at {
-			return x.at - y.at
-		}
-		return x.order - y.order
+		return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.order, y.order))
 	})
-	var active, gone []int // by order; a rule may be there twice
+	var active, gone []int // by order
 	for i := 0; i < len(borders); {
 		at := borders[i].at
 		gone = gone[:0]
+		entered := len(active)
 		for ; i < len(borders) && borders[i].at == at; i++ {
 			if borders[i].enter {
 				active = append(active, borders[i].order)
@@ -66,7 +127,9 @@ func (b *setBuilder) sweep(spans []span) error {
 				gone = append(gone, borders[i].order)
 			}
 		}
-		slices.Sort(active)
+		if len(active) > entered {
+			slices.Sort(active)
+		}
 		active = subtractSorted(active, gone)
 		if len(active) == 0 {
 			continue
@@ -76,7 +139,7 @@ func (b *setBuilder) sweep(spans []span) error {
 			return err
 		}
 		for p := at; p < borders[i].at; p++ {
-			b.c.Ports[p].Set = set
+			table[p].Set = set
 		}
 	}
 	return nil
@@ -98,106 +161,195 @@ func subtractSorted(list, gone []int) []int {
 	return out
 }
 
-// set returns the number of the set of the rules at the given places.
+// set returns the number of the set of the rules at the given places, or 0 if
+// they let nobody in.
 func (b *setBuilder) set(active []int) (uint16, error) {
-	b.key = b.key[:0]
-	for i, order := range active {
-		if i == 0 || active[i-1] != order {
-			b.key = binary.BigEndian.AppendUint16(b.key, b.rules[order].ID)
+	alone := len(active) == 1
+	var key string
+	if alone {
+		if set := b.byRule[active[0]]; set != 0 {
+			return set, nil
 		}
+	} else {
+		b.key = b.key[:0]
+		for _, order := range active {
+			b.key = binary.NativeEndian.AppendUint16(b.key, uint16(order))
+		}
+		if set, ok := b.byRules[string(b.key)]; ok {
+			return set, nil
+		}
+		key = string(b.key)
 	}
-	alone := len(b.key) == 2
-	if set, ok := b.byRules[string(b.key)]; ok && !alone {
-		return set, nil
+	nodes, err := b.walker.walk(b.claims(active), b.decide)
+	if err != nil {
+		return 0, err
 	}
-	if set := b.byOwner[b.rules[active[0]].ID]; alone && b.done[set] {
-		return set, nil
+	set, err := b.number(nodes)
+	if err != nil {
+		return 0, err
 	}
-	sources := b.own(active)
-	if len(b.c.Sources)+len(sources) > maxSources {
-		return 0, fmt.Errorf("%w: their sources come to more than %d entries, let fewer rules overlap", ErrTooManySets, maxSources)
+	if alone {
+		b.byRule[active[0]] = set
+	} else {
+		b.byRules[key] = set
 	}
-	b.owners = b.owners[:0]
-	for _, s := range sources {
-		b.owners = append(b.owners, b.rules[s.order].ID)
+	return set, nil
+}
+
+// number returns the number of the set with these prefixes, which becomes part
+// of the sources.
+func (b *setBuilder) number(nodes []node) (uint16, error) {
+	if len(nodes) == 0 {
+		return 0, nil
 	}
-	b.owners = sortedIDs(b.owners)
-	set := b.known(b.owners)
+	var sum contents
+	for _, n := range nodes {
+		sum.add(n.prefix, n.decision)
+	}
+	set := b.known[sum]
 	if set == 0 {
-		var err error
-		if set, err = b.free(); err != nil {
-			return 0, err
+		for b.next < 65535 && set == 0 {
+			if b.next++; !b.taken[b.next] {
+				set = b.next
+			}
 		}
-		b.remember(b.owners, set)
-	}
-	if !alone {
-		b.byRules[string(b.key)] = set
+		if set == 0 {
+			return 0, fmt.Errorf("%w: more than 65535, let fewer rules overlap", ErrTooManySets)
+		}
+		b.known[sum] = set
 	}
 	if b.done[set] {
 		return set, nil
 	}
 	b.done[set] = true
-	for _, s := range sources {
-		b.c.Sources = append(b.c.Sources, SourcePrefix{set, s.prefix, b.rules[s.order].ID})
+	if len(b.sources)+len(nodes) > maxSources {
+		return 0, fmt.Errorf("%w: their sources come to more than %d entries, let fewer rules overlap", ErrTooManySets, maxSources)
+	}
+	for _, n := range nodes {
+		b.sources = append(b.sources, SourcePrefix{set, n.prefix, n.decision})
 	}
 	return set, nil
 }
 
-// own returns every prefix of the rules at the given places once, with the
-// first of them that names it, by prefix.
-func (b *setBuilder) own(active []int) []ownedPrefix {
-	all := b.owned[:0]
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+// claims returns what the rules at the given places say about sources.
+func (b *setBuilder) claims(active []int) []claim {
+	count := 0
 	for _, order := range active {
-		for _, p := range b.rules[order].Rule.From {
-			all = append(all, ownedPrefix{p.Masked(), order})
+		r := &b.rules[order].Rule
+		count += max(len(r.From), len(everywhere)) + len(r.Except)
+	}
+	claims := make([]claim, 0, count)
+	for _, order := range active {
+		r := &b.rules[order].Rule
+		claims = appendClaims(claims, r.From, order, false)
+		if len(r.From) == 0 {
+			claims = appendClaims(claims, everywhere, order, false)
+		}
+		claims = appendClaims(claims, r.Except, order, true)
+	}
+	return claims
+}
+
+func appendClaims(claims []claim, prefixes []netip.Prefix, order int, except bool) []claim {
+	for _, p := range prefixes {
+		claims = append(claims, claim{p.Masked(), order, except})
+	}
+	return claims
+}
+
+// decide returns what becomes of packets from sources of one family for which
+// some rules hold.
+func (b *setBuilder) decide(holders []holder, v4 bool) (Decision, error) {
+	best := -1
+	var limited []int
+	var conditional []int // those for which the destination counts, and those with a limit, by place
+	byAddress := false
+	for i, h := range holders {
+		r := &b.rules[h.order].Rule
+		switch {
+		case len(r.To) > 0:
+			if slices.ContainsFunc(r.To, func(p netip.Prefix) bool { return p.Addr().Is4() == v4 }) {
+				conditional = append(conditional, h.order)
+				byAddress = true
+			}
+		case r.Limit.Count > 0:
+			limited = append(limited, h.order)
+			conditional = append(conditional, h.order)
+		case best < 0 || h.before(holders[best]):
+			best = i
 		}
 	}
-	slices.SortFunc(all, func(x, y ownedPrefix) int {
-		if c := comparePrefix(x.prefix, y.prefix); c != 0 {
-			return c
+	switch {
+	case best >= 0:
+		return Decision{Rule: b.rules[holders[best].order].ID}, nil
+	case byAddress:
+		to, err := b.toSet(conditional)
+		return Decision{To: to}, err
+	case len(limited) > 0:
+		return Decision{Rule: b.mostGenerous(limited), Limited: true}, nil
+	}
+	return Decision{}, nil
+}
+
+// toSet returns the number of the set that decides by destination among rules
+// that hold for a source.
+func (b *setBuilder) toSet(orders []int) (uint16, error) {
+	slices.Sort(orders)
+	key := make([]byte, 0, 2*len(orders))
+	var claims []claim
+	for _, order := range orders {
+		key = binary.NativeEndian.AppendUint16(key, uint16(order))
+		to := b.rules[order].Rule.To
+		if len(to) == 0 {
+			to = everywhere
 		}
-		return cmp.Compare(x.order, y.order)
-	})
-	b.owned = slices.CompactFunc(all, func(x, y ownedPrefix) bool { return x.prefix == y.prefix })
-	return b.owned
+		claims = appendClaims(claims, to, order, false)
+	}
+	if set, ok := b.byTo[string(key)]; ok {
+		return set, nil
+	}
+	// That of the sources is at work.
+	inner := newWalker(0)
+	nodes, err := inner.walk(claims, b.decideTo)
+	if err != nil {
+		return 0, err
+	}
+	set, err := b.number(nodes)
+	if err == nil {
+		b.byTo[string(key)] = set
+	}
+	return set, err
 }
 
-// free returns the lowest number that is neither kept nor given.
-func (b *setBuilder) free() (uint16, error) {
-	for b.next < 65535 {
-		b.next++
-		if !b.taken[b.next] {
-			return b.next, nil
+func (b *setBuilder) decideTo(holders []holder, _ bool) (Decision, error) {
+	best := -1
+	var limited []int
+	for i, h := range holders {
+		if b.rules[h.order].Rule.Limit.Count > 0 {
+			limited = append(limited, h.order)
+		} else if best < 0 || h.before(holders[best]) {
+			best = i
 		}
 	}
-	return 0, fmt.Errorf("%w: more than 65535, let fewer rules overlap", ErrTooManySets)
-}
-
-// known returns the number of the set of these owners, or 0.
-func (b *setBuilder) known(owners []uint16) uint16 {
-	if len(owners) == 1 {
-		return b.byOwner[owners[0]]
+	switch {
+	case best >= 0:
+		return Decision{Rule: b.rules[holders[best].order].ID}, nil
+	case len(limited) > 0:
+		return Decision{Rule: b.mostGenerous(limited), Limited: true}, nil
 	}
-	return b.byOwners[idKey(owners)]
+	return Decision{}, nil
 }
 
-func (b *setBuilder) remember(owners []uint16, set uint16) {
-	if len(owners) == 1 {
-		b.byOwner[owners[0]] = set
-		return
+// mostGenerous returns the ID of the rule with the most generous limit.
+func (b *setBuilder) mostGenerous(orders []int) uint16 {
+	best := b.rules[orders[0]]
+	for _, order := range orders[1:] {
+		r := b.rules[order]
+		if c := compareLimits(r.Rule.Limit, best.Rule.Limit); c > 0 || c == 0 && r.ID < best.ID {
+			best = r
+		}
 	}
-	b.byOwners[idKey(owners)] = set
-}
-
-func sortedIDs(ids []uint16) []uint16 {
-	slices.Sort(ids)
-	return slices.Compact(ids)
-}
-
-func idKey(ids []uint16) string {
-	key := make([]byte, 0, 2*len(ids))
-	for _, id := range ids {
-		key = binary.BigEndian.AppendUint16(key, id)
-	}
-	return string(key)
+	return best.ID
 }

@@ -21,7 +21,7 @@ import (
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
 // it understands.
-const Schema = "v5"
+const Schema = "v6"
 
 // Dir is the directory below which one filter is pinned:
 //

@@ -198,11 +198,11 @@ func TestRulesAddedToMapsThatAreNotMapped(t *testing.T) {
 // wantPorts compares the ports with what the rules are compiled to, and the bits that list them with their entries.
 func wantPorts(t *testing.T, set *dpmaps.Set, rules []policy.NumberedRule) {
 	t.Helper()
-	want, err := policy.Compile(rules, nil)
+	want, err := policy.Compile(rules, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := set.Ports()
+	got, err := set.Ports("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,9 +214,9 @@ func wantPorts(t *testing.T, set *dpmaps.Set, rules []policy.NumberedRule) {
 	if err := m.Lookup(uint32(0), &raw); err != nil {
 		t.Fatal(err)
 	}
-	for i := range got {
-		if got[i].Rule != want.Ports[i].Rule || (got[i].Set == 0) != (want.Ports[i].Set == 0) {
-			t.Errorf("port %d of protocol %d is %+v, want %+v", i&0xffff, i>>16, got[i], want.Ports[i])
+	for i, entry := range want.Tables[""] {
+		if got[i].Rule != entry.Rule || (got[i].Set == 0) != (entry.Set == 0) {
+			t.Errorf("port %d of protocol %d is %+v, want %+v", i&0xffff, i>>16, got[i], entry)
 		}
 		listed, entry := raw.Listed[i/64]>>(i%64)&1 == 1, raw.Entries[i].Rule != 0 || raw.Entries[i].Set != 0
 		if listed != entry {

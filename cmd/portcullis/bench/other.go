@@ -189,7 +189,7 @@ func writeRules() (each time.Duration, err error) {
 		return 0, err
 	}
 	defer set.Close()
-	if _, err := set.Ports(); err != nil { // maps the memory, as a filter that is held open has it
+	if _, err := set.Ports(""); err != nil { // maps the memory, as a filter that is held open has it
 		return 0, err
 	}
 	const opened = 100

@@ -6,6 +6,7 @@
 package testdp
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ type Options struct {
 	MAC         [6]byte
 	MultiBuffer bool
 	Rules       uint32 // room for this many; 0 is enough for the policy
+	Interface   string // whose rules count; "" is one that no rule names
 }
 
 // Datapath is a loaded datapath with maps of its own.
@@ -40,9 +42,9 @@ type Datapath struct {
 	close    func()
 }
 
-// Open loads the datapath. It takes root, and the kernel a good part of a second.
-func Open(o Options) (_ *Datapath, err error) {
-	spec, p, err := o.spec(true)
+// Open loads the datapath, with rules behind those of the policy. It takes root, and the kernel a good part of a second.
+func Open(o Options, more ...policy.Rule) (_ *Datapath, err error) {
+	spec, p, err := o.spec(true, more)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +57,10 @@ func Open(o Options) (_ *Datapath, err error) {
 			set.Close()
 		}
 	}()
+	group := policy.GroupOf(p.Open, o.Interface)
+	if err := errors.Join(set.SetFeatures(maps.FeaturesOf(p.Open)), set.AddTables([]policy.Group{group})); err != nil {
+		return nil, err
+	}
 	numbered, err := maps.Number(p.Open, nil, set.Capacity())
 	if err != nil {
 		return nil, err
@@ -64,11 +70,12 @@ func Open(o Options) (_ *Datapath, err error) {
 	for i, n := range numbered {
 		rules[i].NumberedRule = n
 		d.rules[n.Rule.String()] = maps.RuleReason(n.ID)
+		d.rules[RuleNumber(i)] = maps.RuleReason(n.ID)
 	}
 	if err := set.PutRules(rules, nil, nil); err != nil {
 		return nil, err
 	}
-	all, err := set.All()
+	all, err := set.AllOf(group)
 	if err != nil {
 		return nil, err
 	}
@@ -85,12 +92,17 @@ func Open(o Options) (_ *Datapath, err error) {
 	return d, nil
 }
 
-// spec returns the object with the options' constants, and their policy. The test clock is one that Advance can move.
-func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, error) {
+// RuleNumber is another name for a rule of the policy than its text: by its place, from 0.
+func RuleNumber(place int) string { return fmt.Sprintf("rule at %d", place) }
+
+// spec returns the object with the options' constants, and their policy, with more rules. The test clock is one that
+// Advance can move.
+func (o *Options) spec(testClock bool, more []policy.Rule) (*ebpf.CollectionSpec, *policy.Policy, error) {
 	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
 	if err != nil {
 		return nil, nil, err
 	}
+	p.Open = append(p.Open, more...)
 	spec, err := bpf.LoadFirewall()
 	if err != nil {
 		return nil, nil, err
@@ -99,7 +111,7 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 	shrink(spec, p, o.Rules)
 	constants := maps.Constants{
 		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
-		MultiBuffer: o.MultiBuffer, TestClock: testClock,
+		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
 	}
 	if o.MultiBuffer {
 		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
@@ -121,16 +133,23 @@ func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
 // Close takes everything out of the kernel.
 func (d *Datapath) Close() { d.close() }
 
-// Rule returns the reason under which a rule of the policy counts, or 0 for one that the policy has not.
+// Rule returns the reason under which a rule of the policy counts, by its text or [RuleNumber], or 0 for one that the policy
+// has not.
 func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 
-// Forget removes all flows and marks, and sets the clock and the counters back.
+// Forget removes all flows, marks and debts, and sets the clock and the counters back.
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
 	d.Sweep(tb, true)
 	for _, name := range []string{".data.used", ".data.syn_sent", ".data.own", ".data.others"} {
 		m := d.Map(tb, name)
 		if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	buckets := d.Map(tb, bpf.FirewallMapLimitBuckets)
+	for i := range buckets.MaxEntries() {
+		if err := buckets.Put(i, &bpf.FirewallBucketSet{}); err != nil {
 			tb.Fatal(err)
 		}
 	}
