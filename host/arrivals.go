@@ -49,6 +49,22 @@ func Arrivals(c Connection) ([]string, error) {
 // and where our address is, since a peer on another network may come to that; the devices that these stand on, as a
 // VLAN's, a bond's or a bridge's; and those that they are ports of. What else stands on these sees other packets.
 func (n *Network) Arrivals(c Connection) ([]string, error) {
+	routes, err := wayTo(c)
+	if err != nil {
+		return nil, err
+	}
+	return n.stackOf(append(routes, n.devices[c.Local.Addr()]...)), nil
+}
+
+// Way returns the interfaces on which packets of a connection most likely meet a filter: those of Arrivals without that of
+// our address, if it is another.
+func (n *Network) Way(c Connection) ([]string, error) {
+	routes, err := wayTo(c)
+	return n.stackOf(routes), err
+}
+
+// wayTo returns the index of the interface by which packets leave for the peer of a connection.
+func wayTo(c Connection) (indices []int, err error) {
 	routes, err := netlink.RouteGetWithOptions(c.Remote.Addr().AsSlice(), &netlink.RouteGetOptions{SrcAddr: c.Local.Addr().AsSlice()})
 	if err != nil { // our address may be gone
 		routes, err = netlink.RouteGet(c.Remote.Addr().AsSlice())
@@ -56,27 +72,27 @@ func (n *Network) Arrivals(c Connection) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the way to %s: %w", c.Remote.Addr(), err)
 	}
-	start := slices.Clone(n.devices[c.Local.Addr()])
 	for _, r := range routes {
-		start = append(start, r.LinkIndex)
+		indices = append(indices, r.LinkIndex)
 	}
+	return indices, nil
+}
+
+// stackOf returns the names of devices, of what they stand on, and of what they are ports of.
+func (n *Network) stackOf(indices []int) (names []string) {
 	found := make(map[int]bool)
-	for _, index := range start {
+	for _, index := range indices {
 		n.below(index, found)
-		for up := n.link(index); up != nil; up = n.link(up.Attrs().MasterIndex) {
-			if found[up.Attrs().MasterIndex] {
-				break
-			}
+		for up := n.link(index); up != nil && !found[up.Attrs().MasterIndex]; up = n.link(up.Attrs().MasterIndex) {
 			found[up.Attrs().Index] = true
 		}
 	}
-	var names []string
 	for _, l := range n.links {
 		if found[l.Attrs().Index] {
 			names = append(names, l.Attrs().Name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // below finds a device and all that it stands on: its parent or its ports, and so on.

@@ -103,8 +103,8 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
-// kill they are cut, those of rules that are not open included. The error is a *policy.CoveredError when other rules open the same ports. Where the running maps
-// have no room for what it takes, the filter gets others.
+// kill they are cut, those of rules that are not open included. The error is a *policy.CoveredError when other rules open
+// the same ports. Where the running maps have no room for what it takes, the filter gets others.
 func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error) {
 	report, next, concerned, err := f.closeRules(rules, kill)
 	if !errors.Is(err, ErrNoRoom) {
@@ -149,7 +149,7 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 	if kill { // also what came in before a rule was closed that is not there any more
 		by = slices.Concat(closed, notOpen)
 	}
-	if concerned, err = onlyBy(by, after.Open); err != nil {
+	if concerned, err = f.onlyBy(by, after.Open); err != nil {
 		return nil, nil, nil, err
 	}
 	if len(closed) == 0 {
@@ -192,23 +192,6 @@ func (f *Filter) afterClose(report *CloseReport, concerned func(*maps.Flow) bool
 	}
 	_, err = f.keepLive(concerned)
 	return err
-}
-
-// onlyBy returns a function that reports whether a connection came in by one of the closed rules and none of the open
-// ones lets it in.
-func onlyBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
-	by, err := policy.NewMatcher(closed)
-	if err != nil {
-		return nil, err
-	}
-	still, err := policy.NewMatcher(open)
-	if err != nil {
-		return nil, err
-	}
-	return func(flow *maps.Flow) bool {
-		protocol, port, peer := policy.Protocol(flow.Protocol), flow.Local.Port(), flow.Remote.Addr()
-		return by.Allows(protocol, port, peer) && !still.Allows(protocol, port, peer)
-	}, nil
 }
 
 // keepLive enters the live connections that are concerned as flows, and returns them.
