@@ -9,110 +9,166 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// A rule in force is kept as numbers, which mean the same whatever /etc/services says by then, and as text to be shown.
-// Its record, in the byte order of the host:
+// A rule in force is kept as numbers, which mean the same whatever /etc/services and the lists of the file say by then,
+// and as text to be shown. Its record, in the byte order of the host:
 //
 //	u32 1 if it is not in the file
 //	u32 bytes of text, u32 ports, u32 sources
-//	text
+//	u32 exceptions, u32 destinations, u32 bytes of the interfaces
+//	u32 bytes of the text of the sources, of the exceptions, of the destinations
+//	u32 limit, u32 in how many seconds, u32 burst
+//	text, interfaces with a newline between them, the three texts
 //	per port:   u8 protocol, u8 0, u16 first, u16 last
-//	per source: u8 bytes of the address, u8 bits, the address
+//	per source, exception and destination: u8 bytes of the address, u8 bits, the address
+//
+// A record of schema v5 ends its head behind the sources, and has no other clauses.
 const (
-	recordHead     = 16
+	recordHead     = 52
+	recordHeadV5   = 16
 	recordPortSize = 6
 	recordAlign    = 8
 )
 
 var errRecord = errors.New("its record is damaged")
 
+// interfaceSeparator is between the interfaces of a rule: no name has it.
+const interfaceSeparator = "\n"
+
 // recordSize returns the bytes that the record of a rule takes.
 func recordSize(r policy.Rule) int {
-	size := recordHead + len(r.What()) + recordPortSize*len(r.Ports)
-	for _, p := range r.From {
-		size += 2 + p.Addr().BitLen()/8
+	size := recordHead + recordPortSize*len(r.Ports)
+	for _, text := range recordTexts(r) {
+		size += len(text)
+	}
+	for _, list := range [][]netip.Prefix{r.From, r.Except, r.To} {
+		for _, p := range list {
+			size += 2 + p.Addr().BitLen()/8
+		}
 	}
 	return align(size)
+}
+
+// recordTexts returns the texts of a record, in their order.
+func recordTexts(r policy.Rule) [5]string {
+	s := r.Spelling()
+	return [5]string{s.What, strings.Join(r.On, interfaceSeparator), s.From, s.Except, s.To}
 }
 
 func align(size int) int { return (size + recordAlign - 1) &^ (recordAlign - 1) }
 
 func encodeRule(r Rule) []byte {
-	what := r.Rule.What()
-	runtime := uint32(0)
+	runtime := 0
 	if r.Runtime {
 		runtime = 1
 	}
-	b := make([]byte, 0, recordSize(r.Rule))
-	for _, n := range []uint32{runtime, uint32(len(what)), uint32(len(r.Rule.Ports)), uint32(len(r.Rule.From))} {
-		b = binary.NativeEndian.AppendUint32(b, n)
+	rule, texts := r.Rule, recordTexts(r.Rule)
+	b := make([]byte, 0, recordSize(rule))
+	for _, n := range [recordHead / 4]int{
+		runtime, len(texts[0]), len(rule.Ports), len(rule.From), len(rule.Except), len(rule.To),
+		len(texts[1]), len(texts[2]), len(texts[3]), len(texts[4]),
+		int(rule.Limit.Count), int(rule.Limit.Per / time.Second), int(rule.Limit.Burst),
+	} {
+		b = binary.NativeEndian.AppendUint32(b, uint32(n))
 	}
-	b = append(b, what...)
-	for _, p := range r.Rule.Ports {
+	for _, text := range texts {
+		b = append(b, text...)
+	}
+	for _, p := range rule.Ports {
 		b = append(b, byte(p.Protocol), 0)
 		b = binary.NativeEndian.AppendUint16(b, p.First)
 		b = binary.NativeEndian.AppendUint16(b, p.Last)
 	}
-	for _, p := range r.Rule.From {
-		address := p.Addr().AsSlice()
-		b = append(append(b, byte(len(address)), byte(p.Bits())), address...)
+	for _, list := range [][]netip.Prefix{rule.From, rule.Except, rule.To} {
+		for _, p := range list {
+			address := p.Addr().AsSlice()
+			b = append(append(b, byte(len(address)), byte(p.Bits())), address...)
+		}
 	}
 	return b
 }
 
-func decodeRule(id uint16, b []byte) (Rule, error) {
-	rest := b
-	take := func(n int) []byte {
-		if n < 0 || n > len(rest) {
-			rest = nil
-			return nil
-		}
-		taken := rest[:n]
-		rest = rest[n:]
-		return taken
-	}
-	head := take(recordHead)
-	if head == nil {
-		return Rule{}, errRecord
-	}
+func decodeRule(id uint16, b []byte) (Rule, error) { return decodeRecord(id, b, recordHead) }
+
+// decodeRecord reads a record with a head of that many bytes.
+func decodeRecord(id uint16, b []byte, headSize int) (Rule, error) {
+	d := recordReader{rest: b}
+	var head [recordHead]byte
+	copy(head[:], d.take(headSize))
 	word := func(i int) int { return int(binary.NativeEndian.Uint32(head[4*i:])) }
-	what := string(take(word(1)))
-	if n := word(2); n > len(rest)/recordPortSize || word(3) > len(rest) {
+	var s policy.Spelling
+	s.What = d.text(word(1))
+	var r policy.Rule
+	if on := d.text(word(6)); on != "" {
+		r.On = strings.Split(on, interfaceSeparator)
+	}
+	s.From, s.Except, s.To = d.text(word(7)), d.text(word(8)), d.text(word(9))
+	r.Ports = d.ports(word(2))
+	r.From, r.Except, r.To = d.prefixes(word(3)), d.prefixes(word(4)), d.prefixes(word(5))
+	r.Limit = policy.Limit{Count: uint32(word(10)), Per: time.Duration(word(11)) * time.Second, Burst: uint32(word(12))}
+	if d.damaged {
 		return Rule{}, errRecord
 	}
-	ports := make([]policy.PortRange, word(2))
-	for i := range ports {
-		p := take(recordPortSize)
-		ports[i] = policy.PortRange{
-			Protocol: policy.Protocol(p[0]),
-			First:    binary.NativeEndian.Uint16(p[2:]),
-			Last:     binary.NativeEndian.Uint16(p[4:]),
-		}
-	}
-	var from []netip.Prefix
-	if n := word(3); n > 0 {
-		from = make([]netip.Prefix, n)
-	}
-	for i := range from {
-		size := take(2)
-		if size == nil {
-			return Rule{}, errRecord
-		}
-		address, ok := netip.AddrFromSlice(take(int(size[0])))
-		if !ok {
-			return Rule{}, errRecord
-		}
-		from[i] = netip.PrefixFrom(address, int(size[1]))
-	}
-	r, err := policy.RestoreRule(what, ports, from)
+	r, err := policy.RestoreRule(r, s)
 	if err != nil {
 		return Rule{}, err
 	}
 	return Rule{policy.NumberedRule{ID: id, Rule: r}, word(0) != 0}, nil
+}
+
+// recordReader takes a record apart. What is not there is damage.
+type recordReader struct {
+	rest    []byte
+	damaged bool
+}
+
+func (d *recordReader) take(n int) []byte {
+	if n < 0 || n > len(d.rest) {
+		d.rest, d.damaged = nil, true
+		return nil
+	}
+	taken := d.rest[:n]
+	d.rest = d.rest[n:]
+	return taken
+}
+
+func (d *recordReader) text(n int) string { return string(d.take(n)) }
+
+func (d *recordReader) ports(n int) []policy.PortRange {
+	b := d.take(n * recordPortSize)
+	ports := make([]policy.PortRange, 0, len(b)/recordPortSize)
+	for p := range slices.Chunk(b, recordPortSize) {
+		ports = append(ports, policy.PortRange{
+			Protocol: policy.Protocol(p[0]),
+			First:    binary.NativeEndian.Uint16(p[2:]),
+			Last:     binary.NativeEndian.Uint16(p[4:]),
+		})
+	}
+	return ports
+}
+
+func (d *recordReader) prefixes(n int) []netip.Prefix {
+	if n == 0 || n > len(d.rest) {
+		d.damaged = d.damaged || n > 0
+		return nil
+	}
+	out := make([]netip.Prefix, n)
+	for i := range out {
+		head := d.take(2)
+		if head == nil {
+			return nil
+		}
+		address, ok := netip.AddrFromSlice(d.take(int(head[0])))
+		d.damaged = d.damaged || !ok
+		out[i] = netip.PrefixFrom(address, int(head[1]))
+	}
+	return out
 }
 
 // place is where a record is. As one word of the map of rules, so that a rule changes in one step.

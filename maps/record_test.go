@@ -46,7 +46,7 @@ func withSources(port uint16, n, first int) policy.Rule {
 		}
 		r.From = append(r.From, netip.PrefixFrom(addr, addr.BitLen()))
 	}
-	r, err := policy.RestoreRule(r.What(), r.Ports, r.From)
+	r, err := policy.RestoreRule(r, r.Spelling())
 	if err != nil {
 		panic(err)
 	}
@@ -55,7 +55,8 @@ func withSources(port uint16, n, first int) policy.Rule {
 
 func TestRuleSurvivesItsRecord(t *testing.T) {
 	for _, r := range []policy.Rule{
-		mustRule(t, "http"), mustRule(t, "domain"), mustRule(t, "1-65535/udplite"), mustRule(t, "ssh from 192.0.2.0/24,2001:db8::/32,0.0.0.0/0"),
+		mustRule(t, "http"), mustRule(t, "domain"), mustRule(t, "80,443/tcp on eth0,wg* except 192.0.2.1 to 198.51.100.0/24,ff02::12"),
+		mustRule(t, "gre limit 3/hour burst 9"), mustRule(t, "all from 2001:db8::1 limit 1000000/second"), withLists(t), mustRule(t, "1-65535/udplite"), mustRule(t, "ssh from 192.0.2.0/24,2001:db8::/32,0.0.0.0/0"),
 		withSources(80, 1000, 0),
 	} {
 		want := numbered(9, r)
@@ -73,6 +74,32 @@ func TestRuleSurvivesItsRecord(t *testing.T) {
 				t.Errorf("the first %d bytes of %q are %q", n, r, got.Rule)
 			}
 		}
+	}
+}
+
+// withLists returns a rule that names lists.
+func withLists(t *testing.T) policy.Rule {
+	t.Helper()
+	networks := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	r, err := policy.Names{Lists: []policy.List{{Name: "office", Networks: networks}, {Name: "none"}}}.ParseRule(
+		"ssh from @office,192.0.2.1 except @none to @office")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// A record of schema v5 has no clauses but its sources.
+func TestRecordOfV5(t *testing.T) {
+	want := numbered(9, mustRule(t, "http from 192.0.2.0/24,2001:db8::/32"))
+	want.Runtime = true
+	b := encodeRule(want)
+	b = append(slices.Clone(b[:recordHeadV5]), b[recordHead:]...)
+	if got, err := decodeRecord(9, b, recordHeadV5); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("it is %v, %v", got, err)
+	}
+	if got, err := decodeRecord(9, b[:len(b)-1], recordHeadV5); err == nil {
+		t.Errorf("cut off it is %v", got)
 	}
 }
 

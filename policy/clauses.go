@@ -123,9 +123,21 @@ func GroupsOf(rules []Rule, ifaces []string) []Group {
 }
 
 // For returns the policy as it counts for packets that come in on an
-// interface: without the rules of other interfaces.
+// interface: without the rules of other interfaces, and with what is said of
+// input, icmp and invalid there. Of several patterns that stand for the
+// interface its name itself counts, or else the longest one.
 func (p *Policy) For(iface string) *Policy {
 	c := p.Clone()
 	c.Open = slices.DeleteFunc(c.Open, func(r Rule) bool { return !r.AppliesOn(iface) })
+	if v, ok := pickPattern(p.InputOn, iface); ok {
+		c.Input = v
+	}
+	if v, ok := pickPattern(p.ICMPOn, iface); ok {
+		c.ICMP = v.clone()
+	}
+	if v, ok := pickPattern(p.InvalidOn, iface); ok {
+		c.Invalid = v
+	}
+	c.InputOn, c.ICMPOn, c.InvalidOn = nil, nil, nil
 	return c
 }

@@ -15,15 +15,19 @@ import (
 // Words do not tell whether "8080/tcp 9090/tcp from 10.0.0.0/8" restricts one
 // port or two, so that is an error: who means 8080/tcp for everybody must not
 // be understood otherwise, nor the other way round.
-func ParseRules(words []string) ([]Rule, error) {
+func ParseRules(words []string) ([]Rule, error) { return Names{}.ParseRules(words) }
+
+// ParseRules reads the rules of a command line as the function [ParseRules]
+// does, with the names that n has.
+func (n Names) ParseRules(words []string) ([]Rule, error) {
 	var rules []Rule
 	var errs []error
-	var bare []string // rules without from, which the next from may be meant for
+	var bare []string // rules without clauses, which the next clause may be meant for
 	for _, a := range joinArguments(words) {
-		if a.looseFrom && len(bare) > 0 {
-			errs = append(errs, ambiguousFrom(bare, a))
+		if a.looseClause && len(bare) > 0 {
+			errs = append(errs, ambiguousClause(bare, a))
 		}
-		r, err := ParseRule(a.text)
+		r, err := n.ParseRule(a.text)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -31,7 +35,7 @@ func ParseRules(words []string) ([]Rule, error) {
 		if !slices.ContainsFunc(rules, r.Equal) {
 			rules = append(rules, r)
 		}
-		if len(r.From) > 0 {
+		if r.hasClauses() {
 			bare = nil
 		} else {
 			bare = append(bare, a.text)
@@ -45,9 +49,9 @@ func ParseRules(words []string) ([]Rule, error) {
 
 // argument is one rule of a command line.
 type argument struct {
-	text      string
-	what      string // the part before a from that is a word of its own
-	looseFrom bool
+	text        string
+	what        string // the part before a clause that begins with a word of its own
+	looseClause bool
 }
 
 func joinArguments(words []string) []argument {
@@ -55,10 +59,10 @@ func joinArguments(words []string) []argument {
 	for _, w := range words {
 		if len(out) > 0 {
 			last := &out[len(out)-1]
-			from := startsWithFrom(w)
-			if from || strings.HasPrefix(w, ",") || isUnfinished(last.text) {
-				if from && !last.looseFrom {
-					last.what, last.looseFrom = last.text, true
+			clause := startsClause(w)
+			if clause || strings.HasPrefix(w, ",") || isUnfinished(last.text) {
+				if clause && !last.looseClause {
+					last.what, last.looseClause = last.text, true
 				}
 				last.text += " " + w
 				continue
@@ -69,9 +73,9 @@ func joinArguments(words []string) []argument {
 	return out
 }
 
-func startsWithFrom(text string) bool {
+func startsClause(text string) bool {
 	fields := strings.Fields(text)
-	return len(fields) > 0 && strings.EqualFold(fields[0], "from")
+	return len(fields) > 0 && isClauseWord(fields[0])
 }
 
 // isUnfinished reports whether a rule needs the next word.
@@ -81,22 +85,22 @@ func isUnfinished(text string) bool {
 		return false
 	}
 	last := fields[len(fields)-1]
-	return strings.EqualFold(last, "from") || strings.HasSuffix(last, ",")
+	return isClauseWord(last) || strings.HasSuffix(last, ",")
 }
 
-// ambiguousFrom shows both of what may be meant.
-func ambiguousFrom(bare []string, a argument) error {
+// ambiguousClause shows both of what may be meant.
+func ambiguousClause(bare []string, a argument) error {
 	const most = 3 // shows the idea
 	if len(bare) > most {
 		bare = bare[len(bare)-most:]
 	}
-	from := strings.TrimSpace(strings.TrimPrefix(a.text, a.what))
+	clause := strings.TrimSpace(strings.TrimPrefix(a.text, a.what))
 	var one, all []string
 	for _, text := range bare {
 		one = append(one, quote(text))
-		all = append(all, quote(text+" "+from))
+		all = append(all, quote(text+" "+clause))
 	}
-	whole := quote(a.what + " " + from)
+	whole := quote(a.what + " " + clause)
 	return fmt.Errorf("%s may be meant for %s alone or for %s too: quote each rule, as %s %s, or %s %s",
-		quote(from), quote(a.what), joinWords(one, "and"), strings.Join(one, " "), whole, strings.Join(all, " "), whole)
+		quote(clause), quote(a.what), joinWords(one, "and"), strings.Join(one, " "), whole, strings.Join(all, " "), whole)
 }

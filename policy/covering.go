@@ -4,7 +4,6 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 )
 
@@ -15,7 +14,7 @@ import (
 func (p *Policy) Covering(r Rule) []Rule {
 	var several []Rule
 	for _, have := range p.Open {
-		if !have.Overlaps(r) || have.Equal(r) {
+		if !have.Limit.allowsAll(r.Limit) || !have.Overlaps(r) || have.Equal(r) {
 			continue
 		}
 		if coversAll([]Rule{have}, r) {
@@ -29,8 +28,25 @@ func (p *Policy) Covering(r Rule) []Rule {
 	return several
 }
 
-// coversAll reports whether rules let every source of r use every port of r.
+// coversAll reports whether rules let in all that r does. Their limits do not
+// count.
 func coversAll(rules []Rule, r Rule) bool {
+	for _, pattern := range r.patterns() {
+		var there []Rule
+		for _, have := range rules {
+			if have.countsOn(pattern) {
+				there = append(there, have)
+			}
+		}
+		if len(there) == 0 || !coversPorts(there, r) {
+			return false
+		}
+	}
+	return true
+}
+
+func coversPorts(rules []Rule, r Rule) bool {
+	reaches := newReaches(rules)
 	for _, want := range r.Ports {
 		// Between two of these ports, the same rules apply to all.
 		starts := []int{int(want.First)}
@@ -41,8 +57,9 @@ func coversAll(rules []Rule, r Rule) bool {
 				}
 			}
 		}
-		for _, port := range starts {
-			if port <= int(want.Last) && !coversPort(rules, want.Protocol, uint16(port), r) {
+		slices.Sort(starts)
+		for _, port := range slices.Compact(starts) {
+			if port <= int(want.Last) && !coversPort(reaches, want.Protocol, uint16(port), r) {
 				return false
 			}
 		}
@@ -50,18 +67,65 @@ func coversAll(rules []Rule, r Rule) bool {
 	return true
 }
 
-func coversPort(rules []Rule, proto Protocol, port uint16, r Rule) bool {
-	var from []netip.Prefix
+// ruleReach is a rule with its sources and destinations, which take time to find.
+type ruleReach struct {
+	Rule
+	src, dst []addrRange
+}
+
+func newReaches(rules []Rule) []ruleReach {
+	out := make([]ruleReach, len(rules))
+	for i, r := range rules {
+		out[i] = ruleReach{Rule: r, src: everyAddress, dst: everyAddress}
+		if !r.everywhere() {
+			out[i].src, out[i].dst = r.reach()
+		}
+	}
+	return out
+}
+
+func coversPort(rules []ruleReach, proto Protocol, port uint16, r Rule) bool {
+	var there []ruleReach
 	for _, have := range rules {
-		if !have.Covers(proto, port) {
+		if have.Covers(proto, port) {
+			if have.everywhere() {
+				return true
+			}
+			there = append(there, have)
+		}
+	}
+	return len(there) > 0 && !coversLess(there, r)
+}
+
+// coversLess reports whether there is a source that r lets in to an address and
+// none of the rules does.
+func coversLess(rules []ruleReach, r Rule) bool {
+	wantSrc, wantDst := r.reach()
+	for _, v4 := range []bool{true, false} {
+		src := ofFamily(wantSrc, v4)
+		if len(src) == 0 {
 			continue
 		}
-		if have.Anyone() {
-			return true
+		// Of the destinations, each piece in which the same rules apply is asked for.
+		pieces := ofFamily(wantDst, v4)
+		for _, have := range rules {
+			dst := ofFamily(have.dst, v4)
+			pieces = append(intersectRanges(pieces, dst), subtractRanges(pieces, dst)...)
+			slices.SortFunc(pieces, func(a, b addrRange) int { return a.first.Compare(b.first) })
 		}
-		from = append(from, have.From...)
+		for _, piece := range pieces {
+			left := src
+			for _, have := range rules {
+				if len(left) > 0 && rangesWithin([]addrRange{piece}, ofFamily(have.dst, v4)) {
+					left = subtractRanges(left, ofFamily(have.src, v4))
+				}
+			}
+			if len(left) > 0 {
+				return true
+			}
+		}
 	}
-	return len(from) > 0 && sourcesWithin(r, Rule{From: slices.Clip(from)})
+	return false
 }
 
 // CoveringText returns a sentence about a rule that changes nothing, as
@@ -72,7 +136,7 @@ func (p *Policy) CoveringText(r Rule) string {
 		return ""
 	}
 	what, verb := "opens", "lets"
-	if !r.Anyone() {
+	if !r.Unconditional() {
 		what = "restricts"
 	}
 	if len(by) > 1 {
@@ -81,8 +145,8 @@ func (p *Policy) CoveringText(r Rule) string {
 	return fmt.Sprintf("%s %s nothing: %s %s all of it in already, until closed", quote(r.String()), what, quoteRules(by), verb)
 }
 
-// allPorts is how many ports there are to a protocol.
-const allPorts = 1 << 16
+// portCount is how many ports there are to a protocol.
+const portCount = 1 << 16
 
 // RestrictingNothing returns the rules that name sources although others let
 // anybody use all of their ports. Its work grows with the number of rules.
@@ -93,14 +157,14 @@ func (p *Policy) RestrictingNothing() []Rule {
 	}
 	// By protocol: where ranges begin and end, and then how many ports below
 	// one are open to anybody.
-	open := make(map[Protocol]*[allPorts + 1]int)
+	open := make(map[Protocol]*[portCount + 1]int)
 	for _, r := range p.Open {
 		if !r.Anyone() {
 			continue
 		}
 		for _, ports := range r.Ports {
 			if open[ports.Protocol] == nil {
-				open[ports.Protocol] = new([allPorts + 1]int)
+				open[ports.Protocol] = new([portCount + 1]int)
 			}
 			open[ports.Protocol][ports.First]++
 			open[ports.Protocol][int(ports.Last)+1]--

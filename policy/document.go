@@ -28,10 +28,12 @@ type document struct {
 	root     *yaml.Node // nil for a file without content
 	bad      map[*yaml.Node]bool
 	problems []*Error
+	names    Names // what a rule in it may name, once its lists are read
+	readList func(path string) ([]byte, error)
 }
 
-func readDocument(file string, data []byte) *document {
-	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool)}
+func readDocument(file string, data []byte, readList func(string) ([]byte, error)) *document {
+	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool), readList: readList}
 	for i, c := range data {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)

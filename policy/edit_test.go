@@ -107,7 +107,7 @@ func TestEditErrors(t *testing.T) {
 		t.Errorf("dash: %v", err)
 	}
 	// A rule that no text stands for must not get into a file as another one.
-	odd := Rule{Ports: []PortRange{{TCP, 80, 80}, {TCP, 82, 82}}}
+	odd := Rule{Ports: []PortRange{{TCP, 80, 80}, {UDP, 82, 82}}}
 	if out, err := InsertRule("f", []byte("open: []\n"), odd); err == nil || !strings.Contains(err.Error(), "edit it by hand") {
 		t.Errorf("odd rule: %q, %v", out, err)
 	}

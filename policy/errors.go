@@ -25,6 +25,8 @@ type RuleError struct {
 	Offset int    // where the offending text starts, in bytes
 	Token  string // the offending text
 	Msg    string // the whole message, offending text and remedy included
+
+	reported bool // what causes it has been reported already
 }
 
 func (e *RuleError) Error() string { return e.Msg }
@@ -59,8 +61,15 @@ func joinErrors(list []*Error) error {
 	if len(list) == 0 {
 		return nil
 	}
+	// Those of the files of lists come behind those of the policy file.
+	order := make(map[string]int)
+	for _, e := range list {
+		if _, ok := order[e.File]; !ok {
+			order[e.File] = len(order)
+		}
+	}
 	slices.SortStableFunc(list, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	errs := make([]error, len(list))
 	for i, e := range list {

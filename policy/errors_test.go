@@ -122,7 +122,7 @@ func TestLongRules(t *testing.T) {
 		"covered":    errorOf(RemoveRule("f", file, shorter)),
 		"covered by": errorOf(RemoveRule("f", []byte("open: [ssh]\n"), rule)),
 		"dash":       errorOf(RemoveRule("f", []byte("open:\n  - http\n  - # c\n    "+text+"\n"), rule)),
-		"hand made":  errorOf(InsertRule("f", file, Rule{Ports: []PortRange{{TCP, 80, 80}, {TCP, 82, 82}}, From: rule.From})),
+		"hand made":  errorOf(InsertRule("f", file, Rule{Ports: []PortRange{{TCP, 80, 80}, {UDP, 82, 82}}, From: rule.From})),
 		"number":     errorOf(Compile([]NumberedRule{{0, rule}}, nil, nil)),
 	} {
 		if err == nil {

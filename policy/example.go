@@ -26,8 +26,11 @@ func Example() []byte {
 	b.WriteString(exampleHeader)
 	for _, k := range keys {
 		switch kind := k.kind.(type) {
-		case value:
+		case singular:
 			exampleLine(&b, k.Name+": "+k.Default, k.meaning())
+		case lists:
+			exampleLine(&b, "# "+k.Name+":", k.Meaning)
+			exampleLine(&b, "#   "+listExample, "")
 		case section:
 			exampleLine(&b, "# "+k.Name+":", k.Meaning)
 			// One of many is enough to show how it is written.
@@ -56,8 +59,8 @@ func Example() []byte {
 // there.
 func (k *key) meaning() string {
 	others, ok := strings.CutPrefix(k.Values, k.Default+", ")
-	if v, word := k.kind.(value); word && v.words != nil {
-		others, ok = strings.Join(slices.DeleteFunc(slices.Clone(v.words), func(w string) bool { return w == k.Default }), ", "), true
+	if v, word := k.kind.(singular); word && v.choices() != nil {
+		others, ok = strings.Join(slices.DeleteFunc(slices.Clone(v.choices()), func(w string) bool { return w == k.Default }), ", "), true
 	}
 	if ok {
 		return k.Meaning + ". Or: " + others

@@ -27,8 +27,8 @@ const yamlWords = " null true false yes no on off y n "
 // quoteRule quotes the text of a rule where plain YAML would read it as
 // something else: a network that ends in a colon, a comma in a flow list.
 func quoteRule(text string, inFlow bool) string {
-	if strings.HasSuffix(text, ":") || inFlow && strings.ContainsAny(text, ",:") || isYAMLWord(text) {
-		return `"` + text + `"`
+	if strings.HasSuffix(text, ":") || strings.Contains(text, " #") || inFlow && strings.ContainsAny(text, ",:[]{}") || isYAMLWord(text) {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 	}
 	return text
 }

@@ -43,6 +43,7 @@ type key struct {
 	label  string // what a Change calls it, if not by its name
 	always bool   // written even where it has the default
 	apart  bool   // no part of Settings, as it is shown in a table of its own
+	rank   int    // what is higher is read first, wherever it stands
 	kind
 	sample []sampleLine // entries of a list in the example file
 }
@@ -65,21 +66,23 @@ type kind interface {
 // not exist, and nothing else in the package lists them.
 var keys = []*key{
 	{
-		Key: Key{Name: "interfaces", Values: "a list such as [eth0]", Default: "the one of the default route",
-			Meaning: "the interfaces to filter"},
+		Key: Key{Name: "interfaces", Values: "a list such as [eth0, wg*]", Default: "the one of the default route",
+			Meaning: "the interfaces to filter", Note: "* stands for any characters, also in the names of interfaces that appear later"},
 		label: "interface", always: true, apart: true,
 		kind: list[string, string]{
-			field: func(p *Policy) *[]string { return &p.Interfaces }, parse: parseInterface,
-			id: func(name string) string { return name }, format: quoteName,
+			field: func(p *Policy) *[]string { return &p.Interfaces },
+			parse: func(_ *document, name string) (string, error) { return parseInterface(name) },
+			id:    func(name string) string { return name }, format: quoteName,
 			quote: func(name string, _ bool) string { return quoteName(name) },
 			noun:  "interface", example: "[eth0]", oneLine: true,
 		},
 		sample: []sampleLine{{"[eth0]", ""}},
 	},
 	{
-		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens"},
+		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens", Note: perInterfaceNote},
 		always: true,
-		kind:   oneOf(verdictWords, func(p *Policy) *Verdict { return &p.Input }),
+		kind: oneOfPerInterface(verdictWords, func(p *Policy) *Verdict { return &p.Input },
+			func(p *Policy) *map[string]Verdict { return &p.InputOn }),
 	},
 	{
 		Key:    Key{Name: "forward", Meaning: "packets routed through this host", Note: "established lets only replies in"},
@@ -90,18 +93,26 @@ var keys = []*key{
 		Key: Key{Name: "icmp", Values: "accept, drop, or a list such as [echo-request]", Meaning: "ICMP that answers nothing",
 			Note: "what IPv6 and path MTU discovery need always passes"},
 		always: true,
-		kind: value{
-			parse: (*document).icmp, format: func(p *Policy) string { return p.ICMP.String() },
-			same: func(a, b *Policy) bool { return a.ICMP.Equal(b.ICMP) }, entries: func(p *Policy) []string { return p.ICMP.names() },
+		kind: perInterface[ICMP]{
+			field: func(p *Policy) *ICMP { return &p.ICMP }, on: func(p *Policy) *map[string]ICMP { return &p.ICMPOn },
+			parse: (*document).icmp, format: ICMP.String, same: ICMP.Equal, names: ICMP.names,
 		},
+	},
+	{
+		Key: Key{Name: "lists", Values: "names and networks, such as " + listExample, Default: "{}",
+			Meaning: "networks that rules name, as @office", Note: "partners: {file: partners.txt} takes them from a file, one a line"},
+		apart: true, rank: 1, // rules name them
+		kind: lists{},
 	},
 	{
 		Key: Key{Name: "open", Values: "a list such as [http, 22/tcp from 203.0.113.0/24]", Default: "[]",
 			Meaning: "what is let in"},
 		always: true, apart: true,
 		kind: list[Rule, string]{
-			field: func(p *Policy) *[]Rule { return &p.Open }, parse: ParseRule,
-			id: Rule.key, format: Rule.String,
+			field: func(p *Policy) *[]Rule { return &p.Open },
+			parse: func(d *document, text string) (Rule, error) { return d.names.ParseRule(text) },
+			spell: func(r Rule, p *Policy) Rule { return r.named(p.Lists) },
+			id:    Rule.key, format: Rule.String,
 			quote: func(r Rule, inFlow bool) string { return quoteRule(r.String(), inFlow) },
 			noun:  "rule", example: "[http, 22/tcp]",
 		},
@@ -111,12 +122,15 @@ var keys = []*key{
 			{"- 443/tcp", "a port: /tcp, /udp, /sctp or /udplite"},
 			{"# - 60000-61000/udp", "a range"},
 			{"# - 5432/tcp from 203.0.113.0/24,2001:db8::/32", ""},
+			{"# - 8080,8443/tcp on eth1 from @office", "on one interface, from a list"},
+			{"# - gre from 198.51.100.9", "a protocol without ports"},
 		},
 	},
 	{
 		Key:    Key{Name: "invalid", Meaning: "broken packets, and those of no flow; log keeps them for \"portcullis log\""},
 		always: true,
-		kind:   oneOf(invalidWords, func(p *Policy) *InvalidPolicy { return &p.Invalid }),
+		kind: oneOfPerInterface(invalidWords, func(p *Policy) *InvalidPolicy { return &p.Invalid },
+			func(p *Policy) *map[string]InvalidPolicy { return &p.InvalidOn }),
 	},
 	{
 		Key: Key{Name: "flows", Values: "keys and values", Meaning: "the flow table"},
@@ -132,6 +146,8 @@ var keys = []*key{
 		kind: section{"udp: 30s", timeoutKeys()},
 	},
 }
+
+const perInterfaceNote = "per interface as {default: drop, eth1: accept, \"wg*\": reject}"
 
 // timeoutKeys makes a key of each timeout.
 func timeoutKeys() []*key {
@@ -181,10 +197,10 @@ func complete(list []*key) {
 			k.label = k.Name
 		}
 		switch kind := k.kind.(type) {
-		case value:
-			k.Default = kind.format(Default())
+		case singular:
+			k.Default = kind.text(Default())
 			if k.Values == "" {
-				k.Values = joinWords(kind.words, "or")
+				k.Values = joinWords(kind.choices(), "or")
 			}
 		case section:
 			complete(kind.keys)
@@ -192,8 +208,19 @@ func complete(list []*key) {
 	}
 }
 
+// singular is a kind with one value, or one of a few words.
+type singular interface {
+	text(p *Policy) string // as the file has it
+	choices() []string     // nil where there are more than a few
+}
+
 // isDefault reports whether p says about the key what an empty policy does.
-func (k *key) isDefault(p *Policy) bool { return len(k.diff(k.label, Default(), p)) == 0 }
+func (k *key) isDefault(p *Policy) bool {
+	if own, ok := k.kind.(interface{ isDefault(*Policy) bool }); ok {
+		return own.isDefault(p)
+	}
+	return len(k.diff(k.label, Default(), p)) == 0
+}
 
 func keyNames(list []*key) []string {
 	names := make([]string, len(list))

@@ -67,11 +67,12 @@ func TestEveryFieldCounts(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	p := policytest.Base(t)
-	const text = "input drop, forward drop, icmp [echo-request], invalid log, flows max 2048, timeouts udp 45s"
+	const text = "input drop (eth1 accept), forward drop, icmp [echo-request] (wg* drop), invalid log (eth1 accept), flows max 2048, timeouts udp 45s"
 	if got := p.Settings().String(); got != text {
 		t.Errorf("got  %s\nwant %s", got, text)
 	}
-	const object = `{"input":"drop","forward":"drop","icmp":["echo-request"],"invalid":"log","flows":{"max":"2048"},"timeouts":{"udp":"45s"}}`
+	const object = `{"input":{"default":"drop","eth1":"accept"},"forward":"drop","icmp":{"default":["echo-request"],"wg*":"drop"},` +
+		`"invalid":{"default":"log","eth1":"accept"},"flows":{"max":"2048"},"timeouts":{"udp":"45s"}}`
 	if got, err := json.Marshal(p.Settings()); err != nil || string(got) != object {
 		t.Errorf("got  %s, %v\nwant %s", got, err, object)
 	}
@@ -84,7 +85,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s reads as %+v", bad, back)
 		}
 	}
-	if back.Get("none") != nil || p.Settings().Get("invalid") != "log" {
+	if back.Get("none") != nil || policy.Default().Settings().Get("invalid") != "log" {
 		t.Error("Get does not find what there is")
 	}
 	if got := policy.Default().Settings().String(); got != "input drop, forward drop, icmp accept, invalid log" {
@@ -103,7 +104,7 @@ func TestKeysAreDescribed(t *testing.T) {
 		}
 	}
 	check("", policy.Keys())
-	if k := policy.Keys()[1]; k.Name != "input" || k.Values != "drop or accept" || k.Default != "drop" {
+	if k := policy.Keys()[1]; k.Name != "input" || k.Values != "drop, accept or reject" || k.Default != "drop" {
 		t.Errorf("got %+v", k)
 	}
 }
@@ -139,7 +140,7 @@ func TestExampleIsGood(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, all)
 	}
-	if len(whole.Open) != 5 {
+	if len(whole.Open) != 7 || len(whole.Lists) != 1 {
 		t.Errorf("it opens %v", whole.Open)
 	}
 	for _, k := range policy.Keys() {

@@ -20,17 +20,6 @@ type value struct {
 	entries func(p *Policy) (l []string) // not nil where the value is a list
 }
 
-// oneOf returns the kind of a key with one of a few words.
-func oneOf[T ~uint8](words []string, field func(*Policy) *T) value {
-	return value{
-		words: words,
-		parse: func(d *document, p *Policy, at, v *yaml.Node) {
-			d.word(at, v, words, func(text []byte) error { return unmarshalEnum(words, field(p), text) })
-		},
-		format: func(p *Policy) string { return enumWord(words, *field(p)) },
-	}
-}
-
 func (k value) read(d *document, p *Policy, at, v *yaml.Node) { k.parse(d, p, at, v) }
 
 func (k value) diff(label string, old, new *Policy) []Change {
@@ -48,6 +37,10 @@ func (k value) write(b *strings.Builder, indent, name string, p *Policy) {
 func (k value) edit(d *document, path []string, _, want *Policy) ([]piece, error) {
 	return d.setting(d.root, path, k.format(want)), nil
 }
+
+func (k value) text(p *Policy) string { return k.format(p) }
+
+func (k value) choices() []string { return k.words }
 
 func (k value) view(p *Policy) any {
 	if k.entries != nil {
@@ -80,9 +73,10 @@ func number(example string, set func(p *Policy, text string) error, format func(
 // list is the kind of a key with a list in which the order means nothing.
 type list[T any, K comparable] struct {
 	field   func(*Policy) *[]T
-	parse   func(text string) (T, error)
-	id      func(T) K      // the same for entries that mean the same
-	format  func(T) string // as a Change has it
+	parse   func(d *document, text string) (T, error)
+	spell   func(entry T, p *Policy) T // as the file of p can have it; nil: as it is
+	id      func(T) K                  // the same for entries that mean the same
+	format  func(T) string             // as a Change has it
 	quote   func(entry T, inFlow bool) string
 	noun    string // what an entry is
 	example string
@@ -97,7 +91,7 @@ func (k list[T, K]) read(d *document, p *Policy, at, v *yaml.Node) {
 	seen := make(map[K]place)
 	field := k.field(p)
 	d.list(at, v, k.example, func(item *yaml.Node) {
-		entry, err := k.parse(item.Value)
+		entry, err := k.parse(d, item.Value)
 		if err != nil {
 			d.entryError(item, err)
 			return
@@ -143,7 +137,7 @@ func (k list[T, K]) missing(a, b []T) []T {
 }
 
 func (k list[T, K]) write(b *strings.Builder, indent, name string, p *Policy) {
-	entries := *k.field(p)
+	entries := k.spelled(*k.field(p), p)
 	if k.oneLine || len(entries) == 0 {
 		texts := make([]string, len(entries))
 		for i, entry := range entries {
@@ -161,7 +155,7 @@ func (k list[T, K]) write(b *strings.Builder, indent, name string, p *Policy) {
 // edit adds first, and removes in a later step: with its last entry a list
 // would lose its style.
 func (k list[T, K]) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
-	if add := k.missing(*k.field(want), *k.field(have)); len(add) > 0 {
+	if add := k.spelled(k.missing(*k.field(want), *k.field(have)), have); len(add) > 0 {
 		return d.insertion(path, len(add), func(i int, inFlow bool) string { return k.quote(add[i], inFlow) }), nil
 	}
 	gone := make(map[K]bool)
@@ -169,9 +163,21 @@ func (k list[T, K]) edit(d *document, path []string, have, want *Policy) ([]piec
 		gone[k.id(entry)] = true
 	}
 	return d.removal(path, func(text string) bool {
-		entry, err := k.parse(text)
+		entry, err := k.parse(d, text)
 		return err == nil && gone[k.id(entry)]
 	})
+}
+
+// spelled returns entries as the file of p can have them.
+func (k list[T, K]) spelled(entries []T, p *Policy) []T {
+	if k.spell == nil {
+		return entries
+	}
+	out := make([]T, len(entries))
+	for i, entry := range entries {
+		out[i] = k.spell(entry, p)
+	}
+	return out
 }
 
 func (k list[T, K]) view(p *Policy) any {

@@ -4,8 +4,10 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -13,24 +15,48 @@ import (
 )
 
 // Load reads the policy file at path.
-func Load(path string) (*Policy, error) {
+func Load(path string) (*Policy, error) { return Reader{}.Load(path) }
+
+// Parse reads the text of a policy file. It finds all problems in one go and
+// returns them joined, each an [*Error]. What the text leaves out has its
+// default. filename is for messages, and says where the relative paths of list
+// files begin.
+func Parse(filename string, data []byte) (*Policy, error) { return Reader{}.Parse(filename, data) }
+
+// Reader reads policy files as the functions [Load] and [Parse] do, with lists
+// from elsewhere.
+type Reader struct {
+	// ReadList returns the text of the list file at a path; nil stands for
+	// [ReadListFile]. Who has a copy of a list for when its file is missing
+	// returns that.
+	ReadList func(path string) ([]byte, error)
+}
+
+// Load reads the policy file at path.
+func (r Reader) Load(path string) (*Policy, error) {
 	data, err := ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
-	return Parse(path, data)
+	return r.Parse(path, data)
 }
 
-// Parse reads the text of a policy file; filename is for messages only. It
-// finds all problems in one go and returns them joined, each an [*Error]. What
-// the text leaves out has its default.
-func Parse(filename string, data []byte) (*Policy, error) {
-	_, p, err := parseDocument(filename, data)
+// Parse reads the text of a policy file.
+func (r Reader) Parse(filename string, data []byte) (*Policy, error) {
+	_, p, err := r.document(filename, data)
 	return p, err
 }
 
 func parseDocument(filename string, data []byte) (*document, *Policy, error) {
-	d := readDocument(filename, data)
+	return Reader{}.document(filename, data)
+}
+
+func (r Reader) document(filename string, data []byte) (*document, *Policy, error) {
+	readList := r.ReadList
+	if readList == nil {
+		readList = ReadListFile
+	}
+	d := readDocument(filename, data, readList)
 	p := Default()
 	d.policy(p)
 	if err := joinErrors(d.problems); err != nil {
@@ -56,9 +82,34 @@ func (d *document) policy(p *Policy) {
 // mapping reads each key of a mapping that is in the list, and reports the
 // others.
 func (d *document) mapping(n *yaml.Node, known []*key, p *Policy) {
+	type entry struct {
+		key   *key
+		at, v *yaml.Node
+	}
+	var entries []entry
+	d.entries(n, func(at, v *yaml.Node) {
+		k := lookUp(known, at.Value)
+		if k == nil {
+			names := keyNames(known)
+			d.errorf(at, "unknown key %s: %s", quote(at.Value), didYouMean(at.Value, names, "write "+joinWords(names, "or")))
+			return
+		}
+		if !d.bad[v] {
+			entries = append(entries, entry{k, at, v})
+		}
+	})
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(b.key.rank, a.key.rank) })
+	for _, e := range entries {
+		e.key.read(d, p, e.at, e.v)
+	}
+}
+
+// entries calls visit for every key of a mapping and its value, and reports keys
+// that are there twice. The value may be one that is bad.
+func (d *document) entries(n *yaml.Node, visit func(at, v *yaml.Node)) {
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		at, v := n.Content[i], n.Content[i+1]
+		at := n.Content[i]
 		if d.bad[at] {
 			continue
 		}
@@ -67,28 +118,20 @@ func (d *document) mapping(n *yaml.Node, known []*key, p *Policy) {
 			continue
 		}
 		seen[at.Value] = at.Line
-		k := lookUp(known, at.Value)
-		if k == nil {
-			names := keyNames(known)
-			d.errorf(at, "unknown key %s: %s", quote(at.Value), didYouMean(at.Value, names, "write "+joinWords(names, "or")))
-			continue
-		}
-		if !d.bad[v] {
-			k.read(d, p, at, v)
-		}
+		visit(at, n.Content[i+1])
 	}
 }
 
-// word reads a value out of a few words.
-func (d *document) word(key, v *yaml.Node, words []string, set func([]byte) error) {
+// word reads a value out of a few words. what names it in messages.
+func (d *document) word(what string, at, v *yaml.Node, words []string, set func([]byte) error) {
 	switch {
 	case isNull(v):
-		d.errorf(key, "no value for %s: write %s", quote(key.Value), joinWords(words, "or"))
+		d.errorf(at, "no value for %s: write %s", what, joinWords(words, "or"))
 	case v.Kind != yaml.ScalarNode:
-		d.errorf(v, "%s for %s: write %s", d.describe(v), quote(key.Value), joinWords(words, "or"))
+		d.errorf(v, "%s for %s: write %s", d.describe(v), what, joinWords(words, "or"))
 	default:
 		if set([]byte(v.Value)) != nil {
-			d.errorf(v, "unknown value %s for %s: write %s", quote(v.Value), quote(key.Value), joinWords(words, "or"))
+			d.errorf(v, "unknown value %s for %s: write %s", quote(v.Value), what, joinWords(words, "or"))
 		}
 	}
 }
@@ -140,38 +183,39 @@ func isPlain(text string) bool {
 	})
 }
 
-func (d *document) icmp(p *Policy, key, v *yaml.Node) {
+// icmp reads what is accepted of ICMP. what names it in messages.
+func (d *document) icmp(what string, key, v *yaml.Node, out *ICMP) {
 	const want = "write accept, drop or a list of types"
 	switch {
 	case isNull(v):
-		d.errorf(key, "no value for \"icmp\": %s", want)
+		d.errorf(key, "no value for %s: %s", what, want)
 	case v.Kind == yaml.MappingNode:
-		d.errorf(v, "%s for \"icmp\": %s", d.describe(v), want)
+		d.errorf(v, "%s for %s: %s", d.describe(v), what, want)
 	case v.Kind == yaml.ScalarNode && v.Value == "accept":
-		p.ICMP = ICMP{Mode: ICMPAccept}
+		*out = ICMP{Mode: ICMPAccept}
 	case v.Kind == yaml.ScalarNode && v.Value == "drop":
-		p.ICMP = ICMP{Mode: ICMPDrop}
+		*out = ICMP{Mode: ICMPDrop}
 	case v.Kind == yaml.ScalarNode:
 		if t, err := ParseICMPType(v.Value); err == nil {
-			d.errorf(v, "type %s alone for \"icmp\": write a list, such as [%s]", quote(v.Value), t)
+			d.errorf(v, "type %s alone for %s: write a list, such as [%s]", quote(v.Value), what, t)
 			return
 		}
-		d.errorf(v, "unknown value %s for \"icmp\": %s", quote(v.Value), want)
+		d.errorf(v, "unknown value %s for %s: %s", quote(v.Value), what, want)
 	default:
-		p.ICMP = ICMP{Mode: ICMPList}
+		*out = ICMP{Mode: ICMPList}
 		d.list(key, v, "[echo-request]", func(item *yaml.Node) {
 			t, err := ParseICMPType(item.Value)
 			if err != nil {
 				d.errorf(item, "%s", err)
 				return
 			}
-			for _, have := range p.ICMP.Types {
+			for _, have := range out.Types {
 				if have.sameMessages(t) {
 					d.errorf(item, "duplicate icmp type %s: the list has %s already, keep one", quote(item.Value), quote(have.text))
 					return
 				}
 			}
-			p.ICMP.Types = append(p.ICMP.Types, t)
+			out.Types = append(out.Types, t)
 		})
 	}
 }
@@ -185,7 +229,10 @@ func (d *document) entryError(item *yaml.Node, err error) {
 	}
 	column := item.Column
 	var rule *RuleError
-	if errors.As(err, &rule) && string(d.data[start:end]) == item.Value {
+	if errors.As(err, &rule) && rule.reported {
+		return
+	}
+	if rule != nil && string(d.data[start:end]) == item.Value {
 		_, column = d.position(start)
 		column += utf8.RuneCountInString(item.Value[:rule.Offset])
 	}

@@ -20,13 +20,20 @@ const (
 // Policy is everything a policy file says. Treat it as immutable: take a copy
 // from [Policy.WithRule] or [Policy.WithoutRule] instead of changing one that
 // somebody else may hold.
+//
+// What is said for single interfaces, by names or patterns of them, counts
+// there instead: see [Policy.For].
 type Policy struct {
-	Interfaces []string
+	Interfaces []string // names, or patterns of them
 	Input      Verdict
+	InputOn    map[string]Verdict
 	Forward    ForwardPolicy
 	ICMP       ICMP
+	ICMPOn     map[string]ICMP
+	Lists      []List // what the rules may name; they hold the networks themselves
 	Open       []Rule
 	Invalid    InvalidPolicy
+	InvalidOn  map[string]InvalidPolicy
 	MaxFlows   int                      // 0 means DefaultMaxFlows
 	Timeouts   map[string]time.Duration // those that a file sets; read with Timeout
 }
@@ -54,11 +61,19 @@ func (p *Policy) FlowLimit() int {
 	return p.MaxFlows
 }
 
-// Clone returns a copy that shares nothing with p but the immutable rules.
+// Clone returns a copy that shares nothing with p but the immutable rules and
+// lists.
 func (p *Policy) Clone() *Policy {
 	c := *p
 	c.Interfaces = slices.Clone(p.Interfaces)
+	c.InputOn = maps.Clone(p.InputOn)
 	c.ICMP = p.ICMP.clone()
+	c.ICMPOn = maps.Clone(p.ICMPOn)
+	for pattern, icmp := range c.ICMPOn {
+		c.ICMPOn[pattern] = icmp.clone()
+	}
+	c.Lists = slices.Clone(p.Lists)
+	c.InvalidOn = maps.Clone(p.InvalidOn)
 	c.Open = slices.Clone(p.Open)
 	c.Timeouts = maps.Clone(p.Timeouts)
 	return &c
@@ -114,37 +129,4 @@ func (p *Policy) WithoutRule(r Rule) (without *Policy, removed Rule, err error) 
 		return nil, Rule{}, fmt.Errorf("close %s: %w", quote(r.String()), ErrNotOpen)
 	}
 	return without, gone[0], nil
-}
-
-// closeHint says how to get from the rules in by to what the removal of r
-// meant: which to close, and which ports of theirs to open again.
-func closeHint(r Rule, by []Rule) string {
-	var opening []Rule
-	moreSources := false
-	for _, b := range by {
-		for _, left := range subtractPorts(b.Ports, r.Ports) {
-			opening = append(opening, Rule{Ports: []PortRange{left}, From: b.From})
-		}
-		moreSources = moreSources || !sourcesWithin(b, r)
-	}
-	hint := "close " + quoteRules(by)
-	if len(opening) > 0 {
-		hint += ", then open " + quoteRules(opening)
-	}
-	if moreSources {
-		hint += ", then open it again to those that should keep it"
-	}
-	return hint
-}
-
-// sourcesWithin reports whether every source of inner is a source of outer.
-func sourcesWithin(inner, outer Rule) bool {
-	if outer.Anyone() {
-		return true
-	}
-	if inner.Anyone() {
-		return false
-	}
-	both := canonicalSources(append(slices.Clone(inner.From), outer.From...))
-	return slices.Equal(both, canonicalSources(outer.From))
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Protocol is the IANA number of a transport protocol that has ports.
+// Protocol is the IANA number of a protocol above IP.
 type Protocol uint8
 
 // The protocols whose ports a rule can open.
@@ -52,6 +52,7 @@ func (p Protocol) String() string {
 	return strconv.Itoa(int(p))
 }
 
+// parseProtocol returns the protocol with ports of that name.
 func parseProtocol(name string) (Protocol, bool) {
 	name = strings.ToLower(name)
 	for _, p := range Protocols {
@@ -63,19 +64,27 @@ func parseProtocol(name string) (Protocol, bool) {
 }
 
 // PortRange is one port or a range of ports of one protocol, both ends
-// included.
+// included. A protocol without ports has the range from 0 to 0.
 type PortRange struct {
 	Protocol    Protocol
 	First, Last uint16
 }
 
-// String returns the range in the grammar of a rule.
+// String returns the range in the grammar of a rule, or the protocol if it has
+// no ports.
 func (p PortRange) String() string {
+	if ProtocolIndex(p.Protocol) < 0 && p.Last == 0 {
+		return protocolName(p.Protocol)
+	}
+	return p.numbers() + "/" + p.Protocol.String()
+}
+
+func (p PortRange) numbers() string {
 	s := strconv.Itoa(int(p.First))
 	if p.Last != p.First {
 		s += "-" + strconv.Itoa(int(p.Last))
 	}
-	return s + "/" + p.Protocol.String()
+	return s
 }
 
 func (p PortRange) contains(proto Protocol, port uint16) bool {

@@ -48,6 +48,23 @@ func subtractPorts(a, b []PortRange) []PortRange {
 	return rest
 }
 
+func portsOverlap(a, b []PortRange) bool {
+	const few = 64
+	if len(a)*len(b) > few {
+		// Sorted and without overlaps: whichever ends first can meet no later one of the other.
+		a, b = canonicalPorts(a), canonicalPorts(b)
+		for len(a) > 0 && len(b) > 0 && !a[0].overlaps(b[0]) {
+			if cmp.Or(cmp.Compare(a[0].Protocol, b[0].Protocol), cmp.Compare(a[0].First, b[0].First)) < 0 {
+				a = a[1:]
+			} else {
+				b = b[1:]
+			}
+		}
+		return len(a) > 0 && len(b) > 0
+	}
+	return slices.ContainsFunc(a, func(p PortRange) bool { return slices.ContainsFunc(b, p.overlaps) })
+}
+
 func comparePrefix(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c
@@ -93,23 +110,4 @@ func canonicalPrefixes(prefixes []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return out
-}
-
-func sourcesOverlap(a, b []netip.Prefix) bool {
-	a, b = canonicalSources(a), canonicalSources(b)
-	if len(a) == 0 || len(b) == 0 {
-		return true
-	}
-	// Both are sorted and without overlaps, so whichever ends first can meet no later one of the other.
-	for len(a) > 0 && len(b) > 0 {
-		switch {
-		case a[0].Overlaps(b[0]):
-			return true
-		case comparePrefix(a[0], b[0]) < 0:
-			a = a[1:]
-		default:
-			b = b[1:]
-		}
-	}
-	return false
 }

@@ -20,6 +20,20 @@ const (
 // ReadFile returns the text of the policy file at path. It refuses what is no
 // regular file, which may have no end or be waited for, and what is too large.
 func ReadFile(path string) ([]byte, error) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	if n := bytes.Count(data, []byte("\n")); n > MaxFileLines {
+		return nil, fmt.Errorf("%s has %d lines, and %d is the most: join ports to ranges, or sources to lists", path, n, MaxFileLines)
+	}
+	return data, nil
+}
+
+// ReadListFile returns the text of the file of a list, as ReadFile does.
+func ReadListFile(path string) ([]byte, error) { return readRegular(path) }
+
+func readRegular(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -38,9 +52,6 @@ func ReadFile(path string) ([]byte, error) {
 	}
 	if len(data) > MaxFileSize {
 		return nil, fmt.Errorf("%s is larger than %d MiB: no policy is", path, MaxFileSize>>20)
-	}
-	if n := bytes.Count(data, []byte("\n")); n > MaxFileLines {
-		return nil, fmt.Errorf("%s has %d lines, and %d is the most: join ports to ranges, or sources to lists", path, n, MaxFileLines)
 	}
 	return data, nil
 }

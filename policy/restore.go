@@ -4,6 +4,7 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,48 +16,98 @@ func (r Rule) What() string {
 	return Rule{Ports: r.Ports, what: r.what}.String()
 }
 
-// RestoreRule returns a rule that was kept as numbers beside its text. The
-// numbers are the rule; what, as [Rule.What] returned it, is shown as long as it
-// still stands for them. After a change of [ServicesFile] a name may stand for
-// something else, or for nothing: then the rule shows its ports.
-func RestoreRule(what string, ports []PortRange, from []netip.Prefix) (Rule, error) {
-	return ruleParser{defaultServices}.restore(what, ports, from)
+// Spelling is how a rule is written where its numbers do not tell.
+type Spelling struct {
+	What             string // as [Rule.What] returns it
+	From, Except, To string // such as "@office,192.0.2.1"; "" where no list is named
 }
 
-func (in ruleParser) restore(what string, ports []PortRange, from []netip.Prefix) (Rule, error) {
-	if len(ports) == 0 {
-		return Rule{}, fmt.Errorf("rule %s opens no port", quote(what))
+// Spelling returns how the rule is written, for [RestoreRule].
+func (r Rule) Spelling() Spelling {
+	return Spelling{r.What(), r.lists.from, r.lists.except, r.lists.to}
+}
+
+// RestoreRule returns a rule that was kept as numbers beside its text. The
+// numbers are the rule. The name of a service is shown as long as it still
+// stands for them: after a change of [ServicesFile] it may stand for something
+// else, or for nothing, and then the rule shows its ports. A list goes by the
+// name that it had.
+func RestoreRule(numbers Rule, text Spelling) (Rule, error) {
+	return ruleParser{services: defaultServices}.restore(numbers, text)
+}
+
+func (in ruleParser) restore(r Rule, text Spelling) (Rule, error) {
+	if err := r.check(); err != nil {
+		return Rule{}, fmt.Errorf("rule %s %w", quote(text.What), err)
 	}
-	for _, p := range ports {
-		if ProtocolIndex(p.Protocol) < 0 || p.First == 0 || p.First > p.Last {
-			return Rule{}, fmt.Errorf("rule %s opens %s, which is no port range", quote(what), p)
+	r.what, r.lists = "", listTexts{}
+	for _, clause := range []struct {
+		shown   *string
+		text    string
+		numbers []netip.Prefix
+	}{{&r.lists.from, text.From, r.From}, {&r.lists.except, text.Except, r.Except}, {&r.lists.to, text.To, r.To}} {
+		if clause.text == "" {
+			continue
 		}
-	}
-	for _, p := range from {
-		if !p.IsValid() || p != p.Masked() {
-			return Rule{}, fmt.Errorf("rule %s has the source %s, which is no network", quote(what), p)
+		if !isListText(clause.text) || len(clause.numbers) == 0 && clause.shown != &r.lists.except {
+			return Rule{}, fmt.Errorf("rule %s has the addresses %s, which name no list", quote(text.What), quote(clause.text))
 		}
+		*clause.shown = clause.text
 	}
-	r := Rule{Ports: ports, From: from}
-	if len(ports) == 1 && what == ports[0].String() {
-		r.what = what
+	if text.What == r.What() {
 		return r, nil
 	}
-	if name, now, bad := in.parseWhat(word{text: what}); bad == nil && slices.Equal(now, ports) {
+	if name, now, bad := in.parseWhat(word{text: text.What}); bad == nil && slices.Equal(now, r.Ports) {
 		r.what = name
 	}
 	return r, nil
 }
 
+// check says what makes numbers no rule.
+func (r Rule) check() error {
+	if len(r.Ports) == 0 {
+		return errors.New("opens no port")
+	}
+	for _, p := range r.Ports {
+		hasPorts := ProtocolIndex(p.Protocol) >= 0
+		if p.First > p.Last || !hasPorts && p.Last != 0 || hasPorts && p.First == 0 && p.Last != 65535 {
+			return fmt.Errorf("opens %s, which is no port range", p)
+		}
+	}
+	for _, list := range [][]netip.Prefix{r.From, r.Except, r.To} {
+		for _, p := range list {
+			if !p.IsValid() || p != p.Masked() {
+				return fmt.Errorf("has the address %s, which is no network", p)
+			}
+		}
+	}
+	for _, name := range r.On {
+		if _, err := parsePattern(name); err != nil {
+			return fmt.Errorf("is on an interface that cannot be: %w", err)
+		}
+	}
+	return r.Limit.check()
+}
+
+// isWritable reports whether a text stands for the rule.
+func (r Rule) isWritable() bool { return r.what != "" || isAll(r.Ports) || oneProtocol(r.Ports) }
+
 // Spelled returns the rule as rules that a policy file can hold: itself, or one
-// for each of its ports if no text stands for all of them.
+// for each of its protocols if no text stands for all of them.
 func (r Rule) Spelled() []Rule {
-	if r.what != "" || len(r.Ports) == 1 {
+	if r.isWritable() {
 		return []Rule{r}
 	}
 	var out []Rule
-	for _, p := range r.Ports {
-		out = append(out, Rule{Ports: []PortRange{p}, From: r.From})
+	for ports := canonicalPorts(r.Ports); len(ports) > 0; {
+		n := 1
+		for n < len(ports) && oneProtocol(ports[:n+1]) {
+			n++
+		}
+		one := r
+		one.Ports = slices.Clip(ports[:n])
+		ports = ports[n:]
+		out = append(out, one)
 	}
 	return out
 }
@@ -78,31 +129,56 @@ func SpellRules(rules []Rule) []Rule {
 	})
 }
 
-// InNumbers returns a copy of the policy whose rules name ports and no service,
-// so that its text means the same whatever [ServicesFile] says when it is read.
+// InNumbers returns a copy of the policy whose rules name ports and networks,
+// and no service or list, so that its text means the same whatever
+// [ServicesFile] and the files of lists say when it is read.
 func (p *Policy) InNumbers() *Policy {
 	c := p.Clone()
+	c.Lists = nil
 	for i := range c.Open {
-		c.Open[i].what = ""
+		c.Open[i] = c.Open[i].inNumbers()
 	}
 	c.Open = SpellRules(c.Open)
 	return c
 }
 
+func (r Rule) inNumbers() Rule {
+	r.what, r.lists = "", listTexts{}
+	return r
+}
+
 // storedRule is a rule in JSON: the text for a reader, the numbers for
 // [RestoreRule].
 type storedRule struct {
-	What  string         `json:"what"`
-	Ports []string       `json:"ports"` // FIRST-LAST/PROTO
-	From  []netip.Prefix `json:"from,omitempty"`
+	What   string         `json:"what"`
+	Ports  []string       `json:"ports"` // FIRST-LAST/PROTO, gre, proto/89 or all
+	On     []string       `json:"on,omitempty"`
+	From   []netip.Prefix `json:"from,omitempty"`
+	Except []netip.Prefix `json:"except,omitempty"`
+	To     []netip.Prefix `json:"to,omitempty"`
+	Limit  string         `json:"limit,omitempty"` // RATE burst N
+
+	FromText   string `json:"from_text,omitempty"` // with the names of lists
+	ExceptText string `json:"except_text,omitempty"`
+	ToText     string `json:"to_text,omitempty"`
 }
 
 // MarshalJSON writes the rule with its numbers, so that it does not change its
-// meaning when [ServicesFile] does.
+// meaning when [ServicesFile] or a list does.
 func (r Rule) MarshalJSON() ([]byte, error) {
-	s := storedRule{What: r.What(), From: r.From}
-	for _, p := range r.Ports {
-		s.Ports = append(s.Ports, p.String())
+	s := storedRule{
+		What: r.What(), On: r.On, From: r.From, Except: r.Except, To: r.To,
+		FromText: r.lists.from, ExceptText: r.lists.except, ToText: r.lists.to,
+	}
+	if isAll(r.Ports) {
+		s.Ports = []string{allWord}
+	} else {
+		for _, p := range r.Ports {
+			s.Ports = append(s.Ports, p.String())
+		}
+	}
+	if r.Limit.Count > 0 {
+		s.Limit = r.Limit.String()
 	}
 	return json.Marshal(s)
 }
@@ -119,15 +195,22 @@ func (r *Rule) UnmarshalJSON(data []byte) (err error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
-	var ports []PortRange
+	numbers := Rule{On: s.On, From: s.From, Except: s.Except, To: s.To}
 	for _, text := range s.Ports {
 		p, err := ParseRule(text)
 		if err != nil {
 			return err
 		}
-		ports = append(ports, p.Ports...)
+		numbers.Ports = append(numbers.Ports, p.Ports...)
 	}
-	*r, err = RestoreRule(s.What, ports, s.From)
+	if s.Limit != "" {
+		limited, err := ParseRule("all limit " + s.Limit)
+		if err != nil {
+			return err
+		}
+		numbers.Limit = limited.Limit
+	}
+	*r, err = RestoreRule(numbers, Spelling{s.What, s.FromText, s.ExceptText, s.ToText})
 	return err
 }
 
@@ -136,7 +219,7 @@ func (r *Rule) UnmarshalJSON(data []byte) (err error) {
 // version that has others.
 func (p *Policy) CompleteYAML() []byte {
 	c := p.Clone()
-	c.Interfaces, c.Open, c.Timeouts, c.MaxFlows = nil, nil, nil, 0
+	c.Interfaces, c.Lists, c.Open, c.Timeouts, c.MaxFlows = nil, nil, nil, nil, 0
 	text := fmt.Appendf(c.YAML(), "flows:\n  max: %d\ntimeouts:\n", p.FlowLimit())
 	for _, t := range Timeouts {
 		text = fmt.Appendf(text, "  %s: %s\n", t.Name, formatTimeout(p.Timeout(t.Name)))

@@ -41,7 +41,7 @@ func TestRestoreRuleAfterAChangeOfServices(t *testing.T) {
 				t.Fatal(err)
 			}
 			withServices(t, c.services)
-			restored, err := RestoreRule(r.What(), r.Ports, r.From)
+			restored, err := RestoreRule(r, r.Spelling())
 			if err != nil || restored.String() != c.want || !restored.Equal(r) {
 				t.Errorf("restored is %q, %v, want %q", restored, err, c.want)
 			}
@@ -66,11 +66,11 @@ func TestRestoreRuleRefusesWhatIsNoRule(t *testing.T) {
 		{[]PortRange{port}, []netip.Prefix{{}}},
 		{[]PortRange{port}, []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}},
 	} {
-		if r, err := RestoreRule("http", c.ports, c.from); err == nil {
+		if r, err := RestoreRule(Rule{Ports: c.ports, From: c.from}, Spelling{What: "http"}); err == nil {
 			t.Errorf("%v from %v is %q", c.ports, c.from, r)
 		}
 	}
-	if _, err := RestoreRule("http", []PortRange{port}, []netip.Prefix{network}); err != nil {
+	if _, err := RestoreRule(Rule{Ports: []PortRange{port}, From: []netip.Prefix{network}}, Spelling{What: "http"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -88,7 +88,7 @@ func TestRulesWithoutATextAreSaved(t *testing.T) {
 	withServices(t, "mydb 4712/tcp\nmydb 4712/udp\n")
 	p := mustPolicy(t, "open: [mydb from 192.0.2.1, 80/tcp]\n")
 	withServices(t, "")
-	restored, err := RestoreRule(p.Open[0].What(), p.Open[0].Ports, p.Open[0].From)
+	restored, err := RestoreRule(p.Open[0], p.Open[0].Spelling())
 	if err != nil {
 		t.Fatal(err)
 	}

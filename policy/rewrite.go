@@ -45,9 +45,13 @@ func (d *document) setting(mapping *yaml.Node, path []string, value string) []pi
 		if key != nil && old.Kind == yaml.MappingNode {
 			return d.setting(old, path[1:], value)
 		}
-		value = "{" + strings.Join(path[1:], ": {") + ": " + value + strings.Repeat("}", len(path)-1)
+		var inner strings.Builder
+		for _, name := range path[1:] {
+			inner.WriteString("{" + quoteName(name) + ": ")
+		}
+		value = inner.String() + value + strings.Repeat("}", len(path)-1)
 	}
-	text := path[0] + ": " + value
+	text := quoteName(path[0]) + ": " + value
 	inFlow := mapping.Style&yaml.FlowStyle != 0
 	switch {
 	case key != nil:

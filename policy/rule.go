@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Rule opens ports, to everyone or to some sources only. Rules come from
-// [ParseRule]; the zero Rule opens nothing.
+// Rule opens ports and protocols, to everyone or under conditions. Rules come
+// from [ParseRule]; the zero Rule opens nothing.
 type Rule struct {
 	// Ports is what the rule opens: ranges of ports, or protocols that have
 	// none, in ranges from 0 to 0.
@@ -26,10 +26,15 @@ type Rule struct {
 	// Limit is how often one source may begin something.
 	Limit Limit
 
-	// what is the part of the text that names the ports. The name of a service
-	// has to survive: a user who wrote http does not expect 80/tcp back.
+	// what is the part of the text that names the ports, where they do not tell.
+	// The name of a service has to survive: a user who wrote http does not expect
+	// 80/tcp back.
 	what string
+	// lists are the clauses that name lists, as they are written.
+	lists listTexts
 }
+
+type listTexts struct{ from, except, to string }
 
 // String returns the rule in the one grammar that the policy file, the command
 // line and the status output share. [ParseRule] reads it back.
@@ -37,22 +42,38 @@ func (r Rule) String() string {
 	var b strings.Builder
 	b.WriteString(r.what)
 	if r.what == "" {
-		for i, p := range r.Ports {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(p.String())
-		}
+		b.WriteString(portsText(r.Ports))
 	}
-	for i, p := range r.From {
+	if len(r.On) > 0 {
+		b.WriteString(" on " + strings.Join(r.On, ","))
+	}
+	writePrefixes(&b, " from ", r.From, r.lists.from)
+	writePrefixes(&b, " except ", r.Except, r.lists.except)
+	writePrefixes(&b, " to ", r.To, r.lists.to)
+	if r.Limit.Count > 0 {
+		b.WriteString(" limit " + r.Limit.String())
+	}
+	return b.String()
+}
+
+// hasClauses reports whether the rule is written as more than what it opens.
+func (r Rule) hasClauses() bool {
+	return len(r.On) > 0 || !r.everywhere() || r.lists != (listTexts{}) || r.Limit.Count > 0
+}
+
+func writePrefixes(b *strings.Builder, keyword string, prefixes []netip.Prefix, text string) {
+	if text != "" {
+		b.WriteString(keyword + text)
+		return
+	}
+	for i, p := range prefixes {
 		if i == 0 {
-			b.WriteString(" from ")
+			b.WriteString(keyword)
 		} else {
 			b.WriteByte(',')
 		}
 		b.WriteString(prefixText(p))
 	}
-	return b.String()
 }
 
 // Equal reports whether both rules open the same ports to the same sources,
@@ -67,7 +88,7 @@ func (r Rule) Equal(o Rule) bool {
 // Anyone reports whether the rule is open to every source. A rule that names
 // both 0.0.0.0/0 and ::/0 is.
 func (r Rule) Anyone() bool {
-	return len(r.From) == 0 || len(r.From) > 1 && len(canonicalSources(r.From)) == 0
+	return len(r.Except) == 0 && (len(r.From) == 0 || len(r.From) > 1 && len(canonicalSources(r.From)) == 0)
 }
 
 // Covers reports whether the rule opens the port to at least one source.
@@ -98,41 +119,46 @@ var unreachableSources = []netip.Prefix{
 // AllowsOthers reports whether the rule has a source from which another host
 // can come: from the loopback, groups and reserved networks nobody does.
 func (r Rule) AllowsOthers() bool {
+	if len(r.Except) > 0 {
+		return !rangesWithin(r.sources(), rangesOf(unreachableSources))
+	}
 	return r.Anyone() || slices.ContainsFunc(r.From, func(from netip.Prefix) bool {
-		return !slices.ContainsFunc(unreachableSources, func(of netip.Prefix) bool {
-			return of.Bits() <= from.Bits() && of.Contains(from.Addr())
-		})
+		return !slices.ContainsFunc(unreachableSources, func(of netip.Prefix) bool { return prefixWithin(from, of) })
 	})
 }
 
-// Allows reports whether the rule lets src use the port.
+// Packet is what a rule looks at in a packet that begins something.
+type Packet struct {
+	Interface           string
+	Protocol            Protocol
+	Port                uint16 // 0 for a protocol without ports
+	Source, Destination netip.Addr
+}
+
+// Admits reports whether the rule lets a packet in, unless its limit is
+// exceeded.
+func (r Rule) Admits(p Packet) bool {
+	return r.AppliesOn(p.Interface) && r.Allows(p.Protocol, p.Port, p.Source) &&
+		(len(r.To) == 0 || containsAddress(r.To, p.Destination.Unmap()))
+}
+
+// Allows reports whether the rule lets src use the port, on some interface and
+// at some address of the host.
 func (r Rule) Allows(proto Protocol, port uint16, src netip.Addr) bool {
 	if !r.Covers(proto, port) {
 		return false
 	}
-	if len(r.From) == 0 {
-		return true
-	}
 	src = src.Unmap()
-	for _, p := range r.From {
-		if p.Contains(src) {
-			return true
-		}
-	}
-	return false
+	return (len(r.From) == 0 || containsAddress(r.From, src)) && !containsAddress(r.Except, src)
 }
 
-// Overlaps reports whether there is a source that both rules let use the same
-// port.
+func containsAddress(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// Overlaps reports whether there is a packet that both rules let in.
 func (r Rule) Overlaps(o Rule) bool {
-	for _, p := range r.Ports {
-		for _, q := range o.Ports {
-			if p.overlaps(q) {
-				return sourcesOverlap(r.From, o.From)
-			}
-		}
-	}
-	return false
+	return portsOverlap(r.Ports, o.Ports) && r.onOverlaps(o) && r.reachOverlaps(o)
 }
 
 // key is the same for two rules if and only if they are equal.

@@ -15,43 +15,57 @@ type RuleKey string
 // Key returns the key of the rule. It takes as long as the rule has sources:
 // who compares many rules computes each key once.
 func (r Rule) Key() RuleKey {
-	ports, sources := r.Ports, r.From
-	if len(ports) > 1 {
+	ports := r.Ports
+	if len(ports) > 1 && !isAll(ports) {
 		ports = canonicalPorts(ports)
 	}
-	if len(sources) > 0 {
-		sources = canonicalSources(sources)
+	var src, dst []addrRange // nil for every address
+	if !r.everywhere() {
+		src, dst = r.reach()
+		every := everyAddress // of the families that there are
+		for _, v4 := range []bool{true, false} {
+			if len(ofFamily(src, v4)) == 0 {
+				every = ofFamily(every, !v4)
+			}
+		}
+		if slices.Equal(dst, every) {
+			dst = nil
+		}
+		if slices.Equal(src, everyAddress) {
+			src = nil
+		}
 	}
-	const portSize, mostSourceSize = 5, 17
-	key := make([]byte, 0, 2+portSize*len(ports)+mostSourceSize*len(sources))
+	const portSize, mostRangeSize = 5, 33
+	key := make([]byte, 0, 2+portSize*len(ports)+mostRangeSize*(len(src)+len(dst)))
 	key = binary.BigEndian.AppendUint16(key, uint16(len(ports)))
 	for _, p := range ports {
 		key = append(key, byte(p.Protocol))
 		key = binary.BigEndian.AppendUint16(key, p.First)
 		key = binary.BigEndian.AppendUint16(key, p.Last)
 	}
-	key = appendPrefixes(key, sources)
-	if len(r.On) == 0 && len(r.Except) == 0 && len(r.To) == 0 && r.Limit.Count == 0 {
+	key = appendRanges(key, src)
+	if len(dst) == 0 && len(r.On) == 0 && r.Limit.Count == 0 {
 		return RuleKey(key)
 	}
-	const clause = 0xff // no prefix begins with it
-	key = appendPrefixes(append(key, clause), canonicalPrefixes(r.Except))
-	key = appendPrefixes(append(key, clause), canonicalPrefixes(r.To))
-	key = binary.BigEndian.AppendUint32(append(key, clause), r.Limit.Count)
-	key = binary.BigEndian.AppendUint64(key, uint64(r.Limit.Per))
+	const clause = 0xff // no range begins with it
+	key = appendRanges(append(key, clause), dst)
+	count, seconds := r.Limit.perSecond()
+	key = binary.BigEndian.AppendUint64(append(key, clause), count)
+	key = binary.BigEndian.AppendUint64(key, seconds)
 	key = binary.BigEndian.AppendUint32(key, r.Limit.Burst)
 	return RuleKey(append(key, r.onKey()...))
 }
 
-func appendPrefixes(key []byte, prefixes []netip.Prefix) []byte {
-	for _, p := range prefixes {
-		if addr := p.Addr(); addr.Is4() {
-			b := addr.As4()
-			key = append(append(key, byte(p.Bits())), b[:]...)
-		} else {
-			const ipv6 = 0x80 // no IPv4 prefix is that long, and one of IPv6 has 0 to 128 bits
-			b := addr.As16()
-			key = append(append(key, ipv6, byte(p.Bits())), b[:]...)
+func appendRanges(key []byte, ranges []addrRange) []byte {
+	for _, r := range ranges {
+		for _, addr := range []netip.Addr{r.first, r.last} {
+			if addr.Is4() {
+				b := addr.As4()
+				key = append(append(key, 4), b[:]...)
+			} else {
+				b := addr.As16()
+				key = append(append(key, 6), b[:]...)
+			}
 		}
 	}
 	return key
@@ -134,16 +148,18 @@ func (p *Policy) WithoutRules(rules []Rule) (without *Policy, removed, notOpen [
 	return without, removed, notOpen, nil
 }
 
-// split takes the ports of o out of r, if r is no more than a list of ports: as
-// whoever wrote the name of a service meant all of them, a name is not split.
+// split takes the ports of o out of r, if no text stands for r: where it stands
+// for a whole, as a service does, whoever wrote it meant all of that.
 func (r Rule) split(o Rule) (rest Rule, ok bool) {
-	if r.what != "" {
+	if r.isWritable() {
 		return r, false
 	}
 	left := subtractPorts(r.Ports, o.Ports)
-	whole := Rule{Ports: append(slices.Clone(o.Ports), left...), From: o.From}
+	whole := o
+	whole.Ports = append(slices.Clone(o.Ports), left...)
 	if len(left) == 0 || !whole.Equal(r) {
 		return r, false
 	}
-	return Rule{Ports: left, From: r.From}, true
+	r.Ports = left
+	return r, true
 }

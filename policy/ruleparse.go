@@ -3,30 +3,49 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 )
 
+// Names is what the words of a rule may stand for. The zero Names knows the
+// services of [ServicesFile], and no list.
+type Names struct {
+	Services *Services // nil for those of ServicesFile
+	Lists    []List
+}
+
 // ParseRule reads one rule, with the names of services from [ServicesFile]:
 //
-//	WHAT [from PREFIX[,PREFIX...]]
+//	WHAT [on IFACE,...] [from SOURCE,...] [except SOURCE,...] [to ADDRESS,...] [limit RATE [burst N]]
 //
-// WHAT is the name of a service, NAME/PROTO, PORT/PROTO or FIRST-LAST/PROTO; a
-// name without protocol stands for every protocol that the services list for
-// it. PREFIX is an IPv4 or IPv6 address or network. An error is a [*RuleError].
-func ParseRule(text string) (Rule, error) { return ruleParser{defaultServices}.rule(text) }
+// WHAT is the name of a service, NAME/PROTO, PORT/PROTO or FIRST-LAST/PROTO,
+// several ports of one protocol as in 80,443/tcp, a protocol such as gre or
+// proto/89, or all. A name without protocol stands for every protocol that the
+// services list for it. IFACE is the name of an interface, or a pattern such as
+// wg*. SOURCE and ADDRESS are IPv4 or IPv6 addresses, networks, or lists as
+// @office. RATE is how often one source may begin something: 6/minute. The
+// clauses may come in any order. An error is a [*RuleError].
+func ParseRule(text string) (Rule, error) { return Names{}.ParseRule(text) }
 
-// ParseRule reads a rule as the function [ParseRule] does, with the names of
-// services from s.
-func (s *Services) ParseRule(text string) (Rule, error) {
-	return ruleParser{func() *Services { return s }}.rule(text)
+// ParseRule reads a rule as the function [ParseRule] does, with the names that
+// n has.
+func (n Names) ParseRule(text string) (Rule, error) { return n.parser().rule(text) }
+
+func (n Names) parser() ruleParser {
+	in := ruleParser{services: defaultServices, lists: n.Lists}
+	if n.Services != nil {
+		in.services = func() *Services { return n.Services }
+	}
+	return in
 }
 
 // ruleParser asks for the services only where a rule names one: a number needs no file.
-type ruleParser struct{ services func() *Services }
+type ruleParser struct {
+	services func() *Services
+	lists    []List
+}
 
 func (in ruleParser) rule(text string) (Rule, error) {
 	r, bad := in.parseRule(text)
@@ -62,202 +81,220 @@ func (w word) cut(at string) (before, after word, found bool) {
 	return word{w.text[:i], w.offset}, word{w.text[i+1:], w.offset + i + 1}, true
 }
 
-func (in ruleParser) parseRule(text string) (Rule, *RuleError) {
-	const example = "write a service or a port, such as http or 8080/tcp"
-	what, rest, _ := word{text, 0}.trim().cut(blanks)
-	if what.text == "" {
-		return Rule{}, what.errorf("empty rule \"\": %s", example)
+// clauseWords begin the clauses of a rule, in the order in which they are
+// written.
+var clauseWords = []string{"on", "from", "except", "to", "limit"}
+
+const burstWord = "burst" // follows a rate
+
+func isClauseWord(text string) bool {
+	text = strings.ToLower(text)
+	return text == burstWord || slices.Contains(clauseWords, text)
+}
+
+// next splits off the next word, or a list with its commas: "a, b" and "a ,b" are
+// one.
+func (w word) next() (item, rest word) {
+	item, rest, _ = w.trim().cut(blanks)
+	for {
+		rest = rest.trim()
+		if rest.text == "" || !strings.HasSuffix(item.text, ",") && rest.text[0] != ',' {
+			return item, rest
+		}
+		if first, _, _ := rest.cut(blanks); isClauseWord(first.text) {
+			return item, rest
+		}
+		more, after, _ := rest.cut(blanks)
+		item.text = w.text[item.offset-w.offset : more.offset-w.offset+len(more.text)]
+		rest = after
 	}
-	if strings.EqualFold(what.text, "from") {
-		return Rule{}, what.errorf("no port before %s: %s", quote(what.text), example)
+}
+
+const whatExample = "write a service or a port, such as http or 8080/tcp"
+
+func (in ruleParser) parseRule(text string) (Rule, *RuleError) {
+	what, rest := word{text, 0}.next()
+	if what.text == "" {
+		return Rule{}, what.errorf("empty rule \"\": %s", whatExample)
+	}
+	if isClauseWord(what.text) {
+		return Rule{}, what.errorf("no port before %s: %s", quote(what.text), whatExample)
 	}
 	name, ports, bad := in.parseWhat(what)
 	if bad != nil {
 		return Rule{}, bad
 	}
-	r := Rule{Ports: ports, what: name}
-	from, sources, _ := rest.trim().cut(blanks)
-	if from.text == "" {
-		return r, nil
+	p := clauseParser{in: in, rule: Rule{Ports: ports, what: name}, before: what, seen: make(map[string]word)}
+	for rest.text != "" {
+		if rest, bad = p.clause(rest); bad != nil {
+			return Rule{}, bad
+		}
 	}
-	if !strings.EqualFold(from.text, "from") {
-		return Rule{}, from.errorf("unexpected %s after %s: write %s from ADDRESS, or nothing", quote(from.text), quote(what.text), name)
-	}
-	r.From, bad = parseSources(from, sources.trim())
-	if bad != nil {
+	if bad := p.checkAdmits(); bad != nil {
 		return Rule{}, bad
 	}
-	return r, nil
+	return p.rule, nil
 }
 
-func (in ruleParser) parseWhat(w word) (string, []PortRange, *RuleError) {
-	if _, more, found := w.cut(","); found {
-		more.offset--
-		more.text = "," + more.text
-		return "", nil, more.errorf("unexpected %s: write one rule for each port or range", quote(more.text))
-	}
-	left, right, slash := w.cut("/")
-	if _, err := strconv.Atoi(right.text); err == nil {
-		if p, ok := parseProtocol(left.text); ok {
-			return "", nil, w.errorf("protocol before port in %s: write %s/%s", quote(w.text), right.text, p)
-		}
-	}
-	var protocol Protocol
-	if slash {
-		p, ok := parseProtocol(right.text)
-		if !ok {
-			return "", nil, right.errorf("unknown protocol %s: write tcp, udp, sctp or udplite", quote(right.text))
-		}
-		protocol = p
-	}
-	if left.text != "" && strings.Trim(left.text, "0123456789-:") == "" {
-		pr, bad := parseNumbers(left, protocol, slash)
-		if bad != nil {
-			return "", nil, bad
-		}
-		return pr.String(), []PortRange{pr}, nil
-	}
-	return in.parseName(left, protocol, slash)
+// clauseParser reads the clauses of one rule.
+type clauseParser struct {
+	in     ruleParser
+	rule   Rule
+	last   string          // the keyword of the last clause
+	before word            // what that ended with
+	seen   map[string]word // the clauses so far, and the word that began each
 }
 
-func parseNumbers(w word, protocol Protocol, hasProtocol bool) (PortRange, *RuleError) {
-	first, last, isRange := w.cut("-:")
-	if !isRange {
-		last = first
+// clause reads the next clause.
+func (p *clauseParser) clause(w word) (rest word, bad *RuleError) {
+	key, rest := w.next()
+	keyword := strings.ToLower(key.text)
+	if !isClauseWord(keyword) {
+		return rest, p.unexpected(key)
 	}
-	var ends [2]uint16
-	for i, end := range []word{first, last} {
-		if end.text == "" || strings.ContainsAny(end.text, "-:") {
-			return PortRange{}, w.errorf("bad range %s: write it as 60000-61000/udp", quote(w.text))
+	value, after := rest.next()
+	if isClauseWord(value.text) {
+		value = word{"", value.offset}
+	}
+	if keyword == burstWord {
+		return rest, key.errorf("%s without a rate before it: write limit 6/minute burst %s", quote(key.text), cmp.Or(value.text, "10"))
+	}
+	if first, twice := p.seen[keyword]; twice {
+		how := "keep one"
+		if keyword != "limit" {
+			how = "join what follows with a comma"
 		}
-		n, err := strconv.ParseUint(end.text, 10, 64)
-		if err != nil || n == 0 || n > 65535 {
-			return PortRange{}, end.errorf("port %s is out of range: write a number from 1 to 65535", quote(end.text))
+		return rest, key.errorf("%s is there twice: %s", quote(first.text), how)
+	}
+	p.seen[keyword] = key
+	if value.text == "" {
+		return rest, key.errorf("%s", missingValue(key, keyword))
+	}
+	p.last, p.before = keyword, value
+	r := &p.rule
+	switch keyword {
+	case "on":
+		r.On, bad = parseOn(value)
+	case "from":
+		r.From, r.lists.from, bad = p.in.parseAddresses(keyword, value)
+	case "except":
+		r.Except, r.lists.except, bad = p.in.parseAddresses(keyword, value)
+	case "to":
+		r.To, r.lists.to, bad = p.in.parseAddresses(keyword, value)
+	case "limit":
+		if r.Limit, bad = parseRate(value); bad != nil {
+			return rest, bad
 		}
-		if end.text[0] == '0' {
-			return PortRange{}, end.errorf("port %s starts with a zero: write %d", quote(end.text), n)
+		burst, number, more := burstAfter(after)
+		if burst.text == "" {
+			break
 		}
-		ends[i] = uint16(n)
-	}
-	// What is wrong is told together with all of what is right to write.
-	suffix := func(text string) string {
-		if hasProtocol {
-			return fmt.Sprintf("write %s/%s", text, protocol)
+		if number.text == "" || isClauseWord(number.text) {
+			return rest, burst.errorf("no number after %s: write burst 10, or leave %s out", quote(burst.text), quote(burst.text))
 		}
-		return fmt.Sprintf("write %s/tcp or %s/udp", text, text)
+		p.before, after = number, more
+		r.Limit.Burst, bad = parseBurst(number)
 	}
-	if ends[0] > ends[1] {
-		return PortRange{}, w.errorf("range %s runs backwards: %s", quote(w.text), suffix(last.text+"-"+first.text))
-	}
-	if strings.Contains(w.text, ":") {
-		return PortRange{}, w.errorf("range %s with a colon: %s", quote(w.text), suffix(first.text+"-"+last.text))
-	}
-	if !hasProtocol {
-		return PortRange{}, w.errorf("no protocol in %s: %s", quote(w.text), suffix(w.text))
-	}
-	return PortRange{protocol, ends[0], ends[1]}, nil
+	return after, bad
 }
 
-func (in ruleParser) parseName(w word, protocol Protocol, hasProtocol bool) (string, []PortRange, *RuleError) {
-	services := in.services()
-	name, listed := services.lookup(w.text)
-	if name == "" {
-		return "", nil, w.errorf("unknown service %s: %s", quote(w.text),
-			didYouMean(w.text, services.names(), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))
+// burstAfter splits off "burst N", if that is what comes.
+func burstAfter(w word) (burst, number, rest word) {
+	burst, rest = w.next()
+	if !strings.EqualFold(burst.text, burstWord) {
+		return word{"", w.offset}, word{}, w
 	}
-	var ports []PortRange
-	var others []string
-	for _, sp := range listed {
-		p, ok := parseProtocol(sp.protocol)
-		if ok && (!hasProtocol || p == protocol) {
-			ports = append(ports, PortRange{p, sp.port, sp.port})
-			continue
-		}
-		others = append(others, sp.protocol)
-	}
-	switch {
-	case len(ports) > 0 && hasProtocol:
-		return name + "/" + protocol.String(), ports, nil
-	case len(ports) > 0:
-		slices.SortFunc(ports, func(a, b PortRange) int { return ProtocolIndex(a.Protocol) - ProtocolIndex(b.Protocol) })
-		return name, ports, nil
-	case hasProtocol:
-		return "", nil, w.errorf("service %s is listed for %s, not for %s: write %d/%s", quote(w.text),
-			joinWords(others, "and"), protocol, listed[0].port, protocol)
-	}
-	return "", nil, w.errorf("service %s is listed for %s only, which has no ports to open: write a port, such as 8080/tcp",
-		quote(w.text), joinWords(others, "and"))
+	number, rest = rest.next()
+	return burst, number, rest
 }
 
-func parseSources(from, list word) ([]netip.Prefix, *RuleError) {
-	if list.text == "" {
-		return nil, from.errorf("no address after %s: write from 203.0.113.0/24, or leave %s out", quote(from.text), quote(from.text))
+func missingValue(key word, keyword string) string {
+	word := quote(key.text)
+	switch keyword {
+	case "on":
+		return "no interface after " + word + ": write on eth0, or leave " + word + " out"
+	case "to":
+		return "no address after " + word + ": write to 192.0.2.1, an address of this host, or leave " + word + " out"
+	case "limit":
+		return "no rate after " + word + ": write limit 6/minute, or leave " + word + " out"
 	}
-	var out []netip.Prefix
-	seen := make(map[netip.Prefix]bool)
-	for more := true; more; {
-		var item word
-		item, list, more = list.cut(",")
-		item = item.trim()
+	return "no address after " + word + ": write " + keyword + " 203.0.113.0/24, or leave " + word + " out"
+}
+
+// unexpected is the error for a word where a clause should begin.
+func (p *clauseParser) unexpected(w word) *RuleError {
+	words := append(slices.Clone(clauseWords), burstWord)
+	if near := suggest(w.text, words); len(near) > 0 {
+		return w.errorf("unexpected %s after %s: %s", quote(w.text), quote(p.before.text), didYouMean(w.text, words, ""))
+	}
+	switch p.last {
+	case "on":
+		return w.errorf("unexpected %s: separate interfaces with a comma", quote(w.text))
+	case "from", "except", "to":
+		return w.errorf("unexpected %s: separate addresses with a comma", quote(w.text))
+	}
+	return w.errorf("unexpected %s after %s: write %s, or nothing", quote(w.text), quote(p.before.text), joinWords(clauseWords, "or"))
+}
+
+// parseOn reads the interfaces of a rule.
+func parseOn(list word) (names []string, bad *RuleError) {
+	for item := range list.items() {
 		if item.text == "" {
-			return nil, item.errorf("empty address %s in the list after \"from\": take the comma out", quote(item.text))
+			return nil, item.errorf("empty name %s in the list after \"on\": take the comma out", quote(item.text))
 		}
-		if _, second, found := item.cut(blanks); found {
-			second = second.trim()
-			return nil, second.errorf("unexpected %s: separate addresses with a comma", quote(second.text))
+		name, err := parsePattern(item.text)
+		switch {
+		case strings.ContainsFunc(item.text, func(c rune) bool { return c <= ' ' || c >= 0x7f }):
+			return nil, item.errorf("interface name %s cannot stand in a rule: write * for its unusual characters", quote(item.text))
+		case isClauseWord(item.text):
+			return nil, item.errorf("interface name %s begins a clause: write %s", quote(item.text), quote(item.text[:1]+"*"))
+		case err != nil:
+			return nil, item.errorf("%s", err)
+		case strings.Trim(name, "*") == "":
+			return nil, item.errorf("%s stands for every interface: leave \"on\" out", quote(name))
 		}
-		p, bad := parsePrefix(item)
-		if bad != nil {
-			return nil, bad
-		}
-		if !seen[p] {
-			seen[p] = true
-			out = append(out, p)
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return out, nil
+	return names, nil
 }
 
-func parsePrefix(w word) (netip.Prefix, *RuleError) {
-	address, mask, isNet := strings.Cut(w.text, "/")
-	addr, err := netip.ParseAddr(address)
-	if err != nil {
-		return netip.Prefix{}, w.errorf("bad address %s: write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32", quote(w.text))
-	}
-	if addr.Zone() != "" {
-		return netip.Prefix{}, w.errorf("address %s names a zone: leave %s out", quote(w.text), quote("%"+addr.Zone()))
-	}
-	bits := addr.BitLen()
-	if isNet {
-		if m, err := netip.ParseAddr(mask); err == nil && m.Is4() && addr.Is4() {
-			if n, ok := maskLength(m); ok {
-				return netip.Prefix{}, w.errorf("network %s with a netmask: write %s", quote(w.text),
-					netip.PrefixFrom(addr, n).Masked())
+// items are the entries of a list with commas.
+func (w word) items() func(func(word) bool) {
+	return func(yield func(word) bool) {
+		for more := true; more; {
+			var item word
+			item, w, more = w.cut(",")
+			if !yield(item.trim()) {
+				return
 			}
 		}
-		p, err := netip.ParsePrefix(address + "/" + mask)
-		if err != nil {
-			return netip.Prefix{}, w.errorf("bad prefix length in %s: write a number from 0 to %d after the slash", quote(w.text), bits)
-		}
-		bits = p.Bits()
 	}
-	if addr.Is4In6() && bits >= 96 {
-		v4 := netip.PrefixFrom(addr.Unmap(), bits-96).Masked()
-		return netip.Prefix{}, w.errorf("address %s is IPv4 written as IPv6: write %s", quote(w.text), prefixText(v4))
-	}
-	p := netip.PrefixFrom(addr, bits)
-	if p.Masked() != p {
-		return netip.Prefix{}, w.errorf("network %s has host bits set: write %s, or %s for one host", quote(w.text), p.Masked(), addr)
-	}
-	return p, nil
 }
 
-func maskLength(m netip.Addr) (int, bool) {
-	for n := range 33 {
-		all := netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), n)
-		if all.Masked().Addr() == m {
-			return n, true
-		}
+// checkAdmits refuses a rule that can let nothing in.
+func (p *clauseParser) checkAdmits() *RuleError {
+	r := p.rule
+	if from, given := p.seen["from"]; given && !slices.ContainsFunc(r.From, usableSource) {
+		return from.errorf("nobody can come from %s: no other host has such an address", quote(joinPrefixes(r.From)))
 	}
-	return 0, false
+	if len(r.Except) > 0 && len(subtractRanges(r.sources(), neverRanges)) == 0 {
+		all := "all addresses"
+		if len(r.From) > 0 {
+			all = "all of \"from\""
+		}
+		return p.seen["except"].errorf("%s takes %s, so that nothing is let in: leave some, or take the rule out", quote("except"), all)
+	}
+	to, given := p.seen["to"]
+	if !given {
+		return nil
+	}
+	if len(subtractRanges(rangesOf(r.To), loopbackRanges)) == 0 {
+		return to.errorf("nothing comes in to %s: the loopback is never filtered", quote(joinPrefixes(r.To)))
+	}
+	if src, _ := r.reach(); len(src) == 0 {
+		return to.errorf("sources and destinations are of different families, so that nothing is let in: write both in IPv4, or both in IPv6")
+	}
+	return nil
 }

@@ -39,11 +39,18 @@ func settings(list []*key, p *Policy) Settings {
 func (s Settings) String() string {
 	texts := make([]string, len(s))
 	for i, setting := range s {
-		value := setting.Value
-		if list, ok := value.([]string); ok {
-			value = "[" + strings.Join(list, ", ") + "]"
+		switch value := setting.Value.(type) {
+		case []string:
+			texts[i] = fmt.Sprintf("%s [%s]", setting.Key, strings.Join(value, ", "))
+		case Settings:
+			if len(value) > 0 && value[0].Key == defaultWord { // then come interfaces
+				texts[i] = fmt.Sprintf("%s %s (%s)", setting.Key, strings.TrimPrefix(value[:1].String(), defaultWord+" "), value[1:])
+				break
+			}
+			texts[i] = fmt.Sprintf("%s %s", setting.Key, value)
+		default:
+			texts[i] = fmt.Sprintf("%s %s", setting.Key, value)
 		}
-		texts[i] = fmt.Sprintf("%s %s", setting.Key, value)
 	}
 	return strings.Join(texts, ", ")
 }

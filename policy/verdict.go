@@ -7,10 +7,12 @@ import "fmt"
 // Verdict says what happens to new packets to this host that no rule opens.
 type Verdict uint8
 
-// The verdicts. Drop is the default.
+// The verdicts. Drop is the default; Reject drops and answers that nobody is
+// there.
 const (
 	Drop Verdict = iota
 	Accept
+	Reject
 )
 
 // ForwardPolicy says what happens to packets that are routed through the host.
@@ -37,7 +39,7 @@ const (
 )
 
 var (
-	verdictWords = []string{Drop: "drop", Accept: "accept"}
+	verdictWords = []string{Drop: "drop", Accept: "accept", Reject: "reject"}
 	forwardWords = []string{ForwardDrop: "drop", ForwardEstablished: "established", ForwardAccept: "accept"}
 	invalidWords = []string{InvalidLog: "log", InvalidDrop: "drop", InvalidAccept: "accept"}
 )

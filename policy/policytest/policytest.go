@@ -15,14 +15,29 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// Base returns a policy in which every list has one entry.
+// Base returns a policy in which every list has an entry, and every rule each
+// clause.
 func Base(t testing.TB) *policy.Policy {
+	prefixes := func(texts ...string) (out []netip.Prefix) {
+		for _, text := range texts {
+			out = append(out, netip.MustParsePrefix(text))
+		}
+		return out
+	}
 	return &policy.Policy{
 		Interfaces: []string{"eth0"},
+		InputOn:    map[string]policy.Verdict{"eth1": policy.Accept},
 		ICMP:       policy.ICMP{Mode: policy.ICMPList, Types: []policy.ICMPType{icmpType(t, "echo-request")}},
+		ICMPOn:     map[string]policy.ICMP{"wg*": {Mode: policy.ICMPDrop}},
+		InvalidOn:  map[string]policy.InvalidPolicy{"eth1": policy.InvalidAccept},
 		Open: []policy.Rule{{
 			Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 90}},
-			From:  []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			On:    []string{"eth0"},
+			// Of both families, so that a rule with another address in one place still lets something in.
+			From:   prefixes("192.0.2.0/24", "2001:db8:2::/48"),
+			Except: prefixes("192.0.2.7/32"),
+			To:     prefixes("198.51.100.0/24", "2001:db8:1::/48"),
+			Limit:  policy.Limit{Count: 6, Per: time.Minute, Burst: 7},
 		}},
 		MaxFlows: 2048,
 		Timeouts: map[string]time.Duration{"udp": 45 * time.Second},
@@ -46,7 +61,9 @@ func Variants(t testing.TB) []Variant {
 
 // notCompared are fields that change nothing of what a policy means.
 var notCompared = map[string]string{
-	"Rule.what": "the text of the ports, which says how they are written",
+	"Rule.what":    "the text of the ports, which says how they are written",
+	"Rule.lists":   "the names of lists, which say how the sources are written",
+	"Policy.Lists": "networks by names, which count through the rules that name them",
 }
 
 type walker struct {
@@ -88,6 +105,18 @@ func (w *walker) walk(path string, v reflect.Value, at place) {
 				w.set(path, at, p)
 			}
 		}
+		return
+	case map[string]policy.Verdict:
+		onInterfaces(w, path, at, policy.Drop, policy.Reject)
+		return
+	case map[string]policy.ICMP:
+		onInterfaces(w, path, at, policy.ICMP{}, policy.ICMP{Mode: policy.ICMPList, Types: []policy.ICMPType{icmpType(w.t, "ipv4/8")}})
+		return
+	case map[string]policy.InvalidPolicy:
+		onInterfaces(w, path, at, policy.InvalidLog, policy.InvalidDrop)
+		return
+	case time.Duration: // of a limit
+		w.set(path, at, time.Hour)
 		return
 	case map[string]time.Duration:
 		for _, timeout := range policy.Timeouts {
@@ -135,10 +164,22 @@ func (w *walker) walk(path string, v reflect.Value, at place) {
 		w.set(path, at, v.String()+"1")
 	case reflect.Int:
 		w.set(path, at, v.Int()+1)
-	case reflect.Uint16:
+	case reflect.Uint16, reflect.Uint32:
 		w.set(path, at, v.Uint()+1)
 	default:
 		w.t.Fatalf("%s is a %s, which this package cannot change: teach it", path, v.Type())
+	}
+}
+
+// onInterfaces changes what is said for single interfaces.
+func onInterfaces[T any](w *walker, path string, at place, values ...T) {
+	w.emit(path, at, func(v reflect.Value) { v.SetZero() })
+	for _, value := range values {
+		for _, name := range []string{"eth1", "wg*", "more"} {
+			w.emit(fmt.Sprintf("%s[%s]", path, name), at, func(v reflect.Value) {
+				v.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(value))
+			})
+		}
 	}
 }
 
