@@ -120,7 +120,9 @@ func (in *Input) who(r policy.Rule) []string {
 	if len(r.Except) > 0 {
 		where = " except " + addresses(r.Except, " and ") + where
 	}
-	if r.Anyone() {
+	all := r
+	all.Except = nil
+	if all.Anyone() {
 		return []string{anyone + where}
 	}
 	out := make([]string, len(r.From))

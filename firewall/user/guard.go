@@ -74,7 +74,7 @@ func letsOthersIn(r policy.Rule, own []netip.Addr) bool {
 	if len(own) > 0 && len(r.To) > 0 && !slices.ContainsFunc(own, func(addr netip.Addr) bool { return contains(r.To, addr) }) {
 		return false
 	}
-	if r.Anyone() || len(own) == 0 {
+	if len(r.From) == 0 || r.Anyone() || len(own) == 0 {
 		return r.AllowsOthers()
 	}
 	r.From = slices.DeleteFunc(slices.Clone(r.From), func(from netip.Prefix) bool {
