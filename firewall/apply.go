@@ -23,6 +23,7 @@ type candidate struct {
 	named   []string // the interfaces that the source names
 	changes []Change // to what is in force
 	flows   string   // why the flow table is not what the policy asks for, or ""
+	letGo   []string // patterns in force that the source has no more
 	current bool     // what is in force is this policy, by this file, on every interface
 }
 
@@ -56,12 +57,13 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 		return nil, err
 	}
 	c.named = c.policy.Interfaces
-	c.policy = withInterfaces(c.policy, inForce.Interfaces)
+	c.letGo = letGo(inForce.Interfaces, c.named)
+	c.policy = withInterfaces(c.policy, without(inForce.Interfaces, c.letGo))
 	c.changes = changesOf(inForce, c.policy, runtime)
 	if err := c.deferFlows(f); err != nil {
 		return nil, err
 	}
-	gone := slices.ContainsFunc(filtered, func(i loader.Interface) bool { return !i.Present })
+	gone := slices.ContainsFunc(filtered, func(i loader.Interface) bool { return !i.Present && i.Pattern == "" })
 	c.current = len(c.changes) == 0 && len(runtime) == 0 && !gone && f.Config() == c.config
 	return c, nil
 }
@@ -82,7 +84,7 @@ func (c *candidate) deferFlows(f Filter) error {
 // warnings returns a sentence for each interface that stays filtered though the file, which names some, does not name it.
 func (c *candidate) warnings() (out []string) {
 	for _, name := range c.policy.Interfaces {
-		if len(c.named) > 0 && !slices.Contains(c.named, name) {
+		if len(c.named) > 0 && !policy.MatchAnyInterface(c.named, name) {
 			out = append(out, fmt.Sprintf("%s stays filtered, though %s does not name it: \"portcullis down %s\" ends that", name, c.path, quote.Shell(name)))
 		}
 	}
@@ -167,7 +169,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		File:     c.path,
 		Changes:  c.changes,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.cutOff(c.policy, c.path)),
+		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(c.policy, c.path)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -180,6 +182,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 			Mode:       loader.ModeAuto,
 			Policy:     c.policy,
 			Config:     c.config,
+			LetGo:      c.letGo,
 			Running:    true,
 		})
 		if err != nil {
@@ -259,6 +262,9 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 // doubts returns what would not work here, of a policy that is good by itself and whose file names some interfaces.
 func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out []string) {
 	for _, name := range named {
+		if policy.IsPattern(name) {
+			continue
+		}
 		if _, err := net.InterfaceByName(name); err != nil {
 			out = append(out, fmt.Sprintf("there is no interface %s: \"up\" and \"apply\" refuse this file, \"run\" waits for it", name))
 		}
@@ -271,5 +277,5 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.user.Unreachable(p), fw.cutOff(p, file))
+	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(p, file))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // change is the right to change the firewall. One process has it at a time, and first does what is overdue.
@@ -108,7 +109,7 @@ type TrialError struct{ Trial schedule.Trial }
 
 func (e *TrialError) Error() string {
 	return fmt.Sprintf("%s is on trial for another %s: run \"portcullis confirm\" or \"portcullis revert\" first",
-		e.Trial.File, schedule.Span(e.Trial.Due.Left()))
+		quote.Text(e.Trial.File), schedule.Span(e.Trial.Due.Left()))
 }
 
 // isUnwritable reports whether nothing can be kept in a directory: it is another user's, or it is full. Then a change

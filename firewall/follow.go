@@ -371,7 +371,8 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 	added := slices.DeleteFunc(slices.Clone(s.policy.Interfaces), func(name string) bool {
 		return slices.Contains(before, name) || slices.Contains(saved.Interfaces, name)
 	})
-	if len(added) == 0 && means(s.policy, saved) {
+	ending := fl.letGo(saved, s.policy)
+	if len(added) == 0 && len(ending) == 0 && means(s.policy, saved) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
@@ -381,7 +382,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 			fl.note(Info, "  %s", c)
 		}
 	}
-	if err := fl.up(ctx, loader.Options{Interfaces: added, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
+	if err := fl.up(ctx, loader.Options{Interfaces: added, LetGo: ending, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
 		fl.again(err)
 		return

@@ -63,8 +63,11 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 			return err
 		}
 		missing := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(filtered, name) }) ||
-			slices.ContainsFunc(interfaces, func(i loader.Interface) bool { return !i.Present }) // as when a pin was removed
-		if (decided || means(s.policy, saved)) && !missing {
+			slices.ContainsFunc(interfaces, func(i loader.Interface) bool { return !i.Present && i.Pattern == "" }) // as when a pin was removed
+		if !decided {
+			o.LetGo = fl.letGo(saved, s.policy)
+		}
+		if (decided || means(s.policy, saved)) && !missing && len(o.LetGo) == 0 {
 			fl.note(Info, "the filter runs already, with the same policy")
 			fl.keepUp(ctx, c, s)
 			return nil
@@ -162,13 +165,21 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 func (fl *Follower) tellApplied(report *loader.UpReport) {
 	fl.warn(report.Warnings)
 	for _, i := range report.Interfaces {
-		switch unnamed := len(fl.named) > 0 && !slices.Contains(fl.named, i.Name) && !slices.Contains(fl.request.Interfaces, i.Name); {
+		switch unnamed := len(fl.named) > 0 && !policy.MatchAnyInterface(fl.named, i.Name) && !policy.MatchAnyInterface(fl.request.Interfaces, i.Name); {
 		case i.Present:
 			fl.note(Info, "%s is filtered (%s, egress %s)", i.Name, i.IngressText(), i.EgressText())
 		case !unnamed:
 			fl.note(Info, "%s is not there yet, and waited for", i.Name)
 		}
 	}
+}
+
+// letGo returns the patterns in force that the policy file has no more, nor the command line.
+func (fl *Follower) letGo(inForce, p *policy.Policy) []string {
+	if len(p.Interfaces) == 0 {
+		return nil
+	}
+	return letGo(inForce.Interfaces, slices.Concat(p.Interfaces, fl.request.Interfaces))
 }
 
 // tellDropped tells of interfaces that the file names no longer: only Down takes the filter off.
@@ -179,7 +190,7 @@ func (fl *Follower) tellDropped(before, now []string, f Filter) {
 	interfaces, err := f.Interfaces()
 	fl.complain(err)
 	for _, i := range interfaces {
-		if !slices.Contains(before, i.Name) || slices.Contains(now, i.Name) {
+		if !slices.Contains(before, i.Name) || policy.MatchAnyInterface(now, i.Name) {
 			continue
 		}
 		state := "filtered"

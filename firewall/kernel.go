@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/containers"
@@ -27,6 +28,7 @@ type Kernel interface {
 
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
+	Addresses() ([]netip.Addr, error)
 	Connections() ([]host.Connection, error)
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
 	Arrivals(host.Connection) ([]string, error)
@@ -45,6 +47,7 @@ type Filter interface {
 	Saved() (*policy.Policy, error)
 	Config() string
 	Interfaces() ([]loader.Interface, error)
+	Named() ([]string, error)
 	Rules() ([]maps.Rule, error)
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
@@ -99,6 +102,7 @@ func (HostKernel) Wants(pinPath, iface string) bool                      { retur
 func (HostKernel) Watch(ctx context.Context) (<-chan host.Change, error) { return host.Watch(ctx) }
 func (HostKernel) DefaultInterface() (string, error)                     { return host.DefaultInterface() }
 func (HostKernel) SSHPorts() ([]uint16, error)                           { return host.SSHPorts() }
+func (HostKernel) Addresses() ([]netip.Addr, error)                      { return host.Addresses() }
 func (HostKernel) Connections() ([]host.Connection, error)               { return host.Connections() }
 
 func (HostKernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {

@@ -179,7 +179,13 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 		}
 	}
 	if !r.Force {
-		if err := fw.user.GuardClose(before, after); err != nil {
+		had := before
+		for _, rule := range r.Rules {
+			if r.Kill { // which cuts a session also where its rule is closed already
+				had, _ = had.WithRule(rule)
+			}
+		}
+		if err := fw.user.GuardClose(had, after); err != nil {
 			return nil, err
 		}
 	}

@@ -180,10 +180,7 @@ func (fw *Firewall) running(ctx context.Context) (interfaces []string, config st
 		return nil, fw.options.Config, err
 	}
 	defer f.Close()
-	filtered, err := f.Interfaces() // and not the policy, which Up may be there to replace
-	for _, i := range filtered {
-		interfaces = append(interfaces, i.Name)
-	}
+	interfaces, err = f.Named() // and not the policy, which Up may be there to replace
 	return interfaces, fw.configOf(f), err
 }
 
@@ -216,6 +213,19 @@ func union(lists ...[]string) []string {
 	names := slices.Concat(lists...)
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// letGo returns the patterns in force that a policy has no more. Where it names no interface, those in force stay.
+func letGo(inForce, named []string) (patterns []string) {
+	if len(named) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(inForce), func(name string) bool { return !policy.IsPattern(name) || slices.Contains(named, name) })
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }
 
 // withInterfaces returns the policy as it will be on interfaces that are filtered already, too.

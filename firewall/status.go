@@ -24,6 +24,7 @@ type Status struct {
 	BuiltIn    bool                   `json:"built_in"`  // there has been no file yet
 	FileGone   bool                   `json:"file_gone"` // the policy comes from it all the same
 	Interfaces []loader.Interface     `json:"interfaces"`
+	Patterns   []string               `json:"patterns"` // of interfaces that are filtered when they appear
 	Settings   policy.Settings        `json:"policy"`
 	Rules      []RuleStatus           `json:"rules"`
 	Counters   []loader.CounterStatus `json:"counters"`
@@ -81,7 +82,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if scheduled.Trial == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
-	s.Warnings = slices.Concat(s.Warnings, fw.cutOff(s.Policy, s.Config), fw.unfiltered(s.Policy.Interfaces, file.unfiltered))
+	s.Warnings = slices.Concat(s.Warnings, fw.cutOff(s.Policy, s.Config), fw.unfiltered(s.Interfaces, file.unfiltered))
 	status := &Status{
 		Running:    true,
 		PinPath:    s.PinPath,
@@ -89,6 +90,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		BuiltIn:    file.builtIn,
 		FileGone:   file.gone,
 		Interfaces: list(s.Interfaces),
+		Patterns:   list(s.Patterns),
 		Settings:   s.Policy.Settings(),
 		Rules:      ruleStatus(s.Rules, scheduled),
 		Counters:   list(s.Counters),
@@ -164,12 +166,12 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	file := source.policy
 	if len(file.Interfaces) > 0 { // or the default route tells, and what was named on the command line
 		for _, name := range s.Saved.Interfaces {
-			if !slices.Contains(file.Interfaces, name) {
+			if !policy.MatchAnyInterface(file.Interfaces, name) {
 				c.differences = append(c.differences, fmt.Sprintf("%s is filtered, but the policy file does not name it: after a reboot it is open; \"portcullis save\" adds it", name))
 			}
 		}
 		for _, name := range file.Interfaces {
-			if !slices.Contains(s.Saved.Interfaces, name) {
+			if !policy.MatchAnyInterface(s.Saved.Interfaces, name) {
 				c.unfiltered = append(c.unfiltered, name)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -19,6 +20,11 @@ func (fw *Firewall) Flags() cmdline.Flags {
 		f.Config = fw.options.Config
 	}
 	return f
+}
+
+// ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
+func (fw *Firewall) ineffective(p *policy.Policy, file string) []string {
+	return append(p.RestrictingNothingTexts(), fw.cutOff(p, file)...)
 }
 
 // cutOff warns of containers that a policy, which stands in a file, cuts off.
@@ -65,8 +71,12 @@ func (fw *Firewall) Unfiltered(filtered []string) ([]host.Interface, error) {
 }
 
 // unfiltered warns of interfaces by which packets come in past a filter on the given ones, but for those named already.
-func (fw *Firewall) unfiltered(filtered, named []string) []string {
-	interfaces, err := fw.kernel.Unfiltered(filtered)
+func (fw *Firewall) unfiltered(filtered []loader.Interface, named []string) []string {
+	var by []string
+	for _, i := range filtered {
+		by = append(by, i.Name)
+	}
+	interfaces, err := fw.kernel.Unfiltered(by)
 	if err != nil {
 		return []string{fmt.Sprintf("whether other interfaces are unfiltered is not known: %v", err)}
 	}

@@ -88,7 +88,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
 	warnings := up.Warnings
-	if s, ok := fw.user.Recorded(); ok && !s.Survives(p) {
+	if s, ok := fw.user.Recorded(); ok && !fw.user.Survives(s, p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}
 	return &TryReport{
@@ -318,7 +318,19 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 			o.Runtime = append(o.Runtime, have.Rule)
 		}
 	}
+	if f, err := fw.View(ctx); err == nil {
+		named, err := f.Named()
+		f.Close()
+		if err != nil {
+			return err
+		}
+		o.LetGo = slices.DeleteFunc(without(named, s.Interfaces), func(name string) bool { return !policy.IsPattern(name) })
+	}
 	for _, name := range s.Interfaces {
+		if policy.IsPattern(name) {
+			o.Interfaces = append(o.Interfaces, name)
+			continue
+		}
 		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
 			o.Interfaces = append(o.Interfaces, name)
 		}
@@ -329,7 +341,7 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 	}
 	var added []string
 	for _, i := range report.Interfaces {
-		if !slices.Contains(s.Interfaces, i.Name) {
+		if i.Pattern == "" && !slices.Contains(s.Interfaces, i.Name) {
 			added = append(added, i.Name)
 		}
 	}

@@ -51,11 +51,15 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	p := s.policy
+	ending := letGo(filtered, slices.Concat(p.Interfaces, r.Interfaces))
+	if len(p.Interfaces) == 0 {
+		ending = nil
+	}
 	if p.Interfaces, err = fw.Interfaces(r.Interfaces, p.Interfaces, filtered); err != nil {
 		return nil, err
 	}
 	if !r.Force {
-		if err := fw.user.Guard(withInterfaces(p, filtered), config); err != nil {
+		if err := fw.user.Guard(withInterfaces(p, without(filtered, ending)), config); err != nil {
 			return nil, err
 		}
 	}
@@ -66,6 +70,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		Look:       true,
 		Policy:     p,
 		Config:     config,
+		LetGo:      ending,
 	})
 	if err != nil {
 		return nil, err
@@ -77,7 +82,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
+	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.ineffective(p, config), fw.unfiltered(report.Interfaces, nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
@@ -128,7 +133,7 @@ func (fw *Firewall) Down(ctx context.Context, interfaces []string) (*DownReport,
 	}
 	report.DownReport = *down
 	report.Interfaces, report.Remaining, report.Absent = list(report.Interfaces), list(report.Remaining), list(report.Absent)
-	report.Others = list(report.Others)
+	report.Others, report.Patterns = list(report.Others), list(report.Patterns)
 	if len(report.Remaining) == 0 && c != nil {
 		c.forgetApplied()
 		if err := c.clear(); err != nil {

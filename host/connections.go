@@ -3,8 +3,6 @@
 package host
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -39,52 +37,4 @@ func ConnectionsAt(ports []uint16) (out []Connection, err error) {
 		}
 	})
 	return out, err
-}
-
-// Arrivals returns the interfaces on which packets of a connection may meet a filter: where the way to the peer leads
-// out, where our address is, and the devices above and below these, as a VLAN's, a bond's or a bridge's.
-func Arrivals(c Connection) ([]string, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	routes, err := netlink.RouteGet(c.Remote.Addr().AsSlice())
-	if err != nil {
-		return nil, fmt.Errorf("find the way to %s: %w", c.Remote.Addr(), err)
-	}
-	found := make(map[int]bool)
-	for _, r := range routes {
-		found[r.LinkIndex] = true
-	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addresses {
-		if ours, ok := netip.AddrFromSlice(a.IP); ok && ours.Unmap() == c.Local.Addr() {
-			found[a.LinkIndex] = true
-		}
-	}
-	for grown := true; grown; {
-		grown = false
-		for _, l := range links {
-			a := l.Attrs()
-			related := []int{a.MasterIndex}
-			if a.NetNsID < 0 { // else the parent's index is one of another namespace
-				related = append(related, a.ParentIndex)
-			}
-			for _, other := range related {
-				if other != 0 && found[a.Index] != found[other] {
-					found[a.Index], found[other], grown = true, true, true
-				}
-			}
-		}
-	}
-	var names []string
-	for _, l := range links {
-		if found[l.Attrs().Index] {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names, nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // NetnsCookie returns the cookie of the network namespace; unlike its inode, it is never used again.
@@ -85,6 +87,29 @@ func Device(name string) (netlink.Link, error) {
 	return l, nil
 }
 
+// Matching returns names with the interfaces that are there now in the place of patterns.
+func Matching(names []string) (out []string, err error) {
+	if !slices.ContainsFunc(names, policy.IsPattern) {
+		return names, nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, name := range names {
+		if !policy.IsPattern(name) {
+			out = append(out, name)
+		}
+	}
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Attrs().Flags&net.FlagLoopback == 0 && policy.MatchAnyInterface(names, name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
 // HasEthernet reports whether frames of the device begin with an Ethernet header.
 func HasEthernet(l netlink.Link) bool {
 	return l.Attrs().EncapType == "ether"
@@ -94,6 +119,20 @@ func HasEthernet(l netlink.Link) bool {
 func MAC(l netlink.Link) (mac [6]byte) {
 	copy(mac[:], l.Attrs().HardwareAddr)
 	return mac
+}
+
+// Addresses returns the addresses of this host, but for those of the loopback.
+func Addresses() (out []netip.Addr, err error) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range list {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok && !addr.IsLoopback() {
+			out = append(out, addr.Unmap())
+		}
+	}
+	return out, nil
 }
 
 // LocalPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Interface is one of this host's.
@@ -17,7 +18,8 @@ type Interface struct {
 	Index int
 }
 
-// Unfiltered returns the interfaces by which packets reach this host past a filter on the given ones: those that are up
+// Unfiltered returns the interfaces by which packets reach this host past a filter on the given ones, of which some may be
+// patterns: those that are up
 // and have an address. It leaves out the loopback, what stands on a filtered interface, and bridges of guests, as
 // [FindGuests] lists them.
 func Unfiltered(filtered []string) ([]Interface, error) {
@@ -68,7 +70,7 @@ func (s *stack) isPort(l netlink.Link) bool {
 // but those of guests. Depth bounds how far down is looked.
 func (s *stack) covers(l netlink.Link, depth int) bool {
 	a := l.Attrs()
-	if slices.Contains(s.filtered, a.Name) {
+	if policy.MatchAnyInterface(s.filtered, a.Name) {
 		return true
 	}
 	if depth == 0 {

@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -20,6 +19,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // AttachReport is what Attach did.
@@ -29,10 +29,12 @@ type AttachReport struct {
 	Warnings []string
 }
 
-// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists.
+// Wants reports whether the filter under a pin path is meant for an interface, whether or not that exists, or runs there
+// under the name that it had before.
 func Wants(pinPath, iface string) bool {
-	_, err := os.Stat(pin.Dir{Base: pinPath}.Link(iface))
-	return err == nil
+	p := pin.Dir{Base: pinPath}
+	patterns, err := p.Patterns()
+	return exists(p.Link(iface)) || err == nil && p.Bringing(patterns, iface) != "" || slices.ContainsFunc(renamed(p), func(r rename) bool { return r.to == iface })
 }
 
 // Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
@@ -58,14 +60,24 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 		return nil, err
 	}
 	defer f.Close()
+	if err := forgetGone(p); err != nil {
+		return nil, err
+	}
+	_, cannotBring := bring(p) // what it could is to be filtered all the same
 	names, err := p.Interfaces()
 	if err != nil {
 		return nil, err
 	}
 	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f}
+	if c.grouping, err = f.grouping(); err != nil {
+		return nil, err
+	}
 	c.load = c.openLoaded
+	for _, r := range f.renames {
+		c.warn("%s", r)
+	}
 	var attached []string
-	var errs []error
+	errs := []error{cannotBring}
 	report := &AttachReport{}
 	for _, name := range names {
 		device, err := host.Device(name)
@@ -124,6 +136,10 @@ func (c *change) reattach(t *target) (done bool, err error) {
 	if t.oldIn, err = hook.Find(c.pins.Link(t.name()), t.name(), index, hook.Ingress); err != nil {
 		return false, err
 	}
+	t.group = c.grouping.of(t.name())
+	if t.oldOut != nil && c.old.isElsewhere(t.name(), t.group) {
+		return false, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
+	}
 	if t.oldOut != nil && t.oldIn != nil {
 		return false, nil
 	}
@@ -150,7 +166,8 @@ func (c *change) reattach(t *target) (done bool, err error) {
 			return false, err
 		}
 	}
-	return true, nil
+	// Where the pin of a clsact filter was removed, the filter is still there, and would go on with this policy forever.
+	return true, hook.RemoveLeftovers(c.pins.Link(t.name()), t.name(), index)
 }
 
 // errNotLoaded: no program that is loaded fits the device.
@@ -163,7 +180,7 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	ethernet := host.HasEthernet(t.device)
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
 		loaded, err := pin.LoadedWith(own)
-		if err == nil && loaded.Ethernet == ethernet && prog.Type() == programType(name) {
+		if err == nil && loaded.Ethernet == ethernet && loaded.Table == maps.TablePin(t.group) && prog.Type() == programType(name) {
 			return prog, nil
 		}
 		prog.Close()
@@ -173,13 +190,13 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	if direction == pin.InFrags || err == nil && name == bpf.FirewallProgPortcullisXdp {
 		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
 	}
-	prog, err := ebpf.LoadPinnedProgram(preloaded(c.pins.Policy(), ethernet, name), nil)
+	prog, err := ebpf.LoadPinnedProgram(preloaded(c.pins.Policy(), ethernet, class(c.old.running.Policy, t.name(), t.group), name), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
 	}
 	_ = os.Remove(own)
 	if err = hook.PinProgram(prog, own); err == nil {
-		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU}.Record(own)
+		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU, Table: maps.TablePin(t.group)}.Record(own)
 	}
 	if err != nil {
 		prog.Close()
@@ -201,12 +218,12 @@ func programType(name string) ebpf.ProgramType {
 
 var preloadedPrograms = []string{bpf.FirewallProgPortcullisOut, bpf.FirewallProgPortcullisXdp, bpf.FirewallProgPortcullisIn}
 
-func preloaded(dir string, ethernet bool, name string) string {
+func preloaded(dir string, ethernet bool, class, name string) string {
 	link := "ip"
 	if ethernet {
 		link = "ethernet"
 	}
-	return filepath.Join(dir, "preload_"+link+"_"+name)
+	return filepath.Join(dir, "preload_"+link+class+"_"+name)
 }
 
 // Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
@@ -226,37 +243,60 @@ func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 		return false, err
 	}
 	defer f.Close()
-	if lacks, err := f.lacksPreload(); err != nil || !lacks {
-		return false, err
-	}
-	for _, ethernet := range []bool{true, false} {
-		for _, name := range preloadedPrograms {
-			path := preloaded(p.Policy(), ethernet, name)
-			if _, err := os.Stat(path); err == nil {
-				continue
-			}
-			return true, f.preload(path, ethernet, name)
-		}
-	}
-	return false, nil
-}
-
-// lacksPreload reports whether an interface is waited for that has no programs of its own.
-func (f *Filter) lacksPreload() (bool, error) {
-	names, err := f.pins.Interfaces()
+	names, err := f.awaited()
 	if err != nil {
 		return false, err
 	}
-	for _, name := range names {
-		_, err := os.Stat(pin.Program(f.pins.Policy(), name, pin.Out))
-		if _, missing := host.Device(name); errors.Is(missing, host.ErrNoDevice) && err != nil {
-			return true, nil
+	grouping, err := f.grouping()
+	if err != nil {
+		return false, err
+	}
+	for _, iface := range names {
+		g := grouping.of(iface)
+		for _, ethernet := range []bool{true, false} {
+			for _, name := range preloadedPrograms {
+				path := preloaded(p.Policy(), ethernet, class(f.running.Policy, iface, g), name)
+				if _, err := os.Stat(path); err == nil {
+					continue
+				}
+				return true, f.preload(path, iface, g, ethernet, name)
+			}
 		}
 	}
 	return false, nil
 }
 
-func (f *Filter) preload(path string, ethernet bool, name string) error {
+// grouping returns which interfaces share a table by the rules in force.
+func (f *Filter) grouping() (grouping, error) {
+	rules, err := f.set.Rules()
+	return groupingOf(rules), err
+}
+
+// awaited returns names of interfaces that are waited for and have no programs of their own, and of those that patterns may
+// bring, one at least for each group that there is a table for.
+func (f *Filter) awaited() (names []string, err error) {
+	linked, err := f.pins.Linked()
+	if err != nil {
+		return nil, err
+	}
+	grouping, err := f.grouping()
+	if err != nil {
+		return nil, err
+	}
+	tables := f.set.Groups()
+	for _, name := range grouping.expected(linked) {
+		if !slices.Contains(tables, grouping.of(name)) {
+			continue // Up makes it
+		}
+		_, err := os.Stat(pin.Program(f.pins.Policy(), name, pin.Out))
+		if _, missing := host.Device(name); errors.Is(missing, host.ErrNoDevice) && err != nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (f *Filter) preload(path, iface string, g policy.Group, ethernet bool, name string) error {
 	spec, err := bpf.LoadFirewall()
 	if err != nil {
 		return err
@@ -268,12 +308,12 @@ func (f *Filter) preload(path string, ethernet bool, name string) error {
 	if err != nil {
 		return err
 	}
-	prog, err := (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).load(name, &maps.Constants{
-		Policy:   f.running.Policy,
+	prog, err := newFactory(spec, f.set).load(name, &maps.Constants{
+		Policy:   settingsFor(f.running.Policy, iface),
 		HZ:       f.running.HZ,
 		Ethernet: ethernet,
 		Features: features,
-	}, "")
+	}, g, "")
 	if err != nil {
 		return err
 	}

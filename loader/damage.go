@@ -11,13 +11,13 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Pins are files, and somebody may remove one. Packets are still filtered, because the programs hold their maps. Root can
@@ -163,8 +163,8 @@ func mapOf(prog *ebpf.Program, name string) *ebpf.Map {
 }
 
 // holdMaps binds all maps to an egress program, those too that no program uses: so they can be found without their pins.
-func holdMaps(prog *ebpf.Program, set *maps.Set) error {
-	all, err := set.All()
+func holdMaps(prog *ebpf.Program, set *maps.Set, g policy.Group) error {
+	all, err := set.AllOf(g)
 	if err != nil {
 		return err
 	}
@@ -185,12 +185,12 @@ func (f *Filter) loadTools() (*tools, error) {
 	if err := f.set.Measure(spec); err != nil {
 		return nil, err
 	}
-	return (&factory{spec: spec, set: f.set, cache: btf.NewCache()}).tools(f.running.Policy)
+	return newFactory(spec, f.set).tools(f.running.Policy)
 }
 
 // Missing returns what should be pinned and is not, as paths below the directory of the pins. For an interface's link,
 // of which there are several kinds, that is the directory and the direction.
-func (f *Filter) Missing() []string { return missing(f.pins) }
+func (f *Filter) Missing() []string { return append(missing(f.pins), f.missingTables()...) }
 
 func missing(p pin.Dir) []string {
 	names := missingFiles(p)

@@ -5,11 +5,9 @@ package loader
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Down takes the filter off the interfaces, or off all when none is named.
@@ -42,22 +41,19 @@ func DownContext(ctx context.Context, pinPath string, interfaces []string) (*Dow
 	if err != nil {
 		return nil, err
 	}
-	names, err := p.Interfaces()
+	names, err := p.Linked()
 	if err != nil {
 		return nil, err
 	}
 	if len(interfaces) == 0 {
 		interfaces = names
-	}
-	for _, name := range interfaces {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%s: %w: filtered are %s", name, ErrNotFiltered, strings.Join(names, ", "))
-		}
+	} else if interfaces, err = offByPattern(names, interfaces); err != nil {
+		return nil, err
 	}
 	report := newDownReport(interfaces, names)
 	var errs []error
 	for _, name := range interfaces {
-		errs = append(errs, takeOff(p, name))
+		errs = append(errs, release(p, name))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -109,7 +105,7 @@ func takeOff(p pin.Dir, name string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return os.RemoveAll(p.Link(name))
+	return errors.Join(os.RemoveAll(p.Link(name)), p.RemovePrograms(name))
 }
 
 // otherInstances returns the filters under other pin paths that are on interfaces of this network namespace.
@@ -147,7 +143,9 @@ func newDownReport(off, filtered []string) *DownReport {
 		if !slices.Contains(off, name) {
 			r.Remaining = append(r.Remaining, name)
 		}
-		if _, err := host.Device(name); errors.Is(err, host.ErrNoDevice) {
+		if policy.IsPattern(name) {
+			r.Patterns = append(r.Patterns, name)
+		} else if _, err := host.Device(name); errors.Is(err, host.ErrNoDevice) {
 			r.Absent = append(r.Absent, name)
 		}
 	}

@@ -27,7 +27,8 @@ type Filter struct {
 	loaded  *tools // when they are first needed: see tools
 	running *maps.Running
 
-	policyInode uint64 // see isCurrent
+	renames     []rename // that were followed when it was opened
+	policyInode uint64   // see isCurrent
 }
 
 // Open returns the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is none
@@ -105,14 +106,14 @@ func openShared(ctx context.Context, p pin.Dir) (f *Filter, unlock func(), err e
 	}
 }
 
-// isUnfinished reports whether a killed command has left something to finish or to take back.
+// isUnfinished reports whether a killed command has left something to finish or to take back, or an interface was renamed.
 func isUnfinished(p pin.Dir) (bool, error) {
 	needed, err := p.NeedsRecovery()
 	if needed || err != nil {
 		return needed, err
 	}
 	_, ok := halfAdopted(p)
-	return ok, nil
+	return ok || len(renamed(p)) > 0, nil
 }
 
 // halfAdopted returns the pins of an older version on which our programs run already.
@@ -124,8 +125,13 @@ func halfAdopted(p pin.Dir) (older pin.Dir, ok bool) {
 	return older, err == nil
 }
 
-// open finishes what a killed command has begun, and opens the filter. The lock is held for a change.
+// open finishes what a killed command has begun, follows interfaces that were renamed, and opens the filter. The lock is
+// held for a change.
 func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
+	renames, err := followRenames(p)
+	if err != nil {
+		return nil, err
+	}
 	if err := p.Recover(); err != nil {
 		return nil, fmt.Errorf("finish what an earlier command began: %w", err)
 	}
@@ -134,12 +140,17 @@ func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 			return nil, err
 		}
 	}
-	return openFinished(ctx, p)
+	f, err := openFinished(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	f.renames = renames
+	return f, nil
 }
 
 // openFinished opens a filter that no command is at work on. The lock is held.
 func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
-	names, err := p.Interfaces()
+	names, err := p.Linked()
 	if err != nil {
 		return nil, err
 	}
@@ -258,11 +269,12 @@ func (f *Filter) now() (uint64, error) {
 // Config returns the path of the file that the policy came from.
 func (f *Filter) Config() string { return f.running.Config }
 
-// Policy returns the policy in force: its rules are those open at this moment, its interfaces the filtered ones.
+// Policy returns the policy in force: its rules are those open at this moment, its interfaces and patterns those that were
+// named.
 func (f *Filter) Policy() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -302,7 +314,7 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 	}
 	p := f.running.Policy.Clone()
 	var err error
-	if p.Interfaces, err = f.pins.Interfaces(); err != nil {
+	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -321,6 +333,9 @@ func (f *Filter) Saved() (*policy.Policy, error) {
 // Counters returns the packets by reason and rule, without the rest that Status asks for.
 func (f *Filter) Counters() (map[maps.Reason]uint64, error) { return f.set.Counters() }
 
+// Named returns the interfaces and patterns that are to be filtered, as they were named.
+func (f *Filter) Named() ([]string, error) { return f.pins.Named() }
+
 // Interfaces returns the filtered interfaces, also those that do not exist.
 func (f *Filter) Interfaces() ([]Interface, error) {
 	names, err := f.pins.Interfaces()
@@ -329,7 +344,7 @@ func (f *Filter) Interfaces() ([]Interface, error) {
 	}
 	out := []Interface{}
 	for _, name := range names {
-		i := Interface{Name: name, Mode: ModeAuto}
+		i := Interface{Name: name, Mode: ModeAuto, Pattern: f.pins.Pattern(name)}
 		in, eg := f.pins.Attachment(name, hook.Ingress), f.pins.Attachment(name, hook.Egress)
 		switch {
 		case in == nil: // it was not there yet

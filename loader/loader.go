@@ -100,11 +100,13 @@ func HiddenMounts() bool { return pin.HiddenMounts() }
 // Options is what Up puts in force, and how.
 type Options struct {
 	PinPath    string
-	Interfaces []string       // what already is attached stays attached
+	Interfaces []string       // names and patterns; what already is attached stays attached
 	Mode       Mode           // ModeAuto leaves an attached interface in its mode
 	Policy     *policy.Policy // nil: the one in force, as it is
 	Runtime    []policy.Rule  // those of the policy's rules that are not in the file
 	Config     string         // the file that the policy comes from; later commands save to it
+
+	LetGo []string // patterns that are to bring no more interfaces; those that they have brought are let go of
 
 	Wait        bool // an interface that is not there is no error: Attach filters it when it appears
 	Running     bool // change a filter that runs, and begin none
@@ -121,9 +123,10 @@ type Options struct {
 // Interface is one attached interface.
 type Interface struct {
 	Name    string `json:"name"`
-	Mode    Mode   `json:"mode"`    // native, generic or tc; auto before it was ever there
-	Egress  string `json:"egress"`  // tcx or clsact; empty before
-	Present bool   `json:"present"` // false when the interface is gone
+	Mode    Mode   `json:"mode"`              // native, generic or tc; auto before it was ever there
+	Egress  string `json:"egress"`            // tcx or clsact; empty before
+	Present bool   `json:"present"`           // false when the interface is gone
+	Pattern string `json:"pattern,omitempty"` // that has brought it, where it was not named
 }
 
 // UpReport is what Up did.
@@ -145,6 +148,7 @@ type DownReport struct {
 	Interfaces []string `json:"interfaces"`
 	Remaining  []string `json:"remaining"` // interfaces that stay filtered
 	Absent     []string `json:"absent"`    // those of either that do not exist
+	Patterns   []string `json:"patterns"`  // those of either that stand for interfaces
 
 	Others []Instance `json:"others"` // what filters this host under other pin paths
 
@@ -181,8 +185,9 @@ type FlowsStatus struct {
 type Status struct {
 	PinPath    string          `json:"pin_path"`
 	Interfaces []Interface     `json:"interfaces"`
-	Policy     *policy.Policy  `json:"-"` // with the rules in force
-	Saved      *policy.Policy  `json:"-"` // without those that are not in the file
+	Patterns   []string        `json:"patterns"` // of interfaces that are filtered when they appear
+	Policy     *policy.Policy  `json:"-"`        // with the rules in force
+	Saved      *policy.Policy  `json:"-"`        // without those that are not in the file
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
@@ -49,7 +48,7 @@ func probe(p *policy.Policy, running bool) (s Support, err error) {
 		return s, explain(err, helpers)
 	}
 	defer set.Close()
-	f := &factory{spec: spec, set: set, cache: btf.NewCache()}
+	f := newFactory(spec, set)
 	tools, err := f.tools(p)
 	if err != nil {
 		return s, explain(err, helpers)
@@ -66,7 +65,7 @@ func probe(p *policy.Policy, running bool) (s Support, err error) {
 	}
 	constants := maps.Constants{Policy: p, HZ: 100, Ethernet: true, Features: maps.FeaturesOf(p.Open)}
 	load := func(name string) error {
-		prog, err := f.load(name, &constants, "")
+		prog, err := f.load(name, &constants, "", "")
 		if err == nil {
 			prog.Close()
 		}

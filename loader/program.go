@@ -15,6 +15,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // factory loads programs over one set of maps.
@@ -22,13 +23,17 @@ type factory struct {
 	spec    *ebpf.CollectionSpec
 	set     *maps.Set
 	cache   *btf.Cache
-	standby string              // where programs to be used again are pinned, or ""
-	inSet   map[ebpf.MapID]bool // the maps of set
+	standby string                               // where programs to be used again are pinned, or ""
+	inSet   map[policy.Group]map[ebpf.MapID]bool // the maps of set, with the table of each group
 }
 
-// load loads one program, or finds it among the standby's under the name of its pin. The specification stays as it is, so
+func newFactory(spec *ebpf.CollectionSpec, set *maps.Set) *factory {
+	return &factory{spec: spec, set: set, cache: btf.NewCache(), inSet: make(map[policy.Group]map[ebpf.MapID]bool)}
+}
+
+// load loads one program for interfaces of a group, or finds it among the standby's under the name of its pin. The specification stays as it is, so
 // the next interface begins from the same.
-func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebpf.Program, error) {
+func (f *factory) load(name string, constants *maps.Constants, g policy.Group, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
 	for other := range spec.Programs {
 		if other != name {
@@ -41,10 +46,10 @@ func (f *factory) load(name string, constants *maps.Constants, pin string) (*ebp
 	if constants.MultiBuffer {
 		spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
-	if prog := f.reuse(pin, spec); prog != nil {
+	if prog := f.reuse(pin, spec, g); prog != nil {
 		return prog, nil
 	}
-	all, err := f.set.All()
+	all, err := f.set.AllOf(g)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func (c *change) openStandby() error {
 }
 
 // reuse opens the standby's program that is pinned under a name, if spec would be loaded as just that.
-func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
+func (f *factory) reuse(name string, spec *ebpf.CollectionSpec, g policy.Group) *ebpf.Program {
 	if f.standby == "" {
 		return nil
 	}
@@ -97,22 +102,30 @@ func (f *factory) reuse(name string, spec *ebpf.CollectionSpec) *ebpf.Program {
 	for _, p := range spec.Programs {
 		sameType = sameType || p.Type == prog.Type()
 	}
-	if !sameType || !f.isLoadedFrom(prog, spec) {
+	if !sameType || !f.isLoadedFrom(prog, spec, g) {
 		prog.Close()
 		return nil
 	}
 	return prog
 }
 
-// isLoadedFrom reports whether a program of this object has the constants of spec and uses no maps but the set's.
-func (f *factory) isLoadedFrom(prog *ebpf.Program, spec *ebpf.CollectionSpec) bool {
+// isLoadedFrom reports whether a program of this object has the constants of spec and uses no maps but the set's, and of
+// their tables that of a group.
+func (f *factory) isLoadedFrom(prog *ebpf.Program, spec *ebpf.CollectionSpec, g policy.Group) bool {
 	info, err := prog.Info()
 	if err != nil {
 		return false
 	}
+	inSet := f.inSet[g]
+	if inSet == nil {
+		if inSet, err = f.set.IDsOf(g); err != nil {
+			return false
+		}
+		f.inSet[g] = inSet
+	}
 	ids, _ := info.MapIDs()
 	// What is not of the set can only be the constants: of the same object, so they lie where they lie in spec.
-	ids = slices.DeleteFunc(ids, func(id ebpf.MapID) bool { return f.inSet[id] })
+	ids = slices.DeleteFunc(ids, func(id ebpf.MapID) bool { return inSet[id] })
 	if len(ids) != 1 {
 		return false
 	}

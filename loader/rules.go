@@ -60,6 +60,9 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 	for _, r := range report.Opened {
 		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: runtime})
 	}
+	if err := f.checkGroups(current, next); err != nil {
+		return report, next, err
+	}
 	numbered, err := maps.Number(report.Opened, current, f.set.Capacity())
 	if err != nil {
 		return report, next, err
@@ -100,8 +103,8 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 }
 
 // CloseRules closes rules in the running filter, all of them or none. Their live connections go on, as flows; with
-// kill they are cut. The error is a *policy.CoveredError when other rules open the same ports. Where the running maps
-// have no room for what it takes, the filter gets others.
+// kill they are cut, those of rules that are not open included. The error is a *policy.CoveredError when other rules open
+// the same ports. Where the running maps have no room for what it takes, the filter gets others.
 func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error) {
 	report, next, concerned, err := f.closeRules(rules, kill)
 	if !errors.Is(err, ErrNoRoom) {
@@ -142,11 +145,18 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 		return nil, nil, nil, err
 	}
 	report = &CloseReport{Closed: closed, NotOpen: notOpen}
-	if len(closed) == 0 {
-		return report, nil, nil, nil
+	by := closed
+	if kill { // also what came in before a rule was closed that is not there any more
+		by = slices.Concat(closed, notOpen)
 	}
-	if concerned, err = onlyBy(closed, after.Open); err != nil {
+	if concerned, err = f.onlyBy(by, after.Open); err != nil {
 		return nil, nil, nil, err
+	}
+	if len(closed) == 0 {
+		if kill {
+			report.Killed, err = f.kill(concerned)
+		}
+		return report, nil, nil, err
 	}
 	for _, r := range after.Open {
 		next = append(next, maps.Rule{NumberedRule: policy.NumberedRule{Rule: r}, Runtime: len(runtime) > 0 && runtime[r.Key()]})
@@ -157,6 +167,9 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 			return nil, nil, nil, err
 		}
 		report.Kept = seed.CountEstablished(live)
+	}
+	if err := f.checkGroups(current, next); err != nil {
+		return report, next, concerned, err
 	}
 	numbered, err := maps.Number(after.Open, current, f.set.Capacity())
 	if err != nil {
@@ -179,23 +192,6 @@ func (f *Filter) afterClose(report *CloseReport, concerned func(*maps.Flow) bool
 	}
 	_, err = f.keepLive(concerned)
 	return err
-}
-
-// onlyBy returns a function that reports whether a connection came in by one of the closed rules and none of the open
-// ones lets it in.
-func onlyBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
-	by, err := policy.NewMatcher(closed)
-	if err != nil {
-		return nil, err
-	}
-	still, err := policy.NewMatcher(open)
-	if err != nil {
-		return nil, err
-	}
-	return func(flow *maps.Flow) bool {
-		protocol, port, peer := policy.Protocol(flow.Protocol), flow.Local.Port(), flow.Remote.Addr()
-		return by.Allows(protocol, port, peer) && !still.Allows(protocol, port, peer)
-	}, nil
 }
 
 // keepLive enters the live connections that are concerned as flows, and returns them.

@@ -28,6 +28,9 @@ func (f *Filter) Status() (*Status, error) {
 	if s.Interfaces, err = f.Interfaces(); err != nil {
 		return nil, err
 	}
+	if s.Patterns, err = f.pins.Patterns(); err != nil {
+		return nil, err
+	}
 	counters, err := f.set.Counters()
 	if err != nil {
 		return nil, err
@@ -44,6 +47,9 @@ func (f *Filter) Status() (*Status, error) {
 	}
 	if s.Flows, err = f.flowsStatus(counters); err != nil {
 		return nil, err
+	}
+	for _, r := range f.renames {
+		s.Warnings = append(s.Warnings, r.String())
 	}
 	for _, i := range s.Interfaces {
 		switch i.Absence() {

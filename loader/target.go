@@ -18,6 +18,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -30,6 +31,7 @@ type target struct {
 	direction       string           // of ingress
 	outgrown        bool             // frames may be larger than the buffer that the XDP program takes
 	mode            Mode             // asked for; ModeAuto leaves what runs
+	group           policy.Group     // of the table of ports
 	returns         bool             // in the mode that its predecessor had, and nobody is there to ask for another
 }
 
@@ -51,9 +53,6 @@ func (t *target) close() {
 // one does: a command that dies on the way has left what the next one needs to end it. Egress goes first, so that no
 // connection that begins meanwhile is missed; then the flows of those that live already; then ingress, which drops.
 func (c *change) attach() (err error) {
-	if err := c.chooseTargets(); err != nil {
-		return err
-	}
 	var names []string
 	for _, t := range c.targets {
 		names = append(names, t.name())
@@ -128,6 +127,12 @@ func (c *change) chooseTargets() error {
 		if c.options.Filtered && !slices.Contains(filtered, name) {
 			continue
 		}
+		if policy.IsPattern(name) {
+			if err := c.addPattern(name); err != nil {
+				return err
+			}
+			continue
+		}
 		dir, known := c.pins.Link(name), slices.Contains(filtered, name)
 		device, err := host.Device(name)
 		if err != nil && (!c.options.Wait || !errors.Is(err, host.ErrNoDevice)) {
@@ -148,7 +153,7 @@ func (c *change) chooseTargets() error {
 			continue
 		}
 		device, err := host.Device(name)
-		if errors.Is(err, host.ErrNoDevice) && c.options.Wait {
+		if errors.Is(err, host.ErrNoDevice) && (c.options.Wait || c.pins.Pattern(name) != "") {
 			continue
 		}
 		if err != nil {
@@ -157,10 +162,14 @@ func (c *change) chooseTargets() error {
 		}
 		c.targets = append(c.targets, &target{device: device, mode: ModeAuto})
 	}
-	if len(c.options.Interfaces)+len(filtered) == 0 {
-		return errors.New("no interface is named to be filtered")
+	if err := c.bringTargets(); err != nil {
+		return err
 	}
-	return nil
+	linked, err := c.pins.Linked()
+	if err == nil && len(linked)+len(filtered) == 0 {
+		err = errors.New("no interface is named to be filtered")
+	}
+	return err
 }
 
 // prepare loads what can be loaded before anything changes.
@@ -169,7 +178,9 @@ func (c *change) prepare(t *target) (err error) {
 		c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
 			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
 	}
+	t.group = c.grouping.of(t.name())
 	constants := c.constants
+	constants.Policy = settingsFor(c.options.Policy, t.name())
 	constants.Ethernet = host.HasEthernet(t.device)
 	constants.MAC = host.MAC(t.device)
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
@@ -221,12 +232,12 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	constants := *t.constants
 	constants.MultiBuffer = direction == pin.InFrags
 	path := pin.Program(c.pins.Next(), t.name(), direction)
-	prog, err := c.factory.load(name, &constants, filepath.Base(path))
+	prog, err := c.factory.load(name, &constants, t.group, filepath.Base(path))
 	if err != nil {
 		return nil, err
 	}
 	if direction == pin.Out {
-		err = holdMaps(prog, c.set)
+		err = holdMaps(prog, c.set, t.group)
 	}
 	if err == nil {
 		err = hook.PinProgram(prog, path)
@@ -237,6 +248,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 			MAC:      constants.MAC,
 			RunSlot:  constants.RunSlot,
 			MTU:      t.device.Attrs().MTU,
+			Table:    maps.TablePin(t.group),
 		}.Record(path)
 	}
 	if err != nil {
@@ -298,6 +310,9 @@ func (c *change) modeToReturn(name string) (mode Mode, known bool) {
 		if mode, err := ParseMode(p.Mode(name)); err == nil {
 			return mode, true
 		}
+		if mode, err := ParseMode(p.Mode(p.Pattern(name))); err == nil && p.Pattern(name) != "" {
+			return mode, true
+		}
 		if a := p.Attachment(name, hook.Ingress); a != nil {
 			return modeOf(a), true
 		}
@@ -326,6 +341,11 @@ func (c *change) recordModes() error {
 	}
 	for _, t := range c.targets {
 		modes[t.name()] = t.mode // TC, where the driver is not to be trusted
+		if !c.maintains && slices.Contains(c.options.Interfaces, t.name()) {
+			if err := c.pins.SetPattern(t.name(), ""); err != nil {
+				return err
+			}
+		}
 	}
 	for name, mode := range modes {
 		if mode == ModeAuto {

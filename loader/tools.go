@@ -40,7 +40,7 @@ func (t *tools) each(do func(prog **ebpf.Program, name, pin string) error) error
 func (f *factory) tools(p *policy.Policy) (*tools, error) {
 	t := &tools{}
 	err := t.each(func(prog **ebpf.Program, name, pin string) (err error) {
-		*prog, err = f.load(name, &maps.Constants{Policy: p}, pin)
+		*prog, err = f.load(name, &maps.Constants{Policy: p}, "", pin)
 		return err
 	})
 	return t.orClose(err)

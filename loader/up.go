@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/host"
@@ -28,6 +27,7 @@ type change struct {
 	pins       pin.Dir
 	old        *Filter     // nil when nothing ran
 	state      *maps.State // what the new policy goes on with, or nil
+	maintains  bool        // what runs, of which nobody has named anything anew
 	damaged    bool        // what runs lacks so many of its pins that there is no old
 	older      *pin.Dir    // of an older version, whose filter is taken over
 	readable   *maps.Older // what is kept of it, or nil where that cannot be read
@@ -35,6 +35,7 @@ type change struct {
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
+	grouping   grouping // of interfaces by the rules
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools      *tools
 	constants  maps.Constants // of no interface yet
@@ -66,7 +67,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 		o.Mode = ModeAuto
 	}
 	o.Running = o.Running || o.Policy == nil
-	c := &change{options: o}
+	c := &change{options: o, maintains: o.Policy == nil}
 	c.load = c.loadNew
 	if c.pins, err = pin.At(o.PinPath); err != nil {
 		return nil, err
@@ -95,11 +96,17 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	default:
 		defer c.old.Close()
 		c.report.Updated, c.state = true, c.old.set.State
+		for _, r := range c.old.renames {
+			c.warn("%s", r)
+		}
 		if lost := c.old.Missing(); len(lost) > 0 {
 			c.warn("pins were missing, and have been put back: %s", strings.Join(lost, ", "))
 		}
 	}
 	if other, ok := c.pins.OtherVersion(); older && ok {
+		if _, err := followRenames(other); err != nil {
+			return nil, err
+		}
 		c.older = &other
 		c.report.Updated = true
 		c.openOlder()
@@ -115,12 +122,18 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 			return nil, err
 		}
 	}
+	if err := forgetGone(c.pins); err != nil {
+		return nil, err
+	}
 	defer c.close()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.rollback())
 		}
 	}()
+	if err := c.chooseTargets(); err != nil { // whose groups need tables
+		return nil, err
+	}
 	if err := c.build(); err != nil {
 		return nil, err
 	}
@@ -187,7 +200,7 @@ func (c *change) build() error {
 	if c.set, err = maps.NewSet(spec, c.state); err != nil {
 		return err
 	}
-	c.factory = &factory{spec: spec, set: c.set, cache: btf.NewCache()}
+	c.factory = newFactory(spec, c.set)
 	if err := c.openStandby(); err != nil {
 		return err
 	}
@@ -195,7 +208,7 @@ func (c *change) build() error {
 	if err := c.set.SetFeatures(features); err != nil {
 		return err
 	}
-	if c.factory.inSet, err = c.set.IDs(); err != nil {
+	if err := c.makeTables(); err != nil {
 		return err
 	}
 	most, err := c.set.MaxFlows()
@@ -298,6 +311,9 @@ func (c *change) commit() error {
 		return err
 	}
 	if err := c.recordModes(); err != nil {
+		return err
+	}
+	if err := c.letGo(); err != nil {
 		return err
 	}
 	f, err := open(context.Background(), c.pins)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -34,16 +35,19 @@ func TestEveryFieldReachesTheDatapath(t *testing.T) {
 	}
 }
 
+var loadObject = sync.OnceValues(bpf.LoadFirewall)
+
 // interfacesNamed are such as the rules and settings of the policies name.
 var interfacesNamed = []string{"eth0", "eth1", "eth01", "wg0", "more"}
 
 // datapathOf describes all of a datapath that a policy decides.
 func datapathOf(t *testing.T, p *policy.Policy) string {
 	t.Helper()
-	spec, err := bpf.LoadFirewall()
+	object, err := loadObject()
 	if err != nil {
 		t.Fatal(err)
 	}
+	spec := object.Copy()
 	Resize(spec, p)
 	var b strings.Builder
 	var open []policy.NumberedRule

@@ -45,10 +45,20 @@ func MatchInterface(pattern, name string) bool {
 	}
 }
 
+// IsPattern reports whether the name of an interface stands for any number of
+// them.
+func IsPattern(name string) bool { return strings.Contains(name, "*") }
+
+// MatchAnyInterface reports whether one of some names and patterns stands for
+// an interface.
+func MatchAnyInterface(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return MatchInterface(pattern, name) })
+}
+
 // AppliesOn reports whether the rule counts for packets that come in on an
 // interface.
 func (r Rule) AppliesOn(iface string) bool {
-	return len(r.On) == 0 || slices.ContainsFunc(r.On, func(pattern string) bool { return MatchInterface(pattern, iface) })
+	return len(r.On) == 0 || MatchAnyInterface(r.On, iface)
 }
 
 // Unconditional reports whether the rule lets everybody in to every address of

@@ -144,3 +144,64 @@ func (p *Policy) CoveringText(r Rule) string {
 	}
 	return fmt.Sprintf("%s %s nothing: %s %s all of it in already, until closed", quote(r.String()), what, quoteRules(by), verb)
 }
+
+// portCount is how many ports there are to a protocol.
+const portCount = 1 << 16
+
+// RestrictingNothing returns the rules that name sources although others let
+// anybody use all of their ports. Its work grows with the number of rules.
+func (p *Policy) RestrictingNothing() []Rule {
+	restricted := slices.DeleteFunc(slices.Clone(p.Open), Rule.Anyone)
+	if len(restricted) == 0 || p.Input == Accept {
+		return nil
+	}
+	// By protocol: where ranges begin and end, and then how many ports below
+	// one are open to anybody.
+	open := make(map[Protocol]*[portCount + 1]int)
+	for _, r := range p.Open {
+		if !r.Anyone() {
+			continue
+		}
+		for _, ports := range r.Ports {
+			if open[ports.Protocol] == nil {
+				open[ports.Protocol] = new([portCount + 1]int)
+			}
+			open[ports.Protocol][ports.First]++
+			open[ports.Protocol][int(ports.Last)+1]--
+		}
+	}
+	for _, counts := range open {
+		rules, below := 0, 0
+		for port, change := range counts {
+			counts[port] = below
+			if rules += change; rules > 0 {
+				below++
+			}
+		}
+	}
+	isOpen := func(ports PortRange) bool {
+		counts := open[ports.Protocol]
+		return counts != nil && counts[int(ports.Last)+1]-counts[ports.First] == int(ports.Last)-int(ports.First)+1
+	}
+	return slices.DeleteFunc(restricted, func(r Rule) bool {
+		return slices.ContainsFunc(r.Ports, func(ports PortRange) bool { return !isOpen(ports) })
+	})
+}
+
+// RestrictingNothingTexts returns sentences about the rules that
+// [Policy.RestrictingNothing] finds, a few of which have one each.
+func (p *Policy) RestrictingNothingTexts() (sentences []string) {
+	const most = 3
+	rules := p.RestrictingNothing()
+	for _, r := range rules[:min(len(rules), most)] {
+		sentences = append(sentences, p.CoveringText(r))
+	}
+	if more := len(rules) - most; more > 0 {
+		what := "rules restrict"
+		if more == 1 {
+			what = "rule restricts"
+		}
+		sentences = append(sentences, fmt.Sprintf("%d more %s nothing, as others open their ports to anybody", more, what))
+	}
+	return sentences
+}

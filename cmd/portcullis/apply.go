@@ -65,6 +65,7 @@ func (a *app) apply(ctx context.Context, r firewall.ApplyRequest) error {
 	if err != nil {
 		return err
 	}
+	a.inForce = report.Config
 	a.warn(report.Warnings...)
 	return a.print(report, func() { a.printApply(report) })
 }

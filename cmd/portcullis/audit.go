@@ -5,8 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"io/fs"
+	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -14,7 +14,10 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/audit"
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 func (a *app) auditCommand() *cobra.Command {
@@ -22,9 +25,11 @@ func (a *app) auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "Compare what listens with what is open",
 		Long: `Compare the sockets that listen on this host, and the ports that it publishes for
-containers, with the policy in force, or with the file if the filter is not up.
+containers, with the policy in force. If the filter is not up, every port is open, and audit
+names those that the policy file would close or restrict.
 
-  closed  something listens, and no rule lets anybody in
+  closed  something listens, and nobody can reach it: no rule lets anybody in, or
+          "forward: drop" cuts the container off
   open    something listens, and a rule or an unfiltered interface lets others in
   unused  a rule opens a port, and nothing listens
 
@@ -33,9 +38,10 @@ the loopback alone, and UDP sockets that seem only to wait for answers: those on
 net.ipv4.ip_local_port_range. Changes nothing, and exits with 0 whatever it finds.`,
 		Example: `  portcullis audit
   portcullis audit -o json | jq -r '.ports[] | select(.state == "unused") | .fix'`,
-		GroupID: "more",
-		Args:    noArguments,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.audit(cmd.Context()) },
+		GroupID:     "more",
+		Annotations: needsRoot,
+		Args:        noArguments,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return a.audit(cmd.Context()) },
 	}
 }
 
@@ -50,42 +56,42 @@ type auditView struct {
 }
 
 func (a *app) audit(ctx context.Context) error {
+	// Another user sees neither what is in force, nor processes, nor ports of containers.
+	if err := a.privileged(); err != nil {
+		return err
+	}
 	view := auditView{}
 	in, err := audit.Gather()
 	if in == nil {
 		return err
 	}
-	if err != nil && !errors.Is(err, fs.ErrPermission) {
-		a.warn(err.Error())
-	}
-	if a.privileged() != nil {
-		a.warn("without root the file is compared, not what is in force; processes and ports of containers are not seen")
-	} else if f, err := a.firewall.View(ctx); err == nil {
-		view.Running = true
-		in.Policy, err = f.Policy()
-		view.Config = cmp.Or(f.Config(), a.config)
-		f.Close()
-		if err != nil {
-			return err
-		}
-	} else if !isNotRunning(err) {
-		return err
-	}
-	if !view.Running {
-		wanted, err := a.firewall.WantedByFile()
-		if err != nil {
-			return err
-		}
-		in.Policy, view.BuiltIn, view.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
-	}
-	filtered, err := a.firewall.Interfaces(nil, in.Policy.Interfaces, nil)
 	if err != nil {
 		a.warn(err.Error())
-	} else if in.Unfiltered, err = a.firewall.Unfiltered(filtered); err != nil {
+	}
+	f, err := a.firewall.View(ctx)
+	switch {
+	case err == nil:
+		in.Running = true
+		in.Policy, err = f.Policy()
+		if err == nil {
+			in.Filtered, err = filteredNow(f)
+		}
+		view.Config = cmp.Or(f.Config(), a.config)
+		f.Close()
+	case isNotRunning(err):
+		var wanted firewall.Wanted
+		wanted, err = a.firewall.WantedByFile()
+		in.Policy, view.BuiltIn, view.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
+	}
+	if err != nil {
+		return err
+	}
+	filtered := namesOfInterfaces(in.Filtered) // nothing, where nothing runs
+	if in.Unfiltered, err = a.firewall.Unfiltered(filtered); err != nil {
 		a.warn(err.Error())
 	}
 	in.Flags = a.firewall.Flags()
-	view.Unfiltered = namesOfInterfaces(in.Unfiltered)
+	view.Running, view.Unfiltered = in.Running, namesOfInterfaces(in.Unfiltered)
 	if view.Running {
 		a.warn(firewall.UnfilteredText(view.Unfiltered, in.Flags)...)
 	}
@@ -94,32 +100,52 @@ func (a *app) audit(ctx context.Context) error {
 }
 
 func (a *app) printAudit(v *auditView) {
+	idle := "not in force: nothing is filtered, and anyone can reach what listens"
+	if a.pinPath != loader.DefaultPinPath {
+		idle = fmt.Sprintf("not in force: nothing is filtered by %s, and unless something else does, anyone can reach what listens", a.pinPath)
+	}
 	switch {
 	case v.Running:
 		a.printf("policy: in force\n\n")
 	case v.BuiltIn:
-		a.printf("policy: built in, as there is no %s; not in force\n\n", v.Config)
+		a.printf("policy: built in, as there is no %s; %s\n\n", v.Config, idle)
 	default:
-		a.printf("policy: %s; not in force\n\n", v.Config)
+		a.printf("policy: %s; %s\n\n", v.Config, idle)
 	}
 	if len(v.Ports) == 0 {
-		a.printf("nothing listens, and nothing is open\n")
+		a.printf("nothing listens, and no rule opens a port\n")
 		return
 	}
 	rows := [][]string{{"STATE", "PORT", "ADDRESS", "PROCESS", "FROM", "OTHERWISE"}}
-	closed, unused := 0, 0
+	counts := map[audit.State]int{}
+	wider := 0 // open to more than the policy says
 	for _, p := range v.Ports {
 		rows = append(rows, []string{string(p.State), p.Port, strings.Join(p.Addresses, ","), strings.Join(p.Processes, ", "),
-			fromText(p), p.Fix})
-		switch p.State {
-		case audit.Closed:
-			closed++
-		case audit.Unused:
-			unused++
+			fromText(p), v.remedy(p)})
+		counts[p.State]++
+		if p.State == audit.Open && p.Fix != "" {
+			wider++
 		}
 	}
 	a.table(rows)
-	a.printf("\n%d closed although something listens, %s\n", closed, count(unused, "rule that nobody uses", "rules that nobody uses"))
+	unused := count(counts[audit.Unused], "rule that nobody uses", "rules that nobody uses")
+	if v.Running {
+		a.printf("\n%d closed although something listens, %s\n", counts[audit.Closed], unused)
+	} else {
+		a.printf("\n%d open that the policy would close or restrict, %s\n", wider, unused)
+	}
+}
+
+// remedy returns what to do about a port, if it is not as it was meant.
+func (v *auditView) remedy(p audit.Entry) string {
+	if !p.CutOff || p.State != audit.Closed {
+		return p.Fix
+	}
+	text := fmt.Sprintf("cut off by \"forward: drop\": write %q to %s", containers.Remedy, quote.Text(v.Config))
+	if p.Fix != "" {
+		text += "; " + p.Fix
+	}
+	return text
 }
 
 // fromText returns who may come to a port.
@@ -128,7 +154,31 @@ func fromText(p audit.Entry) string {
 	if len(p.Bypass) > 0 && !slices.Contains(from, "*") {
 		from = append(slices.Clone(from), "anyone by "+strings.Join(p.Bypass, " and "))
 	}
-	return strings.ReplaceAll(strings.Join(from, ","), "*", "anyone")
+	texts := make([]string, len(from))
+	for i, text := range from {
+		texts[i] = text
+		if where, ok := strings.CutPrefix(text, "*"); ok {
+			texts[i] = "anyone" + where
+		}
+	}
+	const most = 4
+	if more := len(texts) - most; more > 1 {
+		texts = append(texts[:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// filteredNow returns the interfaces that a filter is on.
+func filteredNow(f firewall.Filter) (out []host.Interface, err error) {
+	interfaces, err := f.Interfaces()
+	for _, i := range interfaces {
+		one := host.Interface{Name: i.Name}
+		if here, err := net.InterfaceByName(i.Name); err == nil {
+			one.Index = here.Index
+		}
+		out = append(out, one)
+	}
+	return out, err
 }
 
 func namesOfInterfaces(interfaces []host.Interface) []string {

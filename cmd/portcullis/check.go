@@ -3,12 +3,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -19,11 +22,13 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `Read the policy file, or FILE. Report every mistake with its line and column, and warn of
 what would not work on this host, such as an interface that does not exist or a policy
 that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake;
-warnings alone do not count.
+warnings alone do not count. In JSON, "ok" says whether the file is good, and "errors" lists
+the mistakes.
 
 ` + fileKeys(),
 		Example: `  portcullis check
-  portcullis check candidate.yaml`,
+  portcullis check candidate.yaml
+  portcullis check -o json | jq -r '.errors[] | "\(.file):\(.line): \(.message)"'`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.check(firstOf(args)) },
@@ -67,13 +72,45 @@ func describeKey(k policy.Key) string {
 	return fmt.Sprintf("%s: %s (default: %s)", text, k.Values, k.Default)
 }
 
+// checkView is what check found, in JSON.
+type checkView struct {
+	OK bool `json:"ok"`
+	*firewall.CheckReport
+	Errors []checkError `json:"errors"`
+}
+
+// checkError is a mistake in a policy file, or why it could not be read.
+type checkError struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"` // from 1, as columns
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+}
+
 func (a *app) check(file string) error {
 	report, err := a.firewall.Check(file)
 	if err != nil {
+		if a.output == asJSON {
+			err = errors.Join(a.print(checkView{Errors: checkErrors(err, cmp.Or(file, a.config))}, nil), err)
+		}
 		return err
 	}
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printf("%s is good: %s\n", report.File, openText(report.Policy)) })
+	return a.print(checkView{true, report, []checkError{}}, func() { a.printf("%s is good: %s\n", report.File, openText(report.Policy)) })
+}
+
+// checkErrors returns each of the errors that one holds.
+func checkErrors(err error, file string) (out []checkError) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			out = append(out, checkErrors(one, file)...)
+		}
+		return out
+	}
+	if mistake := new(policy.Error); errors.As(err, &mistake) {
+		return []checkError{{mistake.File, mistake.Line, mistake.Column, mistake.Msg}}
+	}
+	return []checkError{{File: file, Message: err.Error()}}
 }
 
 func (a *app) diffCommand() *cobra.Command {

@@ -19,7 +19,8 @@ func (a *app) closeCommand() *cobra.Command {
 		Short:       "Take a rule back",
 		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
-Connections that the rule let in continue unless --kill cuts them.
+Connections that the rule let in continue unless --kill cuts them, now or when the rule is
+closed already.
 
 A rule is closed as it was opened, whatever the order of its clauses. To close part of one
 is refused, with the commands that lead there.`,
@@ -56,10 +57,10 @@ func (a *app) close(ctx context.Context, r firewall.CloseRequest) error {
 
 func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 	for _, rule := range v.Closed {
-		a.printf("closed %s\n", rule)
+		a.printf("closed %s\n", withPorts(rule, r.Rules))
 	}
 	for _, rule := range v.NotOpen {
-		a.printf("not open: %s\n", rule)
+		a.printf("not open: %s\n", withPorts(rule, r.Rules))
 	}
 	if v.Kept > 0 {
 		a.printf("%s; --kill would have cut what came in by the rule\n", count(v.Kept, "live connection goes on", "live connections go on"))
@@ -67,12 +68,12 @@ func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 	switch {
 	case v.Killed > 0:
 		a.printf("cut %s\n", count(v.Killed, "connection", "connections"))
-	case r.Kill && len(v.Closed) > 0:
+	case r.Kill:
 		a.printf("no live connection to cut\n")
 	}
 	switch {
 	case v.Created:
-		a.printf("%s", createdText(v.Config))
+		a.printf("%s\n", createdText(v.Config))
 	case len(v.Saved) > 0:
 		a.printf("saved to %s\n", v.Config)
 	case r.Runtime && len(v.Closed) > 0:

@@ -5,7 +5,7 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +13,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/doctor"
+	"github.com/portcullis-firewall/portcullis/host"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -26,13 +27,12 @@ that "portcullis up" would filter. Changes nothing.
 
   fail  stops the filter; doctor exits with 1
   warn  slows it, or makes it do less than you meant
-  note  is worth knowing
-
-Without root, doctor says what it could not see.`,
+  note  is worth knowing`,
 		Example: `  portcullis doctor
   portcullis doctor -v eth1
   portcullis doctor -o json | jq -r '.checks[] | select(.verdict == "warn") | .fix[]'`,
 		GroupID:           "more",
+		Annotations:       needsRoot,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.doctor(cmd.Context(), args, verbose) },
 	}
@@ -48,23 +48,21 @@ type doctorView struct {
 }
 
 func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
+	// What is attached cannot be told from what others attached, nor a filter that is up from one that is down.
+	if err := a.privileged(); err != nil {
+		return err
+	}
 	o := doctor.Options{PinPath: a.pinPath}
 	var filtered []string
 	var wanted firewall.Wanted
-	if a.privileged() != nil {
-		o.FilterErr = fs.ErrPermission
-		wanted, o.PolicyErr = a.firewall.WantedByFile()
+	seen, err := a.firewall.Inspect(ctx)
+	if err == nil {
+		o.Running, o.Bypassed, o.LookErr = seen.Running, seen.Bypassed, seen.LookErr
+		filtered = o.Running.Policy.Interfaces
+		wanted, o.PolicyErr = a.firewall.Wanted(ctx)
 	} else {
-		seen, err := a.firewall.Inspect(ctx)
-		switch {
-		case err == nil:
-			o.Running, o.Bypassed, o.LookErr = seen.Running, seen.Bypassed, seen.LookErr
-			filtered = o.Running.Policy.Interfaces
-			wanted, o.PolicyErr = a.firewall.Wanted(ctx)
-		default:
-			o.FilterErr = err
-			wanted, o.PolicyErr = a.firewall.WantedByFile()
-		}
+		o.FilterErr = err
+		wanted, o.PolicyErr = a.firewall.WantedByFile()
 	}
 	o.Policy, o.BuiltIn, o.Config = wanted.Policy, wanted.BuiltIn, wanted.Config
 	o.ConfigFlag = a.firewall.Flags().Config != ""
@@ -83,12 +81,15 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 		}
 	}
 	o.Interfaces, o.InterfaceErr = a.firewall.Interfaces(named, configured, filtered)
+	if o.InterfaceErr == nil {
+		o.Interfaces, o.InterfaceErr = host.Matching(o.Interfaces)
+	}
 	o.Default = a.firewall.DefaultInterface()
 
 	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))
 	view.Stopped = failed > 0
-	err := a.print(view, func() { a.printChecks(view.Checks, verbose) })
+	err = a.print(view, func() { a.printChecks(view.Checks, verbose) })
 	if err == nil && failed > 0 {
 		err = errors.New(count(failed, "thing stops the filter here", "things stop the filter here"))
 	}
@@ -124,7 +125,11 @@ func (a *app) printChecks(checks []doctor.Check, verbose bool) {
 			if c.Verdict == doctor.OK && !verbose {
 				continue
 			}
-			a.printf("  %-4s  %-*s  %s\n", c.Verdict, width, c.Name, strings.Join(wrap(c.Text, textWidth), "\n"+indent))
+			lines := wrap(c.Text, textWidth)
+			a.printf("  %-4s  %-*s  %s\n", c.Verdict, width, c.Name, lines[0])
+			for _, line := range lines[1:] {
+				a.printf("%s%s\n", indent, line)
+			}
 			for _, command := range c.Fix {
 				a.printf("%s  %s\n", indent, command)
 			}
@@ -149,10 +154,13 @@ func namesOf(checks []doctor.Check, v doctor.Verdict) (names []string) {
 	return names
 }
 
+// unbroken is a word, or a command that a text quotes, which may be meant for pasting.
+var unbroken = regexp.MustCompile(`\S*"portcullis [^"]*"\S*|\S+`)
+
 // wrap breaks a sentence into lines.
 func wrap(text string, width int) (lines []string) {
 	line := ""
-	for word := range strings.FieldsSeq(text) {
+	for _, word := range unbroken.FindAllString(text, -1) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), ""
 		}

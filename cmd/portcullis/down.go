@@ -42,6 +42,8 @@ func (a *app) down(ctx context.Context, interfaces []string) error {
 func (a *app) printDown(r *firewall.DownReport) {
 	for _, name := range r.Interfaces {
 		switch {
+		case slices.Contains(r.Patterns, name):
+			a.printf("%s: interfaces that appear are no longer filtered\n", name)
 		case slices.Contains(r.Absent, name):
 			a.printf("%s (gone): no longer waited for\n", name)
 		case r.Behind[name] != "":
@@ -54,7 +56,7 @@ func (a *app) printDown(r *firewall.DownReport) {
 	}
 	var here, away []string
 	for _, name := range r.Remaining {
-		if slices.Contains(r.Absent, name) {
+		if slices.Contains(r.Absent, name) || slices.Contains(r.Patterns, name) {
 			away = append(away, name)
 		} else {
 			here = append(here, name)

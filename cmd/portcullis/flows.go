@@ -130,7 +130,7 @@ func (l *flowArray) add(f loader.Flow) {
 		before = ",\n  "
 	}
 	l.some = true
-	l.printf("%s%s", before, text)
+	_, _ = l.stdout.Write(append([]byte(before), text...))
 }
 
 func (l *flowArray) end() {

@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
@@ -29,7 +33,8 @@ func (a *app) importCommand() *cobra.Command {
 		Long: `Translate iptables rules into a policy file, and print it. Reads the output of iptables-save
 and ip6tables-save, shell scripts of iptables commands, and ufw's user.rules and
 user6.rules. Several files become one policy; without a file, or for "-", it reads the
-standard input. Changes nothing but the file that --write names.
+standard input. Changes nothing but the file that --write names; what that file held before
+goes into a file beside it that ends in ` + firewall.BackupSuffix + `.
 
 The policy lets in nothing that the rules do not, except what is listed under "To know" and
 what always passes. Each line that is not fully translated is listed at the head of the file
@@ -59,6 +64,7 @@ type importView struct {
 	Untranslated []iptables.Finding `json:"untranslated"`
 	Notes        []iptables.Finding `json:"notes"`
 	Written      string             `json:"written,omitempty"`
+	Backup       string             `json:"backup,omitempty"` // of what the file held before
 }
 
 func (a *app) importRules(files []iptables.File, o importOptions) error {
@@ -66,13 +72,13 @@ func (a *app) importRules(files []iptables.File, o importOptions) error {
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	view := importView{string(result.YAML()), list(result.Untranslated), list(result.Notes), ""}
+	view := importView{Policy: string(result.YAML()), Untranslated: list(result.Untranslated), Notes: list(result.Notes)}
 	lacking := len(result.Untranslated) > 0 && !o.partial
 	if o.write != "" && !lacking {
 		if view.Written, err = filepath.Abs(o.write); err != nil {
 			return err
 		}
-		if err := savefile.Save(view.Written, []byte(view.Policy)); err != nil {
+		if view.Backup, err = replaceFile(view.Written, []byte(view.Policy)); err != nil {
 			return err
 		}
 	}
@@ -86,12 +92,32 @@ func (a *app) importRules(files []iptables.File, o importOptions) error {
 	return err
 }
 
+// replaceFile writes a policy file, and keeps what it held before in a backup beside it.
+func replaceFile(path string, text []byte) (backup string, err error) {
+	old, err := policy.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", savefile.Save(path, text)
+	case err != nil:
+		return "", err
+	case bytes.Equal(old, text):
+		return "", nil
+	}
+	backup = path + firewall.BackupSuffix
+	if err := savefile.SavePrivate(backup, old); err != nil { // the file may have been private, too
+		return "", err
+	}
+	return backup, savefile.Save(path, text)
+}
+
 func (a *app) printImport(view importView, o importOptions) {
 	switch {
+	case view.Backup != "":
+		a.printf("written to %s; what it held before is in %s\n", view.Written, view.Backup)
 	case view.Written != "":
 		a.printf("written to %s\n", view.Written)
 	case o.write == "":
-		a.printf("%s", view.Policy)
+		_, _ = io.WriteString(a.stdout, view.Policy) // as it is
 	}
 	_ = a.out.Flush() // run asks again
 	for _, f := range view.Notes {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +61,7 @@ func main() {
 
 // run runs one command line and returns its exit code.
 func run(e env, args []string) int {
-	a := &app{env: e, out: bufio.NewWriter(e.stdout), terminal: e.stderr}
+	a := &app{env: e, unprintable: unprintable(args), out: bufio.NewWriter(e.stdout), terminal: e.stderr}
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)
@@ -96,7 +97,7 @@ func usagef(format string, args ...any) error {
 
 // complain prints an error, one line each where it holds several.
 func (a *app) complain(err error) {
-	text := err.Error()
+	text := a.complete(err.Error())
 	if errors.Is(err, unix.EPERM) && !errors.Is(err, errPrivileges) {
 		text += "\n" + errPrivileges.Error()
 	}
@@ -107,12 +108,44 @@ func (a *app) complain(err error) {
 	}
 }
 
-// warn prints what a command that succeeds has to say beside its result.
+// warn prints what a command that succeeds has to say beside its result. It completes the sentences in place, so that a
+// report says them in JSON as they are printed.
 func (a *app) warn(sentences ...string) {
 	_ = a.out.Flush() // run asks again
-	for _, s := range sentences {
-		fmt.Fprintf(a.stderr, "portcullis: warning: %s\n", s)
+	for i, s := range sentences {
+		sentences[i] = quote.Text(strings.ReplaceAll(a.complete(s), "\n", "; ")) // several errors, one warning
+		fmt.Fprintf(a.stderr, "portcullis: warning: %s\n", sentences[i])
 	}
+}
+
+// unprintable returns the names among the arguments, and on the way to this directory, that would not stay on their line.
+func unprintable(args []string) (names []string) {
+	dir, _ := os.Getwd()
+	for _, arg := range append(slices.Clone(args), dir) {
+		for name := range strings.SplitSeq(arg, "/") {
+			if quote.Text(name) != name && strings.TrimSpace(name) != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// complete writes the flags of this command into the commands that a text names, so that they are about the same filter
+// and file. It quotes the names of the command line, which errors of the system repeat as they are.
+func (a *app) complete(text string) string {
+	for _, name := range a.unprintable {
+		text = strings.ReplaceAll(text, name, quote.Text(name))
+	}
+	if a.firewall == nil { // the flags are wrong
+		return text
+	}
+	flags := a.firewall.Flags()
+	// Once the filter is down, nobody knows its file.
+	if flags.Config == "" && a.inForce != firewall.DefaultConfig && strings.Contains(text, `"portcullis down" and "portcullis up"`) {
+		flags.Config = a.inForce
+	}
+	return flags.Complete(text)
 }
 
 var errPrivileges = errors.New("this needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and a pin path of one's own: try sudo")

@@ -83,19 +83,20 @@ func (a *app) open(ctx context.Context, r firewall.OpenRequest) error {
 		return err
 	}
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printOpen(report, r.Runtime || r.For > 0) })
+	return a.print(report, func() { a.printOpen(report, r) })
 }
 
-func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
+func (a *app) printOpen(v *firewall.OpenReport, request firewall.OpenRequest) {
 	for _, r := range v.Opened {
-		a.printf("opened %s\n", r)
+		a.printf("opened %s\n", withPorts(r, request.Rules))
 	}
 	for _, r := range v.Already {
-		a.printf("already open: %s\n", r)
+		a.printf("already open: %s\n", withPorts(r, request.Rules))
 	}
+	runtime := request.Runtime || request.For > 0
 	switch {
 	case v.Created:
-		a.printf("%s", createdText(v.Config))
+		a.printf("%s\n", createdText(v.Config))
 	case len(v.Saved) > 0:
 		a.printf("saved to %s\n", v.Config)
 	case v.SecondsLeft > 0:
@@ -106,7 +107,22 @@ func (a *app) printOpen(v *firewall.OpenReport, runtime bool) {
 	}
 }
 
+// withPorts returns a rule as it is written, with its ports where its name stands for several: https is 443/udp, too.
+func withPorts(text string, rules []policy.Rule) string {
+	for _, r := range rules {
+		if r.String() != text || len(r.Ports) < 2 {
+			continue
+		}
+		ports := make([]string, len(r.Ports))
+		for i, p := range r.Ports {
+			ports[i] = p.String()
+		}
+		return fmt.Sprintf("%s (%s)", text, strings.Join(ports, ", "))
+	}
+	return text
+}
+
 // createdText returns a sentence about a file that was not there before.
 func createdText(path string) string {
-	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"\n", path)
+	return fmt.Sprintf("saved to %s, a new file: what is open now stays open at the next \"portcullis up\"", path)
 }

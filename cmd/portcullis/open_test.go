@@ -100,3 +100,15 @@ func TestCompletingARule(t *testing.T) {
 		}
 	}
 }
+
+// A service may have ports that its user does not think of.
+func TestOpenTellsWhichPortsANameMeans(t *testing.T) {
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	h.types(0, "open", "domain", "http", "domain from 10.0.0.0/8")
+	h.says("opened domain (53/tcp, 53/udp)\n", "opened http\n", "opened domain from 10.0.0.0/8 (53/tcp, 53/udp)\n")
+	h.types(0, "open", "domain")
+	h.says("already open: domain (53/tcp, 53/udp)\n")
+	h.types(0, "close", "domain", "53/tcp from 192.0.2.1")
+	h.says("closed domain (53/tcp, 53/udp)\n", "not open: 53/tcp from 192.0.2.1\n")
+}

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -23,7 +24,16 @@ func (a *app) print(result any, table func()) error {
 	return e.Encode(result)
 }
 
-func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+// printf prints a text for people. Each argument that is a string stays on its line, whatever name or path it is. The
+// commands that the text names carry the flags of this one.
+func (a *app) printf(format string, args ...any) {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = quote.Text(text)
+		}
+	}
+	_, _ = io.WriteString(a.stdout, a.complete(fmt.Sprintf(format, args...))) // the last flush tells
+}
 
 // table prints rows of equal length in columns.
 func (a *app) table(rows [][]string) {

@@ -27,6 +27,8 @@ type app struct {
 	firewall    *firewall.Firewall
 	config      string
 	configGiven bool
+	unprintable []string // names of the command line
+	inForce     string   // the file of the filter that a command has asked, "" before
 	pinPath     string
 	wait        time.Duration // for another command
 	output      format

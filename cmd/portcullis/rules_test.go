@@ -230,6 +230,10 @@ func TestCloseGuardsTheSession(t *testing.T) {
 	h.opens("ssh")
 	h.types(0, "close", "ssh", "--force")
 	h.types(0, "close", "http") // locked out already
+	h.types(0, "close", "ssh")
+	h.types(1, "close", "ssh", "--kill") // which would end the session itself
+	h.complains("this session (203.0.113.5 to port 22)", "--force")
+	h.types(0, "close", "http", "--kill")
 	h.types(0, "open", "ssh")
 	h.types(0, "open", "22/tcp", "from", "203.0.113.5")
 	h.types(0, "close", "ssh")

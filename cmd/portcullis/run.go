@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"io"
 	"math"
 	"os"
 	"os/signal"
@@ -62,6 +63,15 @@ func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mod
 		Interfaces: interfaces,
 		Mode:       mode,
 		Hangup:     hangup,
-		Log:        agent.NewLog(a.stderr),
+		Log:        agent.NewLog(completing{a}),
 	})
+}
+
+// completing is standard error for a log, whose lines name commands.
+type completing struct{ *app }
+
+// Write implements [io.Writer].
+func (c completing) Write(line []byte) (int, error) {
+	_, err := io.WriteString(c.stderr, c.complete(string(line)))
+	return len(line), err
 }

@@ -56,6 +56,10 @@ func (a *app) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.inForce = status.Config
+	for i, w := range status.Warnings { // printed last, but JSON has them, too
+		status.Warnings[i] = a.complete(w)
+	}
 	return a.print(status, func() { a.printStatus(status) })
 }
 
@@ -75,6 +79,9 @@ func (a *app) printStatus(v *firewall.Status) {
 	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
 	for _, i := range v.Interfaces {
 		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), i.Absence()})
+	}
+	for _, pattern := range v.Patterns {
+		rows = append(rows, []string{pattern, "", "", "when they appear"})
 	}
 	a.noted(rows)
 

@@ -87,3 +87,17 @@ func TestUnfilteredInterfacesAreNamed(t *testing.T) {
 	h.complains("the policy file names eth1, which is not filtered")
 	h.complains("warning: $(reboot) is not filtered")
 }
+
+// A rule that restricts nothing looks as if it did, wherever it comes from.
+func TestRulesThatRestrictNothingAreNamed(t *testing.T) {
+	h := newHost(t)
+	path := h.writes("interfaces: [eth0]\nopen: [smtp, smtp from 10.0.0.0/8, ssh]\n")
+	for _, args := range [][]string{{"check", path}, {"up", "--config", path}, {"apply"}, {"diff"}} {
+		h.types(0, args...)
+		h.complains(`warning: "smtp from 10.0.0.0/8" restricts nothing: "smtp" lets all of it in already`)
+	}
+	h.types(0, "check", h.writes("open: [25/udp, 25/tcp from 10.0.0.0/8]\n"))
+	if h.stderr != "" && strings.Contains(h.stderr, "restricts") {
+		t.Errorf("warns of %q", h.stderr)
+	}
+}

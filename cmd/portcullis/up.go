@@ -50,6 +50,7 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 	if err != nil {
 		return err
 	}
+	a.inForce = report.Config
 	a.warn(report.Warnings...)
 	return a.print(report, func() { a.printUp(report) })
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const (
@@ -52,6 +53,8 @@ type Agent struct {
 	unattached bool       // another command was at work when an interface was to be filtered
 	seenPast   chan sight // what looks have found
 	blind      bool       // looks are not permitted, which was told
+	mended     time.Time  // when interfaces were last filtered that nothing told of
+	halved     []string   // interfaces that were found filtered in one direction only
 	retuned    time.Time  // when programs were last loaded for a new MAC address
 	refusals   refusals
 }
@@ -153,6 +156,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-settle.C:
 			settling = false
 			a.settle(ctx)
+			again()
 			if relinked {
 				relinked = false
 				look.Reset(lookTime)
@@ -176,6 +180,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
 		case <-a.files.policy:
+			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)
 			again()
 		case <-delayed.C:
@@ -208,7 +213,35 @@ func (a *Agent) attach(ctx context.Context) {
 	a.complain(err)
 	a.warn(report.Warnings)
 	for _, i := range report.Attached {
+		if slices.Contains(a.halved, i.Name) {
+			a.Log.Info("%s is filtered in both directions again", i.Name)
+			continue
+		}
 		a.Log.Info("%s has appeared, and is filtered", i.Name)
+	}
+}
+
+// mend filters interfaces that are here and not filtered, as when somebody has removed the pin of a link, which takes the
+// program off: the kernel reports no change of the interface then.
+func (a *Agent) mend(ctx context.Context, f firewall.Filter) {
+	interfaces, err := f.Interfaces()
+	a.complain(err)
+	open := slices.ContainsFunc(interfaces, func(i loader.Interface) bool {
+		absence := i.Absence()
+		if absence == loader.AbsentHalf && !slices.Contains(a.halved, i.Name) {
+			a.halved = append(a.halved, i.Name)
+			a.Log.Warn("%s is filtered in one direction only: somebody has removed the pin of a link", i.Name)
+		}
+		return absence == loader.AbsentHalf || absence == loader.AbsentAppeared || absence == loader.AbsentRecreated
+	})
+	switch {
+	case !open:
+		a.halved = nil
+	case time.Since(a.mended) < waitTime: // what cannot be mended is not tried all the time
+		a.unattached = true
+	default:
+		a.mended = time.Now()
+		a.attach(ctx)
 	}
 }
 
@@ -233,6 +266,7 @@ func (a *Agent) settle(ctx context.Context) {
 		a.follow()
 		a.reload(ctx)
 	}
+	a.mend(ctx, f)
 	a.complain(f.SyncLocal())
 	changed, err := f.HostChanges()
 	a.complain(err)
@@ -362,6 +396,13 @@ func (a *Agent) tell(ctx context.Context) {
 		}
 		a.here = here
 		var parts []string
+		named, err := f.Named()
+		a.complain(err)
+		for _, name := range named {
+			if policy.IsPattern(name) {
+				away = append(away, name)
+			}
+		}
 		if len(here) > 0 {
 			parts = append(parts, "filtering "+strings.Join(here, ", "))
 		}

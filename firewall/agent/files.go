@@ -21,22 +21,25 @@ import (
 // quietTime is how long a complete file has to be left alone before it is read: a script may write it in several goes.
 const quietTime = 200 * time.Millisecond
 
-// fileWatcher tells when a file has changed, and is complete: it was moved into its place, or closed by who wrote it. It
+// fileWatcher reports when a file has changed, and is complete: it was moved into its place, or closed by who wrote it. It
 // watches directories, since editors put a new file in the place of the old one.
 type fileWatcher struct {
 	inotify *os.File
 	events  chan fileEvent
-	names   chan followed
 	policy  chan struct{} // the policy file may have changed
 	pins    chan struct{} // a command may have changed the filter
 	writing atomic.Bool   // somebody writes the policy file, and has not closed it yet
 
-	mu   sync.Mutex
-	dirs map[int32]string // by watch descriptor
+	mu    sync.Mutex
+	names followed
+	dirs  map[int32]string // by watch descriptor
 }
 
 // followed are the paths of interest, a few each.
-type followed struct{ policy, pins []string }
+type followed struct {
+	policy []string // the policy file, and every directory and link on the way to it
+	pins   []string // directories
+}
 
 // fileEvent is what happened to a path; "" where some events were lost.
 type fileEvent struct {
@@ -48,6 +51,8 @@ const (
 	// completeEvents leave a file behind that nobody is writing.
 	completeEvents = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
 	watchedEvents  = completeEvents | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_ATTRIB
+	// wayEvents are those of directories and links: others write to files beside them all the time, as in /tmp.
+	wayEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
 )
 
 func watchFiles() (*fileWatcher, error) {
@@ -55,7 +60,7 @@ func watchFiles() (*fileWatcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the policy file: %w", err)
 	}
-	w := &fileWatcher{inotify: os.NewFile(uintptr(fd), "inotify"), events: make(chan fileEvent), names: make(chan followed),
+	w := &fileWatcher{inotify: os.NewFile(uintptr(fd), "inotify"), events: make(chan fileEvent),
 		policy: make(chan struct{}, 1), pins: make(chan struct{}, 1), dirs: make(map[int32]string)}
 	go w.read()
 	go w.run()
@@ -95,16 +100,17 @@ func (w *fileWatcher) read() {
 }
 
 func (w *fileWatcher) run() {
-	var names followed
 	quiet := time.NewTimer(0)
 	<-quiet.C
 	for {
 		select {
-		case names = <-w.names:
 		case event, ok := <-w.events:
 			if !ok {
 				return
 			}
+			w.mu.Lock()
+			names := w.names
+			w.mu.Unlock()
 			if event.path == "" {
 				quiet.Reset(quietTime)
 				tell(w.pins)
@@ -128,6 +134,7 @@ func (w *fileWatcher) run() {
 // isComplete reports whether a file may be read after an event.
 func (w *fileWatcher) isComplete(e fileEvent) bool {
 	switch {
+	case e.mask&unix.IN_ISDIR != 0: // one on the way to the file
 	case e.mask&completeEvents != 0:
 		w.writing.Store(false)
 	case e.mask&unix.IN_MODIFY != 0:
@@ -149,7 +156,7 @@ func links(info fs.FileInfo) uint64 {
 	return 1
 }
 
-// tell wakes the reader of a channel, unless it was told already and has not looked yet.
+// tell wakes the reader of a channel, unless it was woken already and has not looked yet.
 func tell(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -157,33 +164,81 @@ func tell(c chan struct{}) {
 	}
 }
 
-// follow watches the policy file, which need not exist, and what it is a link to, and directories of pins. It is
-// called again and again, as directories come and go.
+// follow watches the policy file, which need not exist, with every directory and link on the way to it, and directories
+// of pins. It is called again and again, as directories come and go, and links change.
 func (w *fileWatcher) follow(policy string, pins []string) {
-	names := followed{[]string{policy}, pins}
-	if target, err := filepath.EvalSymlinks(policy); err == nil && target != policy {
-		names.policy = append(names.policy, target)
+	names := followed{wayTo(policy), pins}
+	dirs := map[string]uint32{filepath.Dir(pins[0]): watchedEvents}
+	for i, name := range slices.Backward(names.policy) {
+		events := uint32(wayEvents)
+		if i == len(names.policy)-1 { // the file itself
+			events = watchedEvents
+		}
+		dirs[filepath.Dir(name)] |= events
 	}
-	dirs := slices.Clone(pins)
-	for _, name := range slices.Concat(names.policy, pins[:1]) {
-		dirs = append(dirs, filepath.Dir(name))
+	for _, dir := range pins {
+		dirs[dir] = watchedEvents
 	}
-	w.watch(dirs)
-	w.names <- names
-}
-
-// watch watches these directories, as far as they exist, and no other ones.
-func (w *fileWatcher) watch(dirs []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.names = names
+	w.watch(dirs)
+}
+
+// mostLinks is how many links the kernel follows on the way to a file (path_resolution(7)).
+const mostLinks = 40
+
+// wayTo returns the path of every directory, link and file on the way to a file, as far as they exist. The directories
+// that they are in are free of links.
+func wayTo(path string) (way []string) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil
+	}
+	rest := strings.Split(path, "/")
+	at := "/"
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		next := filepath.Join(at, name)
+		way = append(way, next)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return way
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if links++; err != nil || links > mostLinks {
+			return way
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return way
+}
+
+// watch watches these directories, as far as they exist, and no other ones. The lock is held.
+func (w *fileWatcher) watch(dirs map[string]uint32) {
 	raw, err := w.inotify.SyscallConn()
 	if err != nil {
 		return // it is closed
 	}
 	_ = raw.Control(func(fd uintptr) { // or it is closed
 		wanted := make(map[int32]string)
-		for _, dir := range dirs {
-			if wd, err := unix.InotifyAddWatch(int(fd), dir, watchedEvents|unix.IN_ONLYDIR); err == nil {
+		for dir, events := range dirs {
+			if wd, err := unix.InotifyAddWatch(int(fd), dir, events|unix.IN_ONLYDIR); err == nil {
 				wanted[int32(wd)] = dir
 			}
 		}

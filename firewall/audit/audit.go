@@ -8,9 +8,9 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
+	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -22,7 +22,7 @@ type State string
 // The states.
 const (
 	Open   State = "open"   // something listens, and a rule, or an interface that is not filtered, lets others come
-	Closed State = "closed" // something listens, and nobody can come
+	Closed State = "closed" // something listens, and nobody can come to it
 	Unused State = "unused" // a rule, and nobody listens
 )
 
@@ -33,14 +33,17 @@ type Entry struct {
 	Addresses []string `json:"addresses"` // that it listens on; * is all of this host
 	Processes []string `json:"processes"` // or what it is published for
 	Rules     []string `json:"rules"`     // that open it
-	From      []string `json:"from"`      // whom the rules let come; empty is nobody, * anyone
+	From      []string `json:"from"`      // whom the rules let come, and where; empty is nobody, * anyone anywhere
 	Bypass    []string `json:"bypass"`    // interfaces that are not filtered, by which anyone may come
+	CutOff    bool     `json:"cut_off"`   // it leads to a container, and "forward: drop" lets nothing through
 	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
 }
 
 // Input is what Compare takes.
 type Input struct {
 	Policy    *policy.Policy
+	Filtered  []host.Interface // on which the policy is, or would be
+	Running   bool // the policy is in force; else nothing is filtered
 	Listeners []host.Listener
 	Published []netfilter.Published
 	Local     []netip.Addr // the addresses of this host
@@ -58,48 +61,54 @@ type service struct {
 	addresses   []string
 	processes   []string
 	bypass      []string
+	only        int  // the interface that all of its sockets listen on, or 0
+	published   bool // by DNAT
+	behind      bool // it leads to another host, as a container is
 }
 
-// Compare returns the ports: those that are closed, those that are open, and the rules that nothing uses.
+// Compare returns the ports, apart for addresses at which others may come: those that are closed, those that are open, and the rules that nothing uses.
 func Compare(in Input) (entries []Entry) {
 	used := map[int]bool{}
-	for _, s := range in.services() {
+	for _, s := range in.byAddress(in.services()) {
 		entry := Entry{State: Closed, Port: s.text(), Addresses: s.addresses, Processes: s.processes, Rules: []string{}, From: []string{}, Bypass: s.bypass}
-		if in.Policy.Input == policy.Accept {
-			entry.State, entry.From = Open, []string{"*"}
-		}
-		for i, r := range in.Policy.Open {
-			if !covers(r, s) {
-				continue
-			}
+		for _, i := range in.admit(&entry, s) {
 			used[i] = true
-			entry.State = Open
-			entry.Rules = append(entry.Rules, r.String())
-			entry.From = append(entry.From, sources(r)...)
 		}
-		if slices.Contains(entry.From, "*") {
-			entry.From = []string{"*"}
-		}
+		toAll := slices.Equal(entry.From, []string{anyone})
 		switch {
 		case entry.State == Closed && in.client(s):
 			continue
-		case len(s.bypass) > 0 && !slices.Equal(entry.From, []string{"*"}):
+		case !in.Running:
+			entry.State, entry.From = Open, []string{"*"}
+			if !toAll {
+				entry.Fix = in.Flags.Line("up")
+			}
+			entries = append(entries, entry)
+			continue
+		case s.behind && in.Policy.Forward == policy.ForwardDrop:
+			if entry.State == Closed {
+				entry.Fix = in.Flags.Line("open", opens(s))
+			}
+			entry.CutOff, entry.State, entry.From, toAll = true, Closed, []string{}, false
+		}
+		switch {
+		case len(s.bypass) > 0 && !toAll:
 			entry.State, entry.Fix = Open, in.Flags.Line(append([]string{"up"}, s.bypass...)...)
-		case entry.State == Closed:
+		case entry.State == Closed && !entry.CutOff:
 			entry.Fix = in.Flags.Line("open", opens(s))
 		}
 		entries = append(entries, entry)
 	}
 	for i, r := range in.Policy.Open {
-		if used[i] {
+		if used[i] || !hasPorts(r) {
 			continue
 		}
-		ports := make([]string, len(r.Ports))
-		for i, p := range r.Ports {
-			ports[i] = p.String()
+		unused := Entry{State: Unused, Port: what(r), Addresses: []string{}, Processes: []string{},
+			Rules: []string{r.String()}, From: in.who(r), Bypass: []string{}}
+		if in.Running { // or close is refused
+			unused.Fix = in.Flags.Line("close", r.String())
 		}
-		entries = append(entries, Entry{State: Unused, Port: strings.Join(ports, ","), Addresses: []string{}, Processes: []string{},
-			Rules: []string{r.String()}, From: sources(r), Bypass: []string{}, Fix: in.Flags.Line("close", r.String())})
+		entries = append(entries, unused)
 	}
 	order := []State{Closed, Open, Unused}
 	slices.SortStableFunc(entries, func(a, b Entry) int { return slices.Index(order, a.State) - slices.Index(order, b.State) })
@@ -114,6 +123,10 @@ func (in *Input) services() (list []service) {
 				l.addresses = append(l.addresses, s.addresses...)
 				l.processes = append(l.processes, s.processes...)
 				l.bypass = append(l.bypass, s.bypass...)
+				if l.only != s.only {
+					l.only = 0
+				}
+				l.published, l.behind = l.published || s.published, l.behind || s.behind
 				return
 			}
 		}
@@ -127,11 +140,13 @@ func (in *Input) services() (list []service) {
 		if l.Local.Addr().IsUnspecified() {
 			address = "*"
 		}
-		add(service{l.Protocol, l.Local.Port(), l.Local.Port(), []string{address}, l.Processes, in.bypassTo(l.Interface)})
+		add(service{protocol: l.Protocol, first: l.Local.Port(), last: l.Local.Port(), addresses: []string{address}, processes: l.Processes,
+			bypass: in.bypassTo(l.Interface), only: l.Interface})
 	}
 	for _, p := range in.Published {
 		if address, ok := in.reachable(p.Destination); ok {
-			add(service{p.Protocol, p.First, p.Last, []string{address}, []string{"to " + p.To}, in.bypassTo(0)})
+			add(service{protocol: p.Protocol, first: p.First, last: p.Last, addresses: []string{address}, processes: []string{"to " + p.To},
+				bypass: in.bypassTo(0), published: true, behind: containers.LeadsBehind(p.To)})
 		}
 	}
 	slices.SortFunc(list, func(a, b service) int {
@@ -173,7 +188,7 @@ func (in *Input) reachable(p netip.Prefix) (address string, ok bool) {
 // a rule, and a UDP port of those that the kernel hands out belongs to somebody who has asked for none.
 func (in *Input) client(s service) bool {
 	const dhcp = 68
-	return s.protocol == policy.UDP && (s.first == dhcp || s.first >= in.Ephemeral[0] && s.first <= in.Ephemeral[1])
+	return s.protocol == policy.UDP && !s.published && (s.first == dhcp || s.first >= in.Ephemeral[0] && s.first <= in.Ephemeral[1])
 }
 
 func (s service) ports() policy.PortRange {
@@ -189,17 +204,4 @@ func opens(s service) string {
 		return s.text() + " from fe80::/10"
 	}
 	return s.text()
-}
-
-// covers reports whether a rule opens some of the ports.
-func covers(r policy.Rule, s service) bool {
-	return r.Overlaps(policy.Rule{Ports: []policy.PortRange{s.ports()}})
-}
-
-func sources(r policy.Rule) []string {
-	if r.Anyone() {
-		return []string{"*"}
-	}
-	_, from, _ := strings.Cut(r.String(), " from ")
-	return strings.Split(from, ",")
 }

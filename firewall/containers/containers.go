@@ -40,7 +40,7 @@ func Find() (*Found, error) {
 	}
 	ruleset, err := netfilter.Read()
 	for _, p := range ruleset.Published {
-		if leadsBehind(p.To) {
+		if LeadsBehind(p.To) {
 			f.Published = append(f.Published, p)
 		}
 	}
@@ -50,8 +50,8 @@ func Find() (*Found, error) {
 	return f, err
 }
 
-// leadsBehind reports whether a published port leads to another host, and not to a port of this one.
-func leadsBehind(to string) bool {
+// LeadsBehind reports whether a published port leads to another host, and not to a port of this one.
+func LeadsBehind(to string) bool {
 	if end, err := netip.ParseAddrPort(to); err == nil {
 		return !end.Addr().IsLoopback()
 	}

@@ -10,7 +10,7 @@ import (
 func TestLeadsBehind(t *testing.T) {
 	for to, want := range map[string]bool{"172.17.0.2:80": true, "172.17.0.2": true, "[fd00::2]:80": true, "fd00::2": true,
 		"127.0.0.1:80": false, "[::1]:80": false, "port 8080": false, "this host": false, "": false} {
-		if got := leadsBehind(to); got != want {
+		if got := LeadsBehind(to); got != want {
 			t.Errorf("%q leads behind this host: %t, want %t", to, got, want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
@@ -94,6 +95,11 @@ func Examine(o Options) []Check {
 		e.fail("interfaces", "%s", o.InterfaceErr)
 	}
 	e.policy()
+	own, err := host.Addresses()
+	if err != nil {
+		e.note("rules", "%s", err)
+	}
+	e.rules(own)
 	e.unit()
 	e.filter()
 	return e.checks
@@ -109,7 +115,7 @@ type examination struct {
 }
 
 func (e *examination) add(v Verdict, name, format string, args []any) *Check {
-	e.checks = append(e.checks, Check{Group: e.group, Name: name, Verdict: v, Text: fmt.Sprintf(format, args...), Fix: []string{}})
+	e.checks = append(e.checks, Check{Group: e.group, Name: name, Verdict: v, Text: e.flags().Complete(fmt.Sprintf(format, args...)), Fix: []string{}})
 	return &e.checks[len(e.checks)-1]
 }
 
@@ -133,17 +139,28 @@ func (e *examination) fail(name, format string, args ...any) *Check {
 func (c *Check) fix(commands ...string) { c.Fix = append([]string{}, commands...) }
 
 // portcullis is a command line of ours that is about the same filter and file.
-func (e *examination) portcullis(args ...string) string {
+func (e *examination) portcullis(args ...string) string { return e.flags().Line(args...) }
+
+func (e *examination) flags() cmdline.Flags {
 	flags := cmdline.Flags{PinPath: e.PinPath}
 	if e.ConfigFlag {
 		flags.Config = e.Config
 	}
-	return flags.Line(args...)
+	return flags
 }
 
 // up is the command that puts the policy in force on interfaces.
 func (e *examination) up(args ...string) string {
 	return e.portcullis(append([]string{"up"}, args...)...)
+}
+
+// upAgain is up after a down, with which the filter has forgotten its file.
+func (e *examination) upAgain(args ...string) string {
+	flags := e.flags()
+	if flags.Config == "" && e.Config != firewall.DefaultConfig {
+		flags.Config = e.Config
+	}
+	return flags.Line(append([]string{"up"}, args...)...)
 }
 
 // modeOf returns the mode in which an interface is filtered, and "" when it is not.

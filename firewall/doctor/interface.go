@@ -14,6 +14,10 @@ import (
 // device examines one interface.
 func (e *examination) device(d *device) {
 	e.kind(d)
+	// Of a filter that cannot be seen nobody knows which programs are its own, nor in which mode they filter.
+	if e.unseen("programs", "what filters "+quote.Name(d.Name), e.FilterErr) {
+		return
+	}
 	e.native(d)
 	e.mtu(d)
 	e.offloads(d)
@@ -208,7 +212,7 @@ func (e *examination) hooks(d *device) {
 			e.note("programs", "%s runs before portcullis: what it takes does not get here", nameOf(first))
 		case h.Ours && first != nil:
 			e.warn("programs", "%s runs before portcullis, and may end the way of a packet there, unfiltered", nameOf(first)).
-				fix(e.portcullis("down", d.Name), e.up(d.Name))
+				fix(e.portcullis("down", d.Name), e.upAgain(d.Name))
 		case h.Ours:
 		case h.Kind == "xdp" && d.Mode == "":
 			e.fail("programs", "%s has the XDP hook, so that \"up\" is refused: filter behind it, or take it off with \"ip link set dev %s xdp off\"", nameOf(h), quote.Shell(d.Name)).

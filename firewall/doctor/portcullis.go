@@ -93,7 +93,7 @@ func (e *examination) running() {
 // flows examines whether the flow table is large enough.
 func (e *examination) flows() {
 	f, refused := e.Running.Flows, e.Running.Refusals()
-	anew := []string{e.portcullis("down"), e.portcullis("up")}
+	anew := []string{e.portcullis("down"), e.upAgain()}
 	switch {
 	case refused.Packets > 0 && refused.Wanted > refused.Max:
 		e.warn("flows", "%s", refused).fix(anew...)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type Kernel struct {
 	Runtime      []string       // rules that are not in the file
 	File         string
 	SSHD         []uint16
+	Addrs        []netip.Addr // of the host; none where nobody knows
 	Route        string
 	Live         int // connections that a close meets
 	FlowList     []loader.Flow
@@ -66,6 +68,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	interfaces := o.Interfaces
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
+		interfaces = slices.DeleteFunc(interfaces, func(name string) bool { return slices.Contains(o.LetGo, name) })
 	}
 	f.Running, f.File, f.Runtime = o.Policy.Clone(), o.Config, nil
 	f.Running.Interfaces = interfaces
@@ -83,6 +86,9 @@ func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Other
 
 func (f *Kernel) interfaces() (out []loader.Interface) {
 	for _, name := range f.Running.Interfaces {
+		if policy.IsPattern(name) {
+			continue
+		}
 		out = append(out, loader.Interface{Name: name, Mode: loader.ModeNative, Egress: "tcx", Present: true})
 	}
 	return out
@@ -126,7 +132,8 @@ func (f *Kernel) DefaultInterface() (string, error) {
 	return f.Route, nil
 }
 
-func (f *Kernel) SSHPorts() ([]uint16, error) { return f.SSHD, nil }
+func (f *Kernel) SSHPorts() ([]uint16, error)      { return f.SSHD, nil }
+func (f *Kernel) Addresses() ([]netip.Addr, error) { return f.Addrs, nil }
 func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.Clients), func(c host.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil
 }
@@ -134,6 +141,8 @@ func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 func (f *Kernel) Arrivals(host.Connection) ([]string, error) { return f.ArrivalNames, nil }
 
 func (f *Kernel) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
+
+func (f *Kernel) Named() ([]string, error) { return slices.Clone(f.Running.Interfaces), nil }
 
 func (f *Kernel) RuntimeRules() (out []policy.Rule, err error) {
 	for _, r := range f.Running.Open {

@@ -9,12 +9,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/host"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const sshVariable = "SSH_CONNECTION"
@@ -41,12 +39,6 @@ func ParseSession(text string) (s Session, ok bool) {
 	s.Remote, errs[0] = end(fields[0], fields[1])
 	s.Local, errs[1] = end(fields[2], fields[3])
 	return s, errors.Join(errs[:]...) == nil && !s.Remote.Addr().IsLoopback()
-}
-
-// Survives reports whether the session could be opened anew under a policy.
-func (s Session) Survives(p *policy.Policy) bool {
-	allows := func(r policy.Rule) bool { return r.Allows(policy.TCP, s.Local.Port(), s.Remote.Addr()) }
-	return p.Input == policy.Accept || slices.ContainsFunc(p.Open, allows)
 }
 
 // Rule returns the narrowest rule that lets the session in.

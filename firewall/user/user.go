@@ -3,6 +3,7 @@
 package user
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -12,6 +13,7 @@ import (
 // Host is what is asked of the host that a user is at.
 type Host interface {
 	SSHPorts() ([]uint16, error)
+	Addresses() ([]netip.Addr, error) // but for the loopback's
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
 	Arrivals(host.Connection) ([]string, error)
 	FindSession() (*host.Session, error)
@@ -54,17 +56,36 @@ func (u *User) sessions() []Session {
 	return out
 }
 
-// meets reports whether a session's packets may come in by one of the interfaces. When that cannot be told, they may.
-func (u *User) meets(s Session, filtered []string) bool {
-	arrivals, err := u.host.Arrivals(host.Connection(s))
-	return err != nil || len(arrivals) == 0 || len(filtered) == 0 ||
-		slices.ContainsFunc(arrivals, func(name string) bool { return slices.Contains(filtered, name) })
+// Survives reports whether a session could be opened anew under a policy on the interfaces that it names. It has to be let
+// in on each of them by which its packets may come, so that nobody is locked out by a guess.
+func (u *User) Survives(s Session, p *policy.Policy) bool {
+	filtered := p.Interfaces
+	if arrivals, err := u.host.Arrivals(host.Connection(s)); err == nil && len(arrivals) > 0 && len(filtered) > 0 {
+		filtered = slices.DeleteFunc(slices.Clone(arrivals), func(name string) bool { return !policy.MatchAnyInterface(filtered, name) })
+		if len(filtered) == 0 {
+			return true // it meets no filter
+		}
+	}
+	if len(filtered) == 0 {
+		filtered = []string{""} // which no rule names
+	}
+	return !slices.ContainsFunc(filtered, func(iface string) bool {
+		first := policy.Packet{Interface: iface, Protocol: policy.TCP, Port: s.Local.Port(), Source: s.Remote.Addr(), Destination: s.Local.Addr()}
+		return inputOf(p, iface) != policy.Accept && !slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Admits(first) })
+	})
+}
+
+// inputOf returns what becomes of packets that come in by an interface and that no rule lets in.
+func inputOf(p *policy.Policy, iface string) policy.Verdict {
+	settings := *p
+	settings.Open = nil
+	return settings.For(iface).Input
 }
 
 // LockedOut returns the sessions that could not be opened again under a policy on the interfaces that it names.
 func (u *User) LockedOut(p *policy.Policy) (out []Session) {
 	for _, s := range u.sessions() {
-		if !s.Survives(p) && u.meets(s, p.Interfaces) {
+		if !u.Survives(s, p) {
 			out = append(out, s)
 		}
 	}

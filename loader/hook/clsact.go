@@ -74,6 +74,18 @@ func (a *Attachment) filterExists() (bool, error) {
 	return false, err
 }
 
+// filterRuns reports whether our filter is there and runs a program.
+func (a *Attachment) filterRuns(id ebpf.ProgramID) (bool, error) {
+	list, err := a.filters()
+	for _, f := range list {
+		b, ok := f.(*netlink.BpfFilter)
+		if ok && b.Attrs().Handle == filterHandle && b.Attrs().Priority == filterPriority && ebpf.ProgramID(b.Id) == id {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 func (a *Attachment) replaceFilter(prog *ebpf.Program) error {
 	if err := netlink.QdiscAdd(clsact(a.Index)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("%s: add clsact: %w", a.Interface, err)

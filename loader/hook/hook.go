@@ -80,17 +80,27 @@ func (a *Attachment) Alive() (bool, error) {
 	if a.IsClsact() {
 		return a.filterExists()
 	}
+	index, err := a.DeviceIndex()
+	return err == nil && index == a.Index, err
+}
+
+// DeviceIndex returns the index of the device that the attachment's link is on: 0 where that is gone, and for a filter
+// of a clsact qdisc, which has no link.
+func (a *Attachment) DeviceIndex() (int, error) {
+	if a.IsClsact() {
+		return 0, nil
+	}
 	info, err := a.linkInfo()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if x := info.XDP(); x != nil {
-		return int(x.Ifindex) == a.Index, nil
+		return int(x.Ifindex), nil
 	}
 	if t := info.TCX(); t != nil {
-		return int(t.Ifindex) == a.Index, nil
+		return int(t.Ifindex), nil
 	}
-	return false, fmt.Errorf("%s: the link pinned at %s is of another type", a.Interface, a.Path())
+	return 0, fmt.Errorf("%s: the link pinned at %s is of another type", a.Interface, a.Path())
 }
 
 func (a *Attachment) open() (link.Link, error) {
@@ -153,7 +163,7 @@ func (a *Attachment) IsOnHost(device netlink.Link) (bool, error) {
 		xdp := device.Attrs().Xdp
 		return xdp != nil && xdp.Attached && ebpf.ProgramID(xdp.ProgId) == id, nil
 	case a.IsClsact():
-		return a.filterExists()
+		return a.filterRuns(id)
 	}
 	ids, err := a.tcxPrograms()
 	return slices.Contains(ids, id), err

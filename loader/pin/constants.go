@@ -14,18 +14,20 @@ type Constants struct {
 	MAC      [6]byte
 	RunSlot  uint32 // 0 for a program that stands at other devices, too
 	MTU      int    // no constant, but what the device had
+	Table    string // the pin of the table of ports that it is loaded over
 }
 
 const (
-	constantsSuffix = "_constants"
-	constantsFormat = "%t %x %d %d"
+	// ConstantsSuffix ends the name of the record of a program, which begins with the path of its pin.
+	ConstantsSuffix = "_constants"
+	constantsFormat = "%t %x %d %d %s"
 )
 
 // Record keeps the constants of the program that is pinned at a path.
 func (c Constants) Record(program string) error {
-	path := program + constantsSuffix
+	path := program + ConstantsSuffix
 	_ = os.Remove(path)
-	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU), path); err != nil {
+	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table), path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
 	}
 	return nil
@@ -33,12 +35,12 @@ func (c Constants) Record(program string) error {
 
 // LoadedWith returns the constants of the program that is pinned at a path.
 func LoadedWith(program string) (c Constants, err error) {
-	text, err := os.Readlink(program + constantsSuffix)
+	text, err := os.Readlink(program + ConstantsSuffix)
 	if err != nil {
 		return c, fmt.Errorf("read the constants of a program: %w", err)
 	}
 	var mac []byte
-	if _, err := fmt.Sscanf(text, constantsFormat, &c.Ethernet, &mac, &c.RunSlot, &c.MTU); err != nil {
+	if _, err := fmt.Sscanf(text, constantsFormat, &c.Ethernet, &mac, &c.RunSlot, &c.MTU, &c.Table); err != nil {
 		return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
 	}
 	copy(c.MAC[:], mac)

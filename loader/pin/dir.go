@@ -11,9 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Schema is the version of what is pinned: the layout of the directories and of every map. A program finds only what
@@ -29,6 +32,7 @@ const Schema = "v6"
 //	BASE/SCHEMA/switchover/    what switches from the one policy to the other
 //	BASE/SCHEMA/links/IFACE/   how the interface is filtered: a pin for each direction, called by the kind of its hook,
 //	                           and the mode that was asked for
+//	BASE/SCHEMA/links/PATTERN/ interfaces that are to be filtered when they appear: see pattern.go
 type Dir struct {
 	Base    string
 	Version string // another than Schema; empty for ours
@@ -77,8 +81,18 @@ func (d Dir) Links() string { return filepath.Join(d.Root(), "links") }
 func (d Dir) Link(iface string) string { return filepath.Join(d.Links(), Escape(iface)) }
 
 // Watched returns the directories that change when a command begins or ends a filter, replaces its policy, or takes an
-// interface on or off.
-func (d Dir) Watched() []string { return []string{d.Base, d.Root(), d.Links()} }
+// interface on or off, and when somebody removes the pin of a link.
+func (d Dir) Watched() []string {
+	dirs := []string{d.Base, d.Root(), d.Links()}
+	names, err := d.Interfaces()
+	if err != nil {
+		return dirs // it is gone, or will be listed next time
+	}
+	for _, name := range names {
+		dirs = append(dirs, d.Link(name))
+	}
+	return dirs
+}
 
 // Escape returns a name that a bpf filesystem takes, which reserves dots.
 func Escape(name string) string {
@@ -97,13 +111,51 @@ const (
 	InFrags = "in_frags"
 )
 
+const programPrefix = "prog_"
+
 // Program returns the pin of an interface's program, in the directory of a policy.
 func Program(dir, iface, direction string) string {
-	return filepath.Join(dir, "prog_"+Escape(iface)+"_"+direction)
+	return filepath.Join(dir, programPrefix+Escape(iface)+"_"+direction)
 }
 
-// Interfaces returns the interfaces that are to be filtered, be they there or not.
+// ProgrammedInterfaces returns the interfaces that the policy in force has programs for.
+func (d Dir) ProgrammedInterfaces() (names []string, err error) {
+	entries, err := os.ReadDir(d.Policy())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if name, ok := strings.CutPrefix(e.Name(), programPrefix); ok {
+			if name, ok = strings.CutSuffix(name, "_"+Out); ok {
+				names = append(names, unescape(name))
+			}
+		}
+	}
+	return names, nil
+}
+
+// RemovePrograms removes the programs that the policy in force has for an interface.
+func (d Dir) RemovePrograms(iface string) error {
+	var errs []error
+	for _, direction := range []string{Out, In, InFrags} {
+		for _, suffix := range []string{"", ConstantsSuffix} {
+			if err := os.Remove(Program(d.Policy(), iface, direction) + suffix); !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Interfaces returns the interfaces that are to be filtered, be they there or not: those that were named, and those that a
+// pattern has brought.
 func (d Dir) Interfaces() ([]string, error) {
+	names, err := d.Linked()
+	return slices.DeleteFunc(names, policy.IsPattern), err
+}
+
+// Linked returns the interfaces that are to be filtered, and the patterns: all that have a directory among the links.
+func (d Dir) Linked() ([]string, error) {
 	entries, err := os.ReadDir(d.Links())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -173,7 +225,11 @@ func (d Dir) Prepare() error {
 	if err := mountBPFFS(d.Base); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.Base, d.Root(), d.Maps(), d.Links()} {
+	dirs := []string{d.Base, d.Root(), d.Maps(), d.Links()}
+	if d.lacksLinks() {
+		dirs = dirs[:3] // see Recover
+	}
+	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make pin directory: %w", err)
 		}
@@ -201,15 +257,24 @@ func (d Dir) CheckOwner() error {
 
 // Forget removes what is left of a filter that no longer runs.
 func (d Dir) Forget() error {
-	if err := os.RemoveAll(d.Root()); err != nil {
+	if err := d.removeRoot(); err != nil {
 		return err
 	}
 	return d.Prepare()
 }
 
+// removeRoot removes what this version has pinned. The policy goes first: without links, one would be taken for a filter
+// whose links somebody has removed.
+func (d Dir) removeRoot() error {
+	if err := os.RemoveAll(d.Policy()); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.Root())
+}
+
 // Remove removes everything that is pinned, and the bpf filesystem that was mounted for it.
 func (d Dir) Remove() error {
-	if err := os.RemoveAll(d.Root()); err != nil {
+	if err := d.removeRoot(); err != nil {
 		return err
 	}
 	// The base may hold another version's pins, or be a mount of its own.

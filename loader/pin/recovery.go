@@ -43,8 +43,11 @@ func (d Dir) Promote() error {
 	return os.Rename(d.Next(), d.Policy())
 }
 
-// NeedsRecovery reports whether a command was killed while it changed what is pinned.
+// NeedsRecovery reports whether a command was killed while it changed what is pinned, or somebody has removed the links.
 func (d Dir) NeedsRecovery() (bool, error) {
+	if d.lacksLinks() {
+		return true, nil
+	}
 	_, err := os.Stat(d.Next())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -54,6 +57,9 @@ func (d Dir) NeedsRecovery() (bool, error) {
 
 // Recover finishes or takes back what a killed command has left half done. The lock is held for a change.
 func (d Dir) Recover() error {
+	if err := d.restoreLinks(); err != nil {
+		return err
+	}
 	if needed, err := d.NeedsRecovery(); err != nil || !needed {
 		return err
 	}
@@ -81,6 +87,33 @@ func (d Dir) Recover() error {
 		return d.Promote()
 	}
 	return os.RemoveAll(d.Next())
+}
+
+// lacksLinks reports whether there is a policy in force, and no directory of links. A command leaves that at no time.
+func (d Dir) lacksLinks() bool {
+	if _, err := os.Stat(d.Policy()); err != nil {
+		return false
+	}
+	_, err := os.Stat(d.Links())
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// restoreLinks records anew which interfaces are to be filtered, where somebody has removed all the links. The policy has
+// programs for each.
+func (d Dir) restoreLinks() error {
+	if !d.lacksLinks() {
+		return nil
+	}
+	names, err := d.ProgrammedInterfaces()
+	if err != nil {
+		return err
+	}
+	for _, name := range append(names, "") { // and their directory, where there are none
+		if err := os.MkdirAll(d.Link(name), 0o700); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // dropHalves takes off what is attached in one direction only, for half a filter is none, and returns the rest.

@@ -30,7 +30,7 @@ func (d Dir) OtherVersion() (other Dir, ok bool) {
 	roots, _ := filepath.Glob(filepath.Join(d.Base, "v[0-9]*"))
 	for _, root := range roots {
 		other := Dir{d.Base, filepath.Base(root)}
-		if names, err := other.Interfaces(); err == nil && len(names) > 0 && other.Version != Schema {
+		if names, err := other.Linked(); err == nil && len(names) > 0 && other.Version != Schema {
 			return other, true
 		}
 	}
@@ -60,7 +60,7 @@ func number(version string) int {
 // Adopt moves the links of an older version, which run our programs by now, to where this one keeps them. What is cut
 // off here the next command ends.
 func (d Dir) Adopt(older Dir) error {
-	names, err := older.Interfaces()
+	names, err := older.Linked()
 	if err != nil {
 		return err
 	}

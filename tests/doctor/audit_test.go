@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,7 +139,17 @@ func TestAudit(t *testing.T) {
 		"closed 546/udp [*] [] []",
 		"open 60001/udp [*] [*] [60000-61000/udp]",
 	)
-	same(t, p.audit(), want...)
+	// Before up nothing is closed, and of what the policy would close or restrict it is said how.
+	up := "portcullis --pin-path " + p.PinPath + " up --config " + p.config
+	for port, e := range p.audit() {
+		closes := port != "80/tcp" && port != "60001/udp" && e.State != audit.Unused
+		if e.State == audit.Closed || e.State == audit.Open && !slices.Equal(e.From, []string{"*"}) || (e.Fix == up) != closes {
+			t.Errorf("nothing runs, and audit says %s (%q)", line(e), e.Fix)
+		}
+	}
+	if text := p.print("portcullis audit --config " + p.config); !strings.Contains(text, "anyone can reach what listens") {
+		t.Error(text)
+	}
 	p.must("portcullis up --config " + p.config)
 	got := p.audit()
 	same(t, got, want...)
@@ -189,7 +200,7 @@ func TestAuditOfSCTP(t *testing.T) {
 		unix.Close(fd)
 	}
 	p.listen(unix.SOCK_STREAM, unix.IPPROTO_SCTP, "0.0.0.0:2905", "")
-	same(t, p.audit(), "closed 2905/sctp [*] [] []", "unused 80/tcp [] [*] [80/tcp]")
+	same(t, p.audit(), "open 2905/sctp [*] [*] []", "unused 80/tcp [] [*] [80/tcp]")
 }
 
 // The ports of containers are ports of this host, whether a proxy listens for them or netfilter alone knows them.
@@ -202,19 +213,33 @@ func TestAuditOfContainers(t *testing.T) {
 		"-d 127.0.0.1/32 ! -i docker0 -p tcp -m tcp --dport 9000 -j DNAT --to-destination 172.17.0.2:9000",
 		"-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 172.17.0.2:443")...)
 	p.tcp("0.0.0.0:8080")
+	p.must("portcullis up --config " + p.config)
+	// Under "forward: drop" no rule helps.
 	got := p.audit()
+	same(t, got, "closed 8080/tcp [*] [] [8080/tcp]", "closed 5353/udp [*] [] []", "unused 9000/tcp [] [*] [9000/tcp]")
+	if !got["8080/tcp"].CutOff || got["8080/tcp"].Fix != "" || !got["5353/udp"].CutOff || got["9000/tcp"].CutOff {
+		t.Errorf("cut off: %+v", got)
+	}
+	if text := p.print("portcullis audit"); !strings.Contains(text, `cut off by "forward: drop": write "forward: established" to `+p.config) {
+		t.Error(text)
+	}
+	p.must("sed -i '1iforward: established' "+p.config, "portcullis apply")
+	got = p.audit()
 	same(t, got, "open 8080/tcp [*] [*] [8080/tcp]", "closed 5353/udp [*] [] []", "unused 9000/tcp [] [*] [9000/tcp]")
 	if e := got["8080/tcp"]; !strings.Contains(strings.Join(e.Processes, " "), "to 172.17.0.2:80") || len(e.Processes) != 2 {
 		t.Errorf("processes of 8080/tcp: %q", e.Processes)
 	}
 }
 
-// Without root the processes are not seen, nor what is in force.
-func TestAuditWithoutRoot(t *testing.T) {
+// Without root nobody sees what is in force, nor what others listen on, so nothing is said of it.
+func TestLooksNeedRoot(t *testing.T) {
 	p := newPatient(t)
 	p.tcp("0.0.0.0:81")
-	out := p.print("cd / && setpriv --reuid=65534 --regid=65534 --clear-groups portcullis audit 2>&1")
-	if !strings.Contains(out, "warning: without root") || !strings.Contains(out, "closed  81/tcp") {
-		t.Error(out)
+	p.must("portcullis up --config " + p.config)
+	for _, command := range []string{"audit", "doctor", "audit -o json", "doctor -o json"} {
+		out := p.print("cd / && setpriv --reuid=65534 --regid=65534 --clear-groups portcullis " + command + " 2>&1; echo exit $?")
+		if !strings.HasPrefix(out, "portcullis: this needs root") || !strings.HasSuffix(out, "\nexit 1\n") || strings.Count(out, "\n") != 2 {
+			t.Errorf("%s: %s", command, out)
+		}
 	}
 }

@@ -31,12 +31,13 @@ func try(l *lab.Lab, o loader.Options) error {
 	})
 }
 
-func down(t testing.TB, l *lab.Lab, interfaces ...string) {
+func down(t testing.TB, l *lab.Lab, interfaces ...string) (report *loader.DownReport) {
 	t.Helper()
-	l.Server.Do(t, func() error {
-		_, err := loader.Down(l.PinPath, interfaces)
+	l.Server.Do(t, func() (err error) {
+		report, err = loader.Down(l.PinPath, interfaces)
 		return err
 	})
+	return report
 }
 
 // mustBeClean fails when anything of ours is left on an interface or pinned.

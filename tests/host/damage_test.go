@@ -149,3 +149,92 @@ func TestRecoveryWithoutAPinOpensNothing(t *testing.T) {
 		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "mended by up")
 	}
 }
+
+// To remove the pin of a link takes the program off. The agent puts it back, without being asked.
+func TestAgentMendsRemovedLinks(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			l := lab.New(t)
+			l.Server.Echo(t, 7)
+			a := newAgent(t, l, "interfaces: [eth0]\nopen: [9/tcp]\n")
+			a.runs("--mode", string(mode))
+			links := filepath.Join(l.PinPath, loader.Schema, "links")
+			var pins []string
+			for _, file := range pinned(t, l) {
+				if strings.HasPrefix(file, "links/") {
+					pins = append(pins, filepath.Join(l.PinPath, loader.Schema, file))
+				}
+			}
+			if len(pins) != 2 {
+				t.Fatalf("pinned are %q", pins)
+			}
+			for _, pin := range append(pins, links) {
+				if err := os.RemoveAll(pin); err != nil {
+					t.Fatal(err)
+				}
+				a.waitsFor("repair of "+filepath.Base(pin), func() bool {
+					_, err := os.Stat(pins[0])
+					return err == nil && a.filters("eth0")
+				})
+				mustNotDial(t, l.Client, lab.ServerV4, 7)
+				if got := status(t, l).Interfaces; len(got) != 1 || got[0].Mode != mode {
+					t.Errorf("without %s the agent filters %+v", pin, got)
+				}
+			}
+			if log := a.logged(); strings.Count(log, "somebody has removed the pin of a link") != 2 {
+				t.Errorf("the agent says\n%s", log)
+			}
+		})
+	}
+}
+
+// Whoever removes all links at once leaves no list of what is filtered. Down takes off what is left all the same, and up
+// puts the filter back.
+func TestAllLinksAreMissing(t *testing.T) {
+	for _, c := range renamable {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			l.Server.Echo(t, 7)
+			o := c.Options
+			o.Interfaces, o.Policy = []string{"eth0"}, policyOf(t, "9/tcp")
+			upWith(t, l, o)
+			links := filepath.Join(l.PinPath, loader.Schema, "links")
+			if err := os.RemoveAll(links); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(got, "eth0 has appeared, and is not filtered") {
+				t.Errorf("status says %q", got)
+			}
+			if err := os.RemoveAll(links); err != nil {
+				t.Fatal(err)
+			}
+			upWith(t, l, loader.Options{NoTCX: o.NoTCX})
+			mustNotDial(t, l.Client, lab.ServerV4, 7)
+			if err := os.RemoveAll(links); err != nil {
+				t.Fatal(err)
+			}
+			if got := down(t, l).Interfaces; len(got) != 1 || got[0] != "eth0" {
+				t.Errorf("down takes off %q", got)
+			}
+			mustBeClean(t, l)
+			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "after down")
+		})
+	}
+}
+
+// An interface that was taken off is not filtered again because the links of the others are gone.
+func TestMissingLinksBringNothingBack(t *testing.T) {
+	l := lab.New(t)
+	l.AddInside(t)
+	upWith(t, l, loader.Options{Interfaces: []string{"eth0", "eth1"}, Mode: loader.ModeTC, Policy: policyOf(t)})
+	l.Server.Do(t, func() error {
+		_, err := loader.Down(l.PinPath, []string{"eth1"})
+		return err
+	})
+	if err := os.RemoveAll(filepath.Join(l.PinPath, loader.Schema, "links")); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, l).Interfaces; len(got) != 1 || got[0].Name != "eth0" {
+		t.Errorf("to be filtered are %+v", got)
+	}
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// A pattern has a directory among the links as an interface has: it keeps the mode that was asked for, and which
+// interfaces were released. One that a pattern has brought says so in its own directory. All of these are symbolic links,
+// since a bpf filesystem has no other place for a word.
+const (
+	broughtName    = "pattern"
+	releasedPrefix = "released_"
+)
+
+// Patterns returns the patterns of interfaces that are to be filtered.
+func (d Dir) Patterns() ([]string, error) {
+	names, err := d.Linked()
+	return slices.DeleteFunc(names, func(name string) bool { return !policy.IsPattern(name) }), err
+}
+
+// Named returns what is to be filtered as it was named: interfaces and patterns, without those that a pattern has brought.
+func (d Dir) Named() ([]string, error) {
+	names, err := d.Linked()
+	return slices.DeleteFunc(names, func(name string) bool { return d.Pattern(name) != "" }), err
+}
+
+// Pattern returns the pattern that has brought an interface, or "" for one that was named.
+func (d Dir) Pattern(iface string) string {
+	pattern, err := os.Readlink(filepath.Join(d.Link(iface), broughtName))
+	if err != nil {
+		return ""
+	}
+	return pattern
+}
+
+// SetPattern records which pattern has brought an interface; "" says that it was named.
+func (d Dir) SetPattern(iface, pattern string) error {
+	path := filepath.Join(d.Link(iface), broughtName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: forget the pattern: %w", iface, err)
+	}
+	if pattern == "" {
+		return nil
+	}
+	if err := os.Symlink(pattern, path); err != nil {
+		return fmt.Errorf("%s: record the pattern: %w", iface, err)
+	}
+	return nil
+}
+
+// Bringing returns that of the patterns by which an interface is to be filtered, or "" for none: none matches it, or it
+// was released.
+func (d Dir) Bringing(patterns []string, iface string) string {
+	for _, pattern := range patterns {
+		if policy.MatchInterface(pattern, iface) && !d.isReleased(pattern, iface) {
+			return pattern
+		}
+	}
+	return ""
+}
+
+func (d Dir) released(pattern, iface string) string {
+	return filepath.Join(d.Link(pattern), releasedPrefix+Escape(iface))
+}
+
+func (d Dir) isReleased(pattern, iface string) bool {
+	_, err := os.Lstat(d.released(pattern, iface))
+	return err == nil
+}
+
+// Release keeps patterns from bringing an interface again.
+func (d Dir) Release(iface string) error {
+	patterns, err := d.Patterns()
+	if err != nil {
+		return err
+	}
+	for _, pattern := range patterns {
+		if !policy.MatchInterface(pattern, iface) || d.isReleased(pattern, iface) {
+			continue
+		}
+		if err := os.Symlink(pattern, d.released(pattern, iface)); err != nil {
+			return fmt.Errorf("%s: release it from %s: %w", iface, pattern, err)
+		}
+	}
+	return nil
+}
+
+// Regain lets a pattern bring all that matches it, also what was released.
+func (d Dir) Regain(pattern string) error {
+	entries, err := os.ReadDir(d.Link(pattern))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), releasedPrefix) {
+			if err := os.Remove(filepath.Join(d.Link(pattern), e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

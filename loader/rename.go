@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/portcullis-firewall/portcullis/loader/hook"
+	"github.com/portcullis-firewall/portcullis/loader/pin"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
+)
+
+// Programs run on a device, and their pins are found by its name. When somebody renames the device, the pins follow it.
+// Otherwise it would seem to be gone, and the next device of its old name would take its pins over, and with them the
+// filter away. The old name still belongs to the filter, like that of any interface which is gone.
+
+// rename is a filtered interface that has another name than its pins.
+type rename struct {
+	from, to string
+	device   netlink.Link
+	kinds    []string // of the attachments
+	brought  bool     // by a pattern, so that nobody waits for the old name
+}
+
+func (r rename) String() string {
+	if r.brought {
+		return fmt.Sprintf("%s is called %s now, and stays filtered under that name", r.from, r.to)
+	}
+	return fmt.Sprintf("%s is called %s now, and stays filtered under that name; %s is waited for, which \"portcullis down %s\" ends",
+		r.from, r.to, r.from, quote.Shell(r.from))
+}
+
+// renamed returns the interfaces that have another name than their pins.
+func renamed(p pin.Dir) (list []rename) {
+	names, err := p.Interfaces()
+	if err != nil {
+		return nil // which whoever opens the filter reports
+	}
+	for _, name := range names {
+		for _, a := range p.Attachments(name, slices.Concat(hook.Ingress, hook.Egress)) {
+			device := deviceOf(p, a)
+			if device == nil {
+				continue
+			}
+			to := device.Attrs().Name
+			if i := slices.IndexFunc(list, func(r rename) bool { return r.from == name && r.to == to }); i >= 0 {
+				list[i].kinds = append(list[i].kinds, a.Kind)
+			} else {
+				list = append(list, rename{name, to, device, []string{a.Kind}, p.Pattern(name) != ""})
+			}
+		}
+	}
+	return list
+}
+
+// deviceOf returns the device that an attachment is on where this is not the one that it is pinned for, else nil.
+func deviceOf(p pin.Dir, a *hook.Attachment) netlink.Link {
+	index, err := a.DeviceIndex()
+	if err != nil || index == 0 && !a.IsClsact() || index == a.Index && index != 0 {
+		return nil
+	}
+	var devices []netlink.Link
+	if a.IsClsact() {
+		devices = clsactDevices(p, a)
+	} else if device, err := netlink.LinkByIndex(index); err == nil {
+		devices = []netlink.Link{device}
+	}
+	for _, device := range devices {
+		// Another network namespace may have a device of the same number.
+		there := hook.Attachment{Dir: a.Dir, Interface: a.Interface, Index: device.Attrs().Index, Kind: a.Kind}
+		if here, err := there.IsOnHost(device); err == nil && here {
+			return device
+		}
+	}
+	return nil
+}
+
+// clsactDevices returns the devices that a filter of clsact may be on. No link says which, so the program's own record
+// has to tell.
+func clsactDevices(p pin.Dir, a *hook.Attachment) []netlink.Link {
+	direction := pin.In
+	if a.IsEgress() {
+		direction = pin.Out
+	}
+	loaded, err := pin.LoadedWith(pin.Program(p.Policy(), a.Interface, direction))
+	all, listed := netlink.LinkList()
+	if listed != nil && !errors.Is(listed, netlink.ErrDumpInterrupted) {
+		return nil
+	}
+	return slices.DeleteFunc(all, func(l netlink.Link) bool {
+		return l.Attrs().Index == a.Index || err == nil && loaded.RunSlot != 0 && loaded.RunSlot != maps.RunSlot(l.Attrs().Index)
+	})
+}
+
+// movedSuffix ends the name of a pin that is on its way: two interfaces may have changed names with each other.
+const movedSuffix = "_moved"
+
+// followRenames moves the pins of renamed interfaces to their new names. The lock is held for a change.
+func followRenames(p pin.Dir) ([]rename, error) {
+	if err := endMoves(p); err != nil {
+		return nil, err
+	}
+	list := renamed(p)
+	for _, r := range list {
+		if err := r.begin(p); err != nil {
+			return nil, fmt.Errorf("follow %s to its new name %s: %w", r.from, r.to, err)
+		}
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return list, endMoves(p)
+}
+
+// begin moves the programs, then the links, which tell that there is something to move.
+func (r rename) begin(p pin.Dir) error {
+	if err := os.MkdirAll(p.Link(r.to), 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{p.Policy(), p.Next()} {
+		for _, direction := range []string{pin.Out, pin.In, pin.InFrags} {
+			from, to := pin.Program(dir, r.from, direction), pin.Program(dir, r.to, direction)
+			for _, suffix := range []string{pin.ConstantsSuffix, ""} {
+				if err := os.Rename(from+suffix, to+suffix+movedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+		}
+	}
+	for _, kind := range r.kinds {
+		if err := os.Rename(filepath.Join(p.Link(r.from), kind), filepath.Join(p.Link(r.to), kind+movedSuffix)); err != nil {
+			return err
+		}
+	}
+	if pattern := p.Pattern(r.from); pattern != "" {
+		if err := p.SetPattern(r.to, pattern); err != nil {
+			return err
+		}
+	}
+	if mode := p.Mode(r.from); mode != "" && p.Mode(r.to) == "" {
+		return p.SetMode(r.to, mode)
+	}
+	return nil
+}
+
+// endMoves gives the pins that are on their way their names, also those of a command that was killed.
+func endMoves(p pin.Dir) error {
+	for _, dir := range []string{p.Policy(), p.Next(), filepath.Join(p.Links(), "*")} {
+		moved, err := filepath.Glob(filepath.Join(dir, "*"+movedSuffix))
+		if err != nil {
+			return err
+		}
+		for _, path := range moved {
+			if err := os.Rename(path, strings.TrimSuffix(path, movedSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
