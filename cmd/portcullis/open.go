@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -52,10 +53,13 @@ func someRule(cmd *cobra.Command, args []string) error {
 // parseRules reads the rules of a command line.
 func parseRules(args []string) ([]policy.Rule, error) {
 	rules, err := policy.ParseRules(args)
-	if err != nil {
-		return nil, usageError{err}
+	if err == nil {
+		return rules, nil
 	}
-	return rules, nil
+	if text := ruleHint(args); text != "" {
+		err = errors.New(text)
+	}
+	return nil, usageError{err}
 }
 
 func (a *app) open(ctx context.Context, r firewall.OpenRequest) error {
