@@ -89,9 +89,9 @@ func (a *app) printOpen(v *firewall.OpenReport, request firewall.OpenRequest) {
 		a.printf("saved to %s\n", v.Config)
 	case v.SecondsLeft > 0:
 		left := time.Duration(v.SecondsLeft) * time.Second
-		a.printf("not saved: closes at %s, in %s, and live connections go on\n", clock(left), schedule.Span(left))
+		a.printf("not saved: it closes at %s, in %s; live connections go on\n", clock(left), schedule.Span(left))
 	case runtime && len(v.Opened) > 0:
-		a.printf("not saved: the next \"portcullis up\" ends it\n")
+		a.printf("not saved: the next \"portcullis up\" closes it again\n")
 	}
 }
 
