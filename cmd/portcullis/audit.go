@@ -113,10 +113,10 @@ func (a *app) printAudit(v *auditView) {
 		a.printf("policy: %s; %s\n\n", v.Config, idle)
 	}
 	if len(v.Ports) == 0 {
-		a.printf("nothing listens, and no rule opens a port\n")
+		a.printf("nothing listens, and no port is open\n")
 		return
 	}
-	rows := [][]string{{"STATE", "PORT", "ADDRESS", "PROCESS", "FROM", "OTHERWISE"}}
+	rows := [][]string{{"STATE", "PORT", "ADDRESS", "PROCESS", "FROM", "TO CHANGE"}}
 	counts := map[audit.State]int{}
 	wider := 0 // open to more than the policy says
 	for _, p := range v.Ports {
@@ -128,11 +128,11 @@ func (a *app) printAudit(v *auditView) {
 		}
 	}
 	a.table(rows)
-	unused := count(counts[audit.Unused], "rule that nobody uses", "rules that nobody uses")
+	unused := count(counts[audit.Unused], "unused rule", "unused rules")
 	if v.Running {
-		a.printf("\n%d closed although something listens, %s\n", counts[audit.Closed], unused)
+		a.printf("\n%s, %s\n", count(counts[audit.Closed], "closed port with a listener", "closed ports with a listener"), unused)
 	} else {
-		a.printf("\n%d open that the policy would close or restrict, %s\n", wider, unused)
+		a.printf("\n%s that the policy would close or restrict, %s\n", count(wider, "port", "ports"), unused)
 	}
 }
 

@@ -63,7 +63,7 @@ func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 		a.printf("not open: %s\n", withPorts(rule, r.Rules))
 	}
 	if v.Kept > 0 {
-		a.printf("%s; --kill would have cut what came in by the rule\n", count(v.Kept, "live connection goes on", "live connections go on"))
+		a.printf("%s; to cut them, repeat it with --kill\n", count(v.Kept, "live connection goes on", "live connections go on"))
 	}
 	switch {
 	case v.Killed > 0:
@@ -80,6 +80,6 @@ func (a *app) printClose(v *firewall.CloseReport, r firewall.CloseRequest) {
 		a.printf("not saved: the next \"portcullis up\" opens what %s says\n", v.Config)
 	}
 	if len(v.StillBy) > 0 {
-		a.warn(fmt.Sprintf("some of it stays open through %s", strings.Join(v.StillBy, "; ")))
+		a.warn(fmt.Sprintf("some of it stays open because of %s", strings.Join(v.StillBy, "; ")))
 	}
 }

@@ -129,6 +129,7 @@ func TestWordsOfOtherToolsLeadToTheCommandThatIsMeant(t *testing.T) {
 		"allow": "open", "permit": "open", "deny": "close", "delete": "close", "block": "close", "ban": "close",
 		"reload": "apply", "enable": "up", "start": "up", "restart": "up", "disable": "down", "stop": "down",
 		"list": "status", "show": "status", "rules": "status", "Allow": "open",
+		"edit": "portcullis apply", "config": "portcullis check", "iptables": "portcullis import", "icmp": `"icmp: accept"`, "ping": "portcullis apply", "dns": "portcullis open domain",
 	} {
 		h.types(2, word)
 		h.complains(`unknown command "`+word+`": `, command)

@@ -20,11 +20,11 @@ func (a *app) confirmCommand() *cobra.Command {
 the old text goes into a file beside it that ends in ` + firewall.BackupSuffix + `.
 
 Over ssh, confirm from a connection that was opened after the change. Inside tmux and
-screen there is no telling which connection you use: leave them first.`,
+screen nobody can tell which connection you use, so confirm outside of them.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.confirm(cmd.Context(), console) },
 	}
-	cmd.Flags().BoolVar(&console, "console", false, "this terminal is at the machine itself, though it does not look like it")
+	cmd.Flags().BoolVar(&console, "console", false, "you are at the machine's own console, although this terminal does not look like it")
 	return cmd
 }
 
@@ -45,7 +45,7 @@ func (a *app) confirm(ctx context.Context, console bool) error {
 		a.printf("confirmed: the policy of %s stays in force\n", report.File)
 		switch {
 		case report.Backup != "":
-			a.printf("saved to %s; what that held before is in %s\n", report.Config, report.Backup)
+			a.printf("saved to %s; the old version is in %s\n", report.Config, report.Backup)
 		case report.Saved:
 			a.printf("saved to %s\n", report.Config)
 		}
@@ -74,9 +74,9 @@ func (a *app) revert(ctx context.Context) error {
 	}
 	return a.print(report, func() {
 		if report.Running {
-			a.printf("the trial of %s is over: what was in force before is in force again\n", report.File)
+			a.printf("the trial of %s is over: the previous policy is in force again\n", report.File)
 		} else {
-			a.printf("the trial of %s is over: nothing is filtered, as before, and every port is open\n", report.File)
+			a.printf("the trial of %s is over: the filter is off, as before, and every port is open\n", report.File)
 		}
 	})
 }

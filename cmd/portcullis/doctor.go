@@ -85,6 +85,13 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 		o.Interfaces, o.InterfaceErr = host.Matching(o.Interfaces)
 	}
 	o.Default = a.firewall.DefaultInterface()
+	if o.InterfaceErr == nil {
+		unfiltered, err := a.firewall.Unfiltered(o.Interfaces)
+		if err != nil {
+			a.warn(err.Error())
+		}
+		o.Unfiltered = namesOfInterfaces(unfiltered)
+	}
 
 	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))

@@ -85,9 +85,9 @@ func (a *app) importRules(files []iptables.File, o importOptions) error {
 	if err := a.print(view, func() { a.printImport(view, o) }); err != nil || !lacking {
 		return err
 	}
-	err = fmt.Errorf("not everything is translated: %s above", count(len(view.Untranslated), "finding", "findings"))
+	err = fmt.Errorf("some rules were not translated: %s above", count(len(view.Untranslated), "finding", "findings"))
 	if o.write != "" {
-		return fmt.Errorf("%w; nothing was written, --partial writes it all the same", err)
+		return fmt.Errorf("%w; nothing was written; to write it anyway, add --partial", err)
 	}
 	return err
 }
@@ -113,7 +113,7 @@ func replaceFile(path string, text []byte) (backup string, err error) {
 func (a *app) printImport(view importView, o importOptions) {
 	switch {
 	case view.Backup != "":
-		a.printf("written to %s; what it held before is in %s\n", view.Written, view.Backup)
+		a.printf("written to %s; the old version is in %s\n", view.Written, view.Backup)
 	case view.Written != "":
 		a.printf("written to %s\n", view.Written)
 	case o.write == "":
@@ -150,7 +150,7 @@ func readRules(stdin io.Reader, paths []string) ([]iptables.File, error) {
 		}
 		data, err := io.ReadAll(io.LimitReader(in, maxImport+1))
 		if err == nil && len(data) > maxImport {
-			err = errors.New("too large for rules of a firewall")
+			err = errors.New("larger than 16 MiB, so these are not the rules of a firewall")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("import %s: %w", name, err)

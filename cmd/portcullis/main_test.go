@@ -42,6 +42,13 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+func TestHelpListsTheExitCodes(t *testing.T) {
+	h := newHost(t)
+	h.types(0, "help")
+	h.says(fmt.Sprintf("\nExit codes:\n  0  done, also if nothing had to be done\n  %d  refused or failed\n  %d  wrong command line\n  %d  not running\n",
+		exitFailed, exitUsage, exitNotRunning))
+}
+
 func TestNotRunning(t *testing.T) {
 	h := newHost(t)
 	h.types(3, "log", "-f")

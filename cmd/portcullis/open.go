@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,10 +69,13 @@ func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, err
 		}
 	}
 	rules, err := names.ParseRules(args)
-	if err != nil {
-		return nil, usageError{err}
+	if err == nil {
+		return rules, nil
 	}
-	return rules, nil
+	if text := ruleHint(args); text != "" {
+		err = errors.New(text)
+	}
+	return nil, usageError{err}
 }
 
 func (a *app) open(ctx context.Context, r firewall.OpenRequest) error {
@@ -101,9 +105,9 @@ func (a *app) printOpen(v *firewall.OpenReport, request firewall.OpenRequest) {
 		a.printf("saved to %s\n", v.Config)
 	case v.SecondsLeft > 0:
 		left := time.Duration(v.SecondsLeft) * time.Second
-		a.printf("not saved: closes at %s, in %s, and live connections go on\n", clock(left), schedule.Span(left))
+		a.printf("not saved: it closes at %s, in %s; live connections go on\n", clock(left), schedule.Span(left))
 	case runtime && len(v.Opened) > 0:
-		a.printf("not saved: the next \"portcullis up\" ends it\n")
+		a.printf("not saved: the next \"portcullis up\" closes it again\n")
 	}
 }
 

@@ -112,3 +112,33 @@ func TestOpenTellsWhichPortsANameMeans(t *testing.T) {
 	h.types(0, "close", "domain", "53/tcp from 192.0.2.1")
 	h.says("closed domain (53/tcp, 53/udp)\n", "not open: 53/tcp from 192.0.2.1\n")
 }
+
+// What others call it leads to what it is called here.
+func TestRulesInOtherWords(t *testing.T) {
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	for words, says := range map[string]string{
+		"dns":                                  `"domain"`,
+		"http dns/udp":                         `"domain"`,
+		"ping":                                 `the key "icmp" of the policy file`,
+		"ICMP":                                 `"icmp: accept"`,
+		"http echo-request":                    `"icmp: [echo-request]"`,
+		"22/tcp for 1h":                        "write 22/tcp --for 1h",
+		"22/tcp from 10.0.0.1 for 1h30m":       "write 22/tcp from 10.0.0.1 --for 1h30m",
+		"22/tcp from any":                      `a rule without "from" is for anyone: write 22/tcp`,
+		"22/tcp from Anywhere":                 "write 22/tcp",
+		"22/tcp from 10.0.0.1 10.0.0.2":        "commas stand between sources: write from 10.0.0.1,10.0.0.2",
+		"22/tcp from 10.0.0.1 and 10.0.0.2":    "write from 10.0.0.1,10.0.0.2",
+		"22/tcp from 10.0.0.0/8 2001:db8::/32": "write from 10.0.0.0/8,2001:db8::/32",
+		"htttp":                                `did you mean "http"?`,
+		"for":                                  "unknown service",
+		"22/tcp from":                          "from",
+		"22/tcp 10.0.0.1":                      `"10.0.0.1"`,
+	} {
+		for _, args := range [][]string{strings.Fields(words), {words}} {
+			h.types(2, append([]string{"open"}, args...)...)
+			h.complains(says)
+		}
+	}
+	h.opens("ssh")
+}

@@ -46,7 +46,13 @@ A rule reads the same in the policy file, on the command line and in the status:
   8080/tcp, 60000-61000/udp     a port or a range; tcp, udp, sctp or udplite
   22/tcp from 203.0.113.0/24    for some sources only, IPv4 and IPv6
   ssh on eth1 limit 6/minute    on some interfaces only, and so often from each source
-All of it is in "portcullis open --help".`
+All of it is in "portcullis open --help".
+
+Exit codes:
+  0  done, also if nothing had to be done
+  1  refused or failed
+  2  wrong command line
+  3  not running`
 
 // The order of commands is that in which they are needed.
 func init() { cobra.EnableCommandSorting = false }

@@ -213,7 +213,7 @@ func TestCloseOfPartOfARuleIsRefused(t *testing.T) {
 	h.types(0, "open", "http", "--runtime")
 	h.types(0, "close", "http")
 	h.says("closed http\n")
-	h.complains("stays open through 1-1000/tcp")
+	h.complains("stays open because of 1-1000/tcp")
 	h.holds(path, text)
 	h.opens("1-1000/tcp")
 }

@@ -67,7 +67,7 @@ func (a *app) printStatus(v *firewall.Status) {
 	source, p := v.Config, v.Policy
 	switch {
 	case v.Trial != nil:
-		source = fmt.Sprintf("%s, on trial: in %s %s, unless \"portcullis confirm\" comes", v.Trial.File, v.Trial.Left, v.Trial.Outcome)
+		source = fmt.Sprintf("%s, on trial: unless you run \"portcullis confirm\" within %s, %s", v.Trial.File, v.Trial.Left, v.Trial.Outcome)
 	case v.BuiltIn:
 		source = "built in, as there is no " + v.Config
 	case v.FileGone:

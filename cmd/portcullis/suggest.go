@@ -4,10 +4,13 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // otherWords lists, by command, what ufw, firewalld, systemctl and the like call it. A word whose meaning is not quite
@@ -17,10 +20,10 @@ var otherWords = map[string][]string{
 	"down":    {"disable", "stop", "off", "unload"},
 	"run":     {"daemon", "agent"},
 	"status":  {"list", "show", "rules", "ls", "info", "stats", "counters"},
-	"open":    {"allow", "permit", "accept", "add", "insert", "append"},
+	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns"},
 	"close":   {"deny", "block", "ban", "delete", "del", "remove", "rm", "drop", "reject"},
-	"apply":   {"reload", "refresh", "replace"},
-	"check":   {"validate", "verify", "lint"},
+	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping"},
+	"check":   {"validate", "verify", "lint", "config", "configure"},
 	"diff":    {"compare"},
 	"save":    {"store", "persist"},
 	"try":     {"test", "trial"},
@@ -28,7 +31,7 @@ var otherWords = map[string][]string{
 	"revert":  {"rollback", "undo", "cancel"},
 	"flows":   {"connections", "conntrack", "states", "flush"},
 	"log":     {"logs", "monitor", "tail", "follow"},
-	"import":  {"convert", "translate", "migrate"},
+	"import":  {"convert", "translate", "migrate", "iptables"},
 	"doctor":  {"diagnose"},
 	"audit":   {"ports", "listeners"},
 	"bench":   {"benchmark"},
@@ -36,7 +39,19 @@ var otherWords = map[string][]string{
 
 const noBlockList = "there is no block list; what no rule opens is closed, and \"portcullis close RULE\" takes a rule back"
 
+const editor = "edit the policy file with any editor; \"portcullis check\" finds mistakes, and \"portcullis apply\" puts it in force"
+
+const icmpKey = "the key \"icmp\" of the policy file decides on pings and the like: write \"icmp: accept\", \"icmp: drop\" or \"icmp: [echo-request]\" there, then \"portcullis apply\""
+
 var notQuite = map[string]string{
+	"config":    editor,
+	"configure": editor,
+	"dns":       "\"portcullis open domain\" opens the ports of a DNS server; what this host asks needs no rule",
+	"edit":      editor,
+	"icmp":      icmpKey,
+	"iptables":  "\"portcullis import\" translates rules of iptables into a policy file",
+	"ping":      icmpKey,
+
 	"ban":   noBlockList,
 	"block": noBlockList,
 	"flush": "\"portcullis flows flush\" deletes all flows; \"portcullis close RULE\" takes a rule back",
@@ -58,4 +73,58 @@ func hint(parent *cobra.Command, word string) string {
 		return fmt.Sprintf("did you mean %s?", or(alike))
 	}
 	return fmt.Sprintf("see %q", parent.CommandPath()+" --help")
+}
+
+// ruleWords are words that stand in no rule, and what to do instead. Services of such a name come first.
+var ruleWords = map[string]string{
+	"dns":          "the service is called \"domain\"; what this host asks needs no rule",
+	"echo-request": icmpKey,
+	"icmp":         icmpKey,
+	"icmpv6":       icmpKey,
+	"ping":         icmpKey,
+}
+
+// anybody are the words for every source.
+var anybody = []string{"any", "all", "anyone", "anybody", "anywhere", "everyone", "everybody", "everywhere", "world", "*"}
+
+// ruleHint returns what to write instead of rules that could not be read, or "" where nothing comes to mind.
+func ruleHint(args []string) string {
+	words := strings.Fields(strings.Join(args, " "))
+	hasFrom := false
+	for i, word := range words {
+		lower := strings.ToLower(word)
+		before, after := words[:i], words[i+1:]
+		name, protocol, _ := strings.Cut(lower, "/")
+		switch text := ruleWords[name]; {
+		case text != "" && (protocol == "" || name == "dns"):
+			return fmt.Sprintf("%q is no service: %s", word, text)
+		case lower == "for" && len(before) > 0 && len(after) > 0:
+			if _, err := policy.ParseDuration(after[0]); err == nil {
+				rest := append(slices.Clone(before), after[1:]...)
+				return fmt.Sprintf("how long is a flag: write %s --for %s", strings.Join(rest, " "), after[0])
+			}
+		case lower == "from" && len(before) > 0 && len(after) > 0 && slices.Contains(anybody, strings.ToLower(after[0])):
+			rest := append(slices.Clone(before), after[1:]...)
+			return fmt.Sprintf("a rule without \"from\" is for anyone: write %s", strings.Join(rest, " "))
+		case hasFrom && isSource(lower):
+			last := before[len(before)-1]
+			if lastLower := strings.ToLower(last); lastLower == "and" || lastLower == "or" {
+				last = before[len(before)-2]
+			}
+			if isSource(strings.ToLower(last)) {
+				return fmt.Sprintf("commas stand between sources: write from %s,%s", last, word)
+			}
+		}
+		hasFrom = hasFrom || lower == "from"
+	}
+	return ""
+}
+
+// isSource reports whether a word is an address or a network, and nothing else.
+func isSource(word string) bool {
+	_, err := netip.ParsePrefix(word)
+	if err != nil {
+		_, err = netip.ParseAddr(word)
+	}
+	return err == nil
 }

@@ -79,6 +79,10 @@ func TestUnfilteredInterfacesAreNamed(t *testing.T) {
 	}
 	h.types(0, "status")
 	h.complains("portcullis up eth1 '$(reboot)'\" filters")
+	h.types(anyCode, "doctor", "-o", "json")
+	if !strings.Contains(h.stdout, "eth1 is not filtered") {
+		t.Errorf("doctor does not name eth1: %s", h.stdout)
+	}
 	// One that the file names is named once.
 	if err := os.WriteFile(path, []byte("interfaces: [eth0, eth1]\nopen: [ssh]\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -72,15 +72,15 @@ func (a *app) printTry(r *firewall.TryReport) {
 	}
 	a.printf("on trial: %s: %s\n", r.File, openText(r.Policy))
 	left := r.Trial.Due.Left()
-	a.printf("at %s, in %s, %s, unless you confirm:\n", clock(left), schedule.Span(left), r.Outcome())
+	a.printf("unless you confirm by %s, in %s, %s\n", clock(left), schedule.Span(left), r.Outcome())
 	if a.session() == "" {
-		a.printf("  run \"portcullis confirm\" here, or over ssh from a new connection\n")
+		a.printf("to keep it, run \"portcullis confirm\" here, or in a new ssh session\n")
 	} else {
-		a.printf("  open a new ssh session, and run \"portcullis confirm\" there: that this one goes on proves nothing\n")
+		a.printf("to keep it, open a new ssh session and run \"portcullis confirm\" there; this one would survive any policy\n")
 	}
-	a.printf("\"portcullis revert\" does it now\n")
+	a.printf("to end the trial now, run \"portcullis revert\"\n")
 	if r.File == r.Config {
-		a.printf("%s is also what the next \"portcullis up\" puts in force\n", r.File)
+		a.printf("%s is the policy file itself: the next \"portcullis up\" puts it in force even if you do not confirm\n", r.File)
 	}
 }
 

@@ -49,6 +49,7 @@ type Options struct {
 	InterfaceErr error    // why there are none
 	Named        []string // that the policy file names
 	Default      string   // the interface of the default route, or ""
+	Unfiltered   []string // by which packets come in past a filter on Interfaces
 
 	Policy    *policy.Policy // in force, or else what the next up puts in force; nil when there is none
 	BuiltIn   bool           // there is no file

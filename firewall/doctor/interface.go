@@ -154,8 +154,12 @@ func (e *examination) channels(d *device) {
 	switch {
 	case c.Max == 0:
 		e.ok("channels", "the driver reports none")
-	case d.Kind != "device" && d.Mode != loader.ModeNative:
+	case d.Kind == "veth" && d.Mode == "": // and native is what up tries
+		e.ok("channels", "%d, which counts in native XDP alone; under TC the CPU that sends decides", c.Now)
+	case d.Kind != "device" && (d.Kind != "veth" || d.Mode != loader.ModeNative):
 		e.ok("channels", "does not matter: the CPU that sends decides")
+	case halved && c.Now == 1 && c.Max == 1 && d.Mode != loader.ModeNative:
+		e.note("channels", "%s refuses native XDP with a single channel, and TC filters", d.Driver)
 	case halved && c.Now > most && d.Mode != loader.ModeNative:
 		e.warn("channels", "with more than half of its %d channels in use, %s refuses native XDP, and TC filters", c.Max, d.Driver).fix(set(max(most, 1)))
 	case c.Now < most && c.Now < d.CPUs:

@@ -28,6 +28,15 @@ func of(kind, driver string) func(*situation) {
 	return on(func(d *device) { d.Kind, d.Driver = kind, driver })
 }
 
+// veth is a situation in which eth0 is a veth.
+func veth(from func() *situation) func() *situation {
+	return func() *situation {
+		s := from()
+		of("veth", "veth")(s)
+		return s
+	}
+}
+
 func both(a, b func(*situation)) func(*situation) {
 	return func(s *situation) { a(s); b(s) }
 }
@@ -77,6 +86,10 @@ func TestInterface(t *testing.T) {
 		{"few of few", well, on(func(d *device) { d.Channels = channels{"rx", 1, 4} }), "channels", Warn, "1 of 8 CPUs", "ethtool -L eth0 rx 4"},
 		{"more than half of ena's", stopped, on(func(d *device) { d.Driver = "ena" }), "channels", Warn, "ena refuses", "ethtool -L eth0 combined 4"},
 		{"half of ena's", stopped, on(func(d *device) { d.Driver, d.Channels = "ena", channels{"combined", 4, 8} }), "channels", OK, "4, for 8", ""},
+		{"one of ena's", stopped, on(func(d *device) { d.Driver, d.Channels = "ena", channels{"combined", 1, 1} }), "channels", Note, "a single channel", ""},
+		{"few of a veth", veth(well), on(func(d *device) { d.Channels = channels{"rx", 1, 8} }), "channels", Warn, "1 of 8 CPUs", "ethtool -L eth0 rx 8"},
+		{"few of a veth before up", veth(stopped), on(func(d *device) { d.Channels = channels{"rx", 1, 8} }), "channels", OK, "counts in native XDP alone", ""},
+		{"few of a tap in native mode", well, both(of("tuntap", "tun"), on(func(d *device) { d.Channels = channels{"rx", 1, 8} })), "channels", OK, "does not matter", ""},
 		{"enough", well, on(func(d *device) { d.Channels = channels{"combined", 8, 16} }), "channels", OK, "8, for 8", ""},
 		{"untold", well, on(func(d *device) { d.Channels = channels{} }), "channels", OK, "reports none", ""},
 		{"few of a tap", stopped, both(of("tuntap", "tun"), on(func(d *device) { d.Channels = channels{"rx", 1, 8} })), "channels", OK, "does not matter", ""},

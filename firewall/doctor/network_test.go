@@ -5,6 +5,7 @@ package doctor
 import (
 	"errors"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -73,6 +74,7 @@ func TestPortcullis(t *testing.T) {
 		{"not running", stopped, func(s *situation) { s.options.PinPath = "/sys/fs/bpf/x" }, "filter", Note, "every port is open", "portcullis --pin-path /sys/fs/bpf/x " + up},
 		{"other namespace", stopped, func(s *situation) { s.options.FilterErr = loader.ErrOtherNamespace }, "filter", Fail, "another network namespace",
 			"portcullis --pin-path /sys/fs/bpf/portcullis-NAME " + up},
+		{"another card", well, func(s *situation) { s.options.Unfiltered = []string{"eth1"} }, "filter", Warn, "eth1 is not filtered: what comes in by it", "portcullis up eth1"},
 		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
 		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
@@ -100,4 +102,34 @@ func TestPortcullis(t *testing.T) {
 		}, "filter", Warn, "is not filtered", "portcullis up 'wan0;reboot' --config /srv/p.yaml"},
 		{"named", well, func(s *situation) { s.options.Interfaces = append(s.options.Interfaces, "eth1") }, "filter", Warn, "eth1 is not filtered", "portcullis up eth1"},
 	})
+}
+
+// A card that no filter would cover is named before up, too, once.
+func TestCardsThatNoFilterCovers(t *testing.T) {
+	s := stopped()
+	s.options.Unfiltered = []string{"eth1"}
+	s.options.Interfaces = []string{"eth0"}
+	var texts []string
+	for _, c := range s.examine() {
+		if strings.Contains(c.Text, "eth1") {
+			texts = append(texts, c.Text)
+			if c.Verdict != Note || strings.Join(c.Fix, "\n") != "portcullis up eth0 eth1" {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if len(texts) != 1 {
+		t.Errorf("%q", texts)
+	}
+	s = well()
+	s.options.Unfiltered, s.options.Default = []string{"eth1"}, "eth1"
+	texts = nil
+	for _, c := range s.examine() {
+		if strings.Contains(c.Text, "eth1") {
+			texts = append(texts, c.Text)
+		}
+	}
+	if len(texts) != 1 {
+		t.Errorf("%q", texts)
+	}
 }

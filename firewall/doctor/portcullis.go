@@ -57,6 +57,10 @@ func (e *examination) filter() {
 	case e.unseen("filter", "whether the filter runs", e.FilterErr):
 	case errors.Is(e.FilterErr, loader.ErrNotRunning):
 		e.note("filter", "it does not run: every port is open").fix(e.up(e.Interfaces...))
+		for _, name := range e.Unfiltered {
+			e.note("filter", "\"up\" leaves %s unfiltered: what comes in by it reaches every port, unless it is named, too", quote.Name(name)).
+				fix(e.up(append(slices.Clone(e.Interfaces), name)...))
+		}
 	case errors.Is(e.FilterErr, loader.ErrOtherNamespace):
 		other := *e
 		other.PinPath = path.Join(path.Dir(e.PinPath), "portcullis-"+e.namespace())
@@ -78,14 +82,14 @@ func (e *examination) running() {
 		e.warn("filter", "%s", w)
 	}
 	e.flows()
-	for _, name := range append(slices.Clone(e.Interfaces), e.Default) {
+	for _, name := range slices.Concat(e.Interfaces, []string{e.Default}, e.Unfiltered) {
 		if name != "" && !slices.Contains(filtered, name) {
 			filtered = append(filtered, name)
 			mend := []string{e.up(name)}
 			if len(e.Named) > 0 && !slices.Contains(e.Named, name) {
 				mend = append(mend, e.portcullis("save"))
 			}
-			e.warn("filter", "%s is not filtered", name).fix(mend...)
+			e.warn("filter", "%s is not filtered: what comes in by it reaches every port", quote.Name(name)).fix(mend...)
 		}
 	}
 }

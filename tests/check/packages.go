@@ -28,7 +28,7 @@ var large = map[string]string{
 // what is above or below them. These are small packages that several need.
 var siblings = map[string][]string{
 	"firewall/agent":        {"firewall/firewalltest", "firewall/savefile", "firewall/schedule"},
-	"firewall/audit":        {"firewall/cmdline"},
+	"firewall/audit":        {"firewall/cmdline", "firewall/containers"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"policy/iptables":       {"policy/quote"},

@@ -25,7 +25,7 @@ func TestRevertOutlivesItsTerminal(t *testing.T) {
 	}
 	tty.Close()
 	var told strings.Builder
-	for b := make([]byte, 1024); !strings.Contains(told.String(), "does it now"); {
+	for b := make([]byte, 1024); !strings.Contains(told.String(), "to end the trial now"); {
 		n, err := master.Read(b)
 		if err != nil {
 			t.Fatalf("%v after %q", err, told.String())
