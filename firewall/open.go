@@ -60,7 +60,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	}
 	if !runtime {
 		c.recordEdit(file)
-		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
 	}
 	if r.For == 0 {
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
@@ -197,7 +197,7 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
 		c.recordEdit(file)
-		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
 	}
 	if len(closed.Closed) > 0 {
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)

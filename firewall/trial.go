@@ -333,7 +333,8 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 			added = append(added, i.Name)
 		}
 	}
-	if len(added) == 0 {
+	// Where one is gone, one that came later may be the same under another name: rather filtered without need than open.
+	if len(added) == 0 || len(o.Interfaces) < len(s.Interfaces) {
 		return nil // to Down, no name means all
 	}
 	_, err = fw.kernel.Down(ctx, fw.options.PinPath, added)

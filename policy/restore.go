@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// What returns the part of the rule's text that names the ports: a service, or
-// the ports themselves.
+// What returns the part of the rule's text that names the ports: a service, if
+// need be one that is gone, or the ports themselves.
 func (r Rule) What() string {
+	if r.was != "" {
+		return r.was
+	}
 	return Rule{Ports: r.Ports, what: r.what}.String()
 }
 
@@ -44,6 +48,8 @@ func (in ruleParser) restore(what string, ports []PortRange, from []netip.Prefix
 	}
 	if name, now, bad := in.parseWhat(word{text: what}); bad == nil && slices.Equal(now, ports) {
 		r.what = name
+	} else if service, _, _ := strings.Cut(what, "/"); validServiceName(service) {
+		r.was = what
 	}
 	return r, nil
 }

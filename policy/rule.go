@@ -20,6 +20,9 @@ type Rule struct {
 	// what is the part of the text that names the ports. The name of a service
 	// has to survive: a user who wrote http does not expect 80/tcp back.
 	what string
+	// was is the text that a rule was kept with if it no longer stands for the
+	// ports: see RestoreRule.
+	was string
 }
 
 // String returns the rule in the one grammar that the policy file, the command

@@ -26,9 +26,9 @@ Connections that the rule let in continue unless --kill cuts them.`,
 		Args:              someRule,
 		ValidArgsFunction: a.completeRules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := parseRules(args)
+			rules, err := a.firewall.RulesToClose(cmd.Context(), args)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			return a.close(cmd.Context(), firewall.CloseRequest{Rules: rules, Runtime: runtime, Kill: kill, Force: force})
 		},

@@ -47,6 +47,7 @@ func Variants(t testing.TB) []Variant {
 // notCompared are fields that change nothing of what a policy means.
 var notCompared = map[string]string{
 	"Rule.what": "the text of the ports, which says how they are written",
+	"Rule.was":  "the text that they had",
 }
 
 type walker struct {
