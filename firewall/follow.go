@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // FollowRequest says what a Follower puts in force.
@@ -35,6 +34,7 @@ type Follower struct {
 	lastError string // that was noted
 
 	seen    string   // what the policy file was when it was last read
+	tried   string   // what it was when it was last to be put in force
 	steady  string   // what it was when Steady was last called
 	existed bool     // it has been read
 	named   []string // the interfaces that it named
@@ -375,16 +375,12 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.note(Info, "%s has changed", fl.config)
-	for _, c := range policy.Diff(saved, s.policy) {
-		if c.Key != "interface" {
-			fl.note(Info, "  %s", c)
-		}
-	}
+	fl.tellChanges(s, saved)
 	if err := fl.up(ctx, loader.Options{Interfaces: added, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
 		fl.again(err)
 		return
 	}
+	fl.tried = ""
 	fl.keepUp(ctx, c, s)
 }

@@ -171,6 +171,20 @@ func (fl *Follower) tellApplied(report *loader.UpReport) {
 	}
 }
 
+// tellChanges tells what the policy file changes, and that once where it has to be tried again.
+func (fl *Follower) tellChanges(s *source, saved *policy.Policy) {
+	if fl.tried == string(s.text) {
+		return
+	}
+	fl.tried, fl.lastError = string(s.text), ""
+	fl.note(Info, "%s has changed", fl.config)
+	for _, c := range policy.Diff(saved, s.policy) {
+		if c.Key != "interface" {
+			fl.note(Info, "  %s", c)
+		}
+	}
+}
+
 // tellDropped tells of interfaces that the file names no longer: only Down takes the filter off.
 func (fl *Follower) tellDropped(before, now []string, f Filter) {
 	if len(now) == 0 {

@@ -52,7 +52,7 @@ const (
 	completeEvents = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
 	watchedEvents  = completeEvents | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_ATTRIB
 	// wayEvents are those of directories and links: others write to files beside them all the time, as in /tmp.
-	wayEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
+	wayEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB
 )
 
 func watchFiles() (*fileWatcher, error) {
