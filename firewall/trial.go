@@ -163,7 +163,7 @@ func (fw *Firewall) Revert(ctx context.Context) (*RevertReport, error) {
 	}
 	defer c.end()
 	if c.Trial == nil {
-		return nil, noTrial(c.Schedule)
+		return nil, c.noTrial(ctx)
 	}
 	if c.failed != nil { // it has just been tried
 		return nil, c.failed
@@ -175,8 +175,20 @@ func (fw *Firewall) Revert(ctx context.Context) (*RevertReport, error) {
 	return report, nil
 }
 
-// noTrial says why there is nothing to confirm or to revert.
-func noTrial(s *schedule.Schedule) error {
+// noTrial says why there is nothing to confirm or to revert. The error wraps ErrNotRunning where nothing runs either.
+func (c *change) noTrial(ctx context.Context) error {
+	why := whyNoTrial(c.Schedule)
+	f, err := c.fw.View(ctx)
+	if errors.Is(err, loader.ErrNotRunning) {
+		return fmt.Errorf("%w; %w", why, err)
+	}
+	if err == nil {
+		f.Close()
+	}
+	return why
+}
+
+func whyNoTrial(s *schedule.Schedule) error {
 	if s.Ended == nil {
 		return errors.New("no policy is on trial: \"portcullis try FILE\" puts one there")
 	}
@@ -210,10 +222,11 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	}
 	defer c.end()
 	if c.Trial == nil {
-		if c.Ended != nil && !c.Ended.Reverted {
+		err := c.noTrial(ctx)
+		if c.Ended != nil && !c.Ended.Reverted && !errors.Is(err, loader.ErrNotRunning) {
 			return &ConfirmReport{File: c.Ended.File, Already: true, Warnings: []string{}}, nil
 		}
-		return nil, noTrial(c.Schedule)
+		return nil, err
 	}
 	if c.failed != nil {
 		return nil, c.failed
