@@ -156,11 +156,11 @@ func lockName(path string) string {
 }
 
 // startWatchdog sees to it that somebody does what the schedule says, whatever becomes of this process.
-func (c *change) startWatchdog() error {
+func (c *change) startWatchdog(ctx context.Context) error {
 	if !c.keeps {
 		return fmt.Errorf("keep a schedule in %s: %w", c.fw.store.Path(""), c.unkept)
 	}
-	return c.fw.kernel.StartWatchdog(c.fw.store, c.fw.options.PinPath)
+	return c.fw.kernel.StartWatchdog(ctx, c.fw.store, c.fw.options.PinPath)
 }
 
 // save makes the schedule the one that counts.

@@ -35,9 +35,9 @@ type Kernel interface {
 	FindSession() (*host.Session, error)
 	OnPseudoTerminal() bool
 	Forwards() bool
-	Containers() (*containers.Found, error)
+	Containers(context.Context) (*containers.Found, error)
 	Unfiltered(filtered []string) ([]host.Interface, error)
-	StartWatchdog(store schedule.Store, pinPath string) error
+	StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error
 }
 
 // Filter is a running filter.
@@ -112,13 +112,16 @@ func (HostKernel) Arrivals(c host.Connection) ([]string, error) { return host.Ar
 func (HostKernel) FindSession() (*host.Session, error)          { return host.FindSession() }
 func (HostKernel) OnPseudoTerminal() bool                       { return host.OnPseudoTerminal() }
 
-func (HostKernel) Forwards() bool                         { return host.Forwards(nil) }
-func (HostKernel) Containers() (*containers.Found, error) { return containers.Find() }
+func (HostKernel) Forwards() bool { return host.Forwards(nil) }
+
+func (HostKernel) Containers(ctx context.Context) (*containers.Found, error) {
+	return containers.Find(ctx)
+}
 
 func (HostKernel) Unfiltered(filtered []string) ([]host.Interface, error) {
 	return host.Unfiltered(filtered)
 }
 
-func (HostKernel) StartWatchdog(store schedule.Store, pinPath string) error {
-	return store.StartWatchdog(WatchdogCommand, "--pin-path", pinPath)
+func (HostKernel) StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error {
+	return store.StartWatchdog(ctx, WatchdogCommand, "--pin-path", pinPath)
 }

@@ -33,6 +33,8 @@ type policyFile struct {
 
 	inForce func() ([]maps.Rule, error)
 	gone    bool // it names services that /etc/services no longer has
+
+	unsynced error // why a crash may take back that it was saved
 }
 
 // policyFile reads the file that the running policy belongs to, which must be locked.
@@ -90,15 +92,17 @@ func (f *policyFile) edited(edit func() ([]byte, error)) ([]byte, error) {
 	return nil, err // something else is wrong with the file
 }
 
-// warnings returns a sentence for each service that the file still names and /etc/services does not.
+// warnings returns what is to be said of a file that was saved: a sentence for each service that it still names and
+// /etc/services does not, and whether it is safe from a crash.
 func (f *policyFile) warnings() (out []string) {
+	out = warning(f.unsynced)
 	if !f.gone {
-		return nil
+		return out
 	}
 	policy.ForgetServices()
 	_, err := policy.Parse(f.path, f.text)
 	if err == nil {
-		return nil
+		return out
 	}
 	for line := range strings.Lines(err.Error()) {
 		out = append(out, strings.TrimSpace(line)+"; it stays open as it was, but \"portcullis up\" and \"apply\" refuse this file")
@@ -181,11 +185,12 @@ func (f *policyFile) save() error {
 			return err
 		}
 	}
-	if err := savefile.Save(f.path, f.text); err != nil {
-		return err
+	err := savefile.Save(f.path, f.text)
+	if errors.Is(err, savefile.ErrUnsynced) {
+		f.unsynced, err = err, nil
 	}
-	f.saved = true
-	return nil
+	f.saved = err == nil
+	return err
 }
 
 // restore takes save back, if the file was saved.
@@ -271,6 +276,7 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 		if err := file.save(); err != nil {
 			return nil, err
 		}
+		report.Warnings = append(report.Warnings, warning(file.unsynced)...)
 	}
 	if path == f.Config() {
 		if err := keepRuntimeRules(f); err != nil {

@@ -105,7 +105,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 
 // putOnTrial puts the policy in force once it is certain that somebody will take it back.
 func (c *change) putOnTrial(ctx context.Context, p *policy.Policy) (*loader.UpReport, error) {
-	if err := c.startWatchdog(); err != nil {
+	if err := c.startWatchdog(ctx); err != nil {
 		return nil, fmt.Errorf("%w: nothing was changed, as nothing would put it back", err)
 	}
 	if err := c.save(); err != nil {
@@ -244,7 +244,11 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 		return nil, fmt.Errorf("%w; in %s %s", err, schedule.Span(c.Trial.Due.Left()), outcomeOf(c.Trial))
 	}
 	report := &ConfirmReport{File: c.Trial.File, Config: c.Trial.Config, Warnings: []string{}}
-	if report.Saved, report.Backup, err = c.saveConfirmed(ctx); err != nil {
+	report.Saved, report.Backup, err = c.saveConfirmed(ctx)
+	if errors.Is(err, savefile.ErrUnsynced) && report.Saved {
+		report.Warnings, err = warning(err), nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: not confirmed", err)
 	}
 	c.recordApplied(report.Config, []byte(c.Trial.Text))
@@ -290,7 +294,7 @@ func (c *change) saveConfirmed(ctx context.Context) (saved bool, backup string, 
 		return false, "", nil
 	default:
 		backup = t.Config + BackupSuffix
-		if err := savefile.Save(backup, old); err != nil {
+		if err := savefile.Save(backup, old); err != nil && !errors.Is(err, savefile.ErrUnsynced) {
 			return false, "", err
 		}
 	}

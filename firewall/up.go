@@ -77,7 +77,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.cutOff(p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
+	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.cutOff(ctx, p, config), fw.unfiltered(union(p.Interfaces, filtered), nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),

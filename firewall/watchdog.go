@@ -51,7 +51,7 @@ func (fw *Firewall) Watchdog(ctx context.Context, complain func(error)) error {
 		if err != nil {
 			complain(err)
 		}
-		if err := alarm.Wait(due); err != nil {
+		if err := alarm.Wait(ctx, due); err != nil {
 			return err
 		}
 		if !fw.store.Exists() {

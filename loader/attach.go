@@ -45,6 +45,11 @@ func Attach(pinPath string, mode Mode) (*AttachReport, error) {
 
 // AttachContext is Attach with a context, which bounds the wait for other commands.
 func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+	report, err := attach(ctx, pinPath, mode)
+	return report, permissionError(err)
+}
+
+func attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return nil, err
@@ -217,6 +222,11 @@ func preloaded(dir string, ethernet bool, name string) string {
 // Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
 // it did. One at a time: an interface that appears meanwhile waits for no more than that.
 func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
+	loaded, err = prepare(ctx, pinPath)
+	return loaded, permissionError(err)
+}
+
+func prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return false, err

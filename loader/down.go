@@ -26,6 +26,11 @@ func Down(pinPath string, interfaces []string) (*DownReport, error) {
 
 // DownContext is Down with a context, which bounds the wait for other commands.
 func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+	report, err := down(ctx, pinPath, interfaces)
+	return report, permissionError(err)
+}
+
+func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return nil, err

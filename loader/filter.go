@@ -303,14 +303,27 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 
 // Saved returns the policy in force without the rules that are not in the file.
 func (f *Filter) Saved() (*policy.Policy, error) {
-	if !f.isCurrent() {
-		now, err := OpenContext(f.ctx, f.pins.Base)
-		if err != nil {
-			return nil, err
-		}
-		f.Close()
-		*f = *now
+	if err := f.refresh(); err != nil {
+		return nil, err
 	}
+	return f.saved()
+}
+
+// refresh makes f the filter that runs now, where another policy has been put in force since it was opened.
+func (f *Filter) refresh() error {
+	if f.isCurrent() {
+		return nil
+	}
+	now, err := OpenContext(f.ctx, f.pins.Base)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	*f = *now
+	return nil
+}
+
+func (f *Filter) saved() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
 	var err error
 	if p.Interfaces, err = f.pins.Interfaces(); err != nil {

@@ -83,7 +83,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	case (older || errors.Is(err, ErrNotRunning)) && o.Running:
 		return nil, errors.Join(err, c.pins.Remove())
 	case older || errors.Is(err, ErrNotRunning):
-		if err := c.pins.Forget(); err != nil {
+		if err := c.pins.Forget(ctx); err != nil {
 			return nil, err
 		}
 	case errors.Is(err, ErrDamaged):

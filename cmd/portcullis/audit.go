@@ -51,7 +51,7 @@ type auditView struct {
 
 func (a *app) audit(ctx context.Context) error {
 	view := auditView{}
-	in, err := audit.Gather()
+	in, err := audit.Gather(ctx)
 	if in == nil {
 		return err
 	}

@@ -26,7 +26,7 @@ warnings alone do not count.
   portcullis check candidate.yaml`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.check(firstOf(args)) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.check(cmd.Context(), firstOf(args)) },
 	}
 }
 
@@ -67,8 +67,8 @@ func describeKey(k policy.Key) string {
 	return fmt.Sprintf("%s: %s (default: %s)", text, k.Values, k.Default)
 }
 
-func (a *app) check(file string) error {
-	report, err := a.firewall.Check(file)
+func (a *app) check(ctx context.Context, file string) error {
+	report, err := a.firewall.Check(ctx, file)
 	if err != nil {
 		return err
 	}

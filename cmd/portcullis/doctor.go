@@ -85,7 +85,7 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 	o.Interfaces, o.InterfaceErr = a.firewall.Interfaces(named, configured, filtered)
 	o.Default = a.firewall.DefaultInterface()
 
-	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
+	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(ctx, o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))
 	view.Stopped = failed > 0
 	err := a.print(view, func() { a.printChecks(view.Checks, verbose) })
