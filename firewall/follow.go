@@ -26,7 +26,6 @@ type FollowRequest struct {
 // decided here, and told in notes.
 type Follower struct {
 	fw      *Firewall
-	brief   *Firewall // the same, which does not wait for long
 	request FollowRequest
 	config  string // the policy file
 	notes   []Note
@@ -63,9 +62,7 @@ type Note struct {
 
 // Follow returns a follower of the policy file, which does nothing yet.
 func (fw *Firewall) Follow(r FollowRequest) *Follower {
-	brief := *fw
-	brief.options.Wait = cmp.Or(r.Wait, fw.options.Wait)
-	return &Follower{fw: fw, brief: &brief, request: r, config: fw.options.Config}
+	return &Follower{fw: fw.Waiting(cmp.Or(r.Wait, fw.options.Wait)), request: r, config: fw.options.Config}
 }
 
 // Config returns the policy file that is followed.
@@ -87,8 +84,13 @@ func (fl *Follower) note(level Level, format string, args ...any) {
 	fl.notes = append(fl.notes, Note{level, fmt.Sprintf(format, args...)})
 }
 
-// complain notes an error, and the same one in a row only once: what goes on to fail is tried again and again.
+// complain notes an error, and the same one in a row only once: what goes on to fail is tried again and again. That
+// another command is at work is no error: see Delayed.
 func (fl *Follower) complain(err error) {
+	if errors.Is(err, ErrLocked) {
+		fl.locked = true
+		return
+	}
 	if err != nil && err.Error() != fl.lastError {
 		fl.lastError = err.Error()
 		fl.note(Error, "%v", err)
@@ -112,7 +114,7 @@ func (fl *Follower) told() []Note {
 // would undo it.
 func (fl *Follower) begin(ctx context.Context) *change {
 	fl.locked = false
-	c, err := fl.brief.begin(ctx)
+	c, err := fl.fw.begin(ctx)
 	if errors.Is(err, ErrLocked) {
 		fl.locked = true
 		return nil
@@ -133,7 +135,7 @@ func (fl *Follower) begin(ctx context.Context) *change {
 // Start puts the filter up, or takes over the one that runs. A file that is bad must not leave the host open, so there
 // are three policies to fall back to.
 func (fl *Follower) Start(ctx context.Context) (notes []Note, err error) {
-	err = fl.start(ctx, false)
+	err = fl.startOrOwe(ctx, false)
 	return fl.told(), err
 }
 
@@ -142,8 +144,18 @@ func (fl *Follower) Start(ctx context.Context) (notes []Note, err error) {
 func (fl *Follower) Reload(ctx context.Context) []Note {
 	fl.lastError = ""
 	fl.note(Info, "reloading %s", fl.config)
-	fl.complain(fl.start(ctx, true))
+	fl.complain(fl.startOrOwe(ctx, true))
 	return fl.told()
+}
+
+// startOrOwe is start, which is tried again where another command is at work.
+func (fl *Follower) startOrOwe(ctx context.Context, asked bool) error {
+	err := fl.start(ctx, asked)
+	if errors.Is(err, ErrLocked) {
+		fl.locked, fl.owed, fl.asked = true, true, asked
+		return nil
+	}
+	return err
 }
 
 func (fl *Follower) start(ctx context.Context, asked bool) error {
@@ -168,8 +180,7 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 	defer c.end()
 	c.recordStateDir()
 	if err := c.lockFile(ctx, fl.config); errors.Is(err, ErrLocked) && f != nil {
-		fl.locked, fl.owed, fl.asked = true, true, asked
-		return nil
+		return err
 	} else if err != nil {
 		fl.complain(err)
 	}
@@ -308,7 +319,7 @@ func (fl *Follower) ApplyChanged(ctx context.Context) []Note {
 
 func (fl *Follower) applyChanged(ctx context.Context) {
 	if fl.owed {
-		fl.complain(fl.start(ctx, fl.asked))
+		fl.complain(fl.startOrOwe(ctx, fl.asked))
 		return
 	}
 	if !fl.Changed() {

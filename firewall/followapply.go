@@ -74,6 +74,9 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 		}
 	}
 	if err := fl.up(ctx, o); err != nil {
+		if errors.Is(err, ErrLocked) && running == nil {
+			fl.waiting = s
+		}
 		return err
 	}
 	fl.keepUp(ctx, c, s)

@@ -50,6 +50,7 @@ type Agent struct {
 	lastError  string     // that was told
 	endLook    func()     // ends the look that goes on
 	unattached bool       // another command was at work when an interface was to be filtered
+	busy       bool       // or when something else was to be done
 	seenPast   chan sight // what looks have found
 	blind      bool       // looks are not permitted, which was told
 	mended     time.Time  // when interfaces were last filtered that nothing told of
@@ -59,7 +60,7 @@ type Agent struct {
 }
 
 func newAgent(o Options) *Agent {
-	return &Agent{Options: o, fw: o.Firewall, seenPast: make(chan sight),
+	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
 
@@ -125,17 +126,11 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			settle.Reset(settleTime)
 		}
 	}
-	delayed := time.NewTimer(0)
-	if !delayed.Stop() {
-		<-delayed.C
-	}
-	again := func() { // another command was at work
-		if a.file.Delayed() || a.unattached {
-			delayed.Reset(waitTime)
-		}
-	}
-	again()
+	var delayed <-chan time.Time // while another command is at work
 	for {
+		if delayed == nil && (a.file.Delayed() || a.unattached || a.busy) {
+			delayed = time.After(waitTime)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -148,14 +143,12 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			}
 			if change.Lost || change.Link != "" && a.fw.Wants(change.Link) {
 				a.attach(ctx)
-				again()
 				relinked = true
 			}
 			soon()
 		case <-settle.C:
 			settling = false
 			a.settle(ctx)
-			again()
 			if relinked {
 				relinked = false
 				look.Reset(lookTime)
@@ -181,19 +174,23 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-a.files.policy:
 			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)
-			again()
-		case <-delayed.C:
+		case <-delayed:
+			delayed = nil
 			if a.unattached {
 				a.attach(ctx)
 			}
-			a.reload(ctx)
-			again()
+			if a.file.Delayed() {
+				a.reload(ctx)
+			}
+			if a.busy {
+				a.busy = false
+				soon()
+			}
 		case <-a.files.pins:
 			soon()
 		case <-a.Hangup:
 			a.service.reloading()
 			a.hangup(ctx)
-			again()
 			a.tell(ctx)
 			a.service.ready()
 		case <-alive:
@@ -315,6 +312,9 @@ func (a *Agent) renew(ctx context.Context, done string) {
 		return // taken down a moment ago, or an interface went away, which is a change of its own
 	}
 	a.complain(err)
+	if errors.Is(err, firewall.ErrLocked) {
+		a.retuned = time.Time{}
+	}
 	if err == nil {
 		if done != "" {
 			a.Log.Info("%s", done)
@@ -332,6 +332,7 @@ func (a *Agent) notFiltering(ctx context.Context, err error) {
 	}
 	if a.file.Waits() {
 		a.log(a.file.ApplyWaiting(ctx))
+		a.busy = a.busy || a.file.Delayed() && a.file.Waits()
 		return
 	}
 	if !a.down {
@@ -356,6 +357,10 @@ func (a *Agent) log(notes []firewall.Note) {
 
 // complain tells of an error, and of the same one only once.
 func (a *Agent) complain(err error) {
+	if errors.Is(err, firewall.ErrLocked) {
+		a.busy = true // the loop comes back to it
+		return
+	}
 	if err == nil {
 		return
 	}
@@ -376,6 +381,9 @@ func (a *Agent) tell(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
 	f, err := a.fw.View(ctx)
 	switch {
+	case errors.Is(err, firewall.ErrLocked):
+		a.complain(err)
+		return
 	case err != nil && !errors.Is(err, loader.ErrNotRunning):
 		status = "the filter cannot be looked at: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	case err == nil:
