@@ -66,19 +66,19 @@ type Filter interface {
 type HostKernel struct{}
 
 func (HostKernel) Up(ctx context.Context, o loader.Options) (*loader.UpReport, error) {
-	return loader.UpContext(ctx, o)
+	return loader.Up(ctx, o)
 }
 
 func (HostKernel) Down(ctx context.Context, pinPath string, interfaces []string) (*loader.DownReport, error) {
-	return loader.DownContext(ctx, pinPath, interfaces)
+	return loader.Down(ctx, pinPath, interfaces)
 }
 
 func (HostKernel) Open(ctx context.Context, pinPath string) (Filter, error) {
-	return opened(loader.OpenContext(ctx, pinPath))
+	return opened(loader.Open(ctx, pinPath))
 }
 
 func (HostKernel) OpenToChange(ctx context.Context, pinPath string) (Filter, error) {
-	return opened(loader.OpenToChangeContext(ctx, pinPath))
+	return opened(loader.OpenToChange(ctx, pinPath))
 }
 
 // opened keeps the filter nil that comes with an error.
@@ -90,7 +90,7 @@ func opened(f *loader.Filter, err error) (Filter, error) {
 }
 
 func (HostKernel) Attach(ctx context.Context, pinPath string, mode loader.Mode) (*loader.AttachReport, error) {
-	return loader.AttachContext(ctx, pinPath, mode)
+	return loader.Attach(ctx, pinPath, mode)
 }
 
 func (HostKernel) Prepare(ctx context.Context, pinPath string) (bool, error) {

@@ -39,12 +39,8 @@ func Wants(pinPath, iface string) bool {
 // Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
 // that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
 // those that come for the first time. What fails on one interface is reported beside what was done on the others.
-func Attach(pinPath string, mode Mode) (*AttachReport, error) {
-	return AttachContext(context.Background(), pinPath, mode)
-}
-
-// AttachContext is Attach with a context, which bounds the wait for other commands.
-func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+// The context bounds the wait for other commands.
+func Attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
 	report, err := attach(ctx, pinPath, mode)
 	return report, permissionError(err)
 }

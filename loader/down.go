@@ -20,12 +20,8 @@ import (
 )
 
 // Down takes the filter off the interfaces, or off all when none is named.
-func Down(pinPath string, interfaces []string) (*DownReport, error) {
-	return DownContext(context.Background(), pinPath, interfaces)
-}
-
-// DownContext is Down with a context, which bounds the wait for other commands.
-func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+// The context bounds the wait for other commands.
+func Down(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
 	report, err := down(ctx, pinPath, interfaces)
 	return report, permissionError(err)
 }

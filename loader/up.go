@@ -50,18 +50,13 @@ type change struct {
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
 // nothing: what fails is taken back. Live connections are entered as flows before anything drops.
-func Up(o Options) (*UpReport, error) { return UpContext(context.Background(), o) }
-
-// UpContext is Up with a context, which bounds the wait for other commands.
-func UpContext(ctx context.Context, o Options) (*UpReport, error) {
+// The context bounds the wait for other commands.
+func Up(ctx context.Context, o Options) (*UpReport, error) {
 	report, err := up(ctx, o)
 	return report, permissionError(err)
 }
 
 func up(ctx context.Context, o Options) (_ *UpReport, err error) {
-	if o.PinPath == "" {
-		o.PinPath = PinPath()
-	}
 	if o.Mode == "" {
 		o.Mode = ModeAuto
 	}

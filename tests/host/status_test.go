@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,11 +43,11 @@ func TestStatusIsOfOnePolicy(t *testing.T) {
 func TestMissingCapabilitiesAreNamed(t *testing.T) {
 	for name, do := range map[string]func(l *lab.Lab) error{
 		"down": func(l *lab.Lab) error {
-			_, err := loader.Down(l.PinPath, nil)
+			_, err := loader.Down(context.Background(), l.PinPath, nil)
 			return err
 		},
 		"attach": func(l *lab.Lab) error {
-			_, err := loader.Attach(l.PinPath, loader.ModeAuto)
+			_, err := loader.Attach(context.Background(), l.PinPath, loader.ModeAuto)
 			return err
 		},
 	} {
