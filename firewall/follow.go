@@ -23,7 +23,7 @@ type FollowRequest struct {
 }
 
 // Follower keeps the policy file in force on a host that nobody looks at: what somebody at a terminal would be asked is
-// decided here, and told in notes.
+// decided here, and reported in notes.
 type Follower struct {
 	fw      *Firewall
 	request FollowRequest
@@ -103,8 +103,8 @@ func (fl *Follower) warn(sentences []string) {
 	}
 }
 
-// told returns the notes, and forgets them.
-func (fl *Follower) told() []Note {
+// takeNotes returns the notes, and forgets them.
+func (fl *Follower) takeNotes() []Note {
 	notes := fl.notes
 	fl.notes = nil
 	return notes
@@ -136,7 +136,7 @@ func (fl *Follower) begin(ctx context.Context) *change {
 // are three policies to fall back to.
 func (fl *Follower) Start(ctx context.Context) (notes []Note, err error) {
 	err = fl.startOrOwe(ctx, false)
-	return fl.told(), err
+	return fl.takeNotes(), err
 }
 
 // Reload puts the policy file in force because somebody asks for it, on all of its interfaces, also when nothing is
@@ -145,7 +145,7 @@ func (fl *Follower) Reload(ctx context.Context) []Note {
 	fl.lastError = ""
 	fl.note(Info, "reloading %s", fl.config)
 	fl.complain(fl.startOrOwe(ctx, true))
-	return fl.told()
+	return fl.takeNotes()
 }
 
 // startOrOwe is start, which is tried again where another command is at work.
@@ -226,7 +226,7 @@ func (fl *Follower) SetConfig(config string) {
 	fl.named, fl.existed, fl.problem = nil, false, ""
 }
 
-// reject tells what is wrong with the policy file, and what that means.
+// reject notes what is wrong with the policy file, and what that means.
 func (fl *Follower) reject(err error, meaning string) {
 	fl.problem = "the policy file is not in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch missing := errors.Is(err, fs.ErrNotExist); {
@@ -308,13 +308,13 @@ func (fl *Follower) ApplyWaiting(ctx context.Context) []Note {
 	if fl.waiting != nil {
 		fl.complain(fl.apply(ctx, c, fl.waiting, nil, false))
 	}
-	return fl.told()
+	return fl.takeNotes()
 }
 
 // ApplyChanged puts the policy file in force if it has changed since somebody last decided what is in force.
 func (fl *Follower) ApplyChanged(ctx context.Context) []Note {
 	fl.applyChanged(ctx)
-	return fl.told()
+	return fl.takeNotes()
 }
 
 func (fl *Follower) applyChanged(ctx context.Context) {
@@ -377,7 +377,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.tellDropped(before, s.policy.Interfaces, f)
+	fl.noteDropped(before, s.policy.Interfaces, f)
 	// An interface that was taken off by hand stays so, until it is named anew.
 	added := slices.DeleteFunc(slices.Clone(s.policy.Interfaces), func(name string) bool {
 		return slices.Contains(before, name) || slices.Contains(saved.Interfaces, name)
@@ -386,7 +386,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.tellChanges(s, saved)
+	fl.noteChanges(s, saved)
 	if err := fl.up(ctx, loader.Options{Interfaces: added, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
 		fl.again(err)

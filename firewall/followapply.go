@@ -122,7 +122,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	ctx = fl.fw.waiting(ctx)
 	report, err := fl.fw.kernel.Up(ctx, o)
 	if err == nil {
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 		return nil
 	}
 	if len(o.Interfaces) == 0 || errors.Is(err, loader.ErrNotRunning) {
@@ -134,7 +134,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	report, err = fl.fw.kernel.Up(ctx, one)
 	switch {
 	case err == nil:
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 	case !errors.Is(err, loader.ErrNotRunning):
 		fl.complain(err)
 	}
@@ -152,7 +152,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 			errs = append(errs, err)
 			continue
 		}
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 	}
 	err = errors.Join(errs...)
 	if len(errs) < len(o.Interfaces) {
@@ -162,7 +162,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	return err
 }
 
-func (fl *Follower) tellApplied(report *loader.UpReport) {
+func (fl *Follower) noteApplied(report *loader.UpReport) {
 	fl.warn(report.Warnings)
 	for _, i := range report.Interfaces {
 		switch unnamed := len(fl.named) > 0 && !slices.Contains(fl.named, i.Name) && !slices.Contains(fl.request.Interfaces, i.Name); {
@@ -174,8 +174,8 @@ func (fl *Follower) tellApplied(report *loader.UpReport) {
 	}
 }
 
-// tellChanges tells what the policy file changes, and that once where it has to be tried again.
-func (fl *Follower) tellChanges(s *source, saved *policy.Policy) {
+// noteChanges notes what the policy file changes, once for each text of the file.
+func (fl *Follower) noteChanges(s *source, saved *policy.Policy) {
 	if fl.tried == string(s.text) {
 		return
 	}
@@ -188,8 +188,8 @@ func (fl *Follower) tellChanges(s *source, saved *policy.Policy) {
 	}
 }
 
-// tellDropped tells of interfaces that the file names no longer: only Down takes the filter off.
-func (fl *Follower) tellDropped(before, now []string, f Filter) {
+// noteDropped warns of interfaces that the file names no longer: only Down takes the filter off.
+func (fl *Follower) noteDropped(before, now []string, f Filter) {
 	if len(now) == 0 {
 		return // the file leaves them as they are
 	}

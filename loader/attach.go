@@ -115,7 +115,7 @@ func attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, erro
 	return report, errors.Join(errs...)
 }
 
-// reattach filters an interface, and tells whether it had to.
+// reattach filters an interface, and reports whether it had to.
 func (c *change) reattach(t *target) (done bool, err error) {
 	before := c.pins.Attachment(t.name(), hook.Egress)
 	c.options.NoTCX = before != nil && before.Kind == hook.ClsactOut
@@ -215,7 +215,7 @@ func preloaded(dir string, ethernet bool, name string) string {
 	return filepath.Join(dir, "preload_"+link+"_"+name)
 }
 
-// Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
+// Prepare loads one such program, if one is missing that an interface which is waited for may need, and reports whether
 // it did. One at a time: an interface that appears meanwhile waits for no more than that.
 func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 	loaded, err = prepare(ctx, pinPath)

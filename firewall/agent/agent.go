@@ -45,14 +45,14 @@ type Agent struct {
 	file       *firewall.Follower // of the policy file
 	service    service
 	files      *fileWatcher
-	here       []string   // interfaces that were filtered when it last told
+	here       []string   // interfaces that were filtered at the last report
 	down       bool       // nothing is filtered
-	lastError  string     // that was told
+	lastError  string     // that was logged
 	endLook    func()     // ends the look that goes on
 	unattached bool       // another command was at work when an interface was to be filtered
 	busy       bool       // or when something else was to be done
 	seenPast   chan sight // what looks have found
-	blind      bool       // looks are not permitted, which was told
+	blind      bool       // looks are not permitted, which was logged
 	mended     time.Time  // when interfaces were last filtered that nothing told of
 	halved     []string   // interfaces that were found filtered in one direction only
 	retuned    time.Time  // when programs were last loaded for a new MAC address
@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a.attach(ctx)
 	a.watchRefusals(ctx)
-	a.tell(ctx)
+	a.report(ctx)
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
@@ -139,7 +139,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				return errors.New("netlink subscription closed: the kernel tells of no more changes")
+				return errors.New("netlink subscription closed: changes of the network go unnoticed from now on")
 			}
 			if change.Lost || change.Link != "" && a.fw.Wants(change.Link) {
 				a.attach(ctx)
@@ -158,7 +158,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				soon()
 			}
 		case <-resync.C:
-			a.lastError = "" // what is still wrong is told again
+			a.lastError = "" // what is still wrong is logged again
 			a.attach(ctx)    // which must not wait
 			a.complain(a.fw.CatchUp(ctx))
 			a.reloadIfSteady(ctx)
@@ -168,7 +168,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.look(ctx)
 		case s := <-a.seenPast:
 			a.goOver(ctx, s)
-			a.tell(ctx)
+			a.report(ctx)
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
 		case <-a.files.policy:
@@ -191,7 +191,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-a.Hangup:
 			a.service.reloading()
 			a.hangup(ctx)
-			a.tell(ctx)
+			a.report(ctx)
 			a.service.ready()
 		case <-alive:
 			a.service.alive()
@@ -243,7 +243,7 @@ func (a *Agent) mend(ctx context.Context, f firewall.Filter) {
 
 // settle does what a change asks for that is not urgent.
 func (a *Agent) settle(ctx context.Context) {
-	defer a.tell(ctx)
+	defer a.report(ctx)
 	a.follow()
 	f, err := a.fw.View(ctx)
 	if err != nil {
@@ -285,10 +285,10 @@ func (a *Agent) follow() { a.files.follow(a.file.Config(), loader.PinDirs(a.fw.P
 // reload puts the policy file in force if it has changed.
 func (a *Agent) reload(ctx context.Context) {
 	a.log(a.file.ApplyChanged(ctx))
-	a.tell(ctx)
+	a.report(ctx)
 }
 
-// reloadIfSteady is reload for when nothing tells that the file is complete. One that somebody has open and writes is
+// reloadIfSteady is reload for when nothing shows that the file is complete. One that somebody has open and writes is
 // read when it has not changed since the time before.
 func (a *Agent) reloadIfSteady(ctx context.Context) {
 	if a.files.writing.Load() && !a.file.Steady() {
@@ -355,7 +355,7 @@ func (a *Agent) log(notes []firewall.Note) {
 	}
 }
 
-// complain tells of an error, and of the same one only once.
+// complain logs an error, and the same one only once in a row.
 func (a *Agent) complain(err error) {
 	if errors.Is(err, firewall.ErrLocked) {
 		a.busy = true // the loop comes back to it
@@ -376,8 +376,8 @@ func (a *Agent) warn(sentences []string) {
 	}
 }
 
-// tell says in a line what is filtered.
-func (a *Agent) tell(ctx context.Context) {
+// report sets the line that systemd shows to what is filtered, and logs interfaces that are gone.
+func (a *Agent) report(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
 	f, err := a.fw.View(ctx)
 	switch {
