@@ -169,7 +169,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		File:     c.path,
 		Changes:  c.changes,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(c.policy, c.path)),
+		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(ctx, c.policy, c.path)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -224,7 +224,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 		return nil, err
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Deferred: c.flows != "",
-		Warnings: list(slices.Concat(c.warnings(), fw.doubts(c.policy, c.named, c.path)))}
+		Warnings: list(slices.Concat(c.warnings(), fw.doubts(ctx, c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
 	}
@@ -241,7 +241,7 @@ type CheckReport struct {
 }
 
 // Check reads a policy file, or the one that was given, and says what would not work on this host. It needs no root.
-func (fw *Firewall) Check(file string) (*CheckReport, error) {
+func (fw *Firewall) Check(ctx context.Context, file string) (*CheckReport, error) {
 	if file == "" {
 		file = fw.options.Config
 	}
@@ -252,7 +252,7 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	report := &CheckReport{File: file, Rules: policy.Texts(p.Open), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
+	report := &CheckReport{File: file, Rules: policy.Texts(p.Open), Warnings: list(fw.doubts(ctx, p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
 	}
@@ -260,7 +260,7 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 }
 
 // doubts returns what would not work here, of a policy that is good by itself and whose file names some interfaces.
-func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out []string) {
+func (fw *Firewall) doubts(ctx context.Context, p *policy.Policy, named []string, file string) (out []string) {
 	for _, name := range named {
 		if policy.IsPattern(name) {
 			continue
@@ -277,5 +277,5 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(p, file))
+	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(ctx, p, file))
 }

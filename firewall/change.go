@@ -29,6 +29,7 @@ type change struct {
 	failed error    // why what is overdue could not be done
 	unlock []func() // in the order in which they were locked
 	keeps  bool     // a schedule: this process may write there
+	unkept error    // or why it cannot
 }
 
 // begin waits until no other process changes the firewall, and does what is overdue.
@@ -41,6 +42,8 @@ func (fw *Firewall) begin(ctx context.Context) (*change, error) {
 		c.unlock, c.keeps = append(c.unlock, unlock), true
 	case !isUnwritable(err):
 		return nil, err
+	default:
+		c.unkept = err
 	}
 	if c.Schedule, err = fw.store.Read(); err != nil {
 		c.end()
@@ -154,11 +157,11 @@ func lockName(path string) string {
 }
 
 // startWatchdog sees to it that somebody does what the schedule says, whatever becomes of this process.
-func (c *change) startWatchdog() error {
+func (c *change) startWatchdog(ctx context.Context) error {
 	if !c.keeps {
-		return fmt.Errorf("keep a schedule in %s: %w", c.fw.store.Path(""), fs.ErrPermission)
+		return fmt.Errorf("keep a schedule in %s: %w", c.fw.store.Path(""), c.unkept)
 	}
-	return c.fw.kernel.StartWatchdog(c.fw.store, c.fw.options.PinPath)
+	return c.fw.kernel.StartWatchdog(ctx, c.fw.store, c.fw.options.PinPath)
 }
 
 // save makes the schedule the one that counts.

@@ -83,6 +83,13 @@ func New(o Options) *Firewall {
 	}
 }
 
+// Waiting returns the same firewall, which waits so long for another command.
+func (fw *Firewall) Waiting(wait time.Duration) *Firewall {
+	other := *fw
+	other.options.Wait = wait
+	return &other
+}
+
 // PinPath returns where the filter is pinned.
 func (fw *Firewall) PinPath() string { return fw.options.PinPath }
 

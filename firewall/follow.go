@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // FollowRequest says what a Follower puts in force.
@@ -24,10 +23,9 @@ type FollowRequest struct {
 }
 
 // Follower keeps the policy file in force on a host that nobody looks at: what somebody at a terminal would be asked is
-// decided here, and told in notes.
+// decided here, and reported in notes.
 type Follower struct {
 	fw      *Firewall
-	brief   *Firewall // the same, which does not wait for long
 	request FollowRequest
 	config  string // the policy file
 	notes   []Note
@@ -35,6 +33,7 @@ type Follower struct {
 	lastError string // that was noted
 
 	seen    string   // what the policy file was when it was last read
+	tried   string   // what it was when it was last to be put in force
 	steady  string   // what it was when Steady was last called
 	existed bool     // it has been read
 	named   []string // the interfaces that it named
@@ -63,9 +62,7 @@ type Note struct {
 
 // Follow returns a follower of the policy file, which does nothing yet.
 func (fw *Firewall) Follow(r FollowRequest) *Follower {
-	brief := *fw
-	brief.options.Wait = cmp.Or(r.Wait, fw.options.Wait)
-	return &Follower{fw: fw, brief: &brief, request: r, config: fw.options.Config}
+	return &Follower{fw: fw.Waiting(cmp.Or(r.Wait, fw.options.Wait)), request: r, config: fw.options.Config}
 }
 
 // Config returns the policy file that is followed.
@@ -87,8 +84,13 @@ func (fl *Follower) note(level Level, format string, args ...any) {
 	fl.notes = append(fl.notes, Note{level, fmt.Sprintf(format, args...)})
 }
 
-// complain notes an error, and the same one in a row only once: what goes on to fail is tried again and again.
+// complain notes an error, and the same one in a row only once: what goes on to fail is tried again and again. That
+// another command is at work is no error: see Delayed.
 func (fl *Follower) complain(err error) {
+	if errors.Is(err, ErrLocked) {
+		fl.locked = true
+		return
+	}
 	if err != nil && err.Error() != fl.lastError {
 		fl.lastError = err.Error()
 		fl.note(Error, "%v", err)
@@ -101,8 +103,8 @@ func (fl *Follower) warn(sentences []string) {
 	}
 }
 
-// told returns the notes, and forgets them.
-func (fl *Follower) told() []Note {
+// takeNotes returns the notes, and forgets them.
+func (fl *Follower) takeNotes() []Note {
 	notes := fl.notes
 	fl.notes = nil
 	return notes
@@ -112,7 +114,7 @@ func (fl *Follower) told() []Note {
 // would undo it.
 func (fl *Follower) begin(ctx context.Context) *change {
 	fl.locked = false
-	c, err := fl.brief.begin(ctx)
+	c, err := fl.fw.begin(ctx)
 	if errors.Is(err, ErrLocked) {
 		fl.locked = true
 		return nil
@@ -133,8 +135,8 @@ func (fl *Follower) begin(ctx context.Context) *change {
 // Start puts the filter up, or takes over the one that runs. A file that is bad must not leave the host open, so there
 // are three policies to fall back to.
 func (fl *Follower) Start(ctx context.Context) (notes []Note, err error) {
-	err = fl.start(ctx, false)
-	return fl.told(), err
+	err = fl.startOrOwe(ctx, false)
+	return fl.takeNotes(), err
 }
 
 // Reload puts the policy file in force because somebody asks for it, on all of its interfaces, also when nothing is
@@ -142,8 +144,18 @@ func (fl *Follower) Start(ctx context.Context) (notes []Note, err error) {
 func (fl *Follower) Reload(ctx context.Context) []Note {
 	fl.lastError = ""
 	fl.note(Info, "reloading %s", fl.config)
-	fl.complain(fl.start(ctx, true))
-	return fl.told()
+	fl.complain(fl.startOrOwe(ctx, true))
+	return fl.takeNotes()
+}
+
+// startOrOwe is start, which is tried again where another command is at work.
+func (fl *Follower) startOrOwe(ctx context.Context, asked bool) error {
+	err := fl.start(ctx, asked)
+	if errors.Is(err, ErrLocked) {
+		fl.locked, fl.owed, fl.asked = true, true, asked
+		return nil
+	}
+	return err
 }
 
 func (fl *Follower) start(ctx context.Context, asked bool) error {
@@ -168,8 +180,7 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 	defer c.end()
 	c.recordStateDir()
 	if err := c.lockFile(ctx, fl.config); errors.Is(err, ErrLocked) && f != nil {
-		fl.locked, fl.owed, fl.asked = true, true, asked
-		return nil
+		return err
 	} else if err != nil {
 		fl.complain(err)
 	}
@@ -215,7 +226,7 @@ func (fl *Follower) SetConfig(config string) {
 	fl.named, fl.existed, fl.problem = nil, false, ""
 }
 
-// reject tells what is wrong with the policy file, and what that means.
+// reject notes what is wrong with the policy file, and what that means.
 func (fl *Follower) reject(err error, meaning string) {
 	fl.problem = "the policy file is not in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch missing := errors.Is(err, fs.ErrNotExist); {
@@ -297,18 +308,18 @@ func (fl *Follower) ApplyWaiting(ctx context.Context) []Note {
 	if fl.waiting != nil {
 		fl.complain(fl.apply(ctx, c, fl.waiting, nil, false))
 	}
-	return fl.told()
+	return fl.takeNotes()
 }
 
 // ApplyChanged puts the policy file in force if it has changed since somebody last decided what is in force.
 func (fl *Follower) ApplyChanged(ctx context.Context) []Note {
 	fl.applyChanged(ctx)
-	return fl.told()
+	return fl.takeNotes()
 }
 
 func (fl *Follower) applyChanged(ctx context.Context) {
 	if fl.owed {
-		fl.complain(fl.start(ctx, fl.asked))
+		fl.complain(fl.startOrOwe(ctx, fl.asked))
 		return
 	}
 	if !fl.Changed() {
@@ -366,7 +377,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.tellDropped(before, s.policy.Interfaces, f)
+	fl.noteDropped(before, s.policy.Interfaces, f)
 	// An interface that was taken off by hand stays so, until it is named anew.
 	added := slices.DeleteFunc(slices.Clone(s.policy.Interfaces), func(name string) bool {
 		return slices.Contains(before, name) || slices.Contains(saved.Interfaces, name)
@@ -376,16 +387,12 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.note(Info, "%s has changed", fl.config)
-	for _, c := range policy.Diff(saved, s.policy) {
-		if c.Key != "interface" {
-			fl.note(Info, "  %s", c)
-		}
-	}
+	fl.noteChanges(s, saved)
 	if err := fl.up(ctx, loader.Options{Interfaces: added, LetGo: ending, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
 		fl.again(err)
 		return
 	}
+	fl.tried = ""
 	fl.keepUp(ctx, c, s)
 }

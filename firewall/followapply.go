@@ -77,6 +77,9 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 		}
 	}
 	if err := fl.up(ctx, o); err != nil {
+		if errors.Is(err, ErrLocked) && running == nil {
+			fl.waiting = s
+		}
 		return err
 	}
 	fl.keepUp(ctx, c, s)
@@ -122,7 +125,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	ctx = fl.fw.waiting(ctx)
 	report, err := fl.fw.kernel.Up(ctx, o)
 	if err == nil {
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 		return nil
 	}
 	if len(o.Interfaces) == 0 || errors.Is(err, loader.ErrNotRunning) {
@@ -134,7 +137,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	report, err = fl.fw.kernel.Up(ctx, one)
 	switch {
 	case err == nil:
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 	case !errors.Is(err, loader.ErrNotRunning):
 		fl.complain(err)
 	}
@@ -152,7 +155,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 			errs = append(errs, err)
 			continue
 		}
-		fl.tellApplied(report)
+		fl.noteApplied(report)
 	}
 	err = errors.Join(errs...)
 	if len(errs) < len(o.Interfaces) {
@@ -162,7 +165,7 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 	return err
 }
 
-func (fl *Follower) tellApplied(report *loader.UpReport) {
+func (fl *Follower) noteApplied(report *loader.UpReport) {
 	fl.warn(report.Warnings)
 	for _, i := range report.Interfaces {
 		switch unnamed := len(fl.named) > 0 && !policy.MatchAnyInterface(fl.named, i.Name) && !policy.MatchAnyInterface(fl.request.Interfaces, i.Name); {
@@ -182,8 +185,22 @@ func (fl *Follower) letGo(inForce, p *policy.Policy) []string {
 	return letGo(inForce.Interfaces, slices.Concat(p.Interfaces, fl.request.Interfaces))
 }
 
-// tellDropped tells of interfaces that the file names no longer: only Down takes the filter off.
-func (fl *Follower) tellDropped(before, now []string, f Filter) {
+// noteChanges notes what the policy file changes, once for each text of the file.
+func (fl *Follower) noteChanges(s *source, saved *policy.Policy) {
+	if fl.tried == string(s.text) {
+		return
+	}
+	fl.tried, fl.lastError = string(s.text), ""
+	fl.note(Info, "%s has changed", fl.config)
+	for _, c := range policy.Diff(saved, s.policy) {
+		if c.Key != "interface" {
+			fl.note(Info, "  %s", c)
+		}
+	}
+}
+
+// noteDropped warns of interfaces that the file names no longer: only Down takes the filter off.
+func (fl *Follower) noteDropped(before, now []string, f Filter) {
 	if len(now) == 0 {
 		return // the file leaves them as they are
 	}

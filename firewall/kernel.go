@@ -35,9 +35,9 @@ type Kernel interface {
 	FindSession() (*host.Session, error)
 	OnPseudoTerminal() bool
 	Forwards() bool
-	Containers() (*containers.Found, error)
+	Containers(context.Context) (*containers.Found, error)
 	Unfiltered(filtered []string) ([]host.Interface, error)
-	StartWatchdog(store schedule.Store, pinPath string) error
+	StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error
 }
 
 // Filter is a running filter.
@@ -67,19 +67,19 @@ type Filter interface {
 type HostKernel struct{}
 
 func (HostKernel) Up(ctx context.Context, o loader.Options) (*loader.UpReport, error) {
-	return loader.UpContext(ctx, o)
+	return loader.Up(ctx, o)
 }
 
 func (HostKernel) Down(ctx context.Context, pinPath string, interfaces []string) (*loader.DownReport, error) {
-	return loader.DownContext(ctx, pinPath, interfaces)
+	return loader.Down(ctx, pinPath, interfaces)
 }
 
 func (HostKernel) Open(ctx context.Context, pinPath string) (Filter, error) {
-	return opened(loader.OpenContext(ctx, pinPath))
+	return opened(loader.Open(ctx, pinPath))
 }
 
 func (HostKernel) OpenToChange(ctx context.Context, pinPath string) (Filter, error) {
-	return opened(loader.OpenToChangeContext(ctx, pinPath))
+	return opened(loader.OpenToChange(ctx, pinPath))
 }
 
 // opened keeps the filter nil that comes with an error.
@@ -91,7 +91,7 @@ func opened(f *loader.Filter, err error) (Filter, error) {
 }
 
 func (HostKernel) Attach(ctx context.Context, pinPath string, mode loader.Mode) (*loader.AttachReport, error) {
-	return loader.AttachContext(ctx, pinPath, mode)
+	return loader.Attach(ctx, pinPath, mode)
 }
 
 func (HostKernel) Prepare(ctx context.Context, pinPath string) (bool, error) {
@@ -113,13 +113,16 @@ func (HostKernel) Arrivals(c host.Connection) ([]string, error) { return host.Ar
 func (HostKernel) FindSession() (*host.Session, error)          { return host.FindSession() }
 func (HostKernel) OnPseudoTerminal() bool                       { return host.OnPseudoTerminal() }
 
-func (HostKernel) Forwards() bool                         { return host.Forwards(nil) }
-func (HostKernel) Containers() (*containers.Found, error) { return containers.Find() }
+func (HostKernel) Forwards() bool { return host.Forwards(nil) }
+
+func (HostKernel) Containers(ctx context.Context) (*containers.Found, error) {
+	return containers.Find(ctx)
+}
 
 func (HostKernel) Unfiltered(filtered []string) ([]host.Interface, error) {
 	return host.Unfiltered(filtered)
 }
 
-func (HostKernel) StartWatchdog(store schedule.Store, pinPath string) error {
-	return store.StartWatchdog(WatchdogCommand, "--pin-path", pinPath)
+func (HostKernel) StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error {
+	return store.StartWatchdog(ctx, WatchdogCommand, "--pin-path", pinPath)
 }

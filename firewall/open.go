@@ -44,7 +44,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	report := &OpenReport{Config: f.Config(), Saved: []string{}, Warnings: []string{}}
 	undo, file := func() error { return nil }, &policyFile{}
 	if r.For > 0 {
-		if undo, err = c.closeLater(f, r.Rules, r.For); err != nil {
+		if undo, err = c.closeLater(ctx, f, r.Rules, r.For); err != nil {
 			return nil, err
 		}
 	}
@@ -60,13 +60,13 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	}
 	if !runtime {
 		c.recordEdit(file)
-		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
 	}
 	if r.For == 0 {
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	}
 	report.Opened, report.Already = policy.Texts(opened.Opened), policy.Texts(opened.Already)
-	report.Warnings = append(report.Warnings, fw.openedInVain(f, r.Rules, report.Config)...)
+	report.Warnings = append(report.Warnings, fw.openedInVain(ctx, f, r.Rules, report.Config)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
 			report.SecondsLeft = seconds(due)
@@ -111,7 +111,7 @@ func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, 
 }
 
 // closeLater makes rules close by themselves, but for those that are open for good. Undo takes that back.
-func (c *change) closeLater(f Filter, rules []policy.Rule, period time.Duration) (undo func() error, err error) {
+func (c *change) closeLater(ctx context.Context, f Filter, rules []policy.Rule, period time.Duration) (undo func() error, err error) {
 	have, err := f.Rules()
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (c *change) closeLater(f Filter, rules []policy.Rule, period time.Duration)
 		c.Timed = old
 		return c.save()
 	}
-	if err := c.startWatchdog(); err != nil {
+	if err := c.startWatchdog(ctx); err != nil {
 		return nil, fmt.Errorf("%w: nothing was changed, as nothing would close it", err)
 	}
 	c.SetDue(rules, schedule.After(period))
@@ -203,7 +203,7 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
 		c.recordEdit(file)
-		report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
 	}
 	if len(closed.Closed) > 0 {
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)

@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -28,12 +30,17 @@ type policyFile struct {
 	madeDir bool
 	text    []byte
 	saved   bool
+
+	inForce func() ([]maps.Rule, error)
+	gone    bool // it names services that /etc/services no longer has
+
+	unsynced error // why a crash may take back that it was saved
 }
 
 // policyFile reads the file that the running policy belongs to, which must be locked.
 func (fw *Firewall) policyFile(f Filter) (*policyFile, error) {
 	recorded := cmp.Or(f.Config(), DefaultConfig)
-	file := &policyFile{path: fw.configToWrite(f)}
+	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules}
 	old, err := readTrusted(file.path)
 	switch {
 	case err == nil:
@@ -60,7 +67,7 @@ func (fw *Firewall) configToWrite(f Filter) string {
 }
 
 func (f *policyFile) insert(r policy.Rule) (added bool, err error) {
-	text, err := policy.InsertRule(f.path, f.text, r)
+	text, err := f.edited(func() ([]byte, error) { return policy.InsertRule(f.path, f.text, r) })
 	if err != nil {
 		return false, err
 	}
@@ -69,8 +76,74 @@ func (f *policyFile) insert(r policy.Rule) (added bool, err error) {
 	return added, nil
 }
 
+// edited returns the text after an edit. What names a service that is gone from /etc/services stands in its way no more
+// than any other rule: it is what is in force by that name.
+func (f *policyFile) edited(edit func() ([]byte, error)) ([]byte, error) {
+	text, err := edit()
+	if f.gone || !errors.As(err, new(*policy.Error)) {
+		return text, err
+	}
+	if f.gone = rememberServices(f.inForce); !f.gone {
+		return nil, err
+	}
+	if text, again := edit(); !errors.As(again, new(*policy.Error)) {
+		return text, again
+	}
+	return nil, err // something else is wrong with the file
+}
+
+// warnings returns what is to be said of a file that was saved: a sentence for each service that it still names and
+// /etc/services does not, and whether it is safe from a crash.
+func (f *policyFile) warnings() (out []string) {
+	out = warning(f.unsynced)
+	if !f.gone {
+		return out
+	}
+	policy.ForgetServices()
+	_, err := policy.Parse(f.path, f.text)
+	if err == nil {
+		return out
+	}
+	for line := range strings.Lines(err.Error()) {
+		out = append(out, strings.TrimSpace(line)+"; it stays open as it was, but \"portcullis up\" and \"apply\" refuse this file")
+	}
+	return out
+}
+
+// rememberServices makes names of services that are gone stand for what is in force by them, and reports whether there
+// are any.
+func rememberServices(inForce func() ([]maps.Rule, error)) bool {
+	rules, err := inForce()
+	if err != nil {
+		return false
+	}
+	named := make([]policy.Rule, len(rules))
+	for i, r := range rules {
+		named[i] = r.Rule
+	}
+	return policy.RememberServices(named)
+}
+
+// RulesToClose reads rules as they stand on a command line. A service that is gone from /etc/services is what is in force
+// by its name.
+func (fw *Firewall) RulesToClose(ctx context.Context, words []string, names policy.Names) ([]policy.Rule, error) {
+	rules, err := names.ParseRules(words)
+	if err == nil {
+		return rules, nil
+	}
+	f, notRunning := fw.View(ctx)
+	if notRunning != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if !rememberServices(f.Rules) {
+		return nil, err
+	}
+	return names.ParseRules(words)
+}
+
 func (f *policyFile) remove(r policy.Rule) error {
-	text, err := policy.RemoveRule(f.path, f.text, r)
+	text, err := f.edited(func() ([]byte, error) { return policy.RemoveRule(f.path, f.text, r) })
 	if err != nil {
 		return err
 	}
@@ -112,11 +185,12 @@ func (f *policyFile) save() error {
 			return err
 		}
 	}
-	if err := savefile.Save(f.path, f.text); err != nil {
-		return err
+	err := savefile.Save(f.path, f.text)
+	if errors.Is(err, savefile.ErrUnsynced) {
+		f.unsynced, err = err, nil
 	}
-	f.saved = true
-	return nil
+	f.saved = err == nil
+	return err
 }
 
 // restore takes save back, if the file was saved.
@@ -169,7 +243,7 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s stays as it is", err, path)
 	}
-	file := &policyFile{path: path}
+	file := &policyFile{path: path, inForce: f.Rules}
 	report := &SaveReport{Config: path, Changes: []Change{}, Warnings: []string{}}
 	file.old, err = readFile(path)
 	switch {
@@ -180,14 +254,29 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 		return nil, err
 	default:
 		file.exists = true
-		if file.text, report.Changes, err = fw.rewritten(path, file.old, inForce); err != nil {
+		file.text, err = file.edited(func() (text []byte, err error) {
+			text = file.old
+			if file.gone {
+				if text, err = policy.SpellGone(path, text); err != nil {
+					return nil, err
+				}
+			}
+			text, report.Changes, err = fw.rewritten(path, text, inForce)
+			return text, err
+		})
+		if err != nil {
 			return nil, err
+		}
+		if file.gone {
+			policy.ForgetServices()
+			report.Warnings = append(report.Warnings, fmt.Sprintf("%s named services that are no longer in %s: it has their ports now", path, policy.ServicesFile))
 		}
 	}
 	if file.changed() {
 		if err := file.save(); err != nil {
 			return nil, err
 		}
+		report.Warnings = append(report.Warnings, warning(file.unsynced)...)
 	}
 	if path == f.Config() {
 		if err := keepRuntimeRules(f); err != nil {

@@ -112,7 +112,7 @@ const stateDir = "/var/lib/portcullis"
 const lastGoodHeader = "# The last policy that was in force, kept by portcullis for a boot at which the policy file is bad.\n"
 
 // lastGoodPath returns the file that keeps the last policy that was in force, or "" for none. Only the filter of the host
-// has one without being told: that of a container must not become the host's at the next boot.
+// has one unless it is asked for: that of a container must not become the host's at the next boot.
 func (fw *Firewall) lastGoodPath() string {
 	dir := cmp.Or(fw.options.StateDir, fw.recordedStateDir())
 	if dir == "" && fw.options.PinPath == loader.DefaultPinPath {

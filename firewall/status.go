@@ -82,7 +82,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if scheduled.Trial == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
-	s.Warnings = slices.Concat(s.Warnings, fw.cutOff(s.Policy, s.Config), fw.unfiltered(s.Interfaces, file.unfiltered))
+	s.Warnings = slices.Concat(s.Warnings, fw.cutOff(ctx, s.Policy, s.Config), fw.unfiltered(s.Interfaces, file.unfiltered))
 	status := &Status{
 		Running:    true,
 		PinPath:    s.PinPath,

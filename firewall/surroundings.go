@@ -3,6 +3,7 @@
 package firewall
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -23,16 +24,16 @@ func (fw *Firewall) Flags() cmdline.Flags {
 }
 
 // ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
-func (fw *Firewall) ineffective(p *policy.Policy, file string) []string {
-	return append(p.RestrictingNothingTexts(), fw.cutOff(p, file)...)
+func (fw *Firewall) ineffective(ctx context.Context, p *policy.Policy, file string) []string {
+	return append(p.RestrictingNothingTexts(), fw.cutOff(ctx, p, file)...)
 }
 
 // cutOff warns of containers that a policy, which stands in a file, cuts off.
-func (fw *Firewall) cutOff(p *policy.Policy, file string) []string {
+func (fw *Firewall) cutOff(ctx context.Context, p *policy.Policy, file string) []string {
 	if p.Forward != policy.ForwardDrop {
 		return nil
 	}
-	found, err := fw.kernel.Containers()
+	found, err := fw.kernel.Containers(ctx)
 	if err != nil {
 		return []string{fmt.Sprintf("whether \"forward: drop\" cuts off containers is not known: %v", err)}
 	}
@@ -41,7 +42,7 @@ func (fw *Firewall) cutOff(p *policy.Policy, file string) []string {
 
 // openedInVain warns of rules that restrict nothing, as another one opens more, and of rules that open ports of
 // containers which the policy lets no answer out of.
-func (fw *Firewall) openedInVain(f Filter, rules []policy.Rule, file string) (warnings []string) {
+func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.Rule, file string) (warnings []string) {
 	forwards := fw.kernel.Forwards()
 	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
 		return nil // nor need the policy be read
@@ -58,7 +59,7 @@ func (fw *Firewall) openedInVain(f Filter, rules []policy.Rule, file string) (wa
 	if !forwards || p.Forward != policy.ForwardDrop {
 		return warnings
 	}
-	found, err := fw.kernel.Containers()
+	found, err := fw.kernel.Containers(ctx)
 	if err != nil {
 		return append(warnings, err.Error())
 	}

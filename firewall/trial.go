@@ -105,7 +105,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 
 // putOnTrial puts the policy in force once it is certain that somebody will take it back.
 func (c *change) putOnTrial(ctx context.Context, p *policy.Policy) (*loader.UpReport, error) {
-	if err := c.startWatchdog(); err != nil {
+	if err := c.startWatchdog(ctx); err != nil {
 		return nil, fmt.Errorf("%w: nothing was changed, as nothing would put it back", err)
 	}
 	if err := c.save(); err != nil {
@@ -163,7 +163,7 @@ func (fw *Firewall) Revert(ctx context.Context) (*RevertReport, error) {
 	}
 	defer c.end()
 	if c.Trial == nil {
-		return nil, noTrial(c.Schedule)
+		return nil, c.noTrial(ctx)
 	}
 	if c.failed != nil { // it has just been tried
 		return nil, c.failed
@@ -175,8 +175,20 @@ func (fw *Firewall) Revert(ctx context.Context) (*RevertReport, error) {
 	return report, nil
 }
 
-// noTrial says why there is nothing to confirm or to revert.
-func noTrial(s *schedule.Schedule) error {
+// noTrial says why there is nothing to confirm or to revert. The error wraps ErrNotRunning where nothing runs either.
+func (c *change) noTrial(ctx context.Context) error {
+	why := whyNoTrial(c.Schedule)
+	f, err := c.fw.View(ctx)
+	if errors.Is(err, loader.ErrNotRunning) {
+		return fmt.Errorf("%w; %w", why, err)
+	}
+	if err == nil {
+		f.Close()
+	}
+	return why
+}
+
+func whyNoTrial(s *schedule.Schedule) error {
 	if s.Ended == nil {
 		return errors.New("no policy is on trial: \"portcullis try FILE\" puts one there")
 	}
@@ -210,10 +222,11 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	}
 	defer c.end()
 	if c.Trial == nil {
-		if c.Ended != nil && !c.Ended.Reverted {
+		err := c.noTrial(ctx)
+		if c.Ended != nil && !c.Ended.Reverted && !errors.Is(err, loader.ErrNotRunning) {
 			return &ConfirmReport{File: c.Ended.File, Already: true, Warnings: []string{}}, nil
 		}
-		return nil, noTrial(c.Schedule)
+		return nil, err
 	}
 	if c.failed != nil {
 		return nil, c.failed
@@ -231,7 +244,11 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 		return nil, fmt.Errorf("%w; in %s %s", err, schedule.Span(c.Trial.Due.Left()), outcomeOf(c.Trial))
 	}
 	report := &ConfirmReport{File: c.Trial.File, Config: c.Trial.Config, Warnings: []string{}}
-	if report.Saved, report.Backup, err = c.saveConfirmed(ctx); err != nil {
+	report.Saved, report.Backup, err = c.saveConfirmed(ctx)
+	if errors.Is(err, savefile.ErrUnsynced) && report.Saved {
+		report.Warnings, err = warning(err), nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: not confirmed", err)
 	}
 	c.recordApplied(report.Config, []byte(c.Trial.Text))
@@ -277,7 +294,7 @@ func (c *change) saveConfirmed(ctx context.Context) (saved bool, backup string, 
 		return false, "", nil
 	default:
 		backup = t.Config + BackupSuffix
-		if err := savefile.Save(backup, old); err != nil {
+		if err := savefile.Save(backup, old); err != nil && !errors.Is(err, savefile.ErrUnsynced) {
 			return false, "", err
 		}
 	}
@@ -345,7 +362,8 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 			added = append(added, i.Name)
 		}
 	}
-	if len(added) == 0 {
+	// Where one is gone, one that came later may be the same under another name: rather filtered without need than open.
+	if len(added) == 0 || len(o.Interfaces) < len(s.Interfaces) {
 		return nil // to Down, no name means all
 	}
 	_, err = fw.kernel.Down(ctx, fw.options.PinPath, added)

@@ -16,7 +16,7 @@ const WatchdogCommand = "watchdog"
 const retryTime = 5 * time.Second
 
 // Watchdog does what the schedule says when its time has come, and returns when nothing is left to do. Of two watchdogs
-// of one filter the second returns at once. Complain is told of failures, after which it goes on trying.
+// of one filter the second returns at once. Complain gets each failure, after which the watchdog tries again.
 func (fw *Firewall) Watchdog(ctx context.Context, complain func(error)) error {
 	// A watchdog that could do nothing must not be taken for one.
 	if _, err := fw.store.Read(); err != nil {
@@ -51,7 +51,7 @@ func (fw *Firewall) Watchdog(ctx context.Context, complain func(error)) error {
 		if err != nil {
 			complain(err)
 		}
-		if err := alarm.Wait(due); err != nil {
+		if err := alarm.Wait(ctx, due); err != nil {
 			return err
 		}
 		if !fw.store.Exists() {

@@ -40,12 +40,13 @@ func Wants(pinPath, iface string) bool {
 // Attach puts the running filter on those of its interfaces that have appeared, or were made anew. It takes programs
 // that are loaded already, so it is done in milliseconds. An interface comes back in the mode that it had; mode is for
 // those that come for the first time. What fails on one interface is reported beside what was done on the others.
-func Attach(pinPath string, mode Mode) (*AttachReport, error) {
-	return AttachContext(context.Background(), pinPath, mode)
+// The context bounds the wait for other commands.
+func Attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+	report, err := attach(ctx, pinPath, mode)
+	return report, permissionError(err)
 }
 
-// AttachContext is Attach with a context, which bounds the wait for other commands.
-func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
+func attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func AttachContext(ctx context.Context, pinPath string, mode Mode) (*AttachRepor
 	return report, errors.Join(errs...)
 }
 
-// reattach filters an interface, and tells whether it had to.
+// reattach filters an interface, and reports whether it had to.
 func (c *change) reattach(t *target) (done bool, err error) {
 	before := c.pins.Attachment(t.name(), hook.Egress)
 	c.options.NoTCX = before != nil && before.Kind == hook.ClsactOut
@@ -226,9 +227,14 @@ func preloaded(dir string, ethernet bool, class, name string) string {
 	return filepath.Join(dir, "preload_"+link+class+"_"+name)
 }
 
-// Prepare loads one such program, if one is missing that an interface which is waited for may need, and tells whether
+// Prepare loads one such program, if one is missing that an interface which is waited for may need, and reports whether
 // it did. One at a time: an interface that appears meanwhile waits for no more than that.
 func Prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
+	loaded, err = prepare(ctx, pinPath)
+	return loaded, permissionError(err)
+}
+
+func prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return false, err

@@ -34,7 +34,7 @@ const (
 	runsEnough = 20 // times that the program has run till nobody doubts it
 )
 
-// suspect is an interface on which the program has not run lately, and the tap that tells what reaches the stack.
+// suspect is an interface on which the program has not run lately, and the tap that sees what reaches the stack.
 type suspect struct {
 	iface         Interface
 	slot          uint32

@@ -19,12 +19,13 @@ import (
 )
 
 // Down takes the filter off the interfaces, or off all when none is named.
-func Down(pinPath string, interfaces []string) (*DownReport, error) {
-	return DownContext(context.Background(), pinPath, interfaces)
+// The context bounds the wait for other commands.
+func Down(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+	report, err := down(ctx, pinPath, interfaces)
+	return report, permissionError(err)
 }
 
-// DownContext is Down with a context, which bounds the wait for other commands.
-func DownContext(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
+func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport, error) {
 	p, err := pin.At(pinPath)
 	if err != nil {
 		return nil, err

@@ -32,19 +32,15 @@ type Filter struct {
 }
 
 // Open returns the filter that runs under a pin path. The error is ErrNotRunning or ErrOtherNamespace when there is none
-// for this network namespace.
-func Open(pinPath string) (*Filter, error) { return OpenContext(context.Background(), pinPath) }
-
-// OpenContext is Open with a context, which bounds the filter's waits for other commands. Readers do not wait for each
-// other.
-func OpenContext(ctx context.Context, pinPath string) (*Filter, error) {
+// for this network namespace. The context bounds the filter's waits for other commands. Readers do not wait for each other.
+func Open(ctx context.Context, pinPath string) (*Filter, error) {
 	f, err := openLocked(ctx, pinPath, (*maps.Set).OpenAll)
 	return f, permissionError(err)
 }
 
-// OpenToChangeContext is OpenContext for a command that keeps others from changing the filter: as nobody takes it down,
+// OpenToChange is Open for a command that keeps others from changing the filter: as nobody takes it down,
 // maps can be opened when they are first needed, and to open a port needs few.
-func OpenToChangeContext(ctx context.Context, pinPath string) (*Filter, error) {
+func OpenToChange(ctx context.Context, pinPath string) (*Filter, error) {
 	f, err := openLocked(ctx, pinPath, func(*maps.Set) error { return nil })
 	return f, permissionError(err)
 }
@@ -304,14 +300,27 @@ func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
 
 // Saved returns the policy in force without the rules that are not in the file.
 func (f *Filter) Saved() (*policy.Policy, error) {
-	if !f.isCurrent() {
-		now, err := OpenContext(f.ctx, f.pins.Base)
-		if err != nil {
-			return nil, err
-		}
-		f.Close()
-		*f = *now
+	if err := f.refresh(); err != nil {
+		return nil, err
 	}
+	return f.saved()
+}
+
+// refresh makes f the filter that runs now, where another policy has been put in force since it was opened.
+func (f *Filter) refresh() error {
+	if f.isCurrent() {
+		return nil
+	}
+	now, err := Open(f.ctx, f.pins.Base)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	*f = *now
+	return nil
+}
+
+func (f *Filter) saved() (*policy.Policy, error) {
 	p := f.running.Policy.Clone()
 	var err error
 	if p.Interfaces, err = f.pins.Named(); err != nil {

@@ -22,7 +22,12 @@ type HostChanges struct {
 }
 
 // HostChanges returns what has changed about the host.
-func (f *Filter) HostChanges() (d HostChanges, err error) {
+func (f *Filter) HostChanges() (HostChanges, error) {
+	d, err := f.hostChanges()
+	return d, permissionError(err)
+}
+
+func (f *Filter) hostChanges() (d HostChanges, err error) {
 	interfaces, err := f.Interfaces()
 	if err != nil {
 		return d, err
@@ -54,7 +59,9 @@ func (f *Filter) HostChanges() (d HostChanges, err error) {
 }
 
 // SyncLocal brings the datapath's list of this host's addresses in line with the routing table.
-func (f *Filter) SyncLocal() error {
+func (f *Filter) SyncLocal() error { return permissionError(f.syncLocal()) }
+
+func (f *Filter) syncLocal() error {
 	unlock, err := f.change()
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader/hook"
@@ -65,14 +64,6 @@ func ParseMode(text string) (Mode, error) {
 		return m, nil
 	}
 	return "", fmt.Errorf("unknown mode %q: write auto, native, generic or tc", text)
-}
-
-// PinPath returns the pin path to use when none is given.
-func PinPath() string {
-	if path := os.Getenv(PinPathVariable); path != "" {
-		return path
-	}
-	return DefaultPinPath
 }
 
 // CleanPinPath returns the canonical spelling of a pin path, or says what is wrong with it.

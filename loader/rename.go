@@ -84,8 +84,8 @@ func deviceOf(p pin.Dir, a *hook.Attachment) netlink.Link {
 	return nil
 }
 
-// clsactDevices returns the devices that a filter of clsact may be on. No link says which, so the program's own record
-// has to tell.
+// clsactDevices returns the devices that a filter of clsact may be on. No link says which, so the
+// record of the program's constants narrows them down.
 func clsactDevices(p pin.Dir, a *hook.Attachment) []netlink.Link {
 	direction := pin.In
 	if a.IsEgress() {
@@ -121,7 +121,7 @@ func followRenames(p pin.Dir) ([]rename, error) {
 	return list, endMoves(p)
 }
 
-// begin moves the programs, then the links, which tell that there is something to move.
+// begin moves the programs, then the links: as long as these are there, there is something to move.
 func (r rename) begin(p pin.Dir) error {
 	if err := os.MkdirAll(p.Link(r.to), 0o700); err != nil {
 		return err

@@ -90,10 +90,10 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 	if err := maps.CheckCapacity(p); err != nil {
 		return err
 	}
-	if _, err := UpContext(f.ctx, o); err != nil {
+	if _, err := Up(f.ctx, o); err != nil {
 		return fmt.Errorf("make room for the rules: %w", err)
 	}
-	now, err := OpenToChangeContext(f.ctx, f.pins.Base)
+	now, err := OpenToChange(f.ctx, f.pins.Base)
 	if err != nil {
 		return err
 	}

@@ -15,14 +15,29 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
+// statusAttempts is how often a status is taken anew that is of two policies, as one replaced the other meanwhile.
+const statusAttempts = 5
+
 // Status returns what the filter is and has done. See Refusals for what may be wrong with the flow table.
-func (f *Filter) Status() (*Status, error) {
+func (f *Filter) Status() (s *Status, err error) {
+	for range statusAttempts {
+		if err := f.refresh(); err != nil {
+			return nil, err
+		}
+		if s, err = f.status(); f.isCurrent() {
+			break
+		}
+	}
+	return s, err
+}
+
+func (f *Filter) status() (*Status, error) {
 	s := &Status{PinPath: f.pins.Base, Config: f.Config(), Rules: []RuleStatus{}, Counters: []CounterStatus{}, Warnings: []string{}}
 	var err error
 	if s.Policy, err = f.Policy(); err != nil {
 		return nil, err
 	}
-	if s.Saved, err = f.Saved(); err != nil {
+	if s.Saved, err = f.saved(); err != nil {
 		return nil, err
 	}
 	if s.Interfaces, err = f.Interfaces(); err != nil {

@@ -35,7 +35,7 @@ type change struct {
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
-	grouping   grouping // of interfaces by the rules
+	grouping   grouping                                                       // of interfaces by the rules
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools      *tools
 	constants  maps.Constants // of no interface yet
@@ -51,18 +51,13 @@ type change struct {
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
 // nothing: what fails is taken back. Live connections are entered as flows before anything drops.
-func Up(o Options) (*UpReport, error) { return UpContext(context.Background(), o) }
-
-// UpContext is Up with a context, which bounds the wait for other commands.
-func UpContext(ctx context.Context, o Options) (*UpReport, error) {
+// The context bounds the wait for other commands.
+func Up(ctx context.Context, o Options) (*UpReport, error) {
 	report, err := up(ctx, o)
 	return report, permissionError(err)
 }
 
 func up(ctx context.Context, o Options) (_ *UpReport, err error) {
-	if o.PinPath == "" {
-		o.PinPath = PinPath()
-	}
 	if o.Mode == "" {
 		o.Mode = ModeAuto
 	}
@@ -84,7 +79,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	case (older || errors.Is(err, ErrNotRunning)) && o.Running:
 		return nil, errors.Join(err, c.pins.Remove())
 	case older || errors.Is(err, ErrNotRunning):
-		if err := c.pins.Forget(); err != nil {
+		if err := c.pins.Forget(ctx); err != nil {
 			return nil, err
 		}
 	case errors.Is(err, ErrDamaged):

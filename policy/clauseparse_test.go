@@ -95,7 +95,7 @@ func TestWhatIsOpened(t *testing.T) {
 		t.Errorf("sctp opens %v", sctp.Ports)
 	}
 	// A port of a service may go by the name of a protocol.
-	names := Names{Services: &Services{"gre 4711/tcp\nall 4712/tcp\n"}}
+	names := Names{Services: &Services{text: "gre 4711/tcp\nall 4712/tcp\n"}}
 	if r, err := names.ParseRule("gre"); err != nil || r.Ports[0].Protocol != 47 {
 		t.Errorf("gre is %v, %v", r.Ports, err)
 	}

@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// What returns the part of the rule's text that names the ports: a service, or
-// the ports themselves.
+// What returns the part of the rule's text that names the ports: a service, if
+// need be one that is gone, or the ports themselves.
 func (r Rule) What() string {
+	if r.was != "" {
+		return r.was
+	}
 	return Rule{Ports: r.Ports, what: r.what}.String()
 }
 
@@ -40,7 +44,7 @@ func (in ruleParser) restore(r Rule, text Spelling) (Rule, error) {
 	if err := r.check(); err != nil {
 		return Rule{}, fmt.Errorf("rule %s %w", quote(text.What), err)
 	}
-	r.what, r.lists = "", listTexts{}
+	r.what, r.was, r.lists = "", "", listTexts{}
 	for _, clause := range []struct {
 		shown   *string
 		text    string
@@ -59,6 +63,8 @@ func (in ruleParser) restore(r Rule, text Spelling) (Rule, error) {
 	}
 	if name, now, bad := in.parseWhat(word{text: text.What}); bad == nil && slices.Equal(now, r.Ports) {
 		r.what = name
+	} else if service, _, _ := strings.Cut(text.What, "/"); validServiceName(service) {
+		r.was = text.What
 	}
 	return r, nil
 }
@@ -143,7 +149,7 @@ func (p *Policy) InNumbers() *Policy {
 }
 
 func (r Rule) inNumbers() Rule {
-	r.what, r.lists = "", listTexts{}
+	r.what, r.was, r.lists = "", "", listTexts{}
 	return r
 }
 

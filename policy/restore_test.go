@@ -15,7 +15,7 @@ import (
 func withServices(t *testing.T, text string) {
 	t.Helper()
 	before := defaultServices
-	defaultServices = func() *Services { return &Services{text} }
+	defaultServices = func() *Services { return &Services{text: text} }
 	t.Cleanup(func() { defaultServices = before })
 }
 

@@ -32,6 +32,9 @@ type Rule struct {
 	what string
 	// lists are the clauses that name lists, as they are written.
 	lists listTexts
+	// was is the text that a rule was kept with if it no longer stands for the
+	// ports: see RestoreRule.
+	was string
 }
 
 type listTexts struct{ from, except, to string }

@@ -18,14 +18,17 @@ const ServicesFile = "/etc/services"
 
 // Services maps the names of services to ports, as /etc/services does. It keeps the text, as a command looks for a few
 // names at most.
-type Services struct{ text string }
+type Services struct {
+	text string
+	gone map[string][]servicePort // see RememberServices
+}
 
 type servicePort struct {
 	protocol string
 	port     uint16
 }
 
-var builtinServices = &Services{builtinTable}
+var builtinServices = &Services{text: builtinTable}
 
 // defaultServices is read once between two calls of [ForgetServices]: a policy
 // must not change its meaning halfway through because somebody edits the file.
@@ -66,7 +69,7 @@ func LoadServices(path string) (*Services, error) {
 // it skips lines that it cannot read, and the first line with a name wins.
 func ReadServices(r io.Reader) (*Services, error) {
 	text, err := io.ReadAll(r)
-	return &Services{string(text)}, err
+	return &Services{text: string(text)}, err
 }
 
 // readService reads one line: a port, and the names that it has.
@@ -132,6 +135,9 @@ func (s *Services) lookup(name string) (found string, ports []servicePort) {
 				return n, ports
 			}
 		}
+	}
+	if ports := s.gone[name]; ports != nil {
+		return name, ports
 	}
 	return "", nil
 }

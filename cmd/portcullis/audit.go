@@ -61,7 +61,7 @@ func (a *app) audit(ctx context.Context) error {
 		return err
 	}
 	view := auditView{}
-	in, err := audit.Gather()
+	in, err := audit.Gather(ctx)
 	if in == nil {
 		return err
 	}

@@ -30,9 +30,13 @@ is refused, with the commands that lead there.`,
 		Args:              someRule,
 		ValidArgsFunction: a.completeRules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := a.parseRules(cmd.Context(), args)
+			names, err := a.namesIn(cmd.Context(), args)
 			if err != nil {
 				return err
+			}
+			rules, err := a.firewall.RulesToClose(cmd.Context(), args, names)
+			if err != nil {
+				return ruleError(args, err)
 			}
 			return a.close(cmd.Context(), firewall.CloseRequest{Rules: rules, Runtime: runtime, Kill: kill, Force: force})
 		},

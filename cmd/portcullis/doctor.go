@@ -93,7 +93,7 @@ func (a *app) doctor(ctx context.Context, named []string, verbose bool) error {
 		o.Unfiltered = namesOfInterfaces(unfiltered)
 	}
 
-	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(o)}
+	view := doctorView{Interfaces: list(o.Interfaces), Checks: doctor.Examine(ctx, o)}
 	failed := len(namesOf(view.Checks, doctor.Fail))
 	view.Stopped = failed > 0
 	err = a.print(view, func() { a.printChecks(view.Checks, verbose) })

@@ -55,27 +55,37 @@ func someRule(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// parseRules reads the rules of a command line. Where they name lists, the running filter and its policy file tell
-// what these hold.
+// parseRules reads the rules of a command line.
 func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, error) {
-	var names policy.Names
-	if slices.ContainsFunc(args, func(word string) bool { return strings.Contains(word, "@") }) {
-		if err := a.privileged(); err != nil {
-			return nil, err
-		}
-		var err error
-		if names, err = a.firewall.Names(ctx); err != nil {
-			return nil, err
-		}
+	names, err := a.namesIn(ctx, args)
+	if err != nil {
+		return nil, err
 	}
 	rules, err := names.ParseRules(args)
-	if err == nil {
-		return rules, nil
+	if err != nil {
+		return nil, ruleError(args, err)
 	}
+	return rules, nil
+}
+
+// namesIn returns what rules of a command line may name. Where they name lists, the running filter and its policy file
+// tell what these hold.
+func (a *app) namesIn(ctx context.Context, args []string) (policy.Names, error) {
+	if !slices.ContainsFunc(args, func(word string) bool { return strings.Contains(word, "@") }) {
+		return policy.Names{}, nil
+	}
+	if err := a.privileged(); err != nil {
+		return policy.Names{}, err
+	}
+	return a.firewall.Names(ctx)
+}
+
+// ruleError returns the error for rules of a command line that cannot be read.
+func ruleError(args []string, err error) error {
 	if text := ruleHint(args); text != "" {
 		err = errors.New(text)
 	}
-	return nil, usageError{err}
+	return usageError{err}
 }
 
 func (a *app) open(ctx context.Context, r firewall.OpenRequest) error {

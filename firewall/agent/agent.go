@@ -46,13 +46,14 @@ type Agent struct {
 	file       *firewall.Follower // of the policy file
 	service    service
 	files      *fileWatcher
-	here       []string   // interfaces that were filtered when it last told
+	here       []string   // interfaces that were filtered at the last report
 	down       bool       // nothing is filtered
-	lastError  string     // that was told
+	lastError  string     // that was logged
 	endLook    func()     // ends the look that goes on
 	unattached bool       // another command was at work when an interface was to be filtered
+	busy       bool       // or when something else was to be done
 	seenPast   chan sight // what looks have found
-	blind      bool       // looks are not permitted, which was told
+	blind      bool       // looks are not permitted, which was logged
 	mended     time.Time  // when interfaces were last filtered that nothing told of
 	halved     []string   // interfaces that were found filtered in one direction only
 	retuned    time.Time  // when programs were last loaded for a new MAC address
@@ -60,7 +61,7 @@ type Agent struct {
 }
 
 func newAgent(o Options) *Agent {
-	return &Agent{Options: o, fw: o.Firewall, seenPast: make(chan sight),
+	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
 
@@ -90,7 +91,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a.attach(ctx)
 	a.watchRefusals(ctx)
-	a.tell(ctx)
+	a.report(ctx)
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
@@ -126,17 +127,11 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			settle.Reset(settleTime)
 		}
 	}
-	delayed := time.NewTimer(0)
-	if !delayed.Stop() {
-		<-delayed.C
-	}
-	again := func() { // another command was at work
-		if a.file.Delayed() || a.unattached {
-			delayed.Reset(waitTime)
-		}
-	}
-	again()
+	var delayed <-chan time.Time // while another command is at work
 	for {
+		if delayed == nil && (a.file.Delayed() || a.unattached || a.busy) {
+			delayed = time.After(waitTime)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -145,18 +140,16 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				return errors.New("netlink subscription closed: the kernel tells of no more changes")
+				return errors.New("netlink subscription closed: changes of the network go unnoticed from now on")
 			}
 			if change.Lost || change.Link != "" && a.fw.Wants(change.Link) {
 				a.attach(ctx)
-				again()
 				relinked = true
 			}
 			soon()
 		case <-settle.C:
 			settling = false
 			a.settle(ctx)
-			again()
 			if relinked {
 				relinked = false
 				look.Reset(lookTime)
@@ -166,7 +159,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				soon()
 			}
 		case <-resync.C:
-			a.lastError = "" // what is still wrong is told again
+			a.lastError = "" // what is still wrong is logged again
 			a.attach(ctx)    // which must not wait
 			a.complain(a.fw.CatchUp(ctx))
 			a.reloadIfSteady(ctx)
@@ -176,26 +169,30 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.look(ctx)
 		case s := <-a.seenPast:
 			a.goOver(ctx, s)
-			a.tell(ctx)
+			a.report(ctx)
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
 		case <-a.files.policy:
 			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)
-			again()
-		case <-delayed.C:
+		case <-delayed:
+			delayed = nil
 			if a.unattached {
 				a.attach(ctx)
 			}
-			a.reload(ctx)
-			again()
+			if a.file.Delayed() {
+				a.reload(ctx)
+			}
+			if a.busy {
+				a.busy = false
+				soon()
+			}
 		case <-a.files.pins:
 			soon()
 		case <-a.Hangup:
 			a.service.reloading()
 			a.hangup(ctx)
-			again()
-			a.tell(ctx)
+			a.report(ctx)
 			a.service.ready()
 		case <-alive:
 			a.service.alive()
@@ -203,51 +200,9 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 	}
 }
 
-// attach filters interfaces that have appeared. It is what must not wait.
-func (a *Agent) attach(ctx context.Context) {
-	report, err := a.fw.Attach(ctx, a.Mode)
-	a.unattached = errors.Is(err, firewall.ErrLocked)
-	if errors.Is(err, loader.ErrNotRunning) {
-		return
-	}
-	a.complain(err)
-	a.warn(report.Warnings)
-	for _, i := range report.Attached {
-		if slices.Contains(a.halved, i.Name) {
-			a.Log.Info("%s is filtered in both directions again", i.Name)
-			continue
-		}
-		a.Log.Info("%s has appeared, and is filtered", i.Name)
-	}
-}
-
-// mend filters interfaces that are here and not filtered, as when somebody has removed the pin of a link, which takes the
-// program off: the kernel reports no change of the interface then.
-func (a *Agent) mend(ctx context.Context, f firewall.Filter) {
-	interfaces, err := f.Interfaces()
-	a.complain(err)
-	open := slices.ContainsFunc(interfaces, func(i loader.Interface) bool {
-		absence := i.Absence()
-		if absence == loader.AbsentHalf && !slices.Contains(a.halved, i.Name) {
-			a.halved = append(a.halved, i.Name)
-			a.Log.Warn("%s is filtered in one direction only: somebody has removed the pin of a link", i.Name)
-		}
-		return absence == loader.AbsentHalf || absence == loader.AbsentAppeared || absence == loader.AbsentRecreated
-	})
-	switch {
-	case !open:
-		a.halved = nil
-	case time.Since(a.mended) < waitTime: // what cannot be mended is not tried all the time
-		a.unattached = true
-	default:
-		a.mended = time.Now()
-		a.attach(ctx)
-	}
-}
-
 // settle does what a change asks for that is not urgent.
 func (a *Agent) settle(ctx context.Context) {
-	defer a.tell(ctx)
+	defer a.report(ctx)
 	a.follow()
 	f, err := a.fw.View(ctx)
 	if err != nil {
@@ -289,10 +244,10 @@ func (a *Agent) follow() { a.files.follow(a.file.Config(), loader.PinDirs(a.fw.P
 // reload puts the policy file in force if it has changed.
 func (a *Agent) reload(ctx context.Context) {
 	a.log(a.file.ApplyChanged(ctx))
-	a.tell(ctx)
+	a.report(ctx)
 }
 
-// reloadIfSteady is reload for when nothing tells that the file is complete. One that somebody has open and writes is
+// reloadIfSteady is reload for when nothing shows that the file is complete. One that somebody has open and writes is
 // read when it has not changed since the time before.
 func (a *Agent) reloadIfSteady(ctx context.Context) {
 	if a.files.writing.Load() && !a.file.Steady() {
@@ -316,6 +271,9 @@ func (a *Agent) renew(ctx context.Context, done string) {
 		return // taken down a moment ago, or an interface went away, which is a change of its own
 	}
 	a.complain(err)
+	if errors.Is(err, firewall.ErrLocked) {
+		a.retuned = time.Time{}
+	}
 	if err == nil {
 		if done != "" {
 			a.Log.Info("%s", done)
@@ -333,6 +291,7 @@ func (a *Agent) notFiltering(ctx context.Context, err error) {
 	}
 	if a.file.Waits() {
 		a.log(a.file.ApplyWaiting(ctx))
+		a.busy = a.busy || a.file.Delayed() && a.file.Waits()
 		return
 	}
 	if !a.down {
@@ -355,8 +314,12 @@ func (a *Agent) log(notes []firewall.Note) {
 	}
 }
 
-// complain tells of an error, and of the same one only once.
+// complain logs an error, and the same one only once in a row.
 func (a *Agent) complain(err error) {
+	if errors.Is(err, firewall.ErrLocked) {
+		a.busy = true // the loop comes back to it
+		return
+	}
 	if err == nil {
 		return
 	}
@@ -372,11 +335,14 @@ func (a *Agent) warn(sentences []string) {
 	}
 }
 
-// tell says in a line what is filtered.
-func (a *Agent) tell(ctx context.Context) {
+// report sets the line that systemd shows to what is filtered, and logs interfaces that are gone.
+func (a *Agent) report(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
 	f, err := a.fw.View(ctx)
 	switch {
+	case errors.Is(err, firewall.ErrLocked):
+		a.complain(err)
+		return
 	case err != nil && !errors.Is(err, loader.ErrNotRunning):
 		status = "the filter cannot be looked at: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	case err == nil:

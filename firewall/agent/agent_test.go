@@ -31,6 +31,7 @@ type fake struct {
 	foreign string // an interface that another XDP program holds
 	broken  string // an interface that cannot be filtered
 	slow    []loader.Interface
+	held    int // times that another command is at work when the filter is to be opened
 	locked  int // times that another command is at work when an interface is to be filtered
 	changed loader.HostChanges
 	past    []loader.Interface // past which packets come
@@ -68,6 +69,10 @@ func (f *fake) Up(ctx context.Context, o loader.Options) (*loader.UpReport, erro
 func (f *fake) Open(context.Context, string) (firewall.Filter, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.held > 0 {
+		f.held--
+		return nil, fmt.Errorf("%w: process 7 has held the lock", firewall.ErrLocked)
+	}
 	if f.Running == nil {
 		return nil, loader.ErrNotRunning
 	}
@@ -249,6 +254,34 @@ func TestAttachesAgainAfterACommand(t *testing.T) {
 	}
 	if err := end(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A command that holds the filter for long keeps the agent from nothing but that: it comes back to it, and complains of
+// nothing.
+func TestComesBackToAFilterThatIsHeld(t *testing.T) {
+	f := &fake{held: 3} // the start, and twice the look at it
+	s := newSetting(t, f, "interfaces: [eth0]\n")
+	tell, end := s.runs(t)
+	var done []string
+	for end := time.Now().Add(10 * time.Second); !slices.Contains(done, "up eth0 auto") && time.Now().Before(end); time.Sleep(settleTime / 10) {
+		done = append(done, f.list()...)
+	}
+	f.mu.Lock()
+	f.held, f.changed.MTU = 2, "eth0"
+	f.mu.Unlock()
+	tell(host.Change{})
+	for end := time.Now().Add(10 * time.Second); !slices.Contains(done, "up  ") && time.Now().Before(end); time.Sleep(settleTime / 10) {
+		done = append(done, f.list()...)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(done, "up eth0 auto") || !slices.Contains(done, "up  ") {
+		t.Errorf("the agent did %q", done)
+	}
+	if strings.Contains(s.log.String(), "error") {
+		t.Errorf("the log is\n%s", s.log)
 	}
 }
 

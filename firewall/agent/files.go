@@ -52,7 +52,7 @@ const (
 	completeEvents = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
 	watchedEvents  = completeEvents | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_ATTRIB
 	// wayEvents are those of directories and links: others write to files beside them all the time, as in /tmp.
-	wayEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE
+	wayEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB
 )
 
 func watchFiles() (*fileWatcher, error) {
@@ -113,7 +113,7 @@ func (w *fileWatcher) run() {
 			w.mu.Unlock()
 			if event.path == "" {
 				quiet.Reset(quietTime)
-				tell(w.pins)
+				wake(w.pins)
 			}
 			if slices.Contains(names.policy, event.path) {
 				if w.isComplete(event) {
@@ -123,10 +123,10 @@ func (w *fileWatcher) run() {
 				}
 			}
 			if slices.Contains(names.pins, event.path) || slices.Contains(names.pins, filepath.Dir(event.path)) {
-				tell(w.pins)
+				wake(w.pins)
 			}
 		case <-quiet.C:
-			tell(w.policy)
+			wake(w.policy)
 		}
 	}
 }
@@ -156,8 +156,8 @@ func links(info fs.FileInfo) uint64 {
 	return 1
 }
 
-// tell wakes the reader of a channel, unless it was woken already and has not looked yet.
-func tell(c chan struct{}) {
+// wake wakes the reader of a channel, unless it was woken already and has not looked yet.
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

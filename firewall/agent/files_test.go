@@ -50,6 +50,7 @@ func TestEveryLinkOnTheWayIsWatched(t *testing.T) {
 		{"a directory on the way is gone", func() { must(os.Rename(in("v1"), in("v0"))) }},
 		{"and another one comes", func() { must(os.Rename(in("v2"), in("v1"))) }},
 		{"the file in that", func() { write(in("v1", "etc", "policy.yaml")) }},
+		{"everybody may write to a directory on the way", func() { must(os.Chmod(in("v1"), 0o777)) }},
 	} {
 		change.do()
 		select {

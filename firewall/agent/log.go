@@ -10,13 +10,13 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// Log writes what the agent has to say, a line each. In the journal a line tells how much it matters (sd-daemon(3)).
+// Log writes the log of the agent, one message a line. In the journal each line has a priority (sd-daemon(3)).
 type Log struct {
 	w       io.Writer
 	journal bool
 }
 
-// NewLog makes a log of standard error, which may be a stream into the journal.
+// NewLog returns a log that writes to standard error, which may be connected to the journal.
 func NewLog(stderr io.Writer) *Log {
 	isJournal, _ := journal.StderrIsJournalStream()
 	return &Log{stderr, isJournal}
@@ -34,15 +34,15 @@ func (l *Log) write(priority journal.Priority, word, format string, args ...any)
 	}
 }
 
-// Error tells of what somebody has to look after.
+// Error logs what somebody has to look into.
 func (l *Log) Error(format string, args ...any) {
 	l.write(journal.PriErr, "error: ", format, args...)
 }
 
-// Warn tells of what somebody should know.
+// Warn logs what somebody should know.
 func (l *Log) Warn(format string, args ...any) {
 	l.write(journal.PriWarning, "warning: ", format, args...)
 }
 
-// Info tells of what was done.
+// Info logs what was done.
 func (l *Log) Info(format string, args ...any) { l.write(journal.PriInfo, "", format, args...) }

@@ -13,7 +13,7 @@ import (
 )
 
 // lookTime is how long a look at the interfaces takes where nothing comes in, and the time from one to the next. A
-// driver that resets itself tells nobody.
+// driver that resets itself does not report that.
 const lookTime = 10 * time.Second
 
 // sight is what a look has found: interfaces from which packets reach the host past the filter.

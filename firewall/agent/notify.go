@@ -8,7 +8,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// service tells systemd how the agent is, where systemd asks (sd_notify(3)).
+// service reports the state of the agent to systemd, if systemd started it (sd_notify(3)).
 type service struct{ status string }
 
 func (s *service) notify(state string) { _, _ = daemon.SdNotify(false, state) }
@@ -29,7 +29,7 @@ func (s *service) say(status string) {
 	}
 }
 
-// watchdog returns how often the agent has to tell that it is alive, or 0.
+// watchdog returns the interval at which the agent has to report that it is alive, or 0.
 func watchdog() time.Duration {
 	period, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

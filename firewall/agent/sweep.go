@@ -16,7 +16,7 @@ const (
 	sweepTimeFull = 2 * time.Second // when a sweep found more than half of the room taken
 )
 
-// sweep takes dead flows out, and tells when to do it again.
+// sweep removes dead flows, and returns when to do it again.
 func (a *Agent) sweep(ctx context.Context) time.Duration {
 	f, err := a.fw.View(ctx)
 	if errors.Is(err, loader.ErrNotRunning) {
@@ -34,24 +34,24 @@ func (a *Agent) sweep(ctx context.Context) time.Duration {
 	if err != nil {
 		return sweepTime
 	}
-	a.refusals.tell(a.Log, refused)
+	a.refusals.warn(a.Log, refused)
 	if live+removed > refused.Max/2 {
 		return sweepTimeFull
 	}
 	return sweepTime
 }
 
-// refusalTime is how long the agent says no more of flows that were refused.
+// refusalTime is the shortest interval between two messages about refused flows.
 const refusalTime = 10 * time.Minute
 
-// refusals remembers what was told of flows that found no room.
+// refusals keeps what was logged about flows that found no room.
 type refusals struct {
-	packets uint64 // of which all was told
+	packets uint64 // that were logged
 	at      time.Time
 }
 
-// tell warns of what was refused since the last time.
-func (r *refusals) tell(log *Log, now loader.Refusals) {
+// warn logs what was refused since the last time.
+func (r *refusals) warn(log *Log, now loader.Refusals) {
 	all := now.Packets
 	if all < r.packets {
 		r.packets = 0 // the filter has been down, and counts anew
@@ -76,7 +76,7 @@ func (a *Agent) watchRefusals(ctx context.Context) {
 	a.refusals.packets = before.Packets
 }
 
-// prepare loads programs for what is waited for, as long as nothing else is to be done, and tells whether there are more
+// prepare loads programs for what is waited for, as long as nothing else is to be done, and reports whether there are more
 // to load.
 func (a *Agent) prepare(ctx context.Context, idle func() bool) (more bool) {
 	for idle() {

@@ -37,10 +37,10 @@ func TestTellsWhatIsGone(t *testing.T) {
 	f.Running.Interfaces = []string{"eth0", "eth5"}
 	// No interface of this name is on the host that runs the test.
 	f.ifaces = []loader.Interface{{Name: "portcullis-eth0", Mode: loader.ModeNative, Present: true}, {Name: "eth5", Mode: loader.ModeAuto}}
-	says(a.tell, "")
+	says(a.report, "")
 	f.ifaces[0].Present = false
-	says(a.tell, "warning: portcullis-eth0 is gone; waiting for it\n")
-	says(a.tell, "")
+	says(a.report, "warning: portcullis-eth0 is gone; waiting for it\n")
+	says(a.report, "")
 
 	write := func(text string) { s.writes(t, text) }
 	write("interfaces: [eth0]\n")

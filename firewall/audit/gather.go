@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,7 +14,7 @@ import (
 
 // Gather returns all that is compared but the policy. Without root it does not know what is published; the error that
 // says so comes with the rest.
-func Gather() (*Input, error) {
+func Gather(ctx context.Context) (*Input, error) {
 	in := &Input{}
 	var err error
 	if in.Listeners, err = host.Listeners(); err != nil {
@@ -38,7 +39,7 @@ func Gather() (*Input, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read which ports clients get: %w", err)
 	}
-	ruleset, err := netfilter.Read()
+	ruleset, err := netfilter.Read(ctx)
 	in.Published = ruleset.Published
 	return in, err
 }

@@ -6,6 +6,7 @@
 package containers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +30,7 @@ type Found struct {
 
 // Find returns what is behind this host, and nothing where it does not forward. Without root it does not know what is
 // published.
-func Find() (*Found, error) {
+func Find(ctx context.Context) (*Found, error) {
 	f := &Found{}
 	if !host.Forwards(nil) {
 		return f, nil
@@ -38,7 +39,7 @@ func Find() (*Found, error) {
 	if f.Guests, err = host.FindGuests(); err != nil {
 		return f, err
 	}
-	ruleset, err := netfilter.Read()
+	ruleset, err := netfilter.Read(ctx)
 	for _, p := range ruleset.Published {
 		if LeadsBehind(p.To) {
 			f.Published = append(f.Published, p)

@@ -5,6 +5,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,7 +63,7 @@ type Options struct {
 }
 
 // Examine returns what all checks have found.
-func Examine(o Options) []Check {
+func Examine(ctx context.Context, o Options) []Check {
 	if o.Files == nil {
 		o.Files = host.Files
 	}
@@ -87,7 +88,7 @@ func Examine(o Options) []Check {
 		e.note("forward", "%s", err)
 	}
 	e.forwarding(guests)
-	ruleset, err := netfilter.Read()
+	ruleset, err := netfilter.Read(ctx)
 	e.netfilter(ruleset, err)
 	e.conntrack()
 	e.services()

@@ -79,8 +79,8 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	return report, nil
 }
 
-func (f *Kernel) Forwards() bool                         { return f.Forwarding }
-func (f *Kernel) Containers() (*containers.Found, error) { return &f.Guests, nil }
+func (f *Kernel) Forwards() bool                                        { return f.Forwarding }
+func (f *Kernel) Containers(context.Context) (*containers.Found, error) { return &f.Guests, nil }
 
 func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Others, nil }
 
@@ -296,7 +296,7 @@ func (f *Kernel) Wants(string, string) bool                     { return false }
 func (f *Kernel) Watch(context.Context) (<-chan host.Change, error) {
 	return make(chan host.Change), nil
 }
-func (f *Kernel) Connections() ([]host.Connection, error)    { return nil, nil }
-func (f *Kernel) StartWatchdog(schedule.Store, string) error { return f.NoWatchdog }
-func (f *Kernel) HostChanges() (loader.HostChanges, error)   { return loader.HostChanges{}, nil }
-func (f *Kernel) SyncLocal() error                           { return nil }
+func (f *Kernel) Connections() ([]host.Connection, error)                     { return nil, nil }
+func (f *Kernel) StartWatchdog(context.Context, schedule.Store, string) error { return f.NoWatchdog }
+func (f *Kernel) HostChanges() (loader.HostChanges, error)                    { return loader.HostChanges{}, nil }
+func (f *Kernel) SyncLocal() error                                            { return nil }

@@ -80,8 +80,16 @@ func (l *location) replace(data []byte, mode uint32) error {
 		return removeOnFailure(err)
 	}
 	removeOld(dir)
-	return dir.Sync() // without it a crash may bring the old file back
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsynced, err)
+	}
+	return nil
 }
+
+// ErrUnsynced is returned when the file has been replaced, and nobody knows whether that outlives a crash.
+var ErrUnsynced = errors.New("the file is replaced, but a crash may bring the old one back")
+
+var syncDir = (*os.File).Sync
 
 // mayReplace returns why the entry is not to be replaced: a file that a stranger
 // put there is his, and would stay so.

@@ -381,3 +381,17 @@ func TestCheck(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Where nobody knows whether a crash would bring the old file back, the new one is there all the same.
+func TestAFileThatIsNotSynced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.yaml")
+	before := syncDir
+	defer func() { syncDir = before }()
+	syncDir = func(*os.File) error { return syscall.EIO }
+	if err := Save(path, []byte("new")); !errors.Is(err, ErrUnsynced) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("got %v", err)
+	}
+	if data, err := os.ReadFile(path); string(data) != "new" {
+		t.Errorf("the file holds %q, %v", data, err)
+	}
+}

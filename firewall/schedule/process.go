@@ -3,6 +3,7 @@
 package schedule
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,15 +53,15 @@ func (s Store) openAlive() (*os.File, error) {
 // StartWatchdog sees to it that a watchdog of the filter runs, which outlives this process, its session and its
 // terminal. Arguments is the command line of this program that is the watchdog. The store must be locked: the watchdog
 // acts when it has the lock, and so finds what there is when this process has ended, or died.
-func (s Store) StartWatchdog(arguments ...string) error {
+func (s Store) StartWatchdog(ctx context.Context, arguments ...string) error {
 	if running, err := s.watchdogRuns(); running || err != nil {
 		return err
 	}
 	var errs []error
-	for _, start := range []func([]string) error{startUnit, s.startProcess} {
-		err := start(arguments)
+	for _, start := range []func(context.Context, []string) error{startUnit, s.startProcess} {
+		err := start(ctx, arguments)
 		if err == nil {
-			err = s.awaitWatchdog()
+			err = s.awaitWatchdog(ctx)
 		}
 		if err == nil {
 			return nil
@@ -83,11 +84,14 @@ func (s Store) watchdogRuns() (bool, error) {
 	return lock.Type != unix.F_UNLCK, err
 }
 
-func (s Store) awaitWatchdog() error {
-	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+func (s Store) awaitWatchdog(ctx context.Context) error {
+	for deadline := time.Now().Add(startTime); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		if running, err := s.watchdogRuns(); running || err != nil {
 			return err
 		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	return errors.New("it was started, and does not run: see " + s.Path(watchdogLog))
 }
@@ -95,7 +99,7 @@ func (s Store) awaitWatchdog() error {
 var errNoUnit = errors.New("systemd does not run here")
 
 // startUnit starts the watchdog as a service of its own, where no end of a session reaches it.
-func startUnit(arguments []string) error {
+func startUnit(ctx context.Context, arguments []string) error {
 	if name, err := os.ReadFile("/proc/1/comm"); err != nil || string(name) != "systemd\n" {
 		return errNoUnit
 	}
@@ -114,16 +118,28 @@ func startUnit(arguments []string) error {
 		return err
 	}
 	unit := fmt.Sprintf("--unit=portcullis-watchdog-%d", os.Getpid())
-	cmd := exec.Command("systemd-run", append([]string{"--quiet", "--collect", "--service-type=exec", unit, "--property=Restart=on-failure",
-		"--description=Portcullis: revert or close when the time is up", program}, arguments...)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	return runUnit(ctx, append([]string{"--quiet", "--collect", "--service-type=exec", unit, "--property=Restart=on-failure",
+		"--description=Portcullis: revert or close when the time is up", program}, arguments...))
+}
+
+// runUnit runs systemd-run, for as long as a watchdog may take to begin.
+func runUnit(ctx context.Context, arguments []string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "systemd-run", arguments...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("systemd-run: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
 // startProcess starts the watchdog in a session of its own, without a terminal.
-func (s Store) startProcess(arguments []string) error {
+func (s Store) startProcess(_ context.Context, arguments []string) error {
 	log, err := os.OpenFile(s.Path(watchdogLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err

@@ -144,6 +144,7 @@ func (s Store) Save(schedule *Schedule) error {
 func ReplaceFile(path string, data []byte) error {
 	next := path + ".new" // always the same, so that killed processes leave one at most
 	if err := os.WriteFile(next, data, 0o600); err != nil {
+		_ = os.Remove(next) // which may be cut off where no space is left
 		return err
 	}
 	return os.Rename(next, path)

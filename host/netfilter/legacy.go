@@ -3,6 +3,7 @@
 package netfilter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,13 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
 // readLegacy reads the tables of iptables-legacy, which nftables does not list. To ask for one loads it, so only those
 // that /proc names are asked for.
-func (r *Ruleset) readLegacy() error {
+func (r *Ruleset) readLegacy(ctx context.Context) error {
 	for _, family := range []struct{ name, list, tool string }{
 		{"ip", "/proc/thread-self/net/ip_tables_names", "iptables"},
 		{"ip6", "/proc/thread-self/net/ip6_tables_names", "ip6tables"},
@@ -40,14 +42,33 @@ func (r *Ruleset) readLegacy() error {
 			if err != nil {
 				return errNoTool
 			}
-			text, err := exec.Command(tool, "-t", table).Output()
+			text, err := saveTable(ctx, tool, table)
 			if err != nil {
-				return fmt.Errorf("%s: %w", tool, err)
+				return err
 			}
-			r.readSaved(strings.TrimSuffix(filepath.Base(tool), "-save"), family.name, string(text))
+			r.readSaved(strings.TrimSuffix(filepath.Base(tool), "-save"), family.name, text)
 		}
 	}
 	return nil
+}
+
+// saveTime is how long a tool may take: it waits for others that change tables, and a command may wait for it with a lock.
+const saveTime = 5 * time.Second
+
+// saveTable returns what iptables-save prints of a table.
+func saveTable(ctx context.Context, tool, table string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool, "-t", table)
+	cmd.WaitDelay = time.Second // for what it may have started
+	text, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s -t %s: %w", tool, table, err)
+	}
+	return string(text), nil
 }
 
 // readSaved reads what iptables-save prints.

@@ -5,6 +5,7 @@
 package netfilter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,12 +40,12 @@ type Published struct {
 
 // Read returns what the kernel says, which takes CAP_NET_ADMIN; tables of iptables-legacy are read by its own tools. An
 // error comes with what was read before.
-func Read() (*Ruleset, error) {
+func Read(ctx context.Context) (*Ruleset, error) {
 	r := &Ruleset{}
 	if err := r.readTables(); err != nil {
 		return r, fmt.Errorf("list the nftables ruleset: %w", err)
 	}
-	return r, r.readLegacy()
+	return r, r.readLegacy(ctx)
 }
 
 // match is what a rule, and those that led to it, ask of a packet.

@@ -119,7 +119,7 @@ func (a *Attachment) deleteFilter() error {
 	return nil
 }
 
-// RemoveLeftovers takes our filters off an interface whose pins are gone: without them no link tells that they are there.
+// RemoveLeftovers takes our filters off an interface whose pins are gone: without them no link shows that they are there.
 func RemoveLeftovers(dir, iface string, index int) error {
 	for _, kind := range []string{ClsactIn, ClsactOut} {
 		a := &Attachment{dir, iface, index, kind}

@@ -54,7 +54,7 @@ func (a *Attachment) IsEgress() bool { return slices.Contains(Egress, a.Kind) }
 func (a *Attachment) IsClsact() bool { return a.Kind == ClsactIn || a.Kind == ClsactOut }
 
 // Find returns what is attached to an interface by one of the kinds, and nil when nothing is. The pin of an interface
-// that has gone, or has come back as another one, stays until it has a successor: it tells how the interface was
+// that has gone, or has come back as another one, stays until it has a successor: it shows how the interface was
 // filtered.
 func Find(dir, iface string, index int, kinds []string) (*Attachment, error) {
 	for _, kind := range kinds {

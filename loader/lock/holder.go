@@ -13,7 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
-// holderOf names the process that holds the lock of a path, as far as /proc tells. While one hands it on to the next,
+// holderOf names the process that holds the lock of a path, as far as /proc shows. While one hands it on to the next,
 // neither is listed.
 func holderOf(path string) string {
 	for range 5 {

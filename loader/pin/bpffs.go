@@ -28,7 +28,7 @@ func isBPFFS(path string) bool {
 }
 
 // mountBPFFS sees to it that path will lie on a bpf filesystem.
-func mountBPFFS(path string) error {
+func mountBPFFS(ctx context.Context, path string) error {
 	existing := path
 	for {
 		if _, err := os.Stat(existing); err == nil {
@@ -55,7 +55,7 @@ func mountBPFFS(path string) error {
 		if err := os.Chmod(target, 0o700); err != nil {
 			return err
 		}
-		unlock, err := lock.Dir(context.Background(), target, lock.Exclusive)
+		unlock, err := lock.Dir(ctx, target, lock.Exclusive)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ package pin
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -221,8 +222,8 @@ func (d Dir) Others() (others []Dir) {
 }
 
 // Prepare creates the directories, mounts a bpf filesystem for them if there is none, and checks that they are ours alone.
-func (d Dir) Prepare() error {
-	if err := mountBPFFS(d.Base); err != nil {
+func (d Dir) Prepare(ctx context.Context) error {
+	if err := mountBPFFS(ctx, d.Base); err != nil {
 		return err
 	}
 	dirs := []string{d.Base, d.Root(), d.Maps(), d.Links()}
@@ -256,11 +257,11 @@ func (d Dir) CheckOwner() error {
 }
 
 // Forget removes what is left of a filter that no longer runs.
-func (d Dir) Forget() error {
+func (d Dir) Forget(ctx context.Context) error {
 	if err := d.removeRoot(); err != nil {
 		return err
 	}
-	return d.Prepare()
+	return d.Prepare(ctx)
 }
 
 // removeRoot removes what this version has pinned. The policy goes first: without links, one would be taken for a filter

@@ -24,7 +24,7 @@ func (d Dir) Lock(ctx context.Context, mode lock.Mode) (unlock func(), err error
 // Claim creates the directories and locks them for a change.
 func (d Dir) Claim(ctx context.Context) (unlock func(), err error) {
 	for {
-		if err := d.Prepare(); err != nil {
+		if err := d.Prepare(ctx); err != nil {
 			return nil, err
 		}
 		unlock, err = d.Lock(ctx, lock.Exclusive)
@@ -38,7 +38,7 @@ func (d Dir) Claim(ctx context.Context) (unlock func(), err error) {
 			unlock()
 			continue // and the mount that they were on
 		}
-		if err := d.Prepare(); err != nil {
+		if err := d.Prepare(ctx); err != nil {
 			unlock()
 			return nil, fmt.Errorf("prepare %s: %w", d.Base, err)
 		}

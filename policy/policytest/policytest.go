@@ -64,6 +64,7 @@ var notCompared = map[string]string{
 	"Rule.what":    "the text of the ports, which says how they are written",
 	"Rule.lists":   "the names of lists, which say how the sources are written",
 	"Policy.Lists": "networks by names, which count through the rules that name them",
+	"Rule.was":     "the text that they had",
 }
 
 type walker struct {

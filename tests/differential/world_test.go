@@ -4,6 +4,7 @@ package differential
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -116,13 +117,14 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	}
 	var filter *loader.Filter
 	s.lab.Server.Do(t, func() error {
-		_, err := loader.Up(loader.Options{
+		_, err := loader.Up(context.Background(), loader.Options{
 			PinPath: s.lab.PinPath, Interfaces: []string{"eth0"}, Mode: mode, Policy: p,
 		})
+
 		if err != nil {
 			return err
 		}
-		filter, err = loader.Open(s.lab.PinPath)
+		filter, err = loader.Open(context.Background(), s.lab.PinPath)
 		return err
 	})
 	t.Cleanup(func() { filter.Close() })

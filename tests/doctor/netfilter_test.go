@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func TestPublished(t *testing.T) {
 			p.must(c.lines...)
 			var got []string
 			p.Server.Do(t, func() error {
-				r, err := netfilter.Read()
+				r, err := netfilter.Read(context.Background())
 				for _, d := range r.Published {
 					destination := "any"
 					if d.Destination.IsValid() {

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -193,7 +194,7 @@ func TestAttachTakesNoProgramForAnotherLink(t *testing.T) {
 	wire := tun(t, l.Server, "wg0")
 	defer wire.Close()
 	l.Server.Do(t, func() error {
-		report, err := loader.Attach(l.PinPath, loader.ModeAuto)
+		report, err := loader.Attach(context.Background(), l.PinPath, loader.ModeAuto)
 		if err == nil && (len(report.Attached) != 0 || len(report.Slow) != 1 || report.Slow[0].Mode != loader.ModeTC) {
 			t.Errorf("a tunnel where an Ethernet was: %+v", report)
 		}
@@ -212,7 +213,7 @@ func TestAttachWhileAnInterfaceIsMadeAnew(t *testing.T) {
 	go func() {
 		attached <- l.Server.Try(func() error {
 			for {
-				report, err := loader.Attach(l.PinPath, loader.ModeNative)
+				report, err := loader.Attach(context.Background(), l.PinPath, loader.ModeNative)
 				if err == nil && (report.Warnings != nil || report.Slow != nil) {
 					err = fmt.Errorf("a device that came back as it was: %+v", report)
 				}
@@ -249,7 +250,7 @@ func TestAttachWhileAnInterfaceIsMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Server.Do(t, func() error {
-		_, err := loader.Attach(l.PinPath, loader.ModeNative)
+		_, err := loader.Attach(context.Background(), l.PinPath, loader.ModeNative)
 		return err
 	})
 	if i := status(t, l).Interfaces[0]; !i.Present || i.Mode != loader.ModeNative {
@@ -266,7 +267,7 @@ func TestAttachKeepsTheModeThroughAFailure(t *testing.T) {
 	before := status(t, l).Interfaces
 	attach := func() (report *loader.AttachReport, err error) {
 		l.Server.Do(t, func() error {
-			report, err = loader.Attach(l.PinPath, loader.ModeNative)
+			report, err = loader.Attach(context.Background(), l.PinPath, loader.ModeNative)
 			return nil
 		})
 		return report, err

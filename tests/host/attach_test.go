@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +27,7 @@ import (
 func try(l *lab.Lab, o loader.Options) error {
 	o.PinPath = l.PinPath
 	return l.Server.Try(func() error {
-		_, err := loader.Up(o)
+		_, err := loader.Up(context.Background(), o)
 		return err
 	})
 }
@@ -34,7 +35,7 @@ func try(l *lab.Lab, o loader.Options) error {
 func down(t testing.TB, l *lab.Lab, interfaces ...string) (report *loader.DownReport) {
 	t.Helper()
 	l.Server.Do(t, func() (err error) {
-		report, err = loader.Down(l.PinPath, interfaces)
+		report, err = loader.Down(context.Background(), l.PinPath, interfaces)
 		return err
 	})
 	return report
@@ -294,7 +295,7 @@ func TestNamespacesDoNotMeet(t *testing.T) {
 	mustTalk(t, mustDial(t, b.Client, "tcp", lab.ServerV4, 7), "hello")
 
 	err := b.Server.Try(func() error {
-		_, err := loader.Open(a.PinPath)
+		_, err := loader.Open(context.Background(), a.PinPath)
 		return err
 	})
 	if !errors.Is(err, loader.ErrOtherNamespace) {

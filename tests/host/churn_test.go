@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func TestNothingIsLostWhileThePolicyChanges(t *testing.T) {
 		changes.Go(func() {
 			rule := rules(t, "83/tcp")
 			err := l.Server.Try(func() error {
-				f, err := loader.Open(l.PinPath)
+				f, err := loader.Open(context.Background(), l.PinPath)
 				if err != nil {
 					return err
 				}

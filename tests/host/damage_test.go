@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -228,7 +229,7 @@ func TestMissingLinksBringNothingBack(t *testing.T) {
 	l.AddInside(t)
 	upWith(t, l, loader.Options{Interfaces: []string{"eth0", "eth1"}, Mode: loader.ModeTC, Policy: policyOf(t)})
 	l.Server.Do(t, func() error {
-		_, err := loader.Down(l.PinPath, []string{"eth1"})
+		_, err := loader.Down(context.Background(), l.PinPath, []string{"eth1"})
 		return err
 	})
 	if err := os.RemoveAll(filepath.Join(l.PinPath, loader.Schema, "links")); err != nil {

@@ -62,7 +62,7 @@ func upWith(t testing.TB, l *lab.Lab, o loader.Options) (report *loader.UpReport
 	t.Helper()
 	o.PinPath = l.PinPath
 	l.Server.Do(t, func() (err error) {
-		report, err = loader.Up(o)
+		report, err = loader.Up(context.Background(), o)
 		return err
 	})
 	return report
@@ -71,14 +71,14 @@ func upWith(t testing.TB, l *lab.Lab, o loader.Options) (report *loader.UpReport
 // with opens the running filter.
 func with(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 	t.Helper()
-	withOpened(t, l, loader.Open, work)
+	withOpened(t, l, func(pinPath string) (*loader.Filter, error) { return loader.Open(context.Background(), pinPath) }, work)
 }
 
 // change is with, as commands do it that change the filter.
 func change(t testing.TB, l *lab.Lab, work func(f *loader.Filter) error) {
 	t.Helper()
 	withOpened(t, l, func(pinPath string) (*loader.Filter, error) {
-		return loader.OpenToChangeContext(context.Background(), pinPath)
+		return loader.OpenToChange(context.Background(), pinPath)
 	}, work)
 }
 

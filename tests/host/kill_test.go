@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -82,8 +83,8 @@ func TestMain(m *testing.M) {
 	err := json.Unmarshal([]byte(text), &o)
 	if err == nil {
 		var options loader.Options
-		if options, err = o.options(loader.PinPath()); err == nil {
-			_, err = loader.Up(options)
+		if options, err = o.options(os.Getenv(loader.PinPathVariable)); err == nil {
+			_, err = loader.Up(context.Background(), options)
 		}
 	}
 	if err != nil {
@@ -251,7 +252,7 @@ func TestKilledFirstUp(t *testing.T) {
 		before := p.see(t)
 		var after *loader.Status
 		err := l.Server.Try(func() error {
-			f, err := loader.Open(l.PinPath)
+			f, err := loader.Open(context.Background(), l.PinPath)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -44,7 +45,7 @@ func TestWhatIsReadIsOfOneFilter(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policy.Default())
 	with(t, l, func(f *loader.Filter) error {
-		if _, err := loader.Down(l.PinPath, nil); err != nil {
+		if _, err := loader.Down(context.Background(), l.PinPath, nil); err != nil {
 			return err
 		}
 		_, err := f.Counters()

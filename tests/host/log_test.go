@@ -147,7 +147,7 @@ func TestEveryReaderSeesEveryPacket(t *testing.T) {
 		go func() {
 			defer done.Done()
 			err := l.Server.Try(func() error {
-				f, err := loader.Open(l.PinPath)
+				f, err := loader.Open(context.Background(), l.PinPath)
 				ready.Done()
 				if err != nil {
 					return err

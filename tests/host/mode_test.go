@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -83,19 +84,19 @@ func mustHaveMode(t *testing.T, l *lab.Lab, want loader.Mode) {
 func TestAModeThatTheNextDeviceHasNot(t *testing.T) {
 	for name, again := range map[string]func(*lab.Lab) (warnings []string, err error){
 		"up": func(l *lab.Lab) ([]string, error) {
-			report, err := loader.Up(loader.Options{PinPath: l.PinPath, Wait: true})
+			report, err := loader.Up(context.Background(), loader.Options{PinPath: l.PinPath, Wait: true})
 			if err != nil {
 				return nil, err
 			}
 			return report.Warnings, nil
 		},
 		"attach": func(l *lab.Lab) ([]string, error) {
-			report, err := loader.Attach(l.PinPath, loader.ModeAuto)
+			report, err := loader.Attach(context.Background(), l.PinPath, loader.ModeAuto)
 			if err != nil {
 				return nil, err
 			}
 			for _, i := range report.Slow {
-				up, err := loader.Up(loader.Options{PinPath: l.PinPath, Interfaces: []string{i.Name}, Mode: i.Mode, Wait: true})
+				up, err := loader.Up(context.Background(), loader.Options{PinPath: l.PinPath, Interfaces: []string{i.Name}, Mode: i.Mode, Wait: true})
 				if err != nil {
 					return nil, err
 				}

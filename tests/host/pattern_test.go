@@ -40,7 +40,7 @@ func attach(t *testing.T, l *lab.Lab) *loader.AttachReport {
 	t.Helper()
 	var report *loader.AttachReport
 	l.Server.Do(t, func() (err error) {
-		report, err = loader.Attach(l.PinPath, loader.ModeAuto)
+		report, err = loader.Attach(t.Context(), l.PinPath, loader.ModeAuto)
 		return err
 	})
 	return report

@@ -49,7 +49,7 @@ func TestPinsThatOthersMayWriteAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := l.Server.Try(func() error {
-		_, err := loader.Open(l.PinPath)
+		_, err := loader.Open(context.Background(), l.PinPath)
 		return err
 	})
 	if err == nil || !strings.Contains(err.Error(), "only its owner") {
@@ -79,7 +79,7 @@ func TestPinsAreClosedToOthers(t *testing.T) {
 	}
 	defer unix.Unmount(mount, unix.MNT_DETACH)
 	err := l.Server.Try(func() error {
-		_, err := loader.Up(loader.Options{PinPath: mount, Interfaces: []string{"eth0"}, Policy: policy.Default()})
+		_, err := loader.Up(context.Background(), loader.Options{PinPath: mount, Interfaces: []string{"eth0"}, Policy: policy.Default()})
 		return err
 	})
 	if err == nil || !strings.Contains(err.Error(), mount+" is open to others") {
@@ -92,10 +92,10 @@ func TestPinsAreClosedToOthers(t *testing.T) {
 func TestPinPathsThatAreRefused(t *testing.T) {
 	lab.RequireRoot(t)
 	for path, want := range map[string]string{"pins": "relative", "./pins": "relative", "/sys/fs/bpf/": "whole bpf filesystem"} {
-		_, upErr := loader.Up(loader.Options{PinPath: path, Interfaces: []string{"lo"}, Policy: policy.Default()})
-		_, openErr := loader.Open(path)
-		_, downErr := loader.Down(path, nil)
-		_, attachErr := loader.Attach(path, loader.ModeAuto)
+		_, upErr := loader.Up(context.Background(), loader.Options{PinPath: path, Interfaces: []string{"lo"}, Policy: policy.Default()})
+		_, openErr := loader.Open(context.Background(), path)
+		_, downErr := loader.Down(context.Background(), path, nil)
+		_, attachErr := loader.Attach(context.Background(), path, loader.ModeAuto)
 		for what, err := range map[string]error{"up": upErr, "open": openErr, "down": downErr, "attach": attachErr} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s at %q: got %v", what, path, err)
@@ -154,7 +154,7 @@ func TestReadersDoNotExcludeReaders(t *testing.T) {
 	ctx := lock.WithWait(context.Background(), lock.Wait{Timeout: 200 * time.Millisecond})
 	read := func() error {
 		return l.Server.Try(func() error {
-			f, err := loader.OpenContext(ctx, l.PinPath)
+			f, err := loader.Open(ctx, l.PinPath)
 			if err != nil {
 				return err
 			}
@@ -165,7 +165,7 @@ func TestReadersDoNotExcludeReaders(t *testing.T) {
 	}
 	change := func() error {
 		return l.Server.Try(func() error {
-			f, err := loader.OpenToChangeContext(ctx, l.PinPath)
+			f, err := loader.OpenToChange(ctx, l.PinPath)
 			if err != nil {
 				return err
 			}
@@ -218,12 +218,12 @@ func TestDownNamesTheOtherInstance(t *testing.T) {
 			dev = "eth0"
 		}
 		h.Do(t, func() error {
-			_, err := loader.Up(loader.Options{PinPath: path, Interfaces: []string{dev}, Policy: policy.Default()})
+			_, err := loader.Up(context.Background(), loader.Options{PinPath: path, Interfaces: []string{dev}, Policy: policy.Default()})
 			return err
 		})
 		t.Cleanup(func() {
 			_ = h.Try(func() error {
-				_, err := loader.Down(path, nil)
+				_, err := loader.Down(context.Background(), path, nil)
 				return err
 			})
 		})

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -73,7 +74,7 @@ func TestARenamedInterfaceStaysFiltered(t *testing.T) {
 			l.Server.IP(t, "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
 			o.Policy, o.Mode = policyOf(t, "9/tcp"), loader.ModeAuto
 			l.Server.Do(t, func() error {
-				_, err := loader.Attach(l.PinPath, loader.ModeAuto)
+				_, err := loader.Attach(context.Background(), l.PinPath, loader.ModeAuto)
 				return err
 			})
 			mustNotDial(t, l.Client, lab.ServerV4, 7)

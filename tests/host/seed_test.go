@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -31,7 +32,7 @@ func TestConnectionsFromBeforeUpGoOn(t *testing.T) {
 			mustTalk(t, query, "first words after")
 			mustNotDial(t, l.Client, f.server, 7)
 			l.Server.Do(t, func() error {
-				_, err := loader.Down(l.PinPath, nil)
+				_, err := loader.Down(context.Background(), l.PinPath, nil)
 				return err
 			})
 		}

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -189,7 +190,7 @@ func becomeAnotherBuild(l *lab.Lab) error {
 
 func open(l *lab.Lab) error {
 	return l.Server.Try(func() error {
-		f, err := loader.Open(l.PinPath)
+		f, err := loader.Open(context.Background(), l.PinPath)
 		if err == nil {
 			f.Close()
 		}

@@ -70,13 +70,14 @@ func newSide(t *testing.T, name string, r row, table int) *side {
 		t.Fatal(err)
 	}
 	s.lab.Server.Do(t, func() error {
-		_, err := loader.Up(loader.Options{
+		_, err := loader.Up(context.Background(), loader.Options{
 			PinPath: s.lab.PinPath, Interfaces: interfaces, Mode: loader.Mode(name), Policy: p,
 		})
+
 		if err != nil {
 			return err
 		}
-		s.filter, err = loader.Open(s.lab.PinPath)
+		s.filter, err = loader.Open(context.Background(), s.lab.PinPath)
 		return err
 	})
 	t.Cleanup(func() { s.filter.Close() })

@@ -6,6 +6,7 @@
 package topology
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -292,7 +293,7 @@ func (s *stage) filter(t *testing.T, on string, mode loader.Mode) {
 		t.Fatal(err)
 	}
 	s.Server.Do(t, func() error {
-		_, err := loader.Up(loader.Options{PinPath: s.PinPath, Interfaces: []string{on}, Mode: mode, Policy: p})
+		_, err := loader.Up(context.Background(), loader.Options{PinPath: s.PinPath, Interfaces: []string{on}, Mode: mode, Policy: p})
 		return err
 	})
 	// Before the devices go: what is pinned holds them.

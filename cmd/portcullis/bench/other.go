@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -98,11 +99,11 @@ func (b *bench) filtered(config string, work func(*stand, *loader.Filter) error)
 	return s.inside.do(func() error {
 		p := policy.Default()
 		p.Interfaces = []string{s.to.name}
-		_, err := loader.Up(loader.Options{PinPath: pinPath, Interfaces: p.Interfaces, Mode: loader.ModeNative, Policy: p, Config: config})
+		_, err := loader.Up(context.Background(), loader.Options{PinPath: pinPath, Interfaces: p.Interfaces, Mode: loader.ModeNative, Policy: p, Config: config})
 		if err != nil {
 			return err
 		}
-		filter, err := loader.Open(pinPath)
+		filter, err := loader.Open(context.Background(), pinPath)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -39,14 +40,14 @@ func (p *portcullis) install(s *stand, r rules) error {
 		}
 		pol.Open = append(pol.Open, rule)
 	}
-	report, err := loader.Up(loader.Options{PinPath: pinPath, Interfaces: pol.Interfaces, Mode: p.mode, Policy: pol})
+	report, err := loader.Up(context.Background(), loader.Options{PinPath: pinPath, Interfaces: pol.Interfaces, Mode: p.mode, Policy: pol})
 	if err != nil {
 		return err
 	}
 	if got := report.Interfaces[0].Mode; got != p.mode {
 		return fmt.Errorf("%s: filters in mode %s, not %s", s.to.name, got, p.mode)
 	}
-	p.filter, err = loader.Open(pinPath)
+	p.filter, err = loader.Open(context.Background(), pinPath)
 	return err
 }
 
@@ -54,7 +55,7 @@ func (p *portcullis) remove(*stand) error {
 	if p.filter != nil {
 		p.filter.Close()
 	}
-	_, err := loader.Down(pinPath, nil)
+	_, err := loader.Down(context.Background(), pinPath, nil)
 	return err
 }
 
