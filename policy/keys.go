@@ -77,7 +77,7 @@ var keys = []*key{
 		sample: []sampleLine{{"[eth0]", ""}},
 	},
 	{
-		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens"},
+		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens", Note: "reject tells the sender"},
 		always: true,
 		kind:   oneOf(verdictWords, func(p *Policy) *Verdict { return &p.Input }),
 	},

@@ -103,7 +103,7 @@ func TestKeysAreDescribed(t *testing.T) {
 		}
 	}
 	check("", policy.Keys())
-	if k := policy.Keys()[1]; k.Name != "input" || k.Values != "drop or accept" || k.Default != "drop" {
+	if k := policy.Keys()[1]; k.Name != "input" || k.Values != "drop, accept or reject" || k.Default != "drop" {
 		t.Errorf("got %+v", k)
 	}
 }

@@ -97,7 +97,7 @@ func TestParseErrors(t *testing.T) {
 		{"interface cut off", "interfaces:\r\n- eth1\r", `f:2:7: line break '\r' is not usual: write a newline`},
 		{"anchor on nothing", "&a\n", `f:1:1: anchor "&a": take it out`},
 		{"tag on nothing", "!!null\n", `f:1:1: tag "!!null": take it out`},
-		{"word", "input: reject\n", `f:1:8: unknown value "reject" for "input": write drop or accept`},
+		{"word", "input: deny\n", `f:1:8: unknown value "deny" for "input": write drop, accept or reject`},
 		{"word list", "forward: [drop]\n", `f:1:10: list "[drop]" for "forward": write drop, established or accept`},
 		{"word missing", "invalid:\n", `f:1:1: no value for "invalid": write log, drop or accept`},
 		{"scalar for list", "open: http\n", `f:1:7: value "http" for "open": write a list, such as [http]`},
@@ -143,7 +143,7 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"timeout list", "timeouts:\n  udp: [1s]\n", `f:2:8: list "[1s]" for "udp": write one value, such as udp: 30s`},
 		{"anchor and alias", "open: &a [http]\ninput: *a\n", "f:1:7: anchor \"&a\": take it out\nf:2:8: alias \"*a\": write the value out"},
 		{"in the order of the file", "foo: 1\ninput: *a\n", "f:2:8: cannot read \"input: *a\": a policy file has no anchors and aliases: write the value out"},
-		{"in the order of the file too", "input: x\nopen: [&a http]\n", "f:1:8: unknown value \"x\" for \"input\": write drop or accept\nf:2:8: anchor \"&a\": take it out"},
+		{"in the order of the file too", "input: x\nopen: [&a http]\n", "f:1:8: unknown value \"x\" for \"input\": write drop, accept or reject\nf:2:8: anchor \"&a\": take it out"},
 		{"merge", "<<: {input: drop}\n", `f:1:1: merge key "<<": write the keys out`},
 		{"behind a bad key", "<<: {input: drop}\nfoo: 1\n", "f:1:1: merge key \"<<\": write the keys out\n" +
 			`f:2:1: unknown key "foo": write interfaces, input, forward, icmp, open, invalid, flows or timeouts`},
@@ -169,7 +169,7 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"line separator", "input: drop\u2028open: []\n", `f:1:12: line break '\u2028' is not usual: write a newline`},
 		{"carriage return", "input: drop\ropen: []\n", `f:1:12: line break '\r' is not usual: write a newline`},
 		{"nul", "input: \x00\n", `f:1:8: control character '\x00': take it out`},
-		{"all at once", "input: reject\nopen:\n  - htpt\n  - 80\nfoo: 1\nicmp: [x]\n", `f:1:8: unknown value "reject" for "input": write drop or accept
+		{"all at once", "input: deny\nopen:\n  - htpt\n  - 80\nfoo: 1\nicmp: [x]\n", `f:1:8: unknown value "deny" for "input": write drop, accept or reject
 f:3:5: unknown service "htpt": did you mean "http"?
 f:4:5: no protocol in "80": write 80/tcp or 80/udp
 f:5:1: unknown key "foo": write interfaces, input, forward, icmp, open, invalid, flows or timeouts

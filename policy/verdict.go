@@ -7,10 +7,11 @@ import "fmt"
 // Verdict says what happens to new packets to this host that no rule opens.
 type Verdict uint8
 
-// The verdicts. Drop is the default.
+// The verdicts. Drop is the default; Reject drops and says so to the sender.
 const (
 	Drop Verdict = iota
 	Accept
+	Reject
 )
 
 // ForwardPolicy says what happens to packets that are routed through the host.
@@ -37,7 +38,7 @@ const (
 )
 
 var (
-	verdictWords = []string{Drop: "drop", Accept: "accept"}
+	verdictWords = []string{Drop: "drop", Accept: "accept", Reject: "reject"}
 	forwardWords = []string{ForwardDrop: "drop", ForwardEstablished: "established", ForwardAccept: "accept"}
 	invalidWords = []string{InvalidLog: "log", InvalidDrop: "drop", InvalidAccept: "accept"}
 )
