@@ -282,11 +282,11 @@ static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
 	};
 }
 
-/* Whether the frame is now the answer to itself, see reject.h. Global functions, as above; where nobody says reject they are
- * empty. */
+/* What becomes of a frame that is now the answer to itself, or 0, see reject.h. Global functions, as above; where nobody
+ * says reject they are empty. */
 __noinline int reject_xdp(struct xdp_md *ctx, __u64 time)
 {
-	return input_policy == POLICY_REJECT && answer_xdp(ctx, input_of_xdp(ctx).frame, time);
+	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame, time);
 }
 
 SEC("xdp")
@@ -308,9 +308,13 @@ int portcullis_xdp(struct xdp_md *ctx)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
-	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
-		count(DROP_REJECTED);
-		return XDP_TX;
+	if (is_rejectable(result)) {
+		int action = reject_xdp(ctx, input.time);
+
+		if (action) {
+			count(DROP_REJECTED);
+			return action;
+		}
 	}
 	count(result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;

@@ -228,7 +228,8 @@ type FirewallRejection struct {
 	Link       [11]uint16
 	Unfinished uint16
 	Tos        uint8
-	Pad        [7]uint8
+	Way        uint8
+	Pad        [6]uint8
 	_          [4]byte
 }
 

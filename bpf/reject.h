@@ -373,30 +373,89 @@ static __always_inline void measure(struct rejection *r, __u64 at_hand)
 	r->keep = r->link_length + r->quoted;
 }
 
-/* Makes a frame the answer to itself. False where there is to be none, or the driver leaves no room for it: the frame may
- * then be no more what it was, and is dropped. */
-static __always_inline bool answer_xdp(struct xdp_md *ctx, struct frame frame, __u64 time)
+struct vlan_info;
+
+struct netdev_rx_queue {
+	struct xdp_rxq_info xdp_rxq;
+} KERNEL;
+
+/* What else of a device matters for its answers. */
+struct net_device___answers {
+	__u64 features;
+	struct netdev_rx_queue *_rx;
+	unsigned int num_rx_queues;
+	struct vlan_info *vlan_info;
+} KERNEL;
+
+#define NETIF_F_HW_VLAN_CTAG_RX (1ULL << 8) /* linux/netdev_features.h */
+
+/* Whether the frame still is an skb, which keeps what the program does not see: behind the driver, the queue is one of the
+ * kernel's own list. */
+static __always_inline bool is_generic(struct search *search, const struct net_device___answers *dev, void *ctx)
+{
+	__u64 own = (__u64)POINTER(search, ((struct xdp_buff *)ctx)->rxq), first = (__u64)POINTER(search, dev->_rx);
+
+	search->on = 0;
+	return !UNREADABLE(search->on, dev->num_rx_queues) && own >= first &&
+	       own - first < (__u64)search->on * bpf_core_type_size(struct netdev_rx_queue);
+}
+
+/* Whether the network card may have taken a VLAN tag off the frame, of which the driver tells nobody. The answer would go
+ * into another network. */
+static __always_inline bool tag_is_lost(struct search *search, const struct net_device___answers *dev, void *ctx,
+					const struct rejection *r)
+{
+	if (r->link_length != sizeof(struct ethernet_header) || !bpf_core_field_exists(dev->vlan_info) ||
+	    !POINTER(search, dev->vlan_info))
+		return false;
+	search->number = 0;
+	return !UNREADABLE(search->number, dev->features) && search->number & NETIF_F_HW_VLAN_CTAG_RX &&
+	       !is_generic(search, dev, ctx);
+}
+
+/* How an answer leaves the device by which the packet came: XDP_TX, or XDP_REDIRECT to the same device, or 0. What XDP_TX
+ * puts into the queue of a veth's other end lies there until something else comes, unless there is an XDP program, too;
+ * redirected, it is handed over (veth_xdp_flush in drivers/net/veth.c). */
+static __always_inline int way_back(struct xdp_md *ctx, const struct rejection *r)
+{
+	struct search *search = bpf_map_lookup_elem(&searches, &state.zero);
+	const struct net_device *dev;
+
+	dev = search ? device_of_xdp(search, ctx) : NULL;
+	if (!dev || tag_is_lost(search, (void *)dev, ctx, r))
+		return 0;
+	search->ops = search->kind = 0;
+	read_kind(search, dev);
+	return search->kind == KIND("veth") ? XDP_REDIRECT : XDP_TX;
+}
+
+/* Makes a frame the answer to itself, and says what is to become of it. 0 where there is to be none, or the driver leaves no
+ * room for it: the frame may then be no more what it was, and is dropped. */
+static __always_inline int answer_xdp(struct xdp_md *ctx, struct frame frame, __u64 time)
 {
 	struct rejection *r = rejection(time);
 	__u64 at_hand;
 
 	if (!r || !may_answer(&frame, r))
-		return false;
+		return 0;
+	r->way = way_back(ctx, r);
+	if (!r->way)
+		return 0;
 	r->tos = tos_of(&frame, r);
 	at_hand = frame.end - frame.begin;
 	asm volatile("" : "+r"(at_hand)); /* or the compiler moves the pointers */
 	measure(r, at_hand);		  /* what stands behind the driver's first buffer is not quoted */
 	if (r->keep > frame.length || bpf_xdp_adjust_tail(ctx, (int)r->keep - (int)frame.length))
-		return false;
+		return 0;
 	if (r->packet.protocol != PROTO_TCP &&
 	    bpf_xdp_adjust_head(ctx, -(int)(ip_length(&r->packet) + sizeof(struct icmp_header))))
-		return false;
+		return 0;
 	frame.begin = (void *)(long)ctx->data;
 	frame.end = (void *)(long)ctx->data_end;
 	if (!(r->packet.protocol == PROTO_TCP ? write_reset(&frame, r) : write_unreachable(&frame, r)))
-		return false;
+		return 0;
 	r->left--;
-	return true;
+	return r->way == XDP_REDIRECT ? bpf_redirect(ctx->ingress_ifindex, 0) : XDP_TX;
 }
 
 static __always_inline bool answer_skb(struct __sk_buff *skb, struct frame frame, __u64 time)

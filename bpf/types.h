@@ -263,7 +263,8 @@ struct rejection {
 	__u16 link[LONGEST_LINK / 2];
 	__u16 unfinished; /* stands in the place of a checksum that is completed later; 0: none is */
 	__u8 tos;
-	__u8 pad[7];
+	__u8 way; /* enum xdp_action, or 0 */
+	__u8 pad[6];
 };
 
 /* Argument of portcullis_enter: a flow that user space knows of. */

@@ -35,6 +35,7 @@ const (
 	xdpDrop     = 1
 	xdpPass     = 2
 	xdpTx       = 3
+	xdpRedirect = 4
 	tcShot      = 2
 	tcRedirect  = 7
 	tcNext      = ^uint32(0)
@@ -95,7 +96,7 @@ func (d *Datapath) Answer(tb testing.TB, path Path, b []byte, from From) []byte 
 	switch {
 	case err != nil:
 		tb.Fatalf("run %s: %v", path, err)
-	case path == XDP && result == xdpTx, path == TC && result == tcRedirect:
+	case path == XDP && (result == xdpTx || result == xdpRedirect), path == TC && result == tcRedirect:
 		return o.DataOut
 	case result != Verdict(path, false):
 		tb.Fatalf("%s returned %d", path, int32(result))
