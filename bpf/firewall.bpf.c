@@ -181,8 +181,6 @@ static __always_inline int ingress(const struct input *input)
 	if (packet.fragment == FRAGMENT_LATER)
 		return PASS_FRAGMENT;
 	result = input_verdict(input, &packet);
-	if (is_rejectable(result) && !packet.invalid)
-		keep_rejected(&packet);
 	return result < 0 ? result : result | packet.invalid << KIND_SHIFT;
 }
 

@@ -115,13 +115,69 @@ static __always_inline bool turn_link(const struct frame *frame, struct rejectio
 	return true;
 }
 
-/* For answer_xdp or answer_skb, which comes next on this CPU: to parse the frame again would take the verifier long. */
-static __always_inline void keep_rejected(const struct packet *packet)
+static __always_inline bool read_ipv4(const struct frame *frame, struct rejection *r)
 {
-	struct rejection *r = bpf_map_lookup_elem(&rejections, &state.zero);
+	struct ipv4_header *ip = HEADER(frame, r->link_length, struct ipv4_header);
+	struct packet *packet = &r->packet;
 
-	if (r)
-		r->packet = *packet;
+	if (!ip || ip->fragment & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))
+		return false;
+	packet->family = 4;
+	packet->protocol = ip->protocol;
+	packet->src[0] = ip->src;
+	packet->dst[0] = ip->dst;
+	packet->transport = r->link_length + (ip->version_ihl & 0x0f) * 4;
+	packet->end = ip->total_length ? r->link_length + bpf_ntohs(ip->total_length) : frame->length;
+	return true;
+}
+
+static __always_inline bool read_ipv6(const struct frame *frame, struct rejection *r)
+{
+	struct ipv6_header *ip = HEADER(frame, r->link_length, struct ipv6_header);
+	struct packet *packet = &r->packet;
+	struct ipv6_extension *extension;
+
+	if (!ip)
+		return false;
+	packet->family = 6;
+	packet->protocol = ip->next_header;
+	__builtin_memcpy(packet->src, ip->src, sizeof(ip->src));
+	__builtin_memcpy(packet->dst, ip->dst, sizeof(ip->dst));
+	packet->transport = r->link_length + sizeof(*ip);
+	packet->end = ip->payload_length ? packet->transport + bpf_ntohs(ip->payload_length) : frame->length;
+	for (int i = 0; i < MAX_EXTENSIONS && is_extension(packet->protocol); i++) {
+		extension = HEADER(frame, packet->transport, struct ipv6_extension);
+		if (!extension || packet->protocol == PROTO_FRAGMENT)
+			return false;
+		packet->protocol = extension->next_header;
+		packet->transport = forget_bounds(packet->transport + ((__u32)extension->length + 1) * 8);
+	}
+	return true;
+}
+
+/* Reads a packet that has been parsed and found whole once more: to hand it over would cost those that get no answer, and
+ * the stack. False for a fragment. */
+static __always_inline bool read_again(const struct frame *frame, struct rejection *r)
+{
+	__u8 *version = HEADER(frame, r->link_length, __u8);
+	struct packet *packet = &r->packet;
+	struct tcp_header *tcp;
+
+	__builtin_memset(packet, 0, sizeof(*packet));
+	if (!version || !(*version >> 4 == 4 ? read_ipv4(frame, r) : read_ipv6(frame, r)))
+		return false;
+	if (packet->protocol != PROTO_TCP)
+		return true;
+	tcp = HEADER(frame, packet->transport, struct tcp_header);
+	if (!tcp)
+		return false;
+	packet->src_port = bpf_ntohs(tcp->src);
+	packet->dst_port = bpf_ntohs(tcp->dst);
+	packet->seq = bpf_ntohl(tcp->seq);
+	packet->ack = bpf_ntohl(tcp->ack);
+	packet->tcp_flags = tcp->flags;
+	packet->payload = packet->end - packet->transport - (tcp->offset >> 4) * 4;
+	return true;
 }
 
 /* Whether who sent a packet may be told that it was dropped. */
@@ -129,8 +185,8 @@ static __always_inline bool may_answer(const struct frame *frame, struct rejecti
 {
 	const struct packet *packet = &r->packet;
 
-	if (packet->fragment != FRAGMENT_NONE || is_icmp(packet) ||
-	    (packet->protocol == PROTO_TCP && packet->tcp_flags & TCP_RST) || !turn_link(frame, r))
+	if (!turn_link(frame, r) || !read_again(frame, r) || is_icmp(packet) ||
+	    (packet->protocol == PROTO_TCP && packet->tcp_flags & TCP_RST))
 		return false;
 	/* An address that came after the map was filled, or that is nobody's here, gives no answer. */
 	return !is_nobody(packet->family, packet->src) && !local_kind(r, packet->src) &&
@@ -276,29 +332,30 @@ static __always_inline bool write_reset(const struct frame *frame, const struct 
 	return true;
 }
 
-/* The sum of the frame's bytes from one offset to another. */
-static __always_inline __u64 sum_of(const struct frame *frame, __u32 from, __u32 to)
+/* The sum of the frame's bytes from one offset to another, eight at a time: the verifier walks each turn. */
+static __always_inline __u64 sum_of(const struct frame *frame, __u32 at, __u32 to)
 {
+	struct eight {
+		__u32 words[2];
+	} *eight;
 	__u64 sum = 0;
+	__u16 *pair;
+	__u8 *last;
 
-	for (__u32 i = 0; i < ICMP6_LONGEST / 2; i++) {
-		__u32 at = from + i * 2;
-		__u16 *pair;
-
-		if (at + 2 > to)
-			break;
+	for (int i = 0; i < ICMP6_LONGEST / 8 && at + sizeof(*eight) <= to; i++, at += sizeof(*eight)) {
+		eight = HEADER(frame, at, struct eight);
+		if (!eight)
+			return 0;
+		sum += (__u64)eight->words[0] + eight->words[1];
+	}
+	for (int i = 0; i < 3 && at + sizeof(*pair) <= to; i++, at += sizeof(*pair)) {
 		pair = HEADER(frame, at, __u16);
 		if (!pair)
-			break;
+			return 0;
 		sum += *pair;
 	}
-	if ((to - from) & 1) {
-		__u8 *last = HEADER(frame, to - 1, __u8);
-
-		if (last)
-			sum += bpf_htons(*last << 8);
-	}
-	return sum;
+	last = at < to ? HEADER(frame, at, __u8) : NULL;
+	return last ? sum + bpf_htons(*last << 8) : sum;
 }
 
 /* The frame becomes an ICMP error. It has grown at its beginning by the headers, and what is quoted follows. */
