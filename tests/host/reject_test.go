@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +119,7 @@ func TestAutoRejectsWhereItArrives(t *testing.T) {
 func TestRejectOnAVLAN(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
 		for h, address := range map[*lab.Host]string{l.Server: "198.51.100.1/24", l.Client: "198.51.100.2/24"} {
-			h.IP(t, "link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7")
+			addLink(t, h, "VLAN", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7")
 			h.IP(t, "addr", "add", address, "dev", "eth0.7")
 			h.IP(t, "link", "set", "eth0.7", "up")
 		}
@@ -141,9 +140,7 @@ func TestRejectOnAVLAN(t *testing.T) {
 
 // A scanner calls a port closed that is rejected, and filtered where it is only dropped.
 func TestRejectSeenByAScanner(t *testing.T) {
-	if _, err := exec.LookPath("nmap"); err != nil {
-		t.Skip("nmap is not installed")
-	}
+	nmap := lab.NeedProgram(t, "nmap")
 	l := lab.New(t)
 	l.Server.Echo(t, 7)
 	for _, c := range []struct {
@@ -151,7 +148,7 @@ func TestRejectSeenByAScanner(t *testing.T) {
 		want   string
 	}{{rejecting(t, "7/tcp"), "closed"}, {policyOf(t, "7/tcp"), "filtered"}} {
 		up(t, l, loader.ModeTC, c.policy)
-		out := l.Client.Run(t, "nmap", "-n", "-Pn", "-sS", "-p7,9,23", "--max-retries", "1", lab.ServerV4.String())
+		out := l.Client.Run(t, nmap, "-n", "-Pn", "-sS", "-p7,9,23", "--max-retries", "1", lab.ServerV4.String())
 		for _, want := range []string{"7/tcp  open", "9/tcp  " + c.want, "23/tcp " + c.want} {
 			if !strings.Contains(out, want) {
 				t.Errorf("nmap does not say %q:\n%s", want, out)
