@@ -120,7 +120,7 @@ func TestAPatternBringsInterfaces(t *testing.T) {
 	filter("wg*")
 	down(t, l, "wg*")
 	l.Server.Do(t, func() error {
-		if _, err := loader.Open(l.PinPath); !errors.Is(err, loader.ErrNotRunning) {
+		if _, err := loader.Open(t.Context(), l.PinPath); !errors.Is(err, loader.ErrNotRunning) {
 			t.Errorf("the filter still runs: %v", err)
 		}
 		return nil
