@@ -31,6 +31,7 @@ volatile const __u64 icmp6_types[4] = {};
 
 /* Jiffies a second. */
 volatile const __u32 hz = 250;
+volatile const __u32 jiffy = 4000000; /* in nanoseconds */
 
 /* Jiffies by flow state; a power of two that holds them. */
 #define TIMEOUT_SLOTS 32

@@ -362,6 +362,7 @@ const (
 	FirewallVarIcmp6Types        = "icmp6_types"
 	FirewallVarInputPolicy       = "input_policy"
 	FirewallVarInvalidPolicy     = "invalid_policy"
+	FirewallVarJiffy             = "jiffy"
 	FirewallVarKnownOthers       = "known_others"
 	FirewallVarKnownOwn          = "known_own"
 	FirewallVarLastRun           = "last_run"
@@ -471,6 +472,7 @@ type FirewallVariableSpecs struct {
 	Icmp6Types        *ebpf.VariableSpec `ebpf:"icmp6_types"`
 	InputPolicy       *ebpf.VariableSpec `ebpf:"input_policy"`
 	InvalidPolicy     *ebpf.VariableSpec `ebpf:"invalid_policy"`
+	Jiffy             *ebpf.VariableSpec `ebpf:"jiffy"`
 	KnownOthers       *ebpf.VariableSpec `ebpf:"known_others"`
 	KnownOwn          *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun           *ebpf.VariableSpec `ebpf:"last_run"`
@@ -568,6 +570,7 @@ type FirewallVariables struct {
 	Icmp6Types        *ebpf.Variable `ebpf:"icmp6_types"`
 	InputPolicy       *ebpf.Variable `ebpf:"input_policy"`
 	InvalidPolicy     *ebpf.Variable `ebpf:"invalid_policy"`
+	Jiffy             *ebpf.Variable `ebpf:"jiffy"`
 	KnownOthers       *ebpf.Variable `ebpf:"known_others"`
 	KnownOwn          *ebpf.Variable `ebpf:"known_own"`
 	LastRun           *ebpf.Variable `ebpf:"last_run"`

@@ -10,9 +10,9 @@
  * to.
  *
  * What two CPUs do at once. A bucket changes hands by an exchange of its key from what was seen there to BEING_GIVEN;
- * who makes it has the bucket alone until he writes the new key. Two that give the same source a bucket at once give it
- * two: one packet is not charged. Who charges a bucket that has just changed hands finds another time there, and looks
- * anew; should it be the same time to the nanosecond, the new source is charged with the old one's interval. Such a debt
+ * who makes it has the bucket alone until he writes the new key, and who comes second goes without. Two that give the
+ * same source a bucket at once give it two: one packet is not charged. Nor is one whose bucket has just changed hands:
+ * whoever charges it finds another time there, and then another key; should it be the same time to the nanosecond, the new source is charged with the old one's interval. Such a debt
  * may be more than its limit allows, and is then taken for none. */
 #ifndef PORTCULLIS_LIMIT_H
 #define PORTCULLIS_LIMIT_H
@@ -27,13 +27,11 @@
 #define NO_KEY 0ULL
 #define BEING_GIVEN 1ULL
 
-/* How often a CPU tries anew when others were faster. Who is that often charged by others at once is over his limit; who
- * is that often not given a bucket goes without. */
+/* How often a CPU tries anew when others were faster. Who is that often charged by others at once is over his limit. */
 #define CHARGES 16
-#define GIVES 2
 
-/* Jiffies as nanoseconds, so that limits do not depend on how many there are in a second. */
-#define JIFFY (1000000000 / hz)
+/* Loops stay loops: each step anew would want registers of its own, and so stack. */
+#define FEW_REGISTERS _Pragma("clang loop unroll(disable)")
 
 /* Whether a packet that belongs to no flow of ours begins something: each but those of a TCP connection that goes on. */
 static __always_inline bool begins_something(const struct packet *packet)
@@ -53,79 +51,67 @@ static __always_inline __u64 bucket_key(const struct packet *packet, __u64 salt)
 	return hash > BEING_GIVEN ? hash : hash + 2;
 }
 
-enum charge {
-	CHARGED,
-	OVER_LIMIT,
-	CHANGED_HANDS,
-};
-
-/* Charges a bucket with a packet. */
-static __always_inline enum charge charge(struct bucket *bucket, __u64 key, const struct limit *limit, __u64 now_ns)
+/* Charges a bucket with a packet: false when that is over the limit. */
+static __always_inline bool charge(struct bucket *bucket, __u64 key, const struct limit *limit, __u64 now_ns)
 {
-	/* At least a jiffy, as that is how the clock goes: or more than a burst a jiffy would be impossible. */
-	__u64 tolerance = limit->tolerance < JIFFY ? JIFFY : limit->tolerance;
+	__u64 before, debt;
 
+	FEW_REGISTERS
 	for (int i = 0; i < CHARGES; i++) {
-		__u64 before = *(volatile __u64 *)&bucket->arrival, from = before;
-
+		before = *(volatile __u64 *)&bucket->arrival;
 		if (*(volatile __u64 *)&bucket->key != key)
-			return CHANGED_HANDS;
-		/* No debt, or one that no packet of this limit makes. */
-		if (from < now_ns || from - now_ns > tolerance + limit->interval)
-			from = now_ns;
-		if (from - now_ns > tolerance)
-			return OVER_LIMIT;
-		if (__sync_val_compare_and_swap(&bucket->arrival, before, from + limit->interval) == before)
-			return CHARGED;
+			return true;
+		debt = before > now_ns ? before - now_ns : 0;
+		/* One that no packet of this limit makes. */
+		if (debt > limit->tolerance + limit->interval + jiffy)
+			debt = 0;
+		/* The clock goes by jiffies: within one, whatever comes has to wait for none. */
+		if (debt > limit->tolerance && debt > jiffy)
+			return false;
+		if (__sync_val_compare_and_swap(&bucket->arrival, before, now_ns + debt + limit->interval) == before)
+			return true;
 	}
-	return OVER_LIMIT;
+	return false;
 }
 
-/* Gives the bucket with the least debt to a source, which is charged with one packet. */
-static __always_inline bool give_bucket(struct bucket_set *set, __u64 key, __u64 arrival)
+/* Gives a bucket to a source, which is charged with one packet. False when somebody else is at it. */
+static __always_inline bool give_bucket(struct bucket *bucket, __u64 key, __u64 arrival)
 {
-	struct bucket *least = &set->buckets[0];
-	__u64 before;
+	__u64 before = *(volatile __u64 *)&bucket->key;
 
-	for (int i = 1; i < BUCKETS_PER_SET; i++) {
-		if (set->buckets[i].arrival < least->arrival)
-			least = &set->buckets[i];
-	}
-	before = *(volatile __u64 *)&least->key;
-	if (before == BEING_GIVEN || __sync_val_compare_and_swap(&least->key, before, BEING_GIVEN) != before)
+	if (before == BEING_GIVEN || __sync_val_compare_and_swap(&bucket->key, before, BEING_GIVEN) != before)
 		return false;
 	/* Exchanges are ordered: nobody sees the key before the time. */
-	__sync_lock_test_and_set(&least->arrival, arrival);
-	__sync_lock_test_and_set(&least->key, key);
+	__sync_lock_test_and_set(&bucket->arrival, arrival);
+	__sync_lock_test_and_set(&bucket->key, key);
 	return true;
 }
 
-/* Whether a rule's limit lets a packet in. A global function, as its callers have no stack left on Linux 6.1. */
+/* Whether a rule's limit lets a packet in. A global function with next to no stack, as its callers have left it little on
+ * Linux 6.1. */
 __noinline int limit_admits(struct packet *packet, __u32 rule, __u64 time)
 {
 	struct limit *limit = bpf_map_lookup_elem(&limits, &rule);
-	__u64 now_ns = time * JIFFY, key;
-	struct bucket_set *set;
+	struct bucket *least, *bucket;
+	__u64 key;
 
 	if (!packet || !limit || !limit->interval)
 		return true;
+	time *= jiffy; /* from here on nanoseconds, so that a limit does not depend on the kernel's ticks */
 	key = bucket_key(packet, limit->salt);
-	rule = key & (LIMIT_SETS - 1); /* in its place on the stack, from here on the set's number */
-	set = bpf_map_lookup_elem(&limit_buckets, &rule);
-	if (!set)
+	rule = key & (LIMIT_SETS - 1); /* and the number of the set */
+	bucket = bpf_map_lookup_elem(&limit_buckets, &rule);
+	if (!bucket)
 		return true;
-	for (int i = 0; i < BUCKETS_PER_SET; i++) {
-		if (set->buckets[i].key == key) {
-			enum charge charged = charge(&set->buckets[i], key, limit, now_ns);
-
-			if (charged != CHANGED_HANDS)
-				return charged == CHARGED;
-		}
+	least = bucket;
+	FEW_REGISTERS
+	for (int i = 0; i < BUCKETS_PER_SET; i++, bucket++) {
+		if (bucket->key == key)
+			return charge(bucket, key, limit, time);
+		if (bucket->arrival < least->arrival)
+			least = bucket;
 	}
-	for (int i = 0; i < GIVES; i++) {
-		if (give_bucket(set, key, now_ns + limit->interval))
-			break;
-	}
+	give_bucket(least, key, time + limit->interval);
 	return true;
 }
 

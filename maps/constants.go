@@ -58,6 +58,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarIcmp6Types:     c.Policy.ICMP.Types6(),
 		bpf.FirewallVarTimeouts:       timeouts,
 		bpf.FirewallVarHz:             c.HZ,
+		bpf.FirewallVarJiffy:          uint32(time.Second) / max(c.HZ, 1),
 		bpf.FirewallVarLongestSynSent: uint16(min(timeouts[bpf.FirewallFlowStateFLOW_TCP_SYN_SENT]/stampUnit+1, math.MaxUint16)),
 		bpf.FirewallVarFlowSets:       spec.Maps[bpf.FirewallMapFlowTags].MaxEntries,
 		bpf.FirewallVarUsesLimits:     c.Features&UsesLimits != 0,

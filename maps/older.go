@@ -175,7 +175,7 @@ func rulesOfV5(dir string) (rules []Rule, lost []string, err error) {
 		if !ok {
 			continue
 		}
-		rule, err := decodeRule(uint16(id), record)
+		rule, err := decodeRecord(uint16(id), record, recordHeadV5)
 		if err != nil {
 			lost = append(lost, fmt.Sprintf("rule %d", id))
 			continue

@@ -74,7 +74,7 @@ func (w *walker) walk(claims []claim, decide func(holders []holder, v4 bool) (De
 		for end < len(claims) && claims[end].prefix == prefix {
 			end++
 		}
-		for len(w.open) > 0 && !contains(w.open[len(w.open)-1].prefix, prefix) {
+		for len(w.open) > 0 && !prefixWithin(prefix, w.open[len(w.open)-1].prefix) {
 			w.pop()
 		}
 		var around Decision
@@ -113,10 +113,6 @@ func (w *walker) grow(claims []claim) {
 	if most >= len(w.states) {
 		w.states = append(w.states, make([]claimState, most+1-len(w.states))...)
 	}
-}
-
-func contains(outer, inner netip.Prefix) bool {
-	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
 func (w *walker) push(prefix netip.Prefix, claims []claim) {

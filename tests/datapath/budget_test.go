@@ -53,6 +53,9 @@ var permutations = []struct {
 	{testdp.Options{Policy: "forward: established", L3: true}, filters},
 	{testdp.Options{Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
 	{testdp.Options{Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
+	{testdp.Options{Policy: "open: [22/tcp limit 6/minute]"}, filters},
+	{testdp.Options{Policy: "open: [22/tcp to 192.0.2.1]"}, filters},
+	{testdp.Options{Policy: "forward: established\nopen: [22/tcp to 192.0.2.1 limit 6/minute]"}, filters},
 }
 
 // permutation names what differs from a server with one network card and no policy of its own.

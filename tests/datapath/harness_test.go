@@ -60,6 +60,7 @@ var (
 
 	closedPort   = want{reason: bpf.FirewallReasonDROP_CLOSED_PORT}
 	wrongSource  = want{reason: bpf.FirewallReasonDROP_SOURCE}
+	overLimit    = want{reason: bpf.FirewallReasonDROP_LIMIT}
 	icmpClosed   = want{reason: bpf.FirewallReasonDROP_ICMP}
 	protocol     = want{reason: bpf.FirewallReasonDROP_PROTOCOL}
 	notForwarded = want{reason: bpf.FirewallReasonDROP_FORWARD}

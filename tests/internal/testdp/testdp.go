@@ -42,9 +42,9 @@ type Datapath struct {
 	close    func()
 }
 
-// Open loads the datapath, with rules behind those of the policy. It takes root, and the kernel a good part of a second.
-func Open(o Options, more ...policy.Rule) (_ *Datapath, err error) {
-	spec, p, err := o.spec(true, more)
+// Open loads the datapath. It takes root, and the kernel a good part of a second.
+func Open(o Options) (_ *Datapath, err error) {
+	spec, p, err := o.spec(true)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,6 @@ func Open(o Options, more ...policy.Rule) (_ *Datapath, err error) {
 	for i, n := range numbered {
 		rules[i].NumberedRule = n
 		d.rules[n.Rule.String()] = maps.RuleReason(n.ID)
-		d.rules[RuleNumber(i)] = maps.RuleReason(n.ID)
 	}
 	if err := set.PutRules(rules, nil, nil); err != nil {
 		return nil, err
@@ -92,17 +91,12 @@ func Open(o Options, more ...policy.Rule) (_ *Datapath, err error) {
 	return d, nil
 }
 
-// RuleNumber is another name for a rule of the policy than its text: by its place, from 0.
-func RuleNumber(place int) string { return fmt.Sprintf("rule at %d", place) }
-
-// spec returns the object with the options' constants, and their policy, with more rules. The test clock is one that
-// Advance can move.
-func (o *Options) spec(testClock bool, more []policy.Rule) (*ebpf.CollectionSpec, *policy.Policy, error) {
+// spec returns the object with the options' constants, and their policy. The test clock is one that Advance can move.
+func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, error) {
 	p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+o.Policy))
 	if err != nil {
 		return nil, nil, err
 	}
-	p.Open = append(p.Open, more...)
 	spec, err := bpf.LoadFirewall()
 	if err != nil {
 		return nil, nil, err
@@ -110,7 +104,7 @@ func (o *Options) spec(testClock bool, more []policy.Rule) (*ebpf.CollectionSpec
 	maps.Resize(spec, p)
 	shrink(spec, p, o.Rules)
 	constants := maps.Constants{
-		Policy: p, HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
+		Policy: p.For(o.Interface), HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
 		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
 	}
 	if o.MultiBuffer {
@@ -133,8 +127,7 @@ func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
 // Close takes everything out of the kernel.
 func (d *Datapath) Close() { d.close() }
 
-// Rule returns the reason under which a rule of the policy counts, by its text or [RuleNumber], or 0 for one that the policy
-// has not.
+// Rule returns the reason under which a rule of the policy counts, or 0 for one that the policy has not.
 func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 
 // Forget removes all flows, marks and debts, and sets the clock and the counters back.

@@ -7,8 +7,6 @@ import (
 	"regexp"
 
 	"github.com/cilium/ebpf"
-
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // Cost is what the verifier makes of a program.
@@ -21,8 +19,8 @@ type Cost struct {
 var stackDepth = regexp.MustCompile(`(?m)^stack depth ([0-9+]+)$`)
 
 // Verify loads a program as a host does, on the kernel's clock, and returns its cost.
-func Verify(o Options, program string, more ...policy.Rule) (Cost, error) {
-	spec, _, err := o.spec(false, more)
+func Verify(o Options, program string) (Cost, error) {
+	spec, _, err := o.spec(false)
 	if err != nil {
 		return Cost{}, err
 	}
