@@ -20,13 +20,15 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	all := false
+	cmd := &cobra.Command{
 		Use:         "status",
 		Short:       "Show what is filtered, open and counted",
 		Annotations: needsFilter,
 		Long: `Show the interfaces, the policy, how many packets each rule let in, what became of all
 others and why, and how full the flow table is. Rules are printed as "portcullis open"
-and "portcullis close" take them. Exits with 3 if the filter is not up.
+and "portcullis close" take them; long lists of addresses are counted unless you say --all
+or -o json. Exits with 3 if the filter is not up.
 
 An assured flow keeps its place in the table. A flow that is not assured, or whose
 connection is over, counts among the others, and is evicted when the table is full and a
@@ -37,15 +39,17 @@ the size of the table, "evicted" and "full" count what was evicted and refused.`
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), all) },
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "show every address of a rule")
+	return cmd
 }
 
 type notRunningView struct {
 	Running bool `json:"running"`
 }
 
-func (a *app) status(ctx context.Context) error {
+func (a *app) status(ctx context.Context, all bool) error {
 	if err := a.privileged(); err != nil {
 		return err
 	}
@@ -60,10 +64,10 @@ func (a *app) status(ctx context.Context) error {
 	for i, w := range status.Warnings { // printed last, but JSON has them, too
 		status.Warnings[i] = a.complete(w)
 	}
-	return a.print(status, func() { a.printStatus(status) })
+	return a.print(status, func() { a.printStatus(status, all) })
 }
 
-func (a *app) printStatus(v *firewall.Status) {
+func (a *app) printStatus(v *firewall.Status, all bool) {
 	source, p := v.Config, v.Policy
 	switch {
 	case v.Trial != nil:
@@ -97,7 +101,11 @@ func (a *app) printStatus(v *firewall.Status) {
 			case r.Runtime:
 				note = "runtime"
 			}
-			rows = append(rows, []string{r.Rule, strconv.FormatUint(r.Packets, 10), note})
+			text := r.Rule
+			if !all {
+				text = folded(text)
+			}
+			rows = append(rows, []string{text, strconv.FormatUint(r.Packets, 10), note})
 		}
 		a.printf("\n")
 		a.noted(rows)

@@ -103,5 +103,8 @@ func openText(p *policy.Policy) string {
 		more = fmt.Sprintf("; and %d more", len(rules)-most)
 		rules = rules[:most]
 	}
+	for i, text := range rules {
+		rules[i] = folded(text)
+	}
 	return "open: " + strings.Join(rules, "; ") + more
 }

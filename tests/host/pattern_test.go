@@ -46,6 +46,17 @@ func attach(t *testing.T, l *lab.Lab) *loader.AttachReport {
 	return report
 }
 
+// prepareAll loads the programs that are kept ready.
+func prepareAll(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	for more := true; more; {
+		l.Server.Do(t, func() (err error) {
+			more, err = loader.Prepare(t.Context(), l.PinPath)
+			return err
+		})
+	}
+}
+
 func addVeth(t *testing.T, l *lab.Lab, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -67,17 +78,7 @@ func TestAPatternBringsInterfaces(t *testing.T) {
 	// What is not there yet is filtered when it appears, in the mode of the pattern, and forgotten when it goes.
 	addVeth(t, l, "wg1")
 	l.Server.IP(t, "link", "del", "wg0")
-	with(t, l, func(f *loader.Filter) error { return nil })
-	for {
-		prepared := false
-		l.Server.Do(t, func() (err error) {
-			prepared, err = loader.Prepare(t.Context(), l.PinPath)
-			return err
-		})
-		if !prepared {
-			break
-		}
-	}
+	prepareAll(t, l)
 	if report := attach(t, l); len(report.Attached) != 2 || len(report.Slow) != 0 || report.Attached[0].Mode != loader.ModeTC {
 		t.Fatalf("two interfaces have appeared: %+v", report)
 	}
