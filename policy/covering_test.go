@@ -18,10 +18,15 @@ func TestRestrictingNothing(t *testing.T) {
 		{"25/tcp from 10.0.0.0/8;25/udp", ""},
 		{"20-30/tcp from 10.0.0.0/8;1-25/tcp;26-40/tcp", "20-30/tcp from 10.0.0.0/8"},
 		{"20-30/tcp from 10.0.0.0/8;1-25/tcp;27-40/tcp", ""},
-		{"1-65535/tcp;65535/tcp from ::1", "65535/tcp from ::1"},
+		{"1-65535/tcp;65535/tcp from 2001:db8::1", "65535/tcp from 2001:db8::1"},
 		{"25/tcp from 10.0.0.0/8;25/tcp from 10.1.0.0/16", ""}, // of them the first restricts
 		{"25/tcp from 0.0.0.0/0,::/0;25/tcp from 10.0.0.0/8", "25/tcp from 10.0.0.0/8"},
 		{"http;ssh", ""},
+		{"http on eth0;http from 10.0.0.0/8", ""},
+		{"http limit 6/minute;http from 10.0.0.0/8", ""},
+		{"http to 192.0.2.1;http on eth1", ""},
+		{"http;http limit 6/minute;80/tcp on eth0", "http limit 6/minute;80/tcp on eth0"},
+		{"gre;gre from 10.0.0.0/8", "gre from 10.0.0.0/8"},
 	} {
 		p := Default()
 		for text := range strings.SplitSeq(c.rules, ";") {

@@ -43,7 +43,7 @@ func TestCommandsThatAreNamedCarryTheFlags(t *testing.T) {
 	path = h.writes("open: [ssh]\n")
 	types(3, "open", "http")
 	types(3, "apply")
-	types(1, "confirm")
+	types(3, "confirm")
 	types(2, "deny", "http")
 	os.WriteFile(path, []byte("open: [ssh]\nflows: {max: 2048}\n"), 0o600)
 	types(0, "up")
