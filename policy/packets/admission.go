@@ -91,24 +91,19 @@ func admissionOf(rules []policy.Rule) Admission {
 		sources[i] = sourcesOf(r)
 	}
 	// Sources that the same rules let in may do the same: find out once what that is.
-	type reach struct {
-		what  string
-		known bool
-	}
-	byRules := make(map[string]*reach)
+	byRules := make(map[string]string)
 	byReach := make(map[string][]addrRange)
 	grants := make(map[string][]Grant)
 	for _, p := range overlay(sources) {
 		// The destination has the family of the source.
 		key := fmt.Sprint(p.first.BitLen(), p.in)
-		r := byRules[key]
-		if r == nil {
+		reach, ok := byRules[key]
+		if !ok {
 			to := destinations(rules, p.in, p.first.BitLen())
-			r = &reach{what: fmt.Sprint(to)}
-			byRules[key] = r
-			grants[r.what] = to
+			reach = fmt.Sprint(to)
+			byRules[key], grants[reach] = reach, to
 		}
-		byReach[r.what] = append(byReach[r.what], p.addrRange)
+		byReach[reach] = append(byReach[reach], p.addrRange)
 	}
 	var out Admission
 	for what, ranges := range byReach {

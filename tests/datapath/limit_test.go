@@ -209,7 +209,7 @@ func TestLimitsUnderASpoofedFlood(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if !pass(other) || !pass(other) || pass(other) {
+			if first, second, third := pass(other), pass(other), pass(other); !first || !second || third {
 				t.Error("what a source with two packets has sent was forgotten, or counted twice")
 			}
 			var err error
@@ -279,7 +279,7 @@ func TestDebtsGoWithTheirRule(t *testing.T) {
 	if err := first.Set.PutRules([]dpmaps.Rule{other}, []dpmaps.Rule{renumbered}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if !passes() || !passes() || passes() {
+	if first, second, third := passes(), passes(), passes(); !first || !second || third {
 		t.Error("another rule has the debts of the one that had its number")
 	}
 	if n := first.Counted(t)[limitReason]; n != 3 {
