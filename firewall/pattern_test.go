@@ -16,8 +16,11 @@ func TestPatternsFollowTheFile(t *testing.T) {
 	ctx := context.Background()
 	const with, without, nothing = "interfaces: [eth0, \"wg*\"]\nopen: [ssh]\n", "interfaces: [eth0]\nopen: [ssh]\n", "open: [ssh]\n"
 	for name, put := range map[string]func(s *stand, fl *firewall.Follower) error{
-		"up":     func(s *stand, _ *firewall.Follower) error { _, err := s.fw.Up(ctx, firewall.UpRequest{}); return err },
-		"apply":  func(s *stand, _ *firewall.Follower) error { _, err := s.fw.Apply(ctx, firewall.ApplyRequest{}); return err },
+		"up": func(s *stand, _ *firewall.Follower) error { _, err := s.fw.Up(ctx, firewall.UpRequest{}); return err },
+		"apply": func(s *stand, _ *firewall.Follower) error {
+			_, err := s.fw.Apply(ctx, firewall.ApplyRequest{})
+			return err
+		},
 		"agent":  func(_ *stand, fl *firewall.Follower) error { fl.ApplyChanged(ctx); return nil },
 		"reload": func(_ *stand, fl *firewall.Follower) error { fl.Reload(ctx); return nil },
 	} {

@@ -35,7 +35,7 @@ type change struct {
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
-	grouping   grouping // of interfaces by the rules
+	grouping   grouping                                                       // of interfaces by the rules
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools      *tools
 	constants  maps.Constants // of no interface yet

@@ -43,7 +43,7 @@ type Entry struct {
 type Input struct {
 	Policy    *policy.Policy
 	Filtered  []host.Interface // on which the policy is, or would be
-	Running   bool // the policy is in force; else nothing is filtered
+	Running   bool             // the policy is in force; else nothing is filtered
 	Listeners []host.Listener
 	Published []netfilter.Published
 	Local     []netip.Addr // the addresses of this host
