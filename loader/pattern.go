@@ -99,6 +99,12 @@ func (c *change) bringTargets() error {
 		}
 		c.targets = append(c.targets, &target{device: device, mode: c.modeOfPattern(c.pins.Pattern(name))})
 	}
+	for _, pattern := range c.options.Interfaces {
+		matches := func(t *target) bool { return policy.MatchInterface(pattern, t.name()) }
+		if policy.IsPattern(pattern) && !c.options.Wait && !slices.ContainsFunc(c.targets, matches) {
+			c.warn("no interface matches %s yet: \"portcullis run\" filters those that appear", pattern)
+		}
+	}
 	return nil
 }
 

@@ -5,8 +5,11 @@ package host
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -157,4 +160,23 @@ func TestAgentFiltersWhatAPatternBrings(t *testing.T) {
 		mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "the open port")
 		mustNotDial(t, l.Client, lab.ServerV4, 9)
 	})
+}
+
+// The agent filters what a pattern of the file brings, by the rules for it, until the file has the pattern no more.
+func TestAgentFollowsThePatternsOfTheFile(t *testing.T) {
+	l := lab.New(t)
+	a := newAgent(t, l, "interfaces: [eth0, \"wg*\"]\nopen: [7/tcp on wg*, 80/tcp]\n")
+	a.runs("--mode", "tc")
+	a.types("down", "wg*")
+	a.signals(unix.SIGHUP) // which asks for all that the file names
+	a.waitsFor("the pattern again", func() bool { return slices.Equal(status(t, l).Patterns, []string{"wg*"}) })
+	addVeth(t, l, "wg0")
+	a.waitsFor("filter on wg0", func() bool { return a.filters("wg0") && a.filters("wg0p") })
+	a.types("down", "wg0p")
+	if out := a.types("status"); !strings.Contains(out, "wg*") || !strings.Contains(out, "7/tcp on wg*") {
+		t.Errorf("status says\n%s", out)
+	}
+	a.writes("interfaces: [eth0]\nopen: [80/tcp]\n")
+	a.waitsFor("end of wg0", func() bool { return slices.Equal(filteredNames(t, l), []string{"eth0"}) })
+	a.waitsFor("word of it", func() bool { return strings.Contains(a.logged(), "wg0 is no longer filtered, as wg* has brought it") })
 }
