@@ -188,7 +188,7 @@ func TestFollowerGuardsTheWayIn(t *testing.T) {
 		{"empty", "", nil, "nothing in the file"},
 		{"blank", "\n \n", nil, "nothing in the file"},
 		{"no sshd could be reached", "interfaces: [eth0]\n", []uint16{22}, "an sshd listens on port 22, which no rule opens"},
-		{"nobody can come from there", "open: [22/tcp from 240.0.0.1]\n", []uint16{22}, "an sshd listens on port 22, which no rule opens"},
+		{"nobody can come from there", "open: [22/tcp from 127.0.0.1]\n", []uint16{22}, "nobody can come from"},
 		{"none of two could be reached", "open: [http]\n", []uint16{22, 2222}, "an sshd listens on port 22, which no rule opens"},
 		{"one of two can be reached", "open: [2222/tcp]\n", []uint16{22, 2222}, ""},
 		{"some sources reach it", "open: [22/tcp from 192.0.2.0/24]\n", []uint16{22}, ""},

@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +56,7 @@ func someRule(cmd *cobra.Command, args []string) error {
 // what these hold.
 func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, error) {
 	var names policy.Names
-	if slices.ContainsFunc(args, func(word string) bool { return strings.Contains(word, "@") }) {
+	if policy.NamesList(args) {
 		if err := a.privileged(); err != nil {
 			return nil, err
 		}
