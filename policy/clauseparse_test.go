@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func prefixes(texts ...string) (out []netip.Prefix) {
+func networksOf(texts ...string) (out []netip.Prefix) {
 	for _, text := range texts {
 		out = append(out, netip.MustParsePrefix(text))
 	}
@@ -20,8 +20,8 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 // testNames has a list of each kind.
 func testNames() Names {
 	return Names{Lists: []List{
-		{Name: "office", Networks: prefixes("203.0.113.0/24", "2001:db8::/32")},
-		{Name: "bad", Networks: prefixes("10.1.0.0/16")},
+		{Name: "office", Networks: networksOf("203.0.113.0/24", "2001:db8::/32")},
+		{Name: "bad", Networks: networksOf("10.1.0.0/16")},
 		{Name: "none"},
 	}}
 }

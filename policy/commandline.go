@@ -47,6 +47,12 @@ func (n Names) ParseRules(words []string) ([]Rule, error) {
 	return rules, nil
 }
 
+// NamesList reports whether the words of a command line name a list, so that
+// it takes [Names] to read them.
+func NamesList(words []string) bool {
+	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(word, listMark) })
+}
+
 // argument is one rule of a command line.
 type argument struct {
 	text        string

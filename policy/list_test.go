@@ -53,13 +53,13 @@ lists:
 	if err != nil {
 		t.Fatal(err)
 	}
-	partners := prefixes("192.0.2.0/24", "2001:db8:1::/48")
+	partners := networksOf("192.0.2.0/24", "2001:db8:1::/48")
 	want := []List{
-		{Name: "bad", Networks: prefixes("192.0.2.7/32")},
+		{Name: "bad", Networks: networksOf("192.0.2.7/32")},
 		{Name: "partners", Networks: partners, File: "partners.txt", Path: filepath.Join(filepath.Dir(path), "partners.txt")},
 		{Name: "none", File: filepath.Dir(path) + "/none.txt", Path: filepath.Join(filepath.Dir(path), "none.txt")},
 		{Name: "none.2"},
-		{Name: "vips", Networks: prefixes("198.51.100.1/32", "2001:db8::1/128")},
+		{Name: "vips", Networks: networksOf("198.51.100.1/32", "2001:db8::1/128")},
 	}
 	if !reflect.DeepEqual(p.Lists, want) {
 		t.Errorf("the lists are\n%+v, want\n%+v", p.Lists, want)
@@ -200,7 +200,7 @@ func TestClosingARuleOfAList(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &Policy{Open: []Rule{was, mustRule(t, "http")}}
-	now := Names{Lists: []List{{Name: "office", Networks: prefixes("203.0.113.0/25")}, {Name: "bad"}}}
+	now := Names{Lists: []List{{Name: "office", Networks: networksOf("203.0.113.0/25")}, {Name: "bad"}}}
 	r, err := now.ParseRule("ssh from @office except @bad,192.0.2.1")
 	if err != nil || r.Equal(was) {
 		t.Fatal(r, err)

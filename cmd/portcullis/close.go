@@ -20,10 +20,7 @@ func (a *app) closeCommand() *cobra.Command {
 		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
 Connections that the rule let in continue unless --kill cuts them, now or when the rule is
-closed already.
-
-A rule is closed as it was opened, whatever the order of its clauses. To close part of one
-is refused, with the commands that lead there.`,
+closed already.`,
 		Example: `  portcullis close http
   portcullis close 22/tcp from 203.0.113.0/24
   portcullis close 5432/tcp --kill`,
@@ -41,6 +38,7 @@ is refused, with the commands that lead there.`,
 			return a.close(cmd.Context(), firewall.CloseRequest{Rules: rules, Runtime: runtime, Kill: kill, Force: force})
 		},
 	}
+	cmd.Long += closingNote
 	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save: the next \"up\" opens it again")
 	cmd.Flags().BoolVar(&kill, "kill", false, "cut the connections that the rule let in")
 	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")

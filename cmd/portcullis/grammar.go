@@ -25,3 +25,9 @@ const ruleGrammar = `A rule says what it opens, and then under which conditions,
                                 once (default: 5)
 
 There is no order among rules: what any of them lets in comes in.`
+
+// closingNote follows what "portcullis close" does.
+const closingNote = `
+
+A rule is closed as it was opened, whatever the order of its clauses. To close part of one
+is refused, with the commands that lead there.`

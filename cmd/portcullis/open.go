@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +70,7 @@ func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, err
 // namesIn returns what rules of a command line may name. Where they name lists, the running filter and its policy file
 // tell what these hold.
 func (a *app) namesIn(ctx context.Context, args []string) (policy.Names, error) {
-	if !slices.ContainsFunc(args, func(word string) bool { return strings.Contains(word, "@") }) {
+	if !policy.NamesList(args) {
 		return policy.Names{}, nil
 	}
 	if err := a.privileged(); err != nil {
