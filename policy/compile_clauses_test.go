@@ -11,6 +11,13 @@ import (
 	"time"
 )
 
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
 // everything is what the word all stands for.
 func everything() (ports []PortRange) {
 	for protocol := range 256 {
