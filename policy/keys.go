@@ -91,7 +91,7 @@ var keys = []*key{
 	},
 	{
 		Key: Key{Name: "icmp", Values: "accept, drop, or a list such as [echo-request]", Meaning: "ICMP that answers nothing",
-			Note: "what IPv6 and path MTU discovery need always passes"},
+			Note: "what IPv6 and path MTU discovery need always passes; per interface as input"},
 		always: true,
 		kind: perInterface[ICMP]{
 			field: func(p *Policy) *ICMP { return &p.ICMP }, on: func(p *Policy) *map[string]ICMP { return &p.ICMPOn },
@@ -127,7 +127,7 @@ var keys = []*key{
 		},
 	},
 	{
-		Key:    Key{Name: "invalid", Meaning: "broken packets, and those of no flow; log keeps them for \"portcullis log\""},
+		Key:    Key{Name: "invalid", Meaning: "broken packets, and those of no flow; log keeps them for \"portcullis log\"", Note: "per interface as input"},
 		always: true,
 		kind: oneOfPerInterface(invalidWords, func(p *Policy) *InvalidPolicy { return &p.Invalid },
 			func(p *Policy) *map[string]InvalidPolicy { return &p.InvalidOn }),

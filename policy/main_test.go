@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // testServices stands for /etc/services, so that the tests mean the same on
@@ -59,3 +61,13 @@ func mustPolicy(t testing.TB, text string) *Policy {
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// cpuTime returns what the process has used, which no neighbour on the machine makes longer.
+func cpuTime(t testing.TB) time.Duration {
+	t.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

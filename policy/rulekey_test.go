@@ -116,12 +116,12 @@ func manySources(n, first int) Rule {
 
 // With 60,000 rules, and with a million sources, what compares each with each takes hours.
 func TestManyRulesTakeNoLongerEach(t *testing.T) {
-	start := time.Now()
+	start := cpuTime(t)
 	step := func(what string) {
-		if d := time.Since(start); d > 20*time.Second {
+		if d := cpuTime(t) - start; d > 20*time.Second {
 			t.Errorf("%s takes %v", what, d)
 		}
-		start = time.Now()
+		start = cpuTime(t)
 	}
 	rules := manyRules(60_000)
 	p := &Policy{Open: rules}
@@ -181,11 +181,11 @@ func TestManyRulesAreReadInTime(t *testing.T) {
 		"a million sources, other letters":   "# größe\nopen:\n- " + manySources(1_000_000, 0).String() + "\n",
 		"a thousand sources, many are twice": "open:\n- " + manySources(1000, 0).String() + strings.Repeat(",10.0.0.0", 500_000) + "\n",
 	} {
-		start := time.Now()
+		start := cpuTime(t)
 		if _, err := Parse("f", []byte(text)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if d := time.Since(start); d > 20*time.Second {
+		if d := cpuTime(t) - start; d > 20*time.Second {
 			t.Errorf("%s: read in %v", name, d)
 		}
 	}
