@@ -17,6 +17,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
+#include "reject.h"
 #include "related.h"
 #include "sweep.h"
 #include "types.h"
@@ -136,6 +137,8 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 		condition = by_condition(input, packet, port.set, true);
 		if (!is_drop(condition))
 			return condition;
+		if (condition == DROP_SOURCE)
+			condition = DROP_ICMP;
 	}
 	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
 }
@@ -254,6 +257,8 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 	result = parse(&input->frame, packet);
 	if (result != PARSED)
 		return result == PARSE_MORE ? PARSE_MORE : PARSED;
+	if (came_by == input->ifindex && is_answer(packet, input->time))
+		return PARSED;
 	if (came_by && forward_policy == POLICY_DROP)
 		return DROP_FORWARD;
 	if (packet->fragment == FRAGMENT_LATER)
@@ -309,6 +314,13 @@ static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
 	};
 }
 
+/* What becomes of a frame that is now the answer to itself, or 0, see reject.h. Global functions, as above; where nobody
+ * says reject they are empty. */
+__noinline int reject_xdp(struct xdp_md *ctx, __u64 time)
+{
+	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame, time);
+}
+
 SEC("xdp")
 int portcullis_xdp(struct xdp_md *ctx)
 {
@@ -328,6 +340,14 @@ int portcullis_xdp(struct xdp_md *ctx)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
+	if (is_rejectable(result)) {
+		int action = reject_xdp(ctx, input.time);
+
+		if (action) {
+			count(DROP_REJECTED);
+			return action;
+		}
+	}
 	count(result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;
 }
@@ -391,6 +411,11 @@ static __always_inline bool is_other_host(struct __sk_buff *skb)
 	return !eth || !station_skb(skb, mac_of(&eth->dst), now());
 }
 
+__noinline int reject_skb(struct __sk_buff *skb, __u64 time)
+{
+	return input_policy == POLICY_REJECT && answer_skb(skb, input_of_skb(skb).frame, time);
+}
+
 SEC("tc")
 int portcullis_in(struct __sk_buff *skb)
 {
@@ -408,6 +433,10 @@ int portcullis_in(struct __sk_buff *skb)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_skb(skb, result >> KIND_SHIFT);
+	if (is_rejectable(result) && reject_skb(skb, now())) {
+		count(DROP_REJECTED);
+		return bpf_redirect(skb->ifindex, 0);
+	}
 	count(result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

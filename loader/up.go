@@ -35,7 +35,7 @@ type change struct {
 	unreadable bool        // its flows
 	set        *maps.Set
 	factory    *factory
-	grouping   grouping // of interfaces by the rules
+	grouping   grouping                                                       // of interfaces by the rules
 	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
 	tools      *tools
 	constants  maps.Constants // of no interface yet
@@ -234,11 +234,11 @@ func (c *change) build() error {
 		return err
 	}
 	c.inheritCounters()
-	local, err := host.LocalPrefixes()
+	own, shared, err := host.LocalPrefixes()
 	if err != nil {
 		return err
 	}
-	if err := c.set.PutLocal(local); err != nil {
+	if err := c.set.PutLocal(own, shared); err != nil {
 		return err
 	}
 	if c.tools, err = c.factory.tools(c.options.Policy); err != nil {

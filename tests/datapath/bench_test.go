@@ -102,7 +102,7 @@ func measure(b *testing.B, path testdp.Path, before []step, frame []byte, passes
 func measureWith(b *testing.B, o testdp.Options, path testdp.Path, before []step, frame []byte, passes bool) {
 	b.Helper()
 	d := load(b, o)
-	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}, nil); err != nil {
 		b.Fatal(err)
 	}
 	r := &trial{Datapath: d, path: testdp.XDP}
