@@ -10,6 +10,7 @@ enum policy {
 	POLICY_ACCEPT,
 	POLICY_ESTABLISHED,
 	POLICY_LOG,
+	POLICY_REJECT,
 };
 
 /* The link. A device without Ethernet headers (tun, ppp, wireguard) starts its frames with the IP header. */

@@ -17,6 +17,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
+#include "reject.h"
 #include "related.h"
 #include "sweep.h"
 #include "types.h"
@@ -101,9 +102,9 @@ static __always_inline int answers(const struct input *input, struct packet *pac
 }
 
 /* The reason for which a restricted port lets a packet in or not. */
-static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set)
+static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set, bool seldom)
 {
-	struct decision decision = decide(packet, set, INBOUND);
+	struct decision decision = decide(packet, set, INBOUND, seldom);
 
 	if (!decision.number)
 		return DROP_SOURCE;
@@ -133,9 +134,11 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 	if (port.rule)
 		return RULE_REASON(port.rule);
 	if (port.set) {
-		condition = by_condition(input, packet, port.set);
+		condition = by_condition(input, packet, port.set, true);
 		if (!is_drop(condition))
 			return condition;
+		if (condition == DROP_SOURCE)
+			condition = DROP_ICMP;
 	}
 	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
 }
@@ -178,7 +181,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 	if (flow_admits(packet, class, input->time))
 		return PASS_ESTABLISHED;
 	if (port.set) {
-		condition = by_condition(input, packet, port.set);
+		condition = by_condition(input, packet, port.set, false);
 		if (!is_drop(condition))
 			return condition;
 	}
@@ -239,7 +242,7 @@ static __always_inline bool comes_in_anyway(struct packet *packet, enum port_cla
 		return false;
 	else
 		port = protocol_entry(packet->protocol);
-	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
+	return port.rule || (port.set && decide(packet, port.set, OUTBOUND, false).number);
 }
 
 /* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
@@ -254,6 +257,8 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 	result = parse(&input->frame, packet);
 	if (result != PARSED)
 		return result == PARSE_MORE ? PARSE_MORE : PARSED;
+	if (came_by == input->ifindex && is_answer(packet, input->time))
+		return PARSED;
 	if (came_by && forward_policy == POLICY_DROP)
 		return DROP_FORWARD;
 	if (packet->fragment == FRAGMENT_LATER)
@@ -309,6 +314,13 @@ static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
 	};
 }
 
+/* What becomes of a frame that is now the answer to itself, or 0, see reject.h. Global functions, as above; where nobody
+ * says reject they are empty. */
+__noinline int reject_xdp(struct xdp_md *ctx, __u64 time)
+{
+	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame, time);
+}
+
 SEC("xdp")
 int portcullis_xdp(struct xdp_md *ctx)
 {
@@ -328,6 +340,14 @@ int portcullis_xdp(struct xdp_md *ctx)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
+	if (is_rejectable(result)) {
+		int action = reject_xdp(ctx, input.time);
+
+		if (action) {
+			count(DROP_REJECTED);
+			return action;
+		}
+	}
 	count(result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;
 }
@@ -391,6 +411,11 @@ static __always_inline bool is_other_host(struct __sk_buff *skb)
 	return !eth || !station_skb(skb, mac_of(&eth->dst), now());
 }
 
+__noinline int reject_skb(struct __sk_buff *skb, __u64 time)
+{
+	return input_policy == POLICY_REJECT && answer_skb(skb, input_of_skb(skb).frame, time);
+}
+
 SEC("tc")
 int portcullis_in(struct __sk_buff *skb)
 {
@@ -408,6 +433,10 @@ int portcullis_in(struct __sk_buff *skb)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_skb(skb, result >> KIND_SHIFT);
+	if (is_rejectable(result) && reject_skb(skb, now())) {
+		count(DROP_REJECTED);
+		return bpf_redirect(skb->ifindex, 0);
+	}
 	count(result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

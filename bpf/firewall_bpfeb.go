@@ -166,6 +166,7 @@ const (
 	FirewallPolicyPOLICY_ACCEPT      FirewallPolicy = 1
 	FirewallPolicyPOLICY_ESTABLISHED FirewallPolicy = 2
 	FirewallPolicyPOLICY_LOG         FirewallPolicy = 3
+	FirewallPolicyPOLICY_REJECT      FirewallPolicy = 4
 )
 
 type FirewallPort struct {
@@ -209,24 +210,60 @@ const (
 	FirewallReasonDROP_LIMIT              FirewallReason = 13
 	FirewallReasonDROP_ICMP               FirewallReason = 14
 	FirewallReasonDROP_PROTOCOL           FirewallReason = 15
-	FirewallReasonDROP_FORWARD            FirewallReason = 16
-	FirewallReasonDROP_INVALID            FirewallReason = 17
-	FirewallReasonDROP_BAD_VLAN           FirewallReason = 18
-	FirewallReasonDROP_BAD_IPV4           FirewallReason = 19
-	FirewallReasonDROP_BAD_IPV6           FirewallReason = 20
-	FirewallReasonDROP_BAD_EXTENSION      FirewallReason = 21
-	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 22
-	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 23
-	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 24
-	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 25
-	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 26
-	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 27
-	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 28
-	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 29
-	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 30
-	FirewallReasonREASON_COUNT            FirewallReason = 31
+	FirewallReasonDROP_REJECTED           FirewallReason = 16
+	FirewallReasonDROP_FORWARD            FirewallReason = 17
+	FirewallReasonDROP_INVALID            FirewallReason = 18
+	FirewallReasonDROP_BAD_VLAN           FirewallReason = 19
+	FirewallReasonDROP_BAD_IPV4           FirewallReason = 20
+	FirewallReasonDROP_BAD_IPV6           FirewallReason = 21
+	FirewallReasonDROP_BAD_EXTENSION      FirewallReason = 22
+	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 23
+	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 24
+	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 25
+	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 26
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 27
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 28
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 29
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 30
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 31
+	FirewallReasonREASON_COUNT            FirewallReason = 32
 	FirewallReasonRULE_ZERO               FirewallReason = 64
 )
+
+type FirewallRejection struct {
+	_       structs.HostLayout
+	Renewed uint64
+	Left    uint64
+	Packet  struct {
+		_         structs.HostLayout
+		Src       [4]uint32
+		Dst       [4]uint32
+		SrcPort   uint16
+		DstPort   uint16
+		Protocol  uint8
+		Family    uint8
+		Fragment  uint8
+		Invalid   uint8
+		TcpFlags  uint8
+		Type      uint8
+		Transport uint16
+		Seq       uint32
+		Ack       uint32
+		Payload   uint32
+		End       uint32
+	}
+	Key4       FirewallLocalKey4
+	Key6       FirewallLocalKey6
+	Quoted     uint32
+	Keep       uint32
+	LinkLength uint32
+	Link       [11]uint16
+	Unfinished uint16
+	Tos        uint8
+	Way        uint8
+	Pad        [6]uint8
+	_          [4]byte
+}
 
 type FirewallRule struct {
 	_      structs.HostLayout
@@ -337,6 +374,7 @@ const (
 	FirewallMapLocal4            = "local4"
 	FirewallMapLocal6            = "local6"
 	FirewallMapQuestions         = "questions"
+	FirewallMapRejections        = "rejections"
 	FirewallMapRuleRecords       = "rule_records"
 	FirewallMapRules             = "rules"
 	FirewallMapRunning           = "running"
@@ -447,6 +485,7 @@ type FirewallMapSpecs struct {
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
 	Local6       *ebpf.MapSpec `ebpf:"local6"`
 	Questions    *ebpf.MapSpec `ebpf:"questions"`
+	Rejections   *ebpf.MapSpec `ebpf:"rejections"`
 	RuleRecords  *ebpf.MapSpec `ebpf:"rule_records"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
 	Running      *ebpf.MapSpec `ebpf:"running"`
@@ -523,6 +562,7 @@ type FirewallMaps struct {
 	Local4       *ebpf.Map `ebpf:"local4"`
 	Local6       *ebpf.Map `ebpf:"local6"`
 	Questions    *ebpf.Map `ebpf:"questions"`
+	Rejections   *ebpf.Map `ebpf:"rejections"`
 	RuleRecords  *ebpf.Map `ebpf:"rule_records"`
 	Rules        *ebpf.Map `ebpf:"rules"`
 	Running      *ebpf.Map `ebpf:"running"`
@@ -544,6 +584,7 @@ func (m *FirewallMaps) Close() error {
 		m.Local4,
 		m.Local6,
 		m.Questions,
+		m.Rejections,
 		m.RuleRecords,
 		m.Rules,
 		m.Running,

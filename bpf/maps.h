@@ -108,7 +108,9 @@ struct {
 	__type(value, struct bucket_set);
 } limit_buckets SEC(".maps");
 
-/* Local, broadcast and anycast addresses: what the kernel would deliver here. */
+/* What the kernel would deliver here. Value: whether this host alone has the address. */
+#define LOCAL_OWN 1
+#define LOCAL_SHARED 2 /* broadcast and anycast */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, MAX_LOCAL);
@@ -212,6 +214,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct event_budget);
 } event_budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rejection);
+} rejections SEC(".maps");
 
 /* Read by the commands, never by the datapath. */
 struct {

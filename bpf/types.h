@@ -280,6 +280,26 @@ struct event_budget {
 	__u64 left;
 };
 
+#define LONGEST_LINK 22 /* an Ethernet header with two VLAN tags */
+
+/* A packet that its sender is told of, on its way to become the answer: the stack has no room for it. And how many answers
+ * the CPU may still give. */
+struct rejection {
+	__u64 renewed; /* jiffies */
+	__u64 left;
+	struct packet packet;
+	struct local_key4 key4;
+	struct local_key6 key6;
+	__u32 quoted; /* bytes */
+	__u32 keep;   /* of the frame */
+	__u32 link_length;
+	__u16 link[LONGEST_LINK / 2];
+	__u16 unfinished; /* stands in the place of a checksum that is completed later; 0: none is */
+	__u8 tos;
+	__u8 way; /* enum xdp_action, or 0 */
+	__u8 pad[6];
+};
+
 /* Argument of portcullis_enter: a flow that user space knows of. */
 struct seed {
 	struct entry entry;

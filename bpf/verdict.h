@@ -25,6 +25,7 @@ enum reason {
 	DROP_LIMIT,    /* the port is open, but not that often */
 	DROP_ICMP,     /* refused by the ICMP policy */
 	DROP_PROTOCOL, /* no ports, no flow */
+	DROP_REJECTED, /* one of the above but for ICMP, and the sender was told: input: reject */
 	DROP_FORWARD,  /* for another host */
 	DROP_INVALID,  /* the same, and nothing accepts it */
 	DROP_BAD_VLAN, /* more than two tags, or cut off in a tag */

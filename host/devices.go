@@ -135,18 +135,18 @@ func Addresses() (out []netip.Addr, err error) {
 	return out, nil
 }
 
-// LocalPrefixes returns what the kernel delivers to this host: the local, broadcast and anycast routes of the table
-// local and of VRFs. A routing rule decides which packets ask any other table: the datapath asks the kernel about them.
-func LocalPrefixes() ([]netip.Prefix, error) {
+// LocalPrefixes returns what the kernel delivers to this host: the local routes of the table local and of VRFs, and those
+// for addresses that others may have, too, which are broadcast and anycast. A routing rule decides which packets ask any
+// other table: the datapath asks the kernel about them.
+func LocalPrefixes() (own, shared []netip.Prefix, err error) {
 	tables, err := localTables()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []netip.Prefix
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list local routes: %w", err)
+			return nil, nil, fmt.Errorf("list local routes: %w", err)
 		}
 		for _, r := range routes {
 			if !isLocalType(r.Type) || !slices.Contains(tables, r.Table) {
@@ -160,10 +160,15 @@ func LocalPrefixes() ([]netip.Prefix, error) {
 				addr = addr.Unmap()
 			}
 			bits, _ := r.Dst.Mask.Size()
-			out = append(out, netip.PrefixFrom(addr, bits).Masked())
+			p := netip.PrefixFrom(addr, bits).Masked()
+			if r.Type == unix.RTN_LOCAL {
+				own = append(own, p)
+			} else {
+				shared = append(shared, p)
+			}
 		}
 	}
-	return out, nil
+	return own, shared, nil
 }
 
 func isLocalType(route int) bool {

@@ -16,6 +16,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // What is attached may not be run: a driver that makes its queues anew can forget the program, and the kernel goes on
@@ -250,7 +251,7 @@ func (i Interface) BypassText() string {
 // distrust returns why the XDP program of a target is not to stay, or "".
 func (c *change) distrust(t *target) string {
 	if t.oldIn.Kind == hook.XDP {
-		if why := distrustDriver(hook.Driver(t.name())); why != "" {
+		if why := c.distrustDriver(t); why != "" {
 			return why
 		}
 	}
@@ -260,10 +261,17 @@ func (c *change) distrust(t *target) string {
 	return ""
 }
 
-// distrustDriver returns why auto does not take a driver's native XDP, or "".
-func distrustDriver(driver string) string {
-	if driver == "vmxnet3" {
+// distrustDriver returns why auto does not take the native XDP of a target's driver, or "".
+func (c *change) distrustDriver(t *target) string {
+	inForce := c.options.Policy
+	if inForce == nil { // an interface that comes back
+		inForce = c.old.running.Policy
+	}
+	switch driver := hook.Driver(t.name()); {
+	case driver == "vmxnet3":
 		return "vmxnet3 ceases to run an XDP program when the device is set down and up, or its MTU or rings change"
+	case driver == "veth" && inForce.For(t.name()).Input == policy.Reject:
+		return "the other end of a veth takes answers of native XDP only where it has GRO or an XDP program"
 	}
 	return ""
 }

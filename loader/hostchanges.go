@@ -60,9 +60,9 @@ func (f *Filter) SyncLocal() error {
 		return err
 	}
 	defer unlock()
-	local, err := host.LocalPrefixes()
+	own, shared, err := host.LocalPrefixes()
 	if err != nil {
 		return err
 	}
-	return f.set.PutLocal(local)
+	return f.set.PutLocal(own, shared)
 }

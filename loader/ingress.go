@@ -48,7 +48,7 @@ func (c *change) addIngress(t *target) (err error) {
 	case ModeTC:
 		err = c.addTC(t)
 	default:
-		if why := distrustDriver(hook.Driver(t.name())); why != "" {
+		if why := c.distrustDriver(t); why != "" {
 			if err = c.addTC(t); err == nil {
 				c.warn("%s: %s, so TC ingress filters", t.name(), why)
 			}

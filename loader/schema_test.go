@@ -21,7 +21,7 @@ var layouts = map[string]string{
 	"v3": "89553f092210225f", // words of tags count strays; a bit a port
 	"v4": "0b639e38ad781654", // evicted flows are counted, flows are numbered and assured, the table counts them, programs note when they last ran; known MACs and addresses
 	"v5": "c3f5b2720c6c15d1", // rules as numbers, in records of any length; they count apart from reasons
-	"v6": "1a8029e49aee8e4b", // protocols have entries, interfaces tables of their own; prefixes say what rules come to; limits
+	"v6": "0f5ecd0e109ea402", // local addresses say whether they are this host's alone; protocols have entries, interfaces tables of their own; prefixes say what rules come to; limits
 }
 
 // A map that another version would read wrongly needs another schema.

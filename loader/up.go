@@ -234,11 +234,11 @@ func (c *change) build() error {
 		return err
 	}
 	c.inheritCounters()
-	local, err := host.LocalPrefixes()
+	own, shared, err := host.LocalPrefixes()
 	if err != nil {
 		return err
 	}
-	if err := c.set.PutLocal(local); err != nil {
+	if err := c.set.PutLocal(own, shared); err != nil {
 		return err
 	}
 	if c.tools, err = c.factory.tools(c.options.Policy); err != nil {

@@ -38,9 +38,10 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		policy.InvalidDrop:   bpf.FirewallPolicyPOLICY_DROP,
 		policy.InvalidAccept: bpf.FirewallPolicyPOLICY_ACCEPT,
 	}
-	input := bpf.FirewallPolicyPOLICY_DROP
-	if c.Policy.Input == policy.Accept {
-		input = bpf.FirewallPolicyPOLICY_ACCEPT
+	input := map[policy.Verdict]bpf.FirewallPolicy{
+		policy.Drop:   bpf.FirewallPolicyPOLICY_DROP,
+		policy.Accept: bpf.FirewallPolicyPOLICY_ACCEPT,
+		policy.Reject: bpf.FirewallPolicyPOLICY_REJECT,
 	}
 	timeouts := make([]uint32, spec.Variables[bpf.FirewallVarTimeouts].Size()/4)
 	for _, state := range FlowStates() {
@@ -51,7 +52,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarOwnMac:         macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:    c.MultiBuffer,
 		bpf.FirewallVarRunSlot:        c.RunSlot,
-		bpf.FirewallVarInputPolicy:    uint32(input),
+		bpf.FirewallVarInputPolicy:    uint32(input[c.Policy.Input]),
 		bpf.FirewallVarForwardPolicy:  uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:  uint32(invalid[c.Policy.Invalid]),
 		bpf.FirewallVarIcmp4Types:     c.Policy.ICMP.Types4(),

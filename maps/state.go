@@ -36,6 +36,7 @@ var stateKinds = []kind{
 	{bpf.FirewallMapLimitBuckets, "limit_buckets"},
 	{bpf.FirewallMapEvents, "events"},
 	{bpf.FirewallMapEventBudgets, "event_budgets"},
+	{bpf.FirewallMapRejections, "rejections"},
 	{usedMap, "used"},
 	{".data.syn_sent", "syn_sent"},
 	{runMap, "last_run"},
@@ -141,8 +142,15 @@ func (s *State) LastRun(slot uint32) (uint32, error) {
 	return atomic.LoadUint32(&words(memory)[slot%runSlots]), nil
 }
 
-// PutLocal sets the prefixes of this host's own addresses. New ones are added before old ones are removed.
-func (s *State) PutLocal(prefixes []netip.Prefix) error {
+// The kinds of local addresses, as bpf/maps.h has them.
+const (
+	localOwn uint8 = iota + 1
+	localShared
+)
+
+// PutLocal sets the prefixes of addresses that the kernel delivers to this host: its own, and those that others may have,
+// too. New ones are added before old ones are removed.
+func (s *State) PutLocal(own, shared []netip.Prefix) error {
 	m4, err := s.Map(bpf.FirewallMapLocal4)
 	if err != nil {
 		return err
@@ -152,16 +160,20 @@ func (s *State) PutLocal(prefixes []netip.Prefix) error {
 		return err
 	}
 	keep4, keep6 := make(map[bpf.FirewallLocalKey4]bool), make(map[bpf.FirewallLocalKey6]bool)
-	for _, p := range prefixes {
+	for i, p := range slices.Concat(shared, own) { // what is both, is its own
+		kind := localShared
+		if i >= len(shared) {
+			kind = localOwn
+		}
 		var err error
 		if p.Addr().Is4() {
 			key := localKey4(p)
 			keep4[key] = true
-			err = m4.Put(key, uint8(1))
+			err = m4.Put(key, kind)
 		} else {
 			key := localKey6(p)
 			keep6[key] = true
-			err = m6.Put(key, uint8(1))
+			err = m6.Put(key, kind)
 		}
 		if err != nil {
 			return fmt.Errorf("add local address %s: %w", p, err)

@@ -79,7 +79,7 @@ var keys = []*key{
 		sample: []sampleLine{{"[eth0]", ""}},
 	},
 	{
-		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens", Note: perInterfaceNote},
+		Key:    Key{Name: "input", Meaning: "new packets to this host that no rule opens", Note: "reject tells the sender; " + perInterfaceNote},
 		always: true,
 		kind: oneOfPerInterface(verdictWords, func(p *Policy) *Verdict { return &p.Input },
 			func(p *Policy) *map[string]Verdict { return &p.InputOn }),

@@ -7,8 +7,7 @@ import "fmt"
 // Verdict says what happens to new packets to this host that no rule opens.
 type Verdict uint8
 
-// The verdicts. Drop is the default; Reject drops and answers that nobody is
-// there.
+// The verdicts. Drop is the default; Reject drops and says so to the sender.
 const (
 	Drop Verdict = iota
 	Accept

@@ -6,6 +6,7 @@ package seed
 import (
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -114,17 +115,12 @@ func (s *seeder) conntrack() ([]maps.Flow, error) {
 	if count, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || count == 0 {
 		return nil, nil
 	}
-	local, err := host.LocalPrefixes()
+	own, shared, err := host.LocalPrefixes()
 	if err != nil {
 		return nil, err
 	}
 	isLocal := func(addr netip.Addr) bool {
-		for _, p := range local {
-			if p.Contains(addr) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(slices.Concat(own, shared), func(p netip.Prefix) bool { return p.Contains(addr) })
 	}
 	var out []maps.Flow
 	entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)

@@ -48,6 +48,26 @@ func BenchmarkIngress(b *testing.B) {
 	}
 }
 
+// BenchmarkClauses measures what conditions cost where they are asked, and the closed port beside them.
+func BenchmarkClauses(b *testing.B) {
+	w := worlds[0]
+	options := testdp.Options{Policy: "open: [22/tcp limit 6/minute, 443/tcp to 192.0.2.1, 'esp from 203.0.113.0/24']"}
+	for _, c := range []struct {
+		name   string
+		before []step
+		frame  []byte
+		passes bool
+	}{
+		{"closed port", nil, w.in(syn(23)), false},
+		{"over the limit", repeated(5, w.in(syn(22))), w.in(syn(22)), false},
+		{"limited, but nothing new", nil, w.in(frame.TCP{SrcPort: 5, DstPort: 22, Flags: frame.ACK}), true},
+		{"at an address", nil, w.in(syn(443)), true},
+		{"protocol from a source", nil, w.of(frame.ProtoESP, w.friend), true},
+	} {
+		b.Run(c.name, func(b *testing.B) { measureWith(b, options, testdp.XDP, c.before, c.frame, c.passes) })
+	}
+}
+
 // BenchmarkEgress measures a frame of an established flow on its way out.
 func BenchmarkEgress(b *testing.B) {
 	for _, w := range worlds {
@@ -82,7 +102,7 @@ func measure(b *testing.B, path testdp.Path, before []step, frame []byte, passes
 func measureWith(b *testing.B, o testdp.Options, path testdp.Path, before []step, frame []byte, passes bool) {
 	b.Helper()
 	d := load(b, o)
-	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}, nil); err != nil {
 		b.Fatal(err)
 	}
 	r := &trial{Datapath: d, path: testdp.XDP}

@@ -42,12 +42,12 @@ func (r router) load(t *testing.T, policy string) *testdp.Datapath {
 	t.Helper()
 	d := load(t, testdp.Options{Policy: policy, MAC: ours})
 	var local []netip.Prefix
-	for _, a := range []netip.Addr{lab.ServerV4, lab.ServerV6, lab.RouterV4, lab.RouterV6,
-		addr("192.0.2.255"), addr("198.51.100.255")} {
+	for _, a := range []netip.Addr{lab.ServerV4, lab.ServerV6, lab.RouterV4, lab.RouterV6} {
 		local = append(local, netip.PrefixFrom(a, a.BitLen()))
 	}
+	broadcast := []netip.Prefix{netip.MustParsePrefix("192.0.2.255/32"), netip.MustParsePrefix("198.51.100.255/32")}
 	local = append(local, netip.MustParsePrefix("127.0.0.0/8"))
-	if err := d.Set.PutLocal(local); err != nil {
+	if err := d.Set.PutLocal(local, broadcast); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -227,7 +227,7 @@ func TestRoutedEgress(t *testing.T) {
 		{"drop", false, ""}, {"established", true, "udp"}, {"accept", true, ""},
 	} {
 		d := load(t, testdp.Options{Policy: forwardPolicy + c.policy, MAC: ours})
-		if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+		if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}, nil); err != nil {
 			t.Fatal(err)
 		}
 		for i, w := range worlds {
@@ -291,7 +291,7 @@ func TestOwnMACOfADevice(t *testing.T) {
 // asks comes in through the port. A host of its own behind us may well use that port to ask.
 func TestRoutedFromAnOpenPort(t *testing.T) {
 	d := load(t, testdp.Options{Policy: forwardPolicy + "established", MAC: ours})
-	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}); err != nil {
+	if err := d.Set.PutLocal([]netip.Prefix{netip.PrefixFrom(worlds[0].us, 32), netip.PrefixFrom(worlds[1].us, 128)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for i, w := range worlds {

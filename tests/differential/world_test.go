@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ type world struct {
 	forwarding bool              // the server routes for a host behind it
 	notOnEth0  bool              // but eth0 is said not to forward IPv6
 	rules      []string          // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
+	own4, own6 []string          // rules of one family, as those
+	anywhere   []string          // rules of INPUT that name their interfaces themselves
 	forward    string            // policy of FORWARD; "": DROP
 	through    []string          // rules of FORWARD
 	nft        string            // what the server's nft is told, on both sides
@@ -89,8 +92,15 @@ func (w world) netfilterSide(t testing.TB) *side {
 	s := newSide(t, "netfilter", w)
 	for command, icmp := range map[string]string{"iptables-restore": "icmp", "ip6tables-restore": "ipv6-icmp"} {
 		text := fmt.Sprintf("*filter\n:INPUT DROP\n:FORWARD %s\n:OUTPUT ACCEPT\n", cmp.Or(w.forward, "DROP"))
-		for _, rule := range w.rules {
+		own := w.own4
+		if icmp == "ipv6-icmp" {
+			own = w.own6
+		}
+		for _, rule := range slices.Concat(w.rules, own) {
 			text += "-A INPUT -i eth0 " + strings.ReplaceAll(rule, "PROTO-icmp", icmp) + "\n"
+		}
+		for _, rule := range w.anywhere {
+			text += "-A INPUT " + rule + "\n"
 		}
 		for _, rule := range w.through {
 			text += "-A FORWARD " + rule + "\n"

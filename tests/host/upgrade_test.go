@@ -3,8 +3,11 @@
 package host
 
 import (
+	"cmp"
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,17 +20,27 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
-// What schema v4 had of its own: rules counted behind its 30 reasons, and were pinned as text.
+// The reasons of schemas v4 and v5, in the order in which they counted.
+var olderReasons = []string{
+	"pass not ip", "pass other host", "pass established", "pass related", "pass icmp", "pass neighbor discovery", "pass dhcp",
+	"pass fragment", "pass forward", "pass input", "pass invalid", "drop closed port", "drop source", "drop icmp",
+	"drop protocol", "drop forward", "drop invalid", "drop bad vlan", "drop bad ipv4", "drop bad ipv6", "drop bad extension",
+	"drop bad transport", "drop tiny fragment", "seen flows full", "seen flows evicted", "seen invalid header",
+	"seen invalid length", "seen invalid flags", "seen invalid state", "seen invalid icmp",
+}
+
+// What they had of their own. In v4 rules counted behind the reasons, and were pinned as text.
 const (
-	reasonsV4  = 30
-	capacityV4 = 1024
-	ruleSizeV4 = 256 // a mark for what is not in the file, and the text
+	firstRuleV4   = 30
+	firstRuleV5   = 64
+	olderCapacity = 1024
+	ruleSizeV4    = 256 // a mark for what is not in the file, and the text
 )
 
-// becomeV4 makes what is pinned what schema v4 would have pinned, with the same flows, rules and counters.
-func becomeV4(t *testing.T, l *lab.Lab) {
+// becomeOlder makes what is pinned what an older schema would have pinned, with the same flows, rules and counters.
+func becomeOlder(t *testing.T, l *lab.Lab, schema string) {
 	t.Helper()
-	ours, older := filepath.Join(l.PinPath, loader.Schema), filepath.Join(l.PinPath, "v4")
+	ours, older := filepath.Join(l.PinPath, loader.Schema), filepath.Join(l.PinPath, schema)
 	set, err := maps.OpenSet(filepath.Join(ours, "maps"), filepath.Join(ours, "policy"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +58,7 @@ func becomeV4(t *testing.T, l *lab.Lab) {
 		t.Fatal(err)
 	}
 	pin := func(path string, spec *ebpf.MapSpec) *ebpf.Map {
+		spec.Type, spec.KeySize = cmp.Or(spec.Type, ebpf.Array), 4
 		m, err := ebpf.NewMap(spec)
 		if err != nil {
 			t.Fatal(err)
@@ -56,8 +70,8 @@ func becomeV4(t *testing.T, l *lab.Lab) {
 		}
 		return m
 	}
-	counts := pin("maps/counters", &ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: reasonsV4 + capacityV4})
-	texts := pin("policy/rules", &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: ruleSizeV4, MaxEntries: capacityV4, Flags: unix.BPF_F_MMAPABLE})
+	firstRule := uint32(map[string]int{"v4": firstRuleV4, "v5": firstRuleV5}[schema])
+	counts := pin("maps/counters", &ebpf.MapSpec{Type: ebpf.PerCPUArray, ValueSize: 8, MaxEntries: firstRule + olderCapacity})
 	put := func(number uint32, sum uint64) {
 		values := make([]uint64, ebpf.MustPossibleCPU())
 		values[len(values)-1] = sum
@@ -66,31 +80,86 @@ func becomeV4(t *testing.T, l *lab.Lab) {
 		}
 	}
 	for reason, sum := range counters {
-		if reason < reasonsV4 {
-			put(uint32(reason), sum)
+		if number := slices.Index(olderReasons, reason.Verdict()+" "+reason.String()); number >= 0 {
+			put(uint32(number), sum)
 		}
 	}
 	for _, r := range inForce {
-		put(reasonsV4+uint32(r.ID), counters[maps.RuleReason(r.ID)])
-		var wire [ruleSizeV4]byte
-		if r.Runtime {
-			wire[0] = 1
-		}
-		copy(wire[1:], r.Rule.String())
-		if err := texts.Put(uint32(r.ID), wire); err != nil {
-			t.Fatal(err)
-		}
+		put(firstRule+uint32(r.ID), counters[maps.RuleReason(r.ID)])
 	}
-	for _, path := range []string{"policy/rule_records", "policy/running", "policy/clock"} {
+	os.Remove(filepath.Join(older, "maps/limit_buckets"))
+	for _, path := range []string{"policy/limits", "policy/rule_records", "policy/running", "policy/clock"} {
 		if err := os.Remove(filepath.Join(older, path)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	const mappable = unix.BPF_F_MMAPABLE
+	if schema == "v4" {
+		texts := pin("policy/rules", &ebpf.MapSpec{ValueSize: ruleSizeV4, MaxEntries: olderCapacity, Flags: mappable})
+		for _, r := range inForce {
+			var wire [ruleSizeV4]byte
+			if r.Runtime {
+				wire[0] = 1
+			}
+			copy(wire[1:], r.Rule.String())
+			if err := texts.Put(uint32(r.ID), wire); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	places := pin("policy/rules", &ebpf.MapSpec{ValueSize: 8, MaxEntries: olderCapacity, Flags: mappable})
+	records := pin("policy/rule_records", &ebpf.MapSpec{ValueSize: 8, MaxEntries: olderCapacity, Flags: mappable})
+	at := uint32(0) // in words
+	for _, r := range inForce {
+		b := recordV5(r)
+		if err := places.Put(uint32(r.ID), [2]uint32{at * 8, uint32(len(b))}); err != nil {
+			t.Fatal(err)
+		}
+		for word := range slices.Chunk(append(b, make([]byte, 7)...), 8) {
+			if len(word) == 8 {
+				if err := records.Put(at, [8]byte(word)); err != nil {
+					t.Fatal(err)
+				}
+				at++
+			}
+		}
+	}
 }
 
-// An upgrade from schema v4 keeps counters under the names of their reasons and rules, and flows. Rules are there under
-// their numbers before, whatever their place in the policy.
+// recordV5 is the record of a rule of ports and sources, as schema v5 has it.
+func recordV5(r maps.Rule) []byte {
+	runtime := uint32(0)
+	if r.Runtime {
+		runtime = 1
+	}
+	what := r.Rule.What()
+	var b []byte
+	for _, n := range []uint32{runtime, uint32(len(what)), uint32(len(r.Rule.Ports)), uint32(len(r.Rule.From))} {
+		b = binary.NativeEndian.AppendUint32(b, n)
+	}
+	b = append(b, what...)
+	for _, p := range r.Rule.Ports {
+		b = append(b, byte(p.Protocol), 0)
+		b = binary.NativeEndian.AppendUint16(b, p.First)
+		b = binary.NativeEndian.AppendUint16(b, p.Last)
+	}
+	for _, p := range r.Rule.From {
+		address := p.Addr().AsSlice()
+		b = append(append(b, byte(len(address)), byte(p.Bits())), address...)
+	}
+	return b
+}
+
+// An upgrade keeps counters under the names of their reasons and rules, and flows. Rules are there under their numbers
+// before, whatever their place in the policy.
 func TestAnUpgradeKeepsCounters(t *testing.T) {
+	for _, schema := range []string{"v4", "v5"} {
+		t.Run(schema, func(t *testing.T) { upgradeKeepsCounters(t, schema) })
+	}
+}
+
+func upgradeKeepsCounters(t *testing.T, schema string) {
 	l := lab.New(t)
 	l.Server.Echo(t, 443)
 	l.Server.Echo(t, 80)
@@ -124,7 +193,7 @@ func TestAnUpgradeKeepsCounters(t *testing.T) {
 	}
 	flows := len(flowTable(t, l))
 
-	becomeV4(t, l)
+	becomeOlder(t, l, schema)
 	report := upWith(t, l, loader.Options{
 		Interfaces: []string{"eth0"}, KeepRuntime: true,
 		Policy: policyOf(t, "993/tcp", "80/tcp", "25/tcp from 192.0.2.0/24", "443/tcp"),
@@ -158,7 +227,7 @@ func TestAnUpgradeKeepsCounters(t *testing.T) {
 	if s := packets(status(t, l)); s["443/tcp"] <= had["443/tcp"] || s["80/tcp"] != had["80/tcp"] {
 		t.Errorf("443/tcp was used, and %v is counted after %v", s, had)
 	}
-	if _, err := os.Stat(filepath.Join(l.PinPath, "v4")); err == nil {
+	if _, err := os.Stat(filepath.Join(l.PinPath, schema)); err == nil {
 		t.Error("what the older version pinned is still there")
 	}
 }
@@ -167,7 +236,7 @@ func TestAnUpgradeKeepsCounters(t *testing.T) {
 func TestAnUpgradeWithRulesThatCannotBeRead(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policyOf(t, "443/tcp"))
-	becomeV4(t, l)
+	becomeOlder(t, l, "v4")
 	m, err := ebpf.LoadPinnedMap(filepath.Join(l.PinPath, "v4/policy/rules"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ type TCP struct {
 	Seq, Ack         uint32
 	Flags            uint8
 	Window           uint16  // 0: 65535
+	Closed           bool    // the window
 	Options          []byte  // whole words
 	DataOffset       *uint16 // in words
 	Checksum         *uint16
@@ -40,7 +41,7 @@ func (t TCP) wrap(inner []byte, _ Layer, outer []Layer) []byte {
 	b[12] = byte(or(t.DataOffset, header/4) << 4)
 	b[13] = t.Flags
 	window := t.Window
-	if window == 0 {
+	if window == 0 && !t.Closed {
 		window = 65535
 	}
 	binary.BigEndian.PutUint16(b[14:], window)

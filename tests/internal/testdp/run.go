@@ -34,7 +34,10 @@ const (
 	xdpHasFrags = 1 << 5
 	xdpDrop     = 1
 	xdpPass     = 2
+	xdpTx       = 3
+	xdpRedirect = 4
 	tcShot      = 2
+	tcRedirect  = 7
 	tcNext      = ^uint32(0)
 )
 
@@ -83,6 +86,22 @@ func (d *Datapath) Passes(tb testing.TB, path Path, b []byte, from From) bool {
 	}
 	tb.Fatalf("%s returned %d", path, int32(result))
 	return false
+}
+
+// Answer runs a frame that may not pass and returns the one that goes back for it, or nil.
+func (d *Datapath) Answer(tb testing.TB, path Path, b []byte, from From) []byte {
+	tb.Helper()
+	o := ebpf.RunOptions{Data: b, DataOut: make([]byte, len(b)+256), Context: from.context(path, len(b))}
+	result, err := d.programs[string(path)].Run(&o)
+	switch {
+	case err != nil:
+		tb.Fatalf("run %s: %v", path, err)
+	case path == XDP && (result == xdpTx || result == xdpRedirect), path == TC && result == tcRedirect:
+		return o.DataOut
+	case result != Verdict(path, false):
+		tb.Fatalf("%s returned %d", path, int32(result))
+	}
+	return nil
 }
 
 // Verdict returns what a program says of a frame that passes, or does not.
