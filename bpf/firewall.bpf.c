@@ -137,6 +137,8 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 		condition = by_condition(input, packet, port.set, true);
 		if (!is_drop(condition))
 			return condition;
+		if (condition == DROP_SOURCE)
+			condition = DROP_ICMP;
 	}
 	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
 }

@@ -13,6 +13,29 @@ import (
 // onlyBy returns a function that reports whether a connection came in by one of the closed rules and none of the open
 // ones lets it in. Limits do not count: what is open with one is open.
 func (f *Filter) onlyBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
+	lost, err := f.lostBy(closed, open)
+	if err != nil || !slices.ContainsFunc(closed, isWide) {
+		return lost, err
+	}
+	// A rule for many ports would take connections that this host has made from one of them for its own.
+	clients, err := host.ReadClients()
+	if err != nil {
+		return nil, err
+	}
+	return func(flow *maps.Flow) bool {
+		protocol, port := policy.Protocol(flow.Protocol), flow.Local.Port()
+		named := func(r policy.Rule) bool { return !isWide(r) && r.Covers(protocol, port) }
+		return lost(flow) && (!clients.Has(protocol, port) || slices.ContainsFunc(closed, named))
+	}, nil
+}
+
+// isWide reports whether a rule opens ports that it does not name each.
+func isWide(r policy.Rule) bool {
+	return slices.ContainsFunc(r.Ports, func(p policy.PortRange) bool { return p.First != p.Last })
+}
+
+// lostBy is onlyBy for every connection, whoever has begun it.
+func (f *Filter) lostBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
 	anywhere, err := newAccess(closed, open)
 	if err != nil {
 		return nil, err

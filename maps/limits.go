@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"time"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -45,26 +44,4 @@ func (r *Ruleset) putLimits(rules []Rule) error {
 		}
 	}
 	return nil
-}
-
-// LimitedSources returns how many sources have a debt by the limit of some rule at a time of the datapath's clock, and
-// how many there is room for.
-func (s *State) LimitedSources(now uint64, hz uint32) (sources, room int, err error) {
-	m, err := s.Map(bpf.FirewallMapLimitBuckets)
-	if err != nil {
-		return 0, 0, err
-	}
-	now *= uint64(time.Second) / uint64(hz)
-	var set bpf.FirewallBucketSet
-	for i := range m.MaxEntries() {
-		if err := m.Lookup(i, &set); err != nil {
-			return 0, 0, fmt.Errorf("read the sources that are limited: %w", err)
-		}
-		for _, b := range set.Buckets {
-			if room++; b.Arrival > now {
-				sources++
-			}
-		}
-	}
-	return sources, room, nil
 }

@@ -32,12 +32,8 @@ func Gather(ctx context.Context) (*Input, error) {
 			in.Local = append(in.Local, p.Addr())
 		}
 	}
-	text, err := host.Sysctl(nil, "net/ipv4/ip_local_port_range")
-	if err == nil {
-		_, err = fmt.Sscan(text, &in.Ephemeral[0], &in.Ephemeral[1])
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read which ports clients get: %w", err)
+	if in.Ephemeral[0], in.Ephemeral[1], err = host.ClientPorts(); err != nil {
+		return nil, err
 	}
 	ruleset, err := netfilter.Read(ctx)
 	in.Published = ruleset.Published

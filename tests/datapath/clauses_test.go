@@ -198,7 +198,7 @@ icmp: drop
 			{name: "an answer to nothing, which is told of", frame: w.from(w.friend, w.reply(7, 1)), want: all.of(noFlow)},
 			{name: "TCP from others", frame: w.in(syn(9)), want: wrongSource},
 			{name: "ESP from others", frame: w.of(frame.ProtoESP, w.stranger), want: wrongSource},
-			{name: "a ping from others", frame: w.in(w.echo(7, 1)), want: wrongSource},
+			{name: "a ping from others", frame: w.in(w.echo(7, 1)), want: icmpClosed},
 			{name: "an answer to our ping of one of them",
 				before: []step{sent(framed(w.ip(w.us, w.friend), []frame.Layer{w.echo(7, 1)}))},
 				frame:  w.from(w.friend, w.reply(7, 1)), want: established},

@@ -225,6 +225,22 @@ func TestKillToAnAddress(t *testing.T) {
 	mustTalk(t, one, "after")
 }
 
+// What this host has begun did not come in by a rule, though that opens its port, too.
+func TestKillLeavesWhatTheHostBegan(t *testing.T) {
+	l := lab.New(t)
+	l.Server.Echo(t, 7)
+	l.Client.Echo(t, 8)
+	upOn(t, l, loader.ModeAuto, []string{"eth0"}, "all from 192.0.2.2")
+	in, out := mustDial(t, l.Client, "tcp", lab.ServerV4, 7), mustDial(t, l.Server, "tcp", lab.ClientV4, 8)
+	mustTalk(t, in, "before")
+	mustTalk(t, out, "before")
+	if report := closeRule(t, l, "all from 192.0.2.2", true); report.Killed != 1 {
+		t.Errorf("%d connections were cut, want the one that came in", report.Killed)
+	}
+	mustNotTalk(t, in, "after")
+	mustTalk(t, out, "after")
+}
+
 // Input, icmp and invalid are those of each interface.
 func TestSettingsOfAnInterface(t *testing.T) {
 	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
