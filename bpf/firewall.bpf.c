@@ -314,11 +314,21 @@ static __always_inline struct input input_of_xdp(struct xdp_md *ctx)
 	};
 }
 
-/* What becomes of a frame that is now the answer to itself, or 0, see reject.h. Global functions, as above; where nobody
- * says reject they are empty. */
+/* Whether a frame is to become the answer to itself, and what becomes of it then, or 0, see reject.h. Global functions, as
+ * above; where nobody says reject they are empty. */
 __noinline int reject_xdp(struct xdp_md *ctx, __u64 time)
 {
-	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame, time);
+	struct frame frame;
+
+	if (input_policy != POLICY_REJECT)
+		return false;
+	frame = input_of_xdp(ctx).frame;
+	return begin_answer_xdp(ctx, &frame, time);
+}
+
+__noinline int turn_xdp(struct xdp_md *ctx)
+{
+	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame);
 }
 
 SEC("xdp")
@@ -340,8 +350,8 @@ int portcullis_xdp(struct xdp_md *ctx)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
-	if (is_rejectable(result)) {
-		int action = reject_xdp(ctx, input.time);
+	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
+		int action = turn_xdp(ctx);
 
 		if (action) {
 			count(DROP_REJECTED);

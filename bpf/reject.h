@@ -486,17 +486,25 @@ static __always_inline int way_back(struct xdp_md *ctx, const struct rejection *
 	return search->kind == KIND("veth") ? XDP_REDIRECT : XDP_TX;
 }
 
-/* Makes a frame the answer to itself, and says what is to become of it. 0 where there is to be none, or the driver leaves no
- * room for it: the frame may then be no more what it was, and is dropped. */
-static __always_inline int answer_xdp(struct xdp_md *ctx, struct frame frame, __u64 time)
+/* Whether a frame is to be answered, and how. Apart from answer_xdp, as Linux 6.1 has no stack for both. */
+static __always_inline bool begin_answer_xdp(struct xdp_md *ctx, const struct frame *frame, __u64 time)
 {
 	struct rejection *r = rejection(time);
+
+	if (!r || !may_answer(frame, r))
+		return false;
+	r->way = way_back(ctx, r);
+	return r->way;
+}
+
+/* Makes a frame the answer to itself, and says what is to become of it. 0 where the driver leaves no room for that: the
+ * frame may then be no more what it was, and is dropped. */
+static __always_inline int answer_xdp(struct xdp_md *ctx, struct frame frame)
+{
+	struct rejection *r = bpf_map_lookup_elem(&rejections, &state.zero);
 	__u64 at_hand;
 
-	if (!r || !may_answer(&frame, r))
-		return 0;
-	r->way = way_back(ctx, r);
-	if (!r->way)
+	if (!r)
 		return 0;
 	r->tos = tos_of(&frame, r);
 	at_hand = frame.end - frame.begin;
@@ -515,6 +523,7 @@ static __always_inline int answer_xdp(struct xdp_md *ctx, struct frame frame, __
 	return r->way == XDP_REDIRECT ? bpf_redirect(ctx->ingress_ifindex, 0) : XDP_TX;
 }
 
+/* Both for TC. False where there is to be no answer, or no room for it. */
 static __always_inline bool answer_skb(struct __sk_buff *skb, struct frame frame, __u64 time)
 {
 	struct rejection *r = rejection(time);
