@@ -22,6 +22,7 @@ type candidate struct {
 	config  string   // the policy file of the running filter
 	named   []string // the interfaces that the source names
 	changes []Change // to what is in force
+	packets []PacketChange
 	flows   string   // why the flow table is not what the policy asks for, or ""
 	letGo   []string // patterns in force that the source has no more
 	current bool     // what is in force is this policy, by this file, on every interface
@@ -60,6 +61,7 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	c.letGo = letGo(inForce.Interfaces, c.named)
 	c.policy = withInterfaces(c.policy, without(inForce.Interfaces, c.letGo))
 	c.changes = changesOf(inForce, c.policy, runtime)
+	c.packets = packetChanges(inForce, c.policy, c.changes)
 	if err := c.deferFlows(f); err != nil {
 		return nil, err
 	}
@@ -135,11 +137,12 @@ type ApplyRequest struct {
 
 // ApplyReport is the result of Apply.
 type ApplyReport struct {
-	Config   string   `json:"config"`
-	File     string   `json:"file"`
-	Changes  []Change `json:"changes"`
-	Applied  bool     `json:"applied"` // false where it was in force already
-	Warnings []string `json:"warnings"`
+	Config   string         `json:"config"`
+	File     string         `json:"file"`
+	Changes  []Change       `json:"changes"`
+	Packets  []PacketChange `json:"packets"`
+	Applied  bool           `json:"applied"` // false where it was in force already
+	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
 }
@@ -168,6 +171,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Config:   c.config,
 		File:     c.path,
 		Changes:  c.changes,
+		Packets:  c.packets,
 		Applied:  !c.current,
 		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(ctx, c.policy, c.path)),
 		Deferred: c.flows != "",
@@ -204,10 +208,11 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 
 // DiffReport is what Apply would change.
 type DiffReport struct {
-	Config   string   `json:"config"`
-	File     string   `json:"file"`
-	Changes  []Change `json:"changes"`
-	Warnings []string `json:"warnings"`
+	Config   string         `json:"config"`
+	File     string         `json:"file"`
+	Changes  []Change       `json:"changes"`
+	Packets  []PacketChange `json:"packets"`
+	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
 }
@@ -223,7 +228,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 	if err != nil {
 		return nil, err
 	}
-	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Deferred: c.flows != "",
+	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
 		Warnings: list(slices.Concat(c.warnings(), fw.doubts(ctx, c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)

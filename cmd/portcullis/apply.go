@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +73,7 @@ func (a *app) apply(ctx context.Context, r firewall.ApplyRequest) error {
 
 func (a *app) printApply(v *firewall.ApplyReport) {
 	a.printChanges(v.Changes)
+	a.printPackets(v.Changes, v.Packets)
 	but := ""
 	if v.Deferred {
 		but = ", but for flows max"
@@ -83,6 +85,25 @@ func (a *app) printApply(v *firewall.ApplyReport) {
 		a.printf("in force: what %s says%s\n", v.File, but)
 	default:
 		a.printf("in force: what %s says%s, until the next \"portcullis up\"; \"portcullis save\" writes it to %s\n", v.File, but, v.Config)
+	}
+}
+
+// printPackets prints who is let in where rules have changed.
+func (a *app) printPackets(changes []firewall.Change, packets []firewall.PacketChange) {
+	if !slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Key == "open" }) {
+		return
+	}
+	if len(packets) == 0 {
+		a.printf("no packet fares otherwise by these rules\n")
+		return
+	}
+	a.printf("who is let in:\n")
+	const most = 50
+	for _, c := range packets[:min(len(packets), most)] {
+		a.printf("  %s\n", c)
+	}
+	if more := len(packets) - most; more > 0 {
+		a.printf("  and %d more: -o json has all\n", more)
 	}
 }
 

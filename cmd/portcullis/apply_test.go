@@ -25,14 +25,14 @@ func TestApplyOfTheFile(t *testing.T) {
 	}
 	os.WriteFile(path, []byte("open: [ssh, http]\ninvalid: drop\n"), 0o644)
 	h.types(0, "diff")
-	h.says("+ open http\n", "~ invalid: log -> drop\n")
+	h.says("+ open http\n", "~ invalid: log -> drop\n", "who is let in:\n  http: nobody -> anybody\n")
 	if len(h.Ups) != 0 {
 		t.Error("diff changes something")
 	}
 	h.types(0, "apply", "-o", "json")
 	var v firewall.ApplyReport
 	h.json(&v)
-	if !v.Applied || len(v.Changes) != 2 || v.Changes[0].Op != "+" || v.Config != path || v.File != path {
+	if !v.Applied || len(v.Packets) != 1 || v.Packets[0].What != "http" || v.Packets[0].New != "anybody" || len(v.Changes) != 2 || v.Changes[0].Op != "+" || v.Config != path || v.File != path {
 		t.Errorf("JSON: %+v", v)
 	}
 	h.opens("ssh", "http")
@@ -41,6 +41,21 @@ func TestApplyOfTheFile(t *testing.T) {
 	}
 	h.types(0, "diff")
 	h.says("no difference")
+}
+
+// Other words for the same packets are told apart from a change.
+func TestDiffGoesByPackets(t *testing.T) {
+	h := newHost(t)
+	path := h.runs("open: [ssh from 10.0.0.0/8, http on eth0 from 203.0.113.0/24]\n")
+	for text, says := range map[string]string{
+		"[ssh from 10.0.0.0/9, 22/tcp from 10.128.0.0/9, http on eth0 from 203.0.113.0/24]": "no packet fares otherwise by these rules\n",
+		"[ssh from 10.0.0.0/8, http on eth0]":                                               "who is let in:\n  http on eth0: from 203.0.113.0/24 -> anybody\n",
+		"[ssh from 10.0.0.0/8 except 10.1.0.0/16, http on eth0 from 203.0.113.0/24]":        "  ssh: from 10.0.0.0/8 -> from 10.0.0.0/16,",
+	} {
+		os.WriteFile(path, []byte("open: "+text+"\n"), 0o644)
+		h.types(0, "diff")
+		h.says(says)
+	}
 }
 
 func TestApplyOfAnotherFileLeavesThePolicyFile(t *testing.T) {

@@ -140,6 +140,7 @@ func (a *app) diff(ctx context.Context, file string) error {
 	a.warn(report.Warnings...)
 	return a.print(report, func() {
 		a.printChanges(report.Changes)
+		a.printPackets(report.Changes, report.Packets)
 		switch {
 		case len(report.Changes) > 0:
 		case report.Deferred:

@@ -50,6 +50,11 @@ func (a Admission) String() string {
 	return strings.Join(texts, "; ")
 }
 
+// isFolded reports whether String counts networks that it does not name.
+func (a Admission) isFolded() bool {
+	return slices.ContainsFunc(a, func(g Grant) bool { return len(g.From) > mostShown || len(g.To) > mostShown })
+}
+
 // String returns the grant as "anybody" or "from 203.0.113.0/24 limit 6/minute".
 func (g Grant) String() string {
 	var words []string

@@ -4,6 +4,7 @@
 package packets
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -26,37 +27,46 @@ type Change struct {
 // others stands in On for the interfaces that no rule names.
 const others = "other interfaces"
 
-// String returns the change as "80/tcp on eth0: from 203.0.113.0/24 -> anybody".
+// String returns the change as "80/tcp on eth0: from 203.0.113.0/24 -> anybody". Where there are too many networks to be
+// named it ends with those that come and go: "(+ 192.0.2.0/24)".
 func (c Change) String() string {
-	var b strings.Builder
-	b.WriteString(c.What)
-	if len(c.On) > 0 {
-		b.WriteString(" on " + strings.Join(c.On, ","))
-	}
-	fmt.Fprintf(&b, ": %s -> %s", c.Old, c.New)
-	old, new := c.Old.any(), c.New.any()
-	var details []string
-	for _, d := range []struct {
-		sign   string
-		ranges []addrRange
-	}{{"+ ", subtract(new, old)}, {"- ", subtract(old, new)}} {
-		if len(d.ranges) > 0 {
-			details = append(details, d.sign+fold(prefixesOf(d.ranges)))
+	text := fmt.Sprintf("%s: %s -> %s", c.Where(), c.Old, c.New)
+	if gone, come := c.Difference(); c.Old.isFolded() || c.New.isFolded() {
+		var parts []string
+		if len(come) > 0 {
+			parts = append(parts, "+ "+fold(come))
+		}
+		if len(gone) > 0 {
+			parts = append(parts, "- "+fold(gone))
+		}
+		if len(parts) > 0 {
+			text += " (" + strings.Join(parts, ", ") + ")"
 		}
 	}
-	if len(details) > 0 && (strings.Contains(c.Old.String(), " networks") || strings.Contains(c.New.String(), " networks")) {
-		b.WriteString(" (" + strings.Join(details, ", ") + ")")
+	return text
+}
+
+// Where returns the ports, and the interfaces if they are not all: "80/tcp on eth0".
+func (c Change) Where() string {
+	if len(c.On) == 0 {
+		return c.What
 	}
-	return b.String()
+	return c.What + " on " + strings.Join(c.On, ",")
+}
+
+// Difference returns the sources that can reach nothing any more, and those that could reach nothing before.
+func (c Change) Difference() (gone, come []netip.Prefix) {
+	old, new := c.Old.any(), c.New.any()
+	return prefixesOf(subtract(old, new)), prefixesOf(subtract(new, old))
 }
 
 // Diff returns how the packets that rules let in differ. There is no change if and only if the rules of both policies
 // let in the same.
 func Diff(old, new *policy.Policy) []Change {
-	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission)}
+	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission), names: make(map[string]string)}
 	d.old, d.new = d.sides(old), d.sides(new)
-	d.byWhat(old.Open)
-	d.byWhat(new.Open)
+	d.learnNames(new.Open)
+	d.learnNames(old.Open)
 	var out []Change
 	classes := interfaceClasses(old, new)
 	for _, class := range classes {
@@ -96,7 +106,7 @@ type differ struct {
 	clauses    map[policy.RuleKey]int
 	rules      []policy.Rule // one of each clause
 	admissions map[string]Admission
-	names      []policy.Rule // with names for ports
+	names      map[string]string // of ports, as rules have them
 }
 
 func (d *differ) sides(p *policy.Policy) []side {
@@ -116,10 +126,10 @@ func (d *differ) sides(p *policy.Policy) []side {
 	return out
 }
 
-func (d *differ) byWhat(rules []policy.Rule) {
+func (d *differ) learnNames(rules []policy.Rule) {
 	for _, r := range rules {
-		if len(r.Ports) > 1 {
-			d.names = append(d.names, r)
+		if key := portsText(sorted(r.Ports)); d.names[key] == "" {
+			d.names[key] = r.What()
 		}
 	}
 }
@@ -278,11 +288,11 @@ func joinPorts(ranges []policy.PortRange) []policy.PortRange {
 
 // what returns ports as a rule names them, or as ranges.
 func (d *differ) what(ports []policy.PortRange) string {
-	for _, r := range d.names {
-		if len(r.Ports) >= len(ports) && slices.Equal(sorted(r.Ports), ports) {
-			return r.What()
-		}
-	}
+	text := portsText(ports)
+	return cmp.Or(d.names[text], text)
+}
+
+func portsText(ports []policy.PortRange) string {
 	texts := make([]string, len(ports))
 	for i, p := range ports {
 		texts[i] = p.String()
