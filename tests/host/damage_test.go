@@ -122,7 +122,7 @@ func TestOnePinIsMissingToTheAgent(t *testing.T) {
 		}
 		a.types("--config", a.file(), "open", "--runtime", "10/tcp")
 		out, err := a.run().CombinedOutput()
-		if err == nil || !strings.Contains(string(out), file) || !strings.Contains(string(out), "portcullis up") {
+		if err == nil || !strings.Contains(string(out), file) || !strings.Contains(string(out), "repairs this") {
 			t.Errorf("without %s it says %v: %s", file, err, out)
 		}
 		a.types("--config", a.file(), "up")
