@@ -46,7 +46,6 @@ type setBuilder struct {
 	byTo    map[string]uint16 // by the rules that count for destinations
 	walker  walker
 	key     []byte
-	holding []holder
 }
 
 func newSetBuilder(rules []NumberedRule, keep []SourcePrefix) (*setBuilder, error) {
