@@ -102,9 +102,9 @@ static __always_inline int answers(const struct input *input, struct packet *pac
 }
 
 /* The reason for which a restricted port lets a packet in or not. */
-static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set, bool seldom)
+static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set)
 {
-	struct decision decision = decide(packet, set, INBOUND, seldom);
+	struct decision decision = decide(packet, set, INBOUND);
 
 	if (!decision.number)
 		return DROP_SOURCE;
@@ -134,7 +134,7 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 	if (port.rule)
 		return RULE_REASON(port.rule);
 	if (port.set) {
-		condition = by_condition(input, packet, port.set, true);
+		condition = by_condition(input, packet, port.set);
 		if (!is_drop(condition))
 			return condition;
 		if (condition == DROP_SOURCE)
@@ -181,7 +181,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 	if (flow_admits(packet, class, input->time))
 		return PASS_ESTABLISHED;
 	if (port.set) {
-		condition = by_condition(input, packet, port.set, false);
+		condition = by_condition(input, packet, port.set);
 		if (!is_drop(condition))
 			return condition;
 	}
@@ -242,7 +242,7 @@ static __always_inline bool comes_in_anyway(struct packet *packet, enum port_cla
 		return false;
 	else
 		port = protocol_entry(packet->protocol);
-	return port.rule || (port.set && decide(packet, port.set, OUTBOUND, false).number);
+	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
 }
 
 /* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`

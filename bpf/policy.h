@@ -57,37 +57,15 @@ static __always_inline struct decision decision_of(__u32 set, __u8 family, const
 	return answer.decision;
 }
 
-/* What a set says about the peer of a packet, or about this host's address. */
-static __always_inline struct decision decision_about(const struct packet *packet, __u32 set, bool source)
-{
-	return decision_of(set, packet->family, source ? packet->src : packet->dst);
-}
-
-/* The same in a global function, as a word: for callers that have no stack left on Linux 6.1, and for what is not asked
- * for most packets, as it is verified once. */
-__noinline int ask_set(struct packet *packet, __u32 set, bool source)
-{
-	union answer answer;
-
-	if (!packet)
-		return 0;
-	answer.decision = decision_about(packet, set, source);
-	return answer.word;
-}
-
-static __always_inline struct decision decision_asked(struct packet *packet, __u32 set, bool source)
-{
-	return (union answer){.word = ask_set(packet, set, source)}.decision;
-}
-
 /* What a set says about the peer of a packet: a rule, or none, and whether it has a limit. */
-static __always_inline struct decision decide(struct packet *packet, __u32 set, enum direction direction, bool seldom)
+static __always_inline struct decision decide(const struct packet *packet, __u32 set, enum direction direction)
 {
-	bool in = direction == INBOUND;
-	struct decision decision = seldom ? decision_asked(packet, set, in) : decision_about(packet, set, in);
+	const __u32 *peer = direction == INBOUND ? packet->src : packet->dst;
+	const __u32 *own = direction == INBOUND ? packet->dst : packet->src;
+	struct decision decision = decision_of(set, packet->family, peer);
 
 	if (uses_addresses && decision.kind == BY_ADDRESS)
-		decision = decision_asked(packet, decision.number, !in);
+		decision = decision_of(decision.number, packet->family, own);
 	return decision;
 }
 

@@ -57,7 +57,7 @@ static __always_inline int is_related(const struct frame *frame, const struct pa
 		port = class != CLASS_NONE ? port_entry(class, quoted.src_port) : protocol_entry(quoted.protocol);
 		if (port.rule)
 			return true;
-		if (port.set && decide(&quoted, port.set, OUTBOUND, true).number)
+		if (port.set && decide(&quoted, port.set, OUTBOUND).number)
 			return true;
 	}
 	key = key_of(&quoted, OUTBOUND);
