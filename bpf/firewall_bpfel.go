@@ -191,6 +191,12 @@ type FirewallQuestion struct {
 	Words [8]uint64
 }
 
+type FirewallRangeBucket struct {
+	_     structs.HostLayout
+	First uint32
+	Last  uint32
+}
+
 type FirewallRangeIndex struct {
 	_           structs.HostLayout
 	Base        uint64

@@ -35,11 +35,17 @@ struct range_line {
 };
 _Static_assert(sizeof(struct range_line) == 64, "a line of ranges is a line of the cache");
 
-/* Where the ranges of a family are. A bucket has the number of the last line that begins at or before it does. */
+/* The lines that may hold the addresses of a bucket. */
+struct range_bucket {
+	__u32 first;
+	__u32 last;
+};
+
+/* Where the ranges of a family are. */
 struct range_index {
 	__u64 base; /* the first address of the first bucket, of IPv6 the upper half */
 	__u32 shift;
-	__u32 last_bucket;  /* those of higher addresses, too; behind it is one more number */
+	__u32 last_bucket;  /* that of all higher addresses, too */
 	__u32 first_bucket; /* in range_buckets */
 	__u32 first_line;   /* in range_lines */
 	__u32 last_line;    /* counted from first_line; 0: look at no bucket */
@@ -79,7 +85,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, RANGE_BUCKETS);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct range_bucket);
 } range_buckets SEC(".maps");
 
 struct {
@@ -89,13 +95,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct range_line);
 } range_lines SEC(".maps");
-
-static __always_inline __u32 range_bucket(__u32 number)
-{
-	__u32 *line = bpf_map_lookup_elem(&range_buckets, &number);
-
-	return line ? *line : 0;
-}
 
 static __always_inline struct range_line *range_line(__u32 number)
 {
@@ -117,10 +116,10 @@ static __always_inline __u64 not_above128(__u64 a_high, __u64 a_low, __u64 b_hig
 
 #define RANGE_STEPS 24 /* of a binary search over 2^24 lines */
 
-/* The line that has an address, of those between two. */
-#define RANGE_SEARCH(index, low, high, not_above)                                                 \
+/* Which of some lines has an address. */
+#define RANGE_SEARCH(index, lines, not_above)                                                     \
 	({                                                                                        \
-		__u32 left_ = (high) - (low), at_ = (low);                                        \
+		__u32 at_ = (lines)->first, left_ = (lines)->last - at_;                          \
 		for (int i_ = 0; i_ < RANGE_STEPS && left_; i_++) {                               \
 			__u32 half_ = (left_ + 1) / 2;                                            \
 			struct range_line *line_ = range_line((index)->first_line + at_ + half_); \
@@ -141,6 +140,7 @@ __noinline __u32 range_value4(__u32 number, __u32 addr)
 {
 	struct range_set *set = bpf_map_lookup_elem(&range_sets, &number);
 	struct range_index *index;
+	struct range_bucket *lines;
 	struct range_line *line;
 	__u32 at = 0;
 
@@ -153,10 +153,10 @@ __noinline __u32 range_value4(__u32 number, __u32 addr)
 		if (bucket > index->last_bucket)
 			bucket = index->last_bucket;
 		bucket += index->first_bucket;
-
-		__u32 low = range_bucket(bucket), high = range_bucket(bucket + 1);
-
-		at = RANGE_SEARCH(index, low, high, line_->v4.first[0] <= addr);
+		lines = bpf_map_lookup_elem(&range_buckets, &bucket);
+		if (!lines)
+			return 0;
+		at = RANGE_SEARCH(index, lines, line_->v4.first[0] <= addr);
 	}
 	line = range_line(index->first_line + at);
 	if (!line)
@@ -173,6 +173,7 @@ __noinline __u32 range_value6(__u32 number, __u64 high, __u64 low)
 {
 	struct range_set *set = bpf_map_lookup_elem(&range_sets, &number);
 	struct range_index *index;
+	struct range_bucket *lines;
 	struct range_line *line;
 	__u32 at = 0;
 
@@ -184,11 +185,11 @@ __noinline __u32 range_value6(__u32 number, __u64 high, __u64 low)
 
 		if (bucket > index->last_bucket)
 			bucket = index->last_bucket;
-		bucket += index->first_bucket;
-
-		__u32 from = range_bucket(bucket), to = range_bucket(bucket + 1);
-
-		at = RANGE_SEARCH(index, from, to, not_above128(line_->v6.high[0], line_->v6.low[0], high, low));
+		number = bucket + index->first_bucket;
+		lines = bpf_map_lookup_elem(&range_buckets, &number);
+		if (!lines)
+			return 0;
+		at = RANGE_SEARCH(index, lines, not_above128(line_->v6.high[0], line_->v6.low[0], high, low));
 	}
 	line = range_line(index->first_line + at);
 	if (!line)

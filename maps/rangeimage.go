@@ -21,8 +21,11 @@ type prefixValue struct {
 type rangeImage struct {
 	v4, v6  rangeIndex
 	lines   [][rangeLineSize]byte
-	buckets []uint32
+	buckets []rangeBucket
 }
+
+// rangeBucket says which lines may hold the addresses of a bucket.
+type rangeBucket struct{ first, last uint32 }
 
 // rangeIndex says where the ranges of a family are.
 type rangeIndex struct {
@@ -35,9 +38,10 @@ type rangeIndex struct {
 }
 
 const (
-	rangeLineSize = 64
-	rangesPerLine = 8 // of IPv4
-	longPerLine   = 3 // of IPv6
+	rangeLineSize   = 64
+	rangeBucketSize = 8
+	rangesPerLine   = 8 // of IPv4
+	longPerLine     = 3 // of IPv6
 )
 
 // address is one of either family, as numbers that can be compared: of IPv4 all is in high.
@@ -159,15 +163,17 @@ func (image *rangeImage) add(index *rangeIndex, ranges []addressRange, perLine i
 		index.shift++
 	}
 	index.lastBucket = uint32(span >> index.shift)
-	line := 0
-	for bucket := uint64(0); bucket <= uint64(index.lastBucket); bucket++ {
+	line := uint32(0)
+	for bucket := range uint64(index.lastBucket) + 1 {
 		begin := address{index.base + bucket<<index.shift, 0}
-		for line+1 < len(begins) && compareAddresses(begins[line+1], begin) <= 0 {
+		for line < index.lastLine && compareAddresses(begins[line+1], begin) <= 0 {
 			line++
 		}
-		image.buckets = append(image.buckets, uint32(line))
+		if bucket > 0 {
+			image.buckets[len(image.buckets)-1].last = line
+		}
+		image.buckets = append(image.buckets, rangeBucket{line, index.lastLine})
 	}
-	image.buckets = append(image.buckets, index.lastLine)
 }
 
 func compareAddresses(a, b address) int {

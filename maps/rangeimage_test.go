@@ -25,8 +25,8 @@ func (image *rangeImage) find(a netip.Addr) uint32 {
 	}
 	if index.lastLine > 0 && want.high >= index.base {
 		bucket := min(uint32((want.high-index.base)>>index.shift), index.lastBucket) + index.firstBucket
-		low, high := image.buckets[bucket], image.buckets[bucket+1]
-		for at = low; at < high && compareAddresses(first(at+1, 0), want) <= 0; at++ {
+		lines := image.buckets[bucket]
+		for at = lines.first; at < lines.last && compareAddresses(first(at+1, 0), want) <= 0; at++ {
 		}
 	}
 	place := 0

@@ -4,7 +4,6 @@ package maps
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -236,10 +235,8 @@ func (r *Ruleset) writeSets(plan []placed) error {
 		}); err != nil {
 			return err
 		}
-		if err := r.writeArray(bpf.FirewallMapRangeBuckets, 4*p.bucket, 4*len(p.image.buckets), func(memory []byte) {
-			for i, line := range p.image.buckets {
-				binary.NativeEndian.PutUint32(memory[4*i:], line)
-			}
+		if err := r.writeArray(bpf.FirewallMapRangeBuckets, rangeBucketSize*p.bucket, rangeBucketSize*len(p.image.buckets), func(memory []byte) {
+			copy(view[rangeBucket](memory), p.image.buckets)
 		}); err != nil {
 			return err
 		}

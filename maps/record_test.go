@@ -270,7 +270,7 @@ func holdsSets(t *testing.T, set *Set, c *policy.Compiled) {
 			at += rangeLineSize
 		}
 		for i, bucket := range image.buckets {
-			if words(buckets)[int(s.FirstBucket)+i] != bucket {
+			if view[rangeBucket](buckets)[int(s.FirstBucket)+i] != bucket {
 				t.Fatalf("set %d has other buckets", number)
 			}
 		}
