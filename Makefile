@@ -12,8 +12,8 @@ CLANG_FORMAT ?= clang-format-19
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 DEB_ARCHS   ?= amd64 arm64
 
-# Packages one after the other: those in tests/ time packets and share /sys/fs/bpf.
-TESTFLAGS   ?= -count=1 -timeout 20m -p 1
+# Packages one after the other: some of those in tests/ time packets.
+TESTFLAGS   ?= -count=1 -timeout 20m
 BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
@@ -32,6 +32,12 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 
 # The packages whose tests need neither root nor a kernel that loads programs.
 QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/internal/...
+
+# The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first.
+TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/cli tests/trial
+
+EMPTY =
+SPACE = $(EMPTY) $(EMPTY)
 
 # The packages that have benchmarks.
 BENCH_PACKAGES = $(shell grep -rl '^func Benchmark' --include='*_test.go' $(GO_DIRS) | sed 's|/[^/]*$$||; s|^|./|' | sort -u)
@@ -123,7 +129,8 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 
 test: root deps-test check build ## run every check and every test (root)
 	@rm -f $(PORTCULLIS_AGREEMENT) $(PORTCULLIS_TOPOLOGY)
-	$(GO) test $(TESTFLAGS) -tags man ./...
+	$(GO) test $(TESTFLAGS) -p 1 -tags man $$($(TESTED) | grep -vE '/($(subst $(SPACE),|,$(TOGETHER)))$$')
+	$(GO) test $(TESTFLAGS) -p 2 -tags man -exec $(CURDIR)/tests/isolated.sh $(addprefix ./,$(TOGETHER))
 	@$(MAKE) --no-print-directory race bench-once
 	@$(SHOW_AGREEMENT)
 	@cat $(PORTCULLIS_TOPOLOGY) 2>/dev/null || echo "no topology was compared with netfilter"

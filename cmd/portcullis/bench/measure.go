@@ -91,16 +91,17 @@ func (p *place) counts(f fate) (c counts, err error) {
 // counters do not agree with each other or, over a cable that loses nothing, with what was sent.
 func seen(f fate, before, after counts, sent uint64, lossless bool) (n uint64, by string, err error) {
 	n, by = after.device-before.device, "the device"
-	if f != dropped {
+	passes := f != dropped && f != refused
+	if passes {
 		n, by = after.sink-before.sink, "the sink"
 	}
 	if after.hasRule {
 		rule := after.rule - before.rule
-		if f != dropped && rule != n {
+		if passes && rule != n {
 			return 0, "", fmt.Errorf("the rule counted %d frames, the sink %d", rule, n)
 		}
 		n, by = rule, "the rule"
-		if f != dropped {
+		if passes {
 			by = "the rule and the sink"
 		}
 	}
@@ -122,7 +123,7 @@ type outcome struct {
 
 // run sends a work's frames to a place, once, and checks that they met what they had to.
 func (p *place) run(w *work, frames int) (o outcome, err error) {
-	if err := p.sink.catch(w.fate != dropped); err != nil {
+	if err := p.sink.catch(w.fate != dropped && w.fate != refused); err != nil {
 		return o, err
 	}
 	before, err := p.counts(w.fate)

@@ -29,6 +29,9 @@ func conntrackRoom() int {
 
 // tracksFlows refuses scenes with more flows than netfilter has room for.
 func tracksFlows(r rules) string {
+	if text := r.conditional(); text != "" {
+		return text
+	}
 	if room := conntrackRoom(); room > 0 && r.flows > room {
 		return fmt.Sprintf("nf_conntrack_max of this machine is %d", room)
 	}

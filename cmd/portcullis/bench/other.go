@@ -301,7 +301,7 @@ func (b *bench) openers() (out []opener, closeAll func(), err error) {
 		}
 		undo = append(undo, func() { o.stand.close() })
 		s := k.make()
-		if err = o.stand.inside.do(func() error { return s.install(o.stand, scene{1, 0}.rules(unix.IPPROTO_TCP)) }); err != nil {
+		if err = o.stand.inside.do(func() error { return s.install(o.stand, scene{ports: 1, flows: 0}.rules(unix.IPPROTO_TCP)) }); err != nil {
 			closeAll()
 			return nil, nil, err
 		}

@@ -4,8 +4,14 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -27,6 +33,36 @@ func sameTable(r rules) string {
 type portcullis struct {
 	mode   loader.Mode
 	filter *loader.Filter
+	more   []netlink.Link // filtered beside the stand's interface
+}
+
+// addInterface makes an interface that is filtered, too, and on which nothing comes.
+func (p *portcullis) addInterface(i int) (name string, err error) {
+	name = fmt.Sprintf("more%d", i)
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "peer"}
+	if err := netlink.LinkAdd(link); err != nil {
+		return "", fmt.Errorf("add interface %s: %w", name, err)
+	}
+	p.more = append(p.more, link)
+	return name, nil
+}
+
+// sourcesAmongRandom returns addresses from which random sources may come, always the same.
+func sourcesAmongRandom(n int) (sources []netip.Prefix) {
+	random := rand.New(rand.NewPCG(1, uint64(n)))
+	for range n {
+		sources = append(sources, netip.PrefixFrom(addrOf(wordOf(firstSource)+random.Uint32()&randomSource), 32))
+	}
+	return sources
+}
+
+// elsewhere returns an address that the stand has not, for rules with sources: what one of them sends is counted as what
+// all others do.
+func elsewhere(sources int) []netip.Prefix {
+	if sources == 0 {
+		return nil
+	}
+	return []netip.Prefix{netip.MustParsePrefix("192.0.2.254/32")}
 }
 
 func (p *portcullis) install(s *stand, r rules) error {
@@ -38,7 +74,23 @@ func (p *portcullis) install(s *stand, r rules) error {
 		if err != nil {
 			return err
 		}
+		if port == openPort {
+			rule.From, rule.To = sourcesAmongRandom(r.sources), elsewhere(r.sources)
+			if r.limited {
+				rule.Limit = policy.Limit{Count: 6, Per: time.Minute, Burst: policy.DefaultBurst}
+			}
+		}
 		pol.Open = append(pol.Open, rule)
+	}
+	for i := range r.interfaces {
+		name, err := p.addInterface(i)
+		if err != nil {
+			return err
+		}
+		pol.Interfaces = append(pol.Interfaces, name)
+		pol.Open = append(pol.Open, policy.Rule{
+			Ports: []policy.PortRange{{Protocol: policy.TCP, First: uint16(2000 + i), Last: uint16(2000 + i)}}, On: []string{name},
+		})
 	}
 	report, err := loader.Up(context.Background(), loader.Options{PinPath: pinPath, Interfaces: pol.Interfaces, Mode: p.mode, Policy: pol})
 	if err != nil {
@@ -56,6 +108,10 @@ func (p *portcullis) remove(*stand) error {
 		p.filter.Close()
 	}
 	_, err := loader.Down(context.Background(), pinPath, nil)
+	for _, link := range p.more {
+		err = errors.Join(err, netlink.LinkDel(link))
+	}
+	p.more = nil
 	return err
 }
 
@@ -64,7 +120,7 @@ func counting(f fate) maps.Reason {
 	if f == opened {
 		return maps.RuleReason(1)
 	}
-	name := map[fate]string{dropped: "closed port", established: "established"}[f]
+	name := map[fate]string{dropped: "closed port", established: "established", refused: "source"}[f]
 	all := maps.Reasons()
 	return all[slices.IndexFunc(all, func(r maps.Reason) bool { return r.String() == name })]
 }

@@ -19,6 +19,24 @@ type rules struct {
 	protocol uint8
 	ports    []uint16 // openPort is the first
 	flows    int      // that it has to have room for
+
+	// See scene.
+	sources    int
+	limited    bool
+	interfaces int
+}
+
+// conditional refuses what only the rules of Portcullis can say, or what nobody would do so with another firewall.
+func (r rules) conditional() string {
+	switch {
+	case r.limited:
+		return "it is not measured with a limit"
+	case r.interfaces > 0:
+		return "it is not measured with several interfaces"
+	case r.sources > 0:
+		return "it is not measured with a list of sources"
+	}
+	return ""
 }
 
 func (r rules) protocolName() string {
@@ -35,6 +53,7 @@ const (
 	dropped fate = iota
 	opened
 	established
+	refused // the port is open, but not to the sender
 )
 
 // subject is something that is measured. Its methods run in the room inside.

@@ -21,7 +21,7 @@ func stateless(r rules) string {
 	if r.flows > 0 {
 		return "it keeps no state"
 	}
-	return ""
+	return r.conditional()
 }
 
 func (xdpFilter) install(s *stand, r rules) error {
