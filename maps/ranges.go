@@ -29,10 +29,6 @@ const (
 // room is how much of the arrays something takes.
 type room struct{ sets, lines, buckets int }
 
-func (r room) plus(o room) room {
-	return room{r.sets + o.sets, r.lines + o.lines, r.buckets + o.buckets}
-}
-
 // roomOf returns the room for the sets of compiled rules.
 func roomOf(images map[uint16]*rangeImage) (r room) {
 	for number, image := range images {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // closeHint says how to get from the rules in by to what the removal of r
@@ -65,21 +67,21 @@ func (r Rule) without(o Rule) (left []Rule, whole bool) {
 		add(rest)
 	}
 	src, dst := both.reach()
-	if dstLeft := subtractRanges(dst, o.destinations()); len(dstLeft) > 0 {
+	if dstLeft := addrset.Subtract(dst, o.destinations()); len(dstLeft) > 0 {
 		if len(r.To) == 0 {
 			whole = false // all other addresses of the host
 		} else {
 			rest := both
-			rest.To, rest.lists.to = prefixesOf(dstLeft), ""
+			rest.To, rest.lists.to = addrset.Prefixes(dstLeft), ""
 			add(rest)
 		}
 	}
-	if srcLeft := subtractRanges(src, o.sources()); len(srcLeft) > 0 {
+	if srcLeft := addrset.Subtract(src, o.sources()); len(srcLeft) > 0 {
 		rest := both
 		if len(o.Except) == 0 {
 			rest = rest.exceptFrom(o)
 		} else {
-			rest.From, rest.Except, rest.lists = prefixesOf(srcLeft), nil, listTexts{to: r.lists.to}
+			rest.From, rest.Except, rest.lists = addrset.Prefixes(srcLeft), nil, listTexts{to: r.lists.to}
 		}
 		add(rest)
 	}
@@ -90,7 +92,7 @@ func (r Rule) without(o Rule) (left []Rule, whole bool) {
 func (r Rule) exceptFrom(o Rule) Rule {
 	have := r.sources()
 	more := slices.DeleteFunc(slices.Clone(o.From), func(p netip.Prefix) bool {
-		return len(intersectRanges(have, rangesOf([]netip.Prefix{p}))) == 0
+		return len(addrset.Intersect(have, addrset.Of([]netip.Prefix{p}))) == 0
 	})
 	except := r.Except
 	r.Except = append(slices.Clone(except), more...)

@@ -5,6 +5,8 @@ package policy
 import (
 	"fmt"
 	"slices"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Covering returns the rules, others than r itself, that already let in all
@@ -70,13 +72,13 @@ func coversPorts(rules []Rule, r Rule) bool {
 // ruleReach is a rule with its sources and destinations, which take time to find.
 type ruleReach struct {
 	Rule
-	src, dst []addrRange
+	src, dst []addrset.Range
 }
 
 func newReaches(rules []Rule) []ruleReach {
 	out := make([]ruleReach, len(rules))
 	for i, r := range rules {
-		out[i] = ruleReach{Rule: r, src: everyAddress, dst: everyAddress}
+		out[i] = ruleReach{Rule: r, src: addrset.Everything, dst: addrset.Everything}
 		if !r.everywhere() {
 			out[i].src, out[i].dst = r.reach()
 		}
@@ -102,22 +104,22 @@ func coversPort(rules []ruleReach, proto Protocol, port uint16, r Rule) bool {
 func coversLess(rules []ruleReach, r Rule) bool {
 	wantSrc, wantDst := r.reach()
 	for _, v4 := range []bool{true, false} {
-		src := ofFamily(wantSrc, v4)
+		src := addrset.OfFamily(wantSrc, v4)
 		if len(src) == 0 {
 			continue
 		}
 		// Of the destinations, each piece in which the same rules apply is asked for.
-		pieces := ofFamily(wantDst, v4)
+		pieces := addrset.OfFamily(wantDst, v4)
 		for _, have := range rules {
-			dst := ofFamily(have.dst, v4)
-			pieces = append(intersectRanges(pieces, dst), subtractRanges(pieces, dst)...)
-			slices.SortFunc(pieces, func(a, b addrRange) int { return a.first.Compare(b.first) })
+			dst := addrset.OfFamily(have.dst, v4)
+			pieces = append(addrset.Intersect(pieces, dst), addrset.Subtract(pieces, dst)...)
+			slices.SortFunc(pieces, func(a, b addrset.Range) int { return a.First.Compare(b.First) })
 		}
 		for _, piece := range pieces {
 			left := src
 			for _, have := range rules {
-				if len(left) > 0 && rangesWithin([]addrRange{piece}, ofFamily(have.dst, v4)) {
-					left = subtractRanges(left, ofFamily(have.src, v4))
+				if len(left) > 0 && addrset.Within([]addrset.Range{piece}, addrset.OfFamily(have.dst, v4)) {
+					left = addrset.Subtract(left, addrset.OfFamily(have.src, v4))
 				}
 			}
 			if len(left) > 0 {

@@ -46,7 +46,7 @@ func FuzzParseRule(f *testing.F) {
 			t.Fatalf("ParseRule(%q) lets nothing in", text)
 		}
 		for _, s := range src {
-			if !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.first) || !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.last) {
+			if !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.First) || !r.Allows(r.Ports[0].Protocol, r.Ports[0].First, s.Last) {
 				t.Fatalf("ParseRule(%q) does not allow %v", text, s)
 			}
 		}

@@ -5,16 +5,14 @@ package policy
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
-// addrRange is all addresses from first to last, of one family.
-type addrRange struct{ first, last netip.Addr }
-
-// What every address is, and which sources no packet from another host has.
+// Which sources no packet from another host has.
 var (
-	everyAddress   = rangesOf([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")})
-	loopbackRanges = rangesOf(loopbackNetworks)
-	neverRanges    = rangesOf(neverSources)
+	loopbackRanges = addrset.Of(loopbackNetworks)
+	neverRanges    = addrset.Of(neverSources)
 
 	loopbackNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	neverSources     = append(slices.Clone(loopbackNetworks), netip.MustParsePrefix("224.0.0.0/4"),
@@ -29,146 +27,33 @@ func prefixWithin(inner, outer netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
-// rangesOf returns the addresses of prefixes as ranges that are sorted and do not
-// touch.
-func rangesOf(prefixes []netip.Prefix) []addrRange {
-	canonical := canonicalPrefixes(prefixes)
-	out := make([]addrRange, 0, len(canonical))
-	for _, p := range canonical {
-		r := addrRange{p.Addr(), lastAddress(p)}
-		if n := len(out); n > 0 && out[n-1].last.Next() == r.first {
-			out[n-1].last = r.last
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
-func lastAddress(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(b); i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	addr, _ := netip.AddrFromSlice(b)
-	return addr
-}
-
-// prefixesOf returns ranges as the fewest prefixes.
-func prefixesOf(ranges []addrRange) []netip.Prefix {
-	var out []netip.Prefix
-	for _, r := range ranges {
-		for at := r.first; ; {
-			p := netip.PrefixFrom(at, at.BitLen())
-			for p.Bits() > 0 {
-				wider := netip.PrefixFrom(at, p.Bits()-1)
-				if wider.Masked().Addr() != at || lastAddress(wider).Compare(r.last) > 0 {
-					break
-				}
-				p = wider
-			}
-			out = append(out, p)
-			end := lastAddress(p)
-			if end == r.last {
-				break
-			}
-			at = end.Next()
-		}
-	}
-	return out
-}
-
-// subtractRanges returns what of a is not in b.
-func subtractRanges(a, b []addrRange) []addrRange {
-	var out []addrRange
-	for _, r := range a {
-		for len(b) > 0 && b[0].last.Less(r.first) {
-			b = b[1:]
-		}
-		gone := false
-		for i := 0; i < len(b) && b[i].first.Compare(r.last) <= 0; i++ {
-			if r.first.Less(b[i].first) {
-				out = append(out, addrRange{r.first, b[i].first.Prev()})
-			}
-			if r.last.Compare(b[i].last) <= 0 {
-				gone = true
-				break
-			}
-			r.first = b[i].last.Next()
-		}
-		if !gone {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// intersectRanges returns what is in a and in b.
-func intersectRanges(a, b []addrRange) []addrRange {
-	var out []addrRange
-	for len(a) > 0 && len(b) > 0 {
-		first, last := a[0].first, a[0].last
-		if first.Less(b[0].first) {
-			first = b[0].first
-		}
-		if b[0].last.Less(last) {
-			last = b[0].last
-		}
-		if first.Compare(last) <= 0 {
-			out = append(out, addrRange{first, last})
-		}
-		if a[0].last.Less(b[0].last) {
-			a = a[1:]
-		} else {
-			b = b[1:]
-		}
-	}
-	return out
-}
-
-func rangesWithin(inner, outer []addrRange) bool { return len(subtractRanges(inner, outer)) == 0 }
-
-// ofFamily returns the ranges of IPv4, or of IPv6.
-func ofFamily(ranges []addrRange, v4 bool) []addrRange {
-	i := slices.IndexFunc(ranges, func(r addrRange) bool { return !r.first.Is4() }) // IPv4 sorts first
-	switch {
-	case i < 0 && v4:
-		return ranges
-	case i < 0:
-		return nil
-	case v4:
-		return ranges[:i]
-	}
-	return ranges[i:]
-}
-
 // sources returns from where the rule lets in.
-func (r Rule) sources() []addrRange {
-	out := everyAddress
+func (r Rule) sources() []addrset.Range {
+	out := addrset.Everything
 	if len(r.From) > 0 {
-		out = rangesOf(r.From)
+		out = addrset.Of(r.From)
 	}
 	if len(r.Except) > 0 {
-		out = subtractRanges(out, rangesOf(r.Except))
+		out = addrset.Subtract(out, addrset.Of(r.Except))
 	}
 	return out
 }
 
 // destinations returns to which addresses the rule lets in.
-func (r Rule) destinations() []addrRange {
+func (r Rule) destinations() []addrset.Range {
 	if len(r.To) == 0 {
-		return everyAddress
+		return addrset.Everything
 	}
-	return rangesOf(r.To)
+	return addrset.Of(r.To)
 }
 
 // reach returns from where the rule lets in, and to where: each family only
 // where both have it.
-func (r Rule) reach() (src, dst []addrRange) {
+func (r Rule) reach() (src, dst []addrset.Range) {
 	src, dst = r.sources(), r.destinations()
 	for _, v4 := range []bool{true, false} {
-		if len(ofFamily(src, v4)) == 0 || len(ofFamily(dst, v4)) == 0 {
-			src, dst = ofFamily(src, !v4), ofFamily(dst, !v4)
+		if len(addrset.OfFamily(src, v4)) == 0 || len(addrset.OfFamily(dst, v4)) == 0 {
+			src, dst = addrset.OfFamily(src, !v4), addrset.OfFamily(dst, !v4)
 		}
 	}
 	return src, dst
@@ -186,8 +71,8 @@ func (r Rule) reachOverlaps(o Rule) bool {
 	src, dst := r.reach()
 	src2, dst2 := o.reach()
 	for _, v4 := range []bool{true, false} {
-		if len(intersectRanges(ofFamily(src, v4), ofFamily(src2, v4))) > 0 &&
-			len(intersectRanges(ofFamily(dst, v4), ofFamily(dst2, v4))) > 0 {
+		if len(addrset.Intersect(addrset.OfFamily(src, v4), addrset.OfFamily(src2, v4))) > 0 &&
+			len(addrset.Intersect(addrset.OfFamily(dst, v4), addrset.OfFamily(dst2, v4))) > 0 {
 			return true
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // A small world in which every packet can be tried. Each address and each
@@ -175,7 +177,7 @@ func TestRangesAndPrefixes(t *testing.T) {
 		if random.IntN(5) == 0 {
 			networks = append(networks, netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("8000::/1"))
 		}
-		if got, want := prefixesOf(rangesOf(networks)), canonicalPrefixes(networks); !slices.Equal(got, want) {
+		if got, want := addrset.Prefixes(addrset.Of(networks)), canonicalPrefixes(networks); !slices.Equal(got, want) {
 			t.Fatalf("%v became %v, want %v", networks, got, want)
 		}
 	}

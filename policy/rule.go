@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Rule opens ports and protocols, to everyone or under conditions. Rules come
@@ -123,7 +125,7 @@ var unreachableSources = []netip.Prefix{
 // can come: from the loopback, groups and reserved networks nobody does.
 func (r Rule) AllowsOthers() bool {
 	if len(r.Except) > 0 {
-		return !rangesWithin(r.sources(), rangesOf(unreachableSources))
+		return !addrset.Within(r.sources(), addrset.Of(unreachableSources))
 	}
 	return r.Anyone() || slices.ContainsFunc(r.From, func(from netip.Prefix) bool {
 		return !slices.ContainsFunc(unreachableSources, func(of netip.Prefix) bool { return prefixWithin(from, of) })

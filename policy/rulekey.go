@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // RuleKey is what a rule opens to whom, in a form that can be compared and be
@@ -19,21 +21,21 @@ func (r Rule) Key() RuleKey {
 	if len(ports) > 1 && !isAll(ports) {
 		ports = canonicalPorts(ports)
 	}
-	var src, dst []addrRange // nil for every address
+	var src, dst []addrset.Range // nil for every address
 	nobody := false
 	if !r.everywhere() {
 		src, dst = r.reach()
 		nobody = len(src) == 0 || len(dst) == 0
-		every := everyAddress // of the families that there are
+		every := addrset.Everything // of the families that there are
 		for _, v4 := range []bool{true, false} {
-			if len(ofFamily(src, v4)) == 0 {
-				every = ofFamily(every, !v4)
+			if len(addrset.OfFamily(src, v4)) == 0 {
+				every = addrset.OfFamily(every, !v4)
 			}
 		}
 		if slices.Equal(dst, every) {
 			dst = nil
 		}
-		if slices.Equal(src, everyAddress) {
+		if slices.Equal(src, addrset.Everything) {
 			src = nil
 		}
 	}
@@ -61,9 +63,9 @@ func (r Rule) Key() RuleKey {
 	return RuleKey(append(key, r.onKey()...))
 }
 
-func appendRanges(key []byte, ranges []addrRange) []byte {
+func appendRanges(key []byte, ranges []addrset.Range) []byte {
 	for _, r := range ranges {
-		for _, addr := range []netip.Addr{r.first, r.last} {
+		for _, addr := range []netip.Addr{r.First, r.Last} {
 			if addr.Is4() {
 				b := addr.As4()
 				key = append(append(key, 4), b[:]...)

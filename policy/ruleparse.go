@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Names is what the words of a rule may stand for. The zero Names knows the
@@ -278,7 +280,7 @@ func (p *clauseParser) checkAdmits() *RuleError {
 	if from, given := p.seen["from"]; given && !slices.ContainsFunc(r.From, usableSource) {
 		return from.errorf("nobody can come from %s: no other host has such an address", quote(joinPrefixes(r.From)))
 	}
-	if len(r.Except) > 0 && len(subtractRanges(r.sources(), neverRanges)) == 0 {
+	if len(r.Except) > 0 && len(addrset.Subtract(r.sources(), neverRanges)) == 0 {
 		all := "all addresses"
 		if len(r.From) > 0 {
 			all = "all of \"from\""
@@ -289,7 +291,7 @@ func (p *clauseParser) checkAdmits() *RuleError {
 	if !given {
 		return nil
 	}
-	if len(subtractRanges(rangesOf(r.To), loopbackRanges)) == 0 {
+	if len(addrset.Subtract(addrset.Of(r.To), loopbackRanges)) == 0 {
 		return to.errorf("nothing comes in to %s: the loopback is never filtered", quote(joinPrefixes(r.To)))
 	}
 	if src, _ := r.reach(); len(src) == 0 {

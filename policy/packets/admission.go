@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Admission is who may use a port: grants of which no two hold for the same packet. The same packets always make the
@@ -88,7 +89,7 @@ func fold(prefixes []netip.Prefix) string {
 
 // admissionOf returns who is let in by rules, of which the ports and interfaces do not count here.
 func admissionOf(rules []policy.Rule) Admission {
-	sources := make([][]addrRange, len(rules))
+	sources := make([][]addrset.Range, len(rules))
 	for i, r := range rules {
 		if r.Unconditional() {
 			return Admission{{}}
@@ -97,23 +98,23 @@ func admissionOf(rules []policy.Rule) Admission {
 	}
 	// Sources that the same rules let in may do the same: find out once what that is.
 	byRules := make(map[string]string)
-	byReach := make(map[string][]addrRange)
+	byReach := make(map[string][]addrset.Range)
 	grants := make(map[string][]Grant)
-	for _, p := range overlay(sources) {
+	for _, p := range addrset.Overlay(sources) {
 		// The destination has the family of the source.
-		key := fmt.Sprint(p.first.BitLen(), p.in)
+		key := fmt.Sprint(p.First.BitLen(), p.In)
 		reach, ok := byRules[key]
 		if !ok {
-			to := destinations(rules, p.in, p.first.BitLen())
+			to := destinations(rules, p.In, p.First.BitLen())
 			reach = fmt.Sprint(to)
 			byRules[key], grants[reach] = reach, to
 		}
-		byReach[reach] = append(byReach[reach], p.addrRange)
+		byReach[reach] = append(byReach[reach], p.Range)
 	}
 	var out Admission
 	for what, ranges := range byReach {
-		from := prefixesOf(join(ranges))
-		if slices.Equal(from, []netip.Prefix{prefixesOf(everything[:1])[0], prefixesOf(everything[1:])[0]}) {
+		from := addrset.Prefixes(addrset.Join(ranges))
+		if slices.Equal(from, []netip.Prefix{addrset.Prefixes(addrset.Everything[:1])[0], addrset.Prefixes(addrset.Everything[1:])[0]}) {
 			from = nil
 		}
 		for _, g := range grants[what] {
@@ -126,36 +127,36 @@ func admissionOf(rules []policy.Rule) Admission {
 }
 
 // sourcesOf returns the sources that a rule lets in.
-func sourcesOf(r policy.Rule) []addrRange {
-	from := everything
+func sourcesOf(r policy.Rule) []addrset.Range {
+	from := addrset.Everything
 	if len(r.From) > 0 {
-		from = rangesOf(r.From)
+		from = addrset.Of(r.From)
 	}
-	return subtract(from, rangesOf(r.Except))
+	return addrset.Subtract(from, addrset.Of(r.Except))
 }
 
 // destinations returns what the rules at the given places let a source of a family reach, without sources.
 func destinations(rules []policy.Rule, places []int, bits int) []Grant {
-	to := make([][]addrRange, len(places))
+	to := make([][]addrset.Range, len(places))
 	for i, place := range places {
-		to[i] = everything
+		to[i] = addrset.Everything
 		if r := rules[place]; len(r.To) > 0 {
-			to[i] = rangesOf(r.To)
+			to[i] = addrset.Of(r.To)
 		}
 	}
-	byLimit := make(map[policy.Limit][]addrRange)
-	for _, p := range overlayFamily(to, bits) {
-		best := rules[places[p.in[0]]].Limit
-		for _, i := range p.in[1:] {
+	byLimit := make(map[policy.Limit][]addrset.Range)
+	for _, p := range addrset.OverlayFamily(to, bits) {
+		best := rules[places[p.In[0]]].Limit
+		for _, i := range p.In[1:] {
 			if l := rules[places[i]].Limit; l.Compare(best) > 0 {
 				best = l
 			}
 		}
-		byLimit[best] = append(byLimit[best], p.addrRange)
+		byLimit[best] = append(byLimit[best], p.Range)
 	}
 	var out []Grant
 	for limit, ranges := range byLimit {
-		to := prefixesOf(join(ranges))
+		to := addrset.Prefixes(addrset.Join(ranges))
 		if len(to) == 1 && to[0].Bits() == 0 {
 			to = nil
 		}
@@ -179,15 +180,15 @@ func comparePrefixes(a, b []netip.Prefix) int {
 }
 
 // any returns the sources that may reach something.
-func (a Admission) any() []addrRange {
+func (a Admission) any() []addrset.Range {
 	var all []netip.Prefix
 	for _, g := range a {
 		if g.From == nil {
-			return everything
+			return addrset.Everything
 		}
 		all = append(all, g.From...)
 	}
-	return rangesOf(all)
+	return addrset.Of(all)
 }
 
 // count returns a number with its digits in groups.

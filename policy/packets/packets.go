@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Change is a difference between two policies: packets to some ports, on some interfaces, for which other sources,
@@ -57,7 +58,7 @@ func (c Change) Where() string {
 // Difference returns the sources that can reach nothing any more, and those that could reach nothing before.
 func (c Change) Difference() (gone, come []netip.Prefix) {
 	old, new := c.Old.any(), c.New.any()
-	return prefixesOf(subtract(old, new)), prefixesOf(subtract(new, old))
+	return addrset.Prefixes(addrset.Subtract(old, new)), addrset.Prefixes(addrset.Subtract(new, old))
 }
 
 // Diff returns how the packets that rules let in differ. There is no change if and only if the rules of both policies

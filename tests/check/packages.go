@@ -32,6 +32,7 @@ var siblings = map[string][]string{
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"policy/iptables":       {"policy/quote"},
+	"policy/packets":        {"policy/addrset"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each
