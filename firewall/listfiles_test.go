@@ -165,9 +165,11 @@ func TestBootWithABadList(t *testing.T) {
 				t.Errorf("apply says %v", err)
 			}
 			s.says(fl.ApplyChanged(ctx), "")
+			s.close(true, "22/tcp")
 			_ = os.Remove(list)
 			s.writes(list, "192.0.2.0/24\n")
 			s.says(fl.ApplyChanged(ctx), "is good again")
+			s.opens("80/tcp from @partners") // the list says what it said, so nothing overrules that
 			if fl.Problem() != "" {
 				t.Errorf("the problem is %q", fl.Problem())
 			}
@@ -234,6 +236,17 @@ func TestCopiesOfListsAreThoseInForce(t *testing.T) {
 	other := filepath.Join(s.dir, "other.yaml")
 	s.writes(other, "open: [22/tcp]\n")
 	if _, err := s.fw.Apply(ctx, firewall.ApplyRequest{File: other}); err != nil {
+		t.Fatal(err)
+	}
+	want("203.0.113.0/24\n")
+	s.follower() // which leaves that as it is
+	s.opens("22/tcp")
+	want("203.0.113.0/24\n")
+
+	// Nor is one that a command edits beside it.
+	o := s.options()
+	o.StateDir, o.Config = filepath.Join(s.dir, "state"), other
+	if _, err := firewall.New(o).Open(ctx, firewall.OpenRequest{Rules: s.rules("https")}); err != nil {
 		t.Fatal(err)
 	}
 	want("203.0.113.0/24\n")
@@ -331,7 +344,7 @@ func TestFollowerAppliesAListThatChanges(t *testing.T) {
 
 	// What was decided at runtime stays until it changes, also for another agent.
 	s.close(true, "22/tcp")
-	fl = s.follower()
+	s.follower()
 	s.opens("80/tcp from @partners")
 	s.writes(list, "203.0.113.0/25\n")
 	fl = s.follower()
