@@ -243,6 +243,7 @@ func (fw *Firewall) keepCopies(lists *listFiles) error {
 		}
 	}
 	var wanted []string
+	var failed error
 	for _, path := range lists.paths() {
 		file, to := lists.files[path], copyPath(dir, path)
 		wanted = append(wanted, filepath.Base(to))
@@ -254,8 +255,11 @@ func (fw *Firewall) keepCopies(lists *listFiles) error {
 			continue
 		}
 		if err := savefile.SavePrivate(to, text); err != nil {
-			return fmt.Errorf("the list %s: %w", path, err)
+			failed = errors.Join(failed, fmt.Errorf("the list %s: %w", path, err))
 		}
+	}
+	if failed != nil {
+		return failed
 	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
