@@ -194,11 +194,11 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		}
 		report.Warnings = slices.Concat(report.Warnings, up.Warnings, warning(change.endTimed()))
 		if c.path == c.config {
-			report.Warnings = append(report.Warnings, fw.keepNewLastGood(ctx)...)
+			report.Warnings = append(report.Warnings, fw.keepNewLastGood(ctx, c.lists)...)
 		}
 	}
 	if c.path == c.config {
-		change.recordApplied(c.config, c.text)
+		change.recordApplied(c.stamp())
 	} else {
 		change.recordOverruled(c.config)
 	}
@@ -260,6 +260,14 @@ func (fw *Firewall) Check(ctx context.Context, file string) (*CheckReport, error
 	report := &CheckReport{File: file, Rules: policy.Texts(p.Open), Warnings: list(fw.doubts(ctx, p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
+	}
+	for _, l := range p.Lists {
+		if l.Path == "" {
+			continue
+		}
+		if err := savefile.Check(l.Path); err != nil {
+			report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file for its list %s: %v", l.Name, err))
+		}
 	}
 	return report, nil
 }

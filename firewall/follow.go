@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -32,9 +33,11 @@ type Follower struct {
 
 	lastError string // that was noted
 
-	seen    string   // what the policy file was when it was last read
-	tried   string   // what it was when it was last to be put in force
-	steady  string   // what it was when Steady was last called
+	seen    string   // the stamp of the policy file when it was last read
+	lists   []string // the list files that it named
+	tried   string   // its stamp when it was last to be put in force
+	steady  string   // its stamp when Steady was last called
+	told    string   // the kind of the mistake that was noted last
 	existed bool     // it has been read
 	named   []string // the interfaces that it named
 	problem string   // what is wrong with it
@@ -67,6 +70,9 @@ func (fw *Firewall) Follow(r FollowRequest) *Follower {
 
 // Config returns the policy file that is followed.
 func (fl *Follower) Config() string { return fl.config }
+
+// Files returns the files that are followed: the policy file, and those of its lists.
+func (fl *Follower) Files() []string { return append([]string{fl.config}, fl.lists...) }
 
 // Problem says what is wrong with the policy file, or "".
 func (fl *Follower) Problem() string { return fl.problem }
@@ -197,12 +203,9 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 		return nil
 	}
 	if err != nil {
-		fl.reject(err, "")
-		p, err := fl.fallBack()
-		if err != nil {
+		if s, err = fl.fallBack(err); err != nil {
 			return err
 		}
-		s = &source{path: fl.config, policy: p}
 	}
 	return fl.apply(ctx, c, s, f, decided)
 }
@@ -210,7 +213,7 @@ func (fl *Follower) start(ctx context.Context, asked bool) error {
 // isDecided reports whether the policy file is as it was when somebody last decided what is in force.
 func (fl *Follower) isDecided(s *source) (bool, error) {
 	was, err := fl.fw.readApplied()
-	return was.is(fl.config, s.text), err
+	return was == s.stamp(), err
 }
 
 // again makes a file that has been read count as changed, as what it says is not in force. Behind another command's lock
@@ -222,13 +225,14 @@ func (fl *Follower) again(err error) {
 
 // SetConfig makes another file the one that is followed.
 func (fl *Follower) SetConfig(config string) {
-	fl.config, fl.seen, fl.steady = config, "", ""
-	fl.named, fl.existed, fl.problem = nil, false, ""
+	fl.config, fl.seen, fl.steady, fl.told = config, "", "", ""
+	fl.named, fl.lists, fl.existed, fl.problem = nil, nil, false, ""
 }
 
 // reject notes what is wrong with the policy file, and what that means.
 func (fl *Follower) reject(err error, meaning string) {
-	fl.problem = "the policy file is not in force: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	fl.problem = "the policy file is not in force: " + oneLine(err)
+	fl.tell(err)
 	switch missing := errors.Is(err, fs.ErrNotExist); {
 	case missing && fl.existed:
 		fl.note(Error, "%s is gone%s", fl.config, meaning)
@@ -239,39 +243,73 @@ func (fl *Follower) reject(err error, meaning string) {
 	}
 }
 
-// read reads the policy file.
-func (fl *Follower) read() (*source, error) {
-	text, err := readTrusted(fl.config)
-	fl.seen = seenAs(text, err)
-	if err != nil {
-		return nil, err
+// anyPlace is what may differ between mistakes of one kind: numbers, and what stands there.
+var anyPlace = regexp.MustCompile(`"[^"]*"|[0-9]+`)
+
+// rejectOnce is reject for what happens by itself again and again: as long as the policy file stays as it is, the
+// mistakes of its list files are noted once for each kind.
+func (fl *Follower) rejectOnce(err error, meaning string) {
+	notes, told := fl.notes, fl.told
+	if fl.reject(err, meaning); fl.told == told {
+		fl.notes = notes
 	}
-	fl.existed = true
-	return parseSource(fl.config, text)
 }
 
-// accept notes that the policy file is good.
+// tell makes a mistake the one that has been told of.
+func (fl *Follower) tell(err error) {
+	file, _, _ := strings.Cut(fl.seen, "\n")
+	fl.told = file + "\n" + anyPlace.ReplaceAllString(err.Error(), "")
+}
+
+// read reads the policy file.
+func (fl *Follower) read() (s *source, err error) {
+	lists := newListFiles()
+	text, err := readTrusted(fl.config)
+	if err == nil {
+		fl.existed = true
+		s, err = parseSource(fl.config, text, lists)
+	} else {
+		text = []byte(err.Error())
+	}
+	fl.seen, fl.lists = stamp(fl.config, text, lists), lists.paths()
+	return s, err
+}
+
+// oneLine returns the text of errors that were joined.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// accept notes that the policy file is good, or good enough.
 func (fl *Follower) accept(s *source) {
+	fl.named = s.policy.Interfaces
+	if s.mistakes != nil {
+		fl.problem = "last good copies of lists are in force: " + oneLine(s.mistakes)
+		return
+	}
 	if fl.problem != "" {
 		fl.note(Info, "%s is good again", fl.config)
 	}
-	fl.problem, fl.named = "", s.policy.Interfaces
+	fl.problem, fl.told = "", ""
 }
 
-// seenAs stands for what a file is, or why it cannot be read.
-func seenAs(text []byte, err error) string {
+// look returns the stamp of the policy file as it is now.
+func (fl *Follower) look() string {
+	text, err := readTrusted(fl.config)
 	if err != nil {
-		return err.Error()
+		text = []byte(err.Error())
 	}
-	return string(text)
+	lists := newListFiles()
+	for _, path := range fl.lists {
+		_, _ = lists.read(path) // the stamp has the error
+	}
+	return stamp(fl.config, text, lists)
 }
 
-// Changed reports whether the policy file is another than when it was last read.
-func (fl *Follower) Changed() bool { return seenAs(readTrusted(fl.config)) != fl.seen }
+// Changed reports whether the policy file or a list file is another than when it was last read.
+func (fl *Follower) Changed() bool { return fl.look() != fl.seen }
 
-// Steady reports whether the policy file is as it was at the last call.
+// Steady reports whether the policy file and its list files are as they were at the last call.
 func (fl *Follower) Steady() bool {
-	now := seenAs(readTrusted(fl.config))
+	now := fl.look()
 	steady := now == fl.steady
 	fl.steady = now
 	return steady
@@ -338,7 +376,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		}
 		return
 	}
-	before := fl.named
+	before, seen := fl.named, fl.seen
 	s, err := fl.read()
 	f, notRunning := fl.fw.View(ctx)
 	if notRunning != nil && !errors.Is(notRunning, loader.ErrNotRunning) {
@@ -348,7 +386,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 	}
 	if notRunning != nil {
 		if err != nil {
-			fl.reject(err, "")
+			fl.rejectOnce(err, "")
 		} else if fl.accept(s); fl.waiting != nil {
 			fl.complain(fl.apply(ctx, c, s, nil, false))
 		}
@@ -363,7 +401,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		err = fl.guard(s, f)
 	}
 	if err != nil {
-		fl.reject(err, "; the policy in force stays")
+		fl.rejectOnce(err, "; the policy in force stays")
 		return
 	}
 	saved, err := f.Saved()
@@ -387,7 +425,7 @@ func (fl *Follower) applyChanged(ctx context.Context) {
 		fl.keepUp(ctx, c, s)
 		return
 	}
-	fl.noteChanges(s, saved)
+	fl.noteChanges(s, saved, changedFiles(seen, fl.seen))
 	if err := fl.up(ctx, loader.Options{Interfaces: added, LetGo: ending, Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}); err != nil {
 		fl.complain(err)
 		fl.again(err)

@@ -14,8 +14,25 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
-// fallBack returns the policy for a host without a filter and without a good file.
-func (fl *Follower) fallBack() (*policy.Policy, error) {
+// fallBack returns what is put in force on a host without a filter, where something is wrong with the file.
+func (fl *Follower) fallBack(wrong error) (*source, error) {
+	if s, err := fl.fw.readDespiteLists(fl.config); err == nil {
+		if s.mistakes != nil {
+			fl.tell(s.mistakes)
+			fl.note(Error, "%v; the last good copy is used until that is mended, from %s", s.mistakes, strings.Join(s.lists.copied(), ", "))
+		}
+		return s, nil
+	}
+	fl.reject(wrong, "")
+	p, err := fl.lastResort()
+	if err != nil {
+		return nil, err
+	}
+	return &source{path: fl.config, policy: p}, nil
+}
+
+// lastResort returns the policy for where the file cannot be used at all.
+func (fl *Follower) lastResort() (*policy.Policy, error) {
 	path := fl.fw.lastGoodPath()
 	p, err := fl.fw.lastGood()
 	if err == nil {
@@ -88,8 +105,8 @@ func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Fil
 
 // keepUp records that the policy is in force.
 func (fl *Follower) keepUp(ctx context.Context, c *change, s *source) {
-	c.recordApplied(fl.config, s.text)
-	fl.warn(fl.fw.keepNewLastGood(ctx))
+	c.recordApplied(s.stamp())
+	fl.warn(fl.fw.keepNewLastGood(ctx, s.lists))
 }
 
 // means reports whether two policies are the same but for the interfaces, which may have been named on a command line.
@@ -185,13 +202,15 @@ func (fl *Follower) letGo(inForce, p *policy.Policy) []string {
 	return letGo(inForce.Interfaces, slices.Concat(p.Interfaces, fl.request.Interfaces))
 }
 
-// noteChanges notes what the policy file changes, once for each text of the file.
-func (fl *Follower) noteChanges(s *source, saved *policy.Policy) {
-	if fl.tried == string(s.text) {
+// noteChanges notes what files that have changed change, once for what they say.
+func (fl *Follower) noteChanges(s *source, saved *policy.Policy, changed []string) {
+	if fl.tried == s.stamp() {
 		return
 	}
-	fl.tried, fl.lastError = string(s.text), ""
-	fl.note(Info, "%s has changed", fl.config)
+	fl.tried, fl.lastError = s.stamp(), ""
+	for _, path := range changed {
+		fl.note(Info, "%s has changed", path)
+	}
 	for _, c := range policy.Diff(saved, s.policy) {
 		if c.Key != "interface" {
 			fl.note(Info, "  %s", c)

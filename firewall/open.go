@@ -60,7 +60,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	}
 	if !runtime {
 		c.recordEdit(file)
-		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f, file.listsOf(f))...)
 	}
 	if r.For == 0 {
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
@@ -100,7 +100,7 @@ func (c *change) writeRules(ctx context.Context, f Filter, rules []policy.Rule, 
 	}
 	report.Config, report.Created = file.path, !file.exists
 	if len(file.text) > longFile {
-		if _, err := parseSource(file.path, file.text); err != nil {
+		if _, err := parseSource(file.path, file.text, file.lists); err != nil {
 			return nil, withRuntimeHint(err)
 		}
 	}
@@ -203,7 +203,7 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
 		c.recordEdit(file)
-		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f)...)
+		report.Warnings = append(append(report.Warnings, file.warnings()...), fw.keepLastGood(f, file.listsOf(f))...)
 	}
 	if len(closed.Closed) > 0 {
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)

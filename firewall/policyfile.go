@@ -34,13 +34,14 @@ type policyFile struct {
 	inForce func() ([]maps.Rule, error)
 	gone    bool // it names services that /etc/services no longer has
 
+	lists    *listFiles
 	unsynced error // why a crash may take back that it was saved
 }
 
 // policyFile reads the file that the running policy belongs to, which must be locked.
 func (fw *Firewall) policyFile(f Filter) (*policyFile, error) {
 	recorded := cmp.Or(f.Config(), DefaultConfig)
-	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules}
+	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules, lists: newListFiles()}
 	old, err := readTrusted(file.path)
 	switch {
 	case err == nil:
@@ -67,7 +68,7 @@ func (fw *Firewall) configToWrite(f Filter) string {
 }
 
 func (f *policyFile) insert(r policy.Rule) (added bool, err error) {
-	text, err := f.edited(func() ([]byte, error) { return policy.InsertRule(f.path, f.text, r) })
+	text, err := f.edited(func() ([]byte, error) { return f.lists.reader().InsertRule(f.path, f.text, r) })
 	if err != nil {
 		return false, err
 	}
@@ -100,7 +101,7 @@ func (f *policyFile) warnings() (out []string) {
 		return out
 	}
 	policy.ForgetServices()
-	_, err := policy.Parse(f.path, f.text)
+	_, err := f.lists.reader().Parse(f.path, f.text)
 	if err == nil {
 		return out
 	}
@@ -143,7 +144,7 @@ func (fw *Firewall) RulesToClose(ctx context.Context, words []string, names poli
 }
 
 func (f *policyFile) remove(r policy.Rule) error {
-	text, err := f.edited(func() ([]byte, error) { return policy.RemoveRule(f.path, f.text, r) })
+	text, err := f.edited(func() ([]byte, error) { return f.lists.reader().RemoveRule(f.path, f.text, r) })
 	if err != nil {
 		return err
 	}
@@ -171,6 +172,14 @@ func (f *policyFile) removeRules(rules []policy.Rule, running *policy.Policy) ([
 		}
 	}
 	return removed, nil
+}
+
+// listsOf returns the list files if the file is that of a filter.
+func (f *policyFile) listsOf(running Filter) *listFiles {
+	if f.path != running.Config() {
+		return nil
+	}
+	return f.lists
 }
 
 func (f *policyFile) changed() bool { return !bytes.Equal(f.text, f.old) }
@@ -243,7 +252,7 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s stays as it is", err, path)
 	}
-	file := &policyFile{path: path, inForce: f.Rules}
+	file := &policyFile{path: path, inForce: f.Rules, lists: newListFiles()}
 	report := &SaveReport{Config: path, Changes: []Change{}, Warnings: []string{}}
 	file.old, err = readFile(path)
 	switch {
@@ -257,11 +266,11 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 		file.text, err = file.edited(func() (text []byte, err error) {
 			text = file.old
 			if file.gone {
-				if text, err = policy.SpellGone(path, text); err != nil {
+				if text, err = file.lists.reader().SpellGone(path, text); err != nil {
 					return nil, err
 				}
 			}
-			text, report.Changes, err = fw.rewritten(path, text, inForce)
+			text, report.Changes, err = fw.rewritten(file, text, inForce)
 			return text, err
 		})
 		if err != nil {
@@ -282,20 +291,20 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 		if err := keepRuntimeRules(f); err != nil {
 			return nil, errors.Join(err, file.restore())
 		}
-		c.recordApplied(path, file.text)
+		c.recordApplied(stamp(path, file.text, file.lists))
 		for _, timed := range c.Timed {
 			report.Warnings = append(report.Warnings, fmt.Sprintf("%s was to close by itself, and is in the file now: it stays open", timed.Rule))
 		}
 		report.Warnings = append(report.Warnings, warning(c.endTimed())...)
 	}
-	report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+	report.Warnings = append(report.Warnings, fw.keepLastGood(f, file.listsOf(f))...)
 	return report, nil
 }
 
 // rewritten returns the text of the policy file made to mean what is in force, and the difference. A file that leaves
 // the interface to the default route goes on to do so, as long as that is the one that is filtered.
-func (fw *Firewall) rewritten(path string, old []byte, inForce *policy.Policy) ([]byte, []Change, error) {
-	before, err := policy.Parse(path, old)
+func (fw *Firewall) rewritten(file *policyFile, old []byte, inForce *policy.Policy) ([]byte, []Change, error) {
+	before, err := file.lists.reader().Parse(file.path, old)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -304,7 +313,7 @@ func (fw *Firewall) rewritten(path string, old []byte, inForce *policy.Policy) (
 		len(want.Interfaces) == 1 && want.Interfaces[0] == name {
 		want.Interfaces = nil
 	}
-	text, err := policy.Rewrite(path, old, want)
+	text, err := file.lists.reader().Rewrite(file.path, old, want)
 	return text, changesOf(before, want, nil), err
 }
 

@@ -22,16 +22,11 @@ import (
 
 // What is in force may be another policy than the file's, because somebody wanted it so: a rule was closed with
 // --runtime, another file applied. So whether the file has changed is not asked of the filter, but of a record of the file
-// as it was when it last was put in force, or overruled. It ends with the boot, as the filter does.
-
-// applied is a policy file as it was when somebody last decided what is in force.
-type applied struct {
-	config string
-	digest string // of its text; noFile where there was none
-}
+// as it was when it last was put in force, or overruled, with the files of its lists. It ends with the boot, as the filter
+// does.
 
 const (
-	appliedFile = "applied.sha256" // a line as sha256sum(1) writes it
+	appliedFile = "applied.sha256" // see stamp
 	noFile      = "-"
 )
 
@@ -43,35 +38,22 @@ func digest(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// readApplied returns the record, or nil where there is none.
-func (fw *Firewall) readApplied() (*applied, error) {
-	line, err := os.ReadFile(fw.store.Path(appliedFile))
+// readApplied returns the stamp of the policy file as it was when somebody last decided what is in force, or "".
+func (fw *Firewall) readApplied() (string, error) {
+	text, err := os.ReadFile(fw.store.Path(appliedFile))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return nil, nil
+		return "", nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	text, whole := strings.CutSuffix(string(line), "\n")
-	sum, config, ok := strings.Cut(text, "  ")
-	if !whole || !ok {
-		return nil, nil // it was cut off
-	}
-	return &applied{config, sum}, nil
+	return string(text), err
 }
 
-// is reports whether the policy file counts as applied with this text.
-func (a *applied) is(config string, text []byte) bool {
-	return a != nil && a.config == config && a.digest == digest(text)
-}
-
-// recordApplied records that a policy file counts as applied with this text, which is nil where there is no file.
-func (c *change) recordApplied(config string, text []byte) {
+// recordApplied records that a policy file counts as applied as it was with this stamp.
+func (c *change) recordApplied(stamp string) {
 	if !c.keeps {
 		return
 	}
 	path := c.fw.store.Path(appliedFile)
-	if os.WriteFile(path, []byte(digest(text)+"  "+config+"\n"), 0o600) != nil {
+	if os.WriteFile(path, []byte(stamp), 0o600) != nil {
 		// Without a record the file is compared with what is in force, with an old one it would be overlooked.
 		_ = os.Remove(path)
 	}
@@ -87,8 +69,8 @@ func (c *change) recordEdit(file *policyFile) {
 	if !file.exists {
 		before = nil
 	}
-	if was, err := c.fw.readApplied(); err == nil && was.is(file.path, before) {
-		c.recordApplied(file.path, file.text)
+	if was, err := c.fw.readApplied(); err == nil && was == stamp(file.path, before, file.lists) {
+		c.recordApplied(stamp(file.path, file.text, file.lists))
 	}
 }
 
@@ -98,7 +80,8 @@ func (c *change) recordOverruled(config string) {
 	if err != nil {
 		text = nil // what cannot be read counts as none: when it can, it has changed
 	}
-	c.recordApplied(config, text)
+	now, _ := stampOf(config, text)
+	c.recordApplied(now)
 }
 
 // forgetApplied takes the record away: nothing is in force.
@@ -148,8 +131,8 @@ func (fw *Firewall) recordedStateDir() string {
 }
 
 // keepLastGood keeps the policy in force, with the interfaces that it is in force on, for a boot at which the policy file
-// is bad. It returns a warning where that fails.
-func (fw *Firewall) keepLastGood(f Filter) (warnings []string) {
+// is bad, and its list files, nil for those kept already. It returns warnings where that fails.
+func (fw *Firewall) keepLastGood(f Filter, lists *listFiles) (warnings []string) {
 	path := fw.lastGoodPath()
 	if path == "" {
 		return nil
@@ -158,14 +141,14 @@ func (fw *Firewall) keepLastGood(f Filter) (warnings []string) {
 	if err == nil {
 		err = saveLastGood(path, p)
 	}
-	if err != nil {
+	if err = errors.Join(err, fw.keepCopies(lists)); err != nil {
 		return []string{fmt.Sprintf("keep the policy for the next boot: %v", err)}
 	}
 	return nil
 }
 
 // keepNewLastGood is keepLastGood for a filter that was put in force just now.
-func (fw *Firewall) keepNewLastGood(ctx context.Context) (warnings []string) {
+func (fw *Firewall) keepNewLastGood(ctx context.Context, lists *listFiles) (warnings []string) {
 	if fw.lastGoodPath() == "" {
 		return nil
 	}
@@ -174,7 +157,7 @@ func (fw *Firewall) keepNewLastGood(ctx context.Context) (warnings []string) {
 		return []string{fmt.Sprintf("keep the policy for the next boot: %v", err)}
 	}
 	defer f.Close()
-	return fw.keepLastGood(f)
+	return fw.keepLastGood(f, lists)
 }
 
 func saveLastGood(path string, p *policy.Policy) error {

@@ -17,31 +17,37 @@ import (
 
 // source is a policy and where it comes from.
 type source struct {
-	path    string
-	text    []byte // of the file
-	policy  *policy.Policy
-	builtIn bool // there is no file
+	path   string
+	text   []byte // of the file
+	policy *policy.Policy
+	lists  *listFiles // that it names; nil where nothing was read
+	// mistakes are those of list files whose last good copies stand in for them, or nil.
+	mistakes error
+	builtIn  bool // there is no file
 }
 
-// readSource reads a policy file that nobody else can change, but for the users named.
+// stamp stands for what the file and its list files held.
+func (s *source) stamp() string { return stamp(s.path, s.text, s.lists) }
+
+// readSource reads a policy file that nobody else can change, but for the users named, nor its list files.
 func readSource(path string, also ...uint32) (*source, error) {
 	text, err := readTrusted(path, also...)
 	if err != nil {
 		return nil, err
 	}
-	return parseSource(path, text)
+	return parseSource(path, text, newListFiles(also...))
 }
 
 // parseSource reads a policy that a filter has room for.
-func parseSource(path string, text []byte) (*source, error) {
-	p, err := policy.Parse(path, text)
+func parseSource(path string, text []byte, lists *listFiles) (*source, error) {
+	p, err := lists.reader().Parse(path, text)
 	if err != nil {
 		return nil, err
 	}
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &source{path: path, text: text, policy: p}, nil
+	return &source{path: path, text: text, policy: p, lists: lists}, nil
 }
 
 // readFile returns the text of a policy file.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
@@ -153,7 +154,7 @@ type comparison struct {
 }
 
 func (fw *Firewall) compare(s *loader.Status) (c comparison) {
-	source, err := readSource(s.Config)
+	source, err := fw.readDespiteLists(s.Config)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.builtIn = s.Config == DefaultConfig && fw.isBuiltIn(s.Saved)
 		c.gone = !c.builtIn
@@ -162,6 +163,9 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	if err != nil {
 		c.differences = []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)}
 		return c
+	}
+	if source.mistakes != nil {
+		c.differences = append(c.differences, fmt.Sprintf("%s; the list stays as it was: mend it, then run \"portcullis apply\"", oneLine(source.mistakes)))
 	}
 	file := source.policy
 	if len(file.Interfaces) > 0 { // or the default route tells, and what was named on the command line
@@ -178,7 +182,12 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	}
 	file.Interfaces = s.Saved.Interfaces
 	const ways = "\"portcullis apply\" applies the file, \"portcullis save\" overwrites it"
-	switch changes := policy.Diff(s.Saved, file); len(changes) {
+	paths, rules := changedLists(s.Saved, file)
+	if len(paths) > 0 {
+		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force: \"portcullis apply\" applies it", strings.Join(paths, " or ")))
+	}
+	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return d.Key == "open" && rules[d.Old+d.New] })
+	switch len(changes) {
 	case 0:
 	case 1:
 		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force (%s): %s", s.Config, changes[0], ways))

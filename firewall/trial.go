@@ -70,6 +70,9 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	case !errors.Is(err, loader.ErrNotRunning):
 		return nil, err
 	}
+	if err := s.movesTo(config); err != nil {
+		return nil, err
+	}
 	p := s.policy
 	if p.Interfaces, err = fw.Interfaces(nil, p.Interfaces, filtered); err != nil {
 		return nil, err
@@ -251,12 +254,13 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: not confirmed", err)
 	}
-	c.recordApplied(report.Config, []byte(c.Trial.Text))
+	now, lists := stampOf(report.Config, []byte(c.Trial.Text))
+	c.recordApplied(now)
 	c.Timed = nil // what was open for a time ended when the trial began
 	if err := c.endTrial(false); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: not confirmed", err), c.takeBackConfirmed(report))
 	}
-	report.Warnings = append(report.Warnings, fw.keepLastGood(f)...)
+	report.Warnings = append(report.Warnings, fw.keepLastGood(f, lists)...)
 	return report, nil
 }
 

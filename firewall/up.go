@@ -75,7 +75,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.recordApplied(config, s.text)
+	c.recordApplied(s.stamp())
 	var ended []string
 	for _, timed := range c.Timed {
 		if _, open := p.Find(timed.Rule); !open {
@@ -83,7 +83,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		}
 	}
 	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.ineffective(ctx, p, config), fw.unfiltered(report.Interfaces, nil))
-	warnings = append(warnings, fw.keepNewLastGood(ctx)...)
+	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
 		Updated:    report.Updated,

@@ -29,11 +29,11 @@ type document struct {
 	bad      map[*yaml.Node]bool
 	problems []*Error
 	names    Names // what a rule in it may name, once its lists are read
-	readList func(path string) ([]byte, error)
+	reader   Reader
 }
 
-func readDocument(file string, data []byte, readList func(string) ([]byte, error)) *document {
-	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool), readList: readList}
+func (r Reader) readDocument(file string, data []byte) *document {
+	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool), reader: r}
 	for i, c := range data {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)

@@ -21,11 +21,16 @@ import (
 // of open, in the style that the list has. Nothing else changes. If an equal
 // rule is there already, it returns data itself.
 func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
-	d, before, err := parseDocument(filename, data)
+	return Reader{}.InsertRule(filename, data, r)
+}
+
+// InsertRule adds a rule to the text of a policy file.
+func (r Reader) InsertRule(filename string, data []byte, rule Rule) ([]byte, error) {
+	d, before, err := r.document(filename, data)
 	if err != nil {
 		return nil, err
 	}
-	want, added := before.WithRule(r)
+	want, added := before.WithRule(rule)
 	if !added {
 		return data, nil
 	}
@@ -34,7 +39,7 @@ func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
 		data, err = d.apply(want, pieces)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: insert rule %s: %w", filename, quote(r.String()), err)
+		return nil, fmt.Errorf("%s: insert rule %s: %w", filename, quote(rule.String()), err)
 	}
 	return data, nil
 }
@@ -45,11 +50,16 @@ func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
 // whether they speak of one entry or of those that follow. An emptied list
 // becomes []. Errors are those of [Policy.WithoutRule].
 func RemoveRule(filename string, data []byte, r Rule) ([]byte, error) {
-	d, before, err := parseDocument(filename, data)
+	return Reader{}.RemoveRule(filename, data, r)
+}
+
+// RemoveRule takes a rule out of the text of a policy file.
+func (r Reader) RemoveRule(filename string, data []byte, rule Rule) ([]byte, error) {
+	d, before, err := r.document(filename, data)
 	if err != nil {
 		return nil, err
 	}
-	want, removed, err := before.WithoutRule(r)
+	want, removed, err := before.WithoutRule(rule)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filename, err)
 	}
@@ -86,7 +96,7 @@ func (d *document) splice(pieces []piece) []byte {
 
 func (d *document) apply(want *Policy, pieces []piece) ([]byte, error) {
 	out := d.splice(pieces)
-	got, err := Parse(d.file, out)
+	got, err := d.reader.Parse(d.file, out)
 	if err != nil {
 		return nil, fmt.Errorf("the way this file is written does not allow it, edit it by hand: %w", err)
 	}

@@ -38,23 +38,23 @@ func RememberServices(inForce []Rule) bool {
 
 // SpellGone returns the text of a policy file with the ports in the place of
 // services that [ServicesFile] no longer has, as [RememberServices] knows them.
-func SpellGone(filename string, data []byte) ([]byte, error) {
-	p, err := Parse(filename, data)
+func (r Reader) SpellGone(filename string, data []byte) ([]byte, error) {
+	p, err := r.Parse(filename, data)
 	if err != nil {
 		return nil, err
 	}
 	services := defaultServices()
-	for _, r := range p.Open {
-		name, _, _ := strings.Cut(r.what, "/")
+	for _, rule := range p.Open {
+		name, _, _ := strings.Cut(rule.what, "/")
 		if services.gone[name] == nil {
 			continue
 		}
-		if data, err = RemoveRule(filename, data, r); err != nil {
+		if data, err = r.RemoveRule(filename, data, rule); err != nil {
 			return nil, err
 		}
-		r.what = ""
-		for _, spelled := range r.Spelled() {
-			if data, err = InsertRule(filename, data, spelled); err != nil {
+		rule.what = ""
+		for _, spelled := range rule.Spelled() {
+			if data, err = r.InsertRule(filename, data, spelled); err != nil {
 				return nil, err
 			}
 		}

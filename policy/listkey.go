@@ -103,7 +103,7 @@ func (d *document) listFile(name, v *yaml.Node, l *List) {
 	if !filepath.IsAbs(l.Path) {
 		l.Path = filepath.Join(filepath.Dir(d.file), l.Path)
 	}
-	data, err := d.readList(l.Path)
+	data, err := d.reader.readList(l.Path)
 	if err != nil {
 		// The error itself is left out: that a list is missing is not that the policy file is.
 		d.errorf(file, "cannot read list %s: %s", quote(name.Value), err)

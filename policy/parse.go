@@ -23,13 +23,20 @@ func Load(path string) (*Policy, error) { return Reader{}.Load(path) }
 // files begin.
 func Parse(filename string, data []byte) (*Policy, error) { return Reader{}.Parse(filename, data) }
 
-// Reader reads policy files as the functions [Load] and [Parse] do, with lists
-// from elsewhere.
+// Reader reads and edits policy files as the functions of the same names do,
+// with lists from elsewhere.
 type Reader struct {
 	// ReadList returns the text of the list file at a path; nil stands for
 	// [ReadListFile]. Who has a copy of a list for when its file is missing
-	// returns that.
+	// returns that. An edit reads the same list more than once.
 	ReadList func(path string) ([]byte, error)
+}
+
+func (r Reader) readList(path string) ([]byte, error) {
+	if r.ReadList == nil {
+		return ReadListFile(path)
+	}
+	return r.ReadList(path)
 }
 
 // Load reads the policy file at path.
@@ -47,16 +54,8 @@ func (r Reader) Parse(filename string, data []byte) (*Policy, error) {
 	return p, err
 }
 
-func parseDocument(filename string, data []byte) (*document, *Policy, error) {
-	return Reader{}.document(filename, data)
-}
-
 func (r Reader) document(filename string, data []byte) (*document, *Policy, error) {
-	readList := r.ReadList
-	if readList == nil {
-		readList = ReadListFile
-	}
-	d := readDocument(filename, data, readList)
+	d := r.readDocument(filename, data)
 	p := Default()
 	d.policy(p)
 	if err := joinErrors(filename, d.problems); err != nil {

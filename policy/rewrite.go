@@ -12,7 +12,12 @@ import (
 // Rewrite returns the text of a policy file changed so that it means want. What
 // means the same already stays as it is written, comments among it.
 func Rewrite(filename string, data []byte, want *Policy) ([]byte, error) {
-	d, have, err := parseDocument(filename, data)
+	return Reader{}.Rewrite(filename, data, want)
+}
+
+// Rewrite changes the text of a policy file so that it means want.
+func (r Reader) Rewrite(filename string, data []byte, want *Policy) ([]byte, error) {
+	d, have, err := r.document(filename, data)
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +28,7 @@ func Rewrite(filename string, data []byte, want *Policy) ([]byte, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", filename, left[0], err)
 			}
-			if d, have, err = parseDocument(filename, d.splice(pieces)); err != nil {
+			if d, have, err = r.document(filename, d.splice(pieces)); err != nil {
 				return nil, fmt.Errorf("%s: %s: the way this file is written does not allow it, edit it by hand: %w", filename, left[0], err)
 			}
 			before := len(left)

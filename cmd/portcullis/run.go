@@ -30,9 +30,9 @@ func (a *app) runCommand() *cobra.Command {
 		Annotations: needsRoot,
 		Long: `Put the policy in force as "up" does, then stay and keep the filter in step with the host:
 filter interfaces that appear or are re-created, follow addresses, remove expired flows,
-and apply the policy file when it changes and on SIGHUP. A bad file changes nothing; at
-the start the last good policy is used instead. An interface that does not exist yet is
-waited for.
+and apply the policy file when it or a list file changes, and on SIGHUP. A bad file changes
+nothing; at the start the last good policy, or copy of a list, is used instead. An
+interface that does not exist yet is waited for.
 
 The filter does not need this process: when it ends or is killed, no verdict changes. An
 interface released by "portcullis down" stays unfiltered until "portcullis up" or SIGHUP.`,

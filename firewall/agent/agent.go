@@ -239,18 +239,23 @@ func (a *Agent) settle(ctx context.Context) {
 }
 
 // follow watches what commands and editors write.
-func (a *Agent) follow() { a.files.follow(a.file.Config(), loader.PinDirs(a.fw.PinPath())) }
+func (a *Agent) follow() { a.files.follow(a.file.Files(), loader.PinDirs(a.fw.PinPath())) }
 
-// reload puts the policy file in force if it has changed.
+// reload puts the policy file in force if it has changed, or one of its lists.
 func (a *Agent) reload(ctx context.Context) {
+	before := a.file.Files()
 	a.log(a.file.ApplyChanged(ctx))
+	if !slices.Equal(before, a.file.Files()) {
+		a.follow()
+		a.log(a.file.ApplyChanged(ctx)) // as it may have changed unseen
+	}
 	a.report(ctx)
 }
 
 // reloadIfSteady is reload for when nothing shows that the file is complete. One that somebody has open and writes is
 // read when it has not changed since the time before.
 func (a *Agent) reloadIfSteady(ctx context.Context) {
-	if a.files.writing.Load() && !a.file.Steady() {
+	if a.files.isWriting() && !a.file.Steady() {
 		return
 	}
 	a.reload(ctx)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,18 +25,18 @@ const quietTime = 200 * time.Millisecond
 type fileWatcher struct {
 	inotify *os.File
 	events  chan fileEvent
-	policy  chan struct{} // the policy file may have changed
+	policy  chan struct{} // the policy file, or one of its lists, may have changed
 	pins    chan struct{} // a command may have changed the filter
-	writing atomic.Bool   // somebody writes the policy file, and has not closed it yet
 
-	mu    sync.Mutex
-	names followed
-	dirs  map[int32]string // by watch descriptor
+	mu      sync.Mutex
+	names   followed
+	dirs    map[int32]string // by watch descriptor
+	writing map[string]bool  // files that somebody writes, and has not closed yet
 }
 
 // followed are the paths of interest, a few each.
 type followed struct {
-	policy []string // the policy file, and every directory and link on the way to it
+	policy []string // the policy file and its list files, and every directory and link on the way to them
 	pins   []string // directories
 }
 
@@ -61,7 +60,7 @@ func watchFiles() (*fileWatcher, error) {
 		return nil, fmt.Errorf("watch the policy file: %w", err)
 	}
 	w := &fileWatcher{inotify: os.NewFile(uintptr(fd), "inotify"), events: make(chan fileEvent),
-		policy: make(chan struct{}, 1), pins: make(chan struct{}, 1), dirs: make(map[int32]string)}
+		policy: make(chan struct{}, 1), pins: make(chan struct{}, 1), dirs: make(map[int32]string), writing: make(map[string]bool)}
 	go w.read()
 	go w.run()
 	return w, nil
@@ -131,21 +130,32 @@ func (w *fileWatcher) run() {
 	}
 }
 
-// isComplete reports whether a file may be read after an event.
+// isComplete reports whether the files may be read after an event of one.
 func (w *fileWatcher) isComplete(e fileEvent) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch {
 	case e.mask&unix.IN_ISDIR != 0: // one on the way to the file
 	case e.mask&completeEvents != 0:
-		w.writing.Store(false)
+		delete(w.writing, e.path)
 	case e.mask&unix.IN_MODIFY != 0:
-		w.writing.Store(true)
+		w.writing[e.path] = true
 	case e.mask&unix.IN_CREATE != 0:
 		// Nobody will close a link. Who makes a file writes it next.
 		info, err := os.Lstat(e.path)
 		linked := err == nil && (info.Mode()&fs.ModeSymlink != 0 || links(info) > 1)
-		w.writing.Store(!linked)
+		if w.writing[e.path] = true; linked {
+			delete(w.writing, e.path)
+		}
 	}
-	return !w.writing.Load()
+	return len(w.writing) == 0
+}
+
+// isWriting reports whether somebody has one of the files open, and writes it.
+func (w *fileWatcher) isWriting() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.writing) > 0
 }
 
 // links returns how many names a file has.
@@ -164,17 +174,21 @@ func wake(c chan struct{}) {
 	}
 }
 
-// follow watches the policy file, which need not exist, with every directory and link on the way to it, and directories
-// of pins. It is called again and again, as directories come and go, and links change.
-func (w *fileWatcher) follow(policy string, pins []string) {
-	names := followed{wayTo(policy), pins}
+// follow watches the policy file and its list files, which need not exist, with every directory and link on the way to
+// them, and directories of pins. It is called again and again, as directories come and go, and links change.
+func (w *fileWatcher) follow(files, pins []string) {
+	names := followed{pins: pins}
 	dirs := map[string]uint32{filepath.Dir(pins[0]): watchedEvents}
-	for i, name := range slices.Backward(names.policy) {
-		events := uint32(wayEvents)
-		if i == len(names.policy)-1 { // the file itself
-			events = watchedEvents
+	for _, file := range files {
+		way := wayTo(file)
+		for i, name := range way {
+			events := uint32(wayEvents)
+			if i == len(way)-1 { // the file itself
+				events = watchedEvents
+			}
+			dirs[filepath.Dir(name)] |= events
 		}
-		dirs[filepath.Dir(name)] |= events
+		names.policy = append(names.policy, way...)
 	}
 	for _, dir := range pins {
 		dirs[dir] = watchedEvents
@@ -182,6 +196,11 @@ func (w *fileWatcher) follow(policy string, pins []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.names = names
+	for path := range w.writing {
+		if !slices.Contains(names.policy, path) {
+			delete(w.writing, path)
+		}
+	}
 	w.watch(dirs)
 }
 

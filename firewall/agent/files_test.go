@@ -38,7 +38,7 @@ func TestEveryLinkOnTheWayIsWatched(t *testing.T) {
 	must(err)
 	defer w.Close()
 	policy := in("etc", "policy.yaml")
-	follow := func() { w.follow(policy, []string{in("pins")}) }
+	follow := func() { w.follow([]string{policy}, []string{in("pins")}) }
 	follow()
 	for _, change := range []struct {
 		what string
@@ -67,4 +67,78 @@ func TestEveryLinkOnTheWayIsWatched(t *testing.T) {
 		t.Error("a file is noticed that is not the policy")
 	case <-time.After(2 * quietTime):
 	}
+}
+
+// A list file is watched as the policy file is, and while one of them is being written none is read.
+func TestListFilesAreWatched(t *testing.T) {
+	dir, lists := t.TempDir(), t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy, list, linked := filepath.Join(dir, "policy.yaml"), filepath.Join(lists, "v1", "partners.txt"), filepath.Join(lists, "cur")
+	must(os.Mkdir(filepath.Dir(list), 0o755))
+	must(os.Symlink("v1", linked))
+	must(os.WriteFile(policy, []byte("{}\n"), 0o644))
+	must(os.WriteFile(list, []byte("192.0.2.1\n"), 0o644))
+	w, err := watchFiles()
+	must(err)
+	defer w.Close()
+	files := []string{policy, filepath.Join(linked, "partners.txt")}
+	follow := func() { w.follow(files, []string{filepath.Join(dir, "pins")}) }
+	follow()
+	noticed := func(what string, want bool) {
+		t.Helper()
+		patience := 10 * time.Second
+		if !want {
+			patience = 3 * quietTime
+		}
+		select {
+		case <-w.policy:
+			if !want {
+				t.Errorf("%s: it is noticed", what)
+			}
+		case <-time.After(patience):
+			if want {
+				t.Errorf("%s: nothing is noticed", what)
+			}
+		}
+		follow()
+	}
+	must(os.WriteFile(list, []byte("192.0.2.2\n"), 0o644))
+	noticed("the list is written", true)
+	must(os.WriteFile(list+"~", []byte("192.0.2.3\n"), 0o644))
+	must(os.Rename(list+"~", list))
+	noticed("another list comes in its place", true)
+	must(os.Mkdir(filepath.Join(lists, "v2"), 0o755))
+	must(os.WriteFile(filepath.Join(lists, "v2", "partners.txt"), []byte("192.0.2.4\n"), 0o644))
+	must(os.Symlink("v2", linked+"~"))
+	must(os.Rename(linked+"~", linked))
+	noticed("a link to the directory of the list leads elsewhere", true)
+
+	half, err := os.Create(filepath.Join(linked, "partners.txt"))
+	must(err)
+	_, err = half.WriteString("192.0")
+	must(err)
+	must(os.WriteFile(policy, []byte("input: drop\n"), 0o644))
+	noticed("the policy changes while a list is written", false)
+	if !w.isWriting() {
+		t.Error("nobody writes a list, it says")
+	}
+	must(half.Close())
+	noticed("the list is complete", true)
+
+	// Who writes a list that no policy names any more holds nothing up.
+	half, err = os.Create(filepath.Join(linked, "partners.txt"))
+	must(err)
+	defer half.Close()
+	_, err = half.WriteString("192.0")
+	must(err)
+	noticed("a list is written", false)
+	files = files[:1]
+	follow()
+	must(os.WriteFile(policy, []byte("{}\n"), 0o644))
+	noticed("the policy changes", true)
 }
