@@ -11,28 +11,19 @@
 #include "config.h"
 #include "count.h"
 #include "device.h"
+#include "egress.h"
 #include "event.h"
 #include "flow.h"
-#include "limit.h"
+#include "ingress.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
 #include "reject.h"
-#include "related.h"
 #include "sweep.h"
 #include "types.h"
 #include "verdict.h"
 
 #define PACKET_OTHERHOST 3 /* linux/if_packet.h */
-
-/* What an entry point knows and the core needs. */
-struct input {
-	void *ctx;
-	bool skb; /* what ctx is: struct __sk_buff or xdp_md */
-	struct frame frame;
-	__u32 ifindex;
-	__u64 time;
-};
 
 /* Tells user space that the driver runs the program. CPUs that write at once write the same, or a jiffy less. */
 static __always_inline void note_run(__u64 time)
@@ -41,174 +32,6 @@ static __always_inline void note_run(__u64 time)
 
 	if (*last != (__u32)time)
 		*last = (__u32)time;
-}
-
-/* Under `log` an invalid packet is told of, and the rest of the policy decides. */
-static __always_inline bool invalid_decides(const struct packet *packet)
-{
-	return packet->invalid && invalid_policy != POLICY_LOG;
-}
-
-static __always_inline int invalid_verdict(void)
-{
-	return invalid_policy == POLICY_ACCEPT ? PASS_INVALID : DROP_INVALID;
-}
-
-/* A packet that belongs to no flow. Where all input is accepted, connections that came in have none, and their FIN
- * and RST are none the worse for it. */
-static __always_inline enum invalid invalid_without_flow(const struct packet *packet)
-{
-	if (packet->invalid || input_policy == POLICY_ACCEPT)
-		return packet->invalid;
-	if (packet->protocol == PROTO_TCP && !is_tcp_syn(packet) &&
-	    (packet->tcp_flags & (TCP_ACK | TCP_RST | TCP_SYN | TCP_FIN)) != TCP_ACK)
-		return INVALID_STATE;
-	if (is_icmp(packet) && icmp_needs_flow(packet->protocol, packet->type))
-		return INVALID_ICMP;
-	return INVALID_NONE;
-}
-
-/* Nothing open, no flow, no exception: the name says what it was. `condition`: why a rule for this port does not let it
- * in, or 0. */
-static __always_inline __u32 refuse(struct packet *packet, __u32 condition)
-{
-	packet->invalid = invalid_without_flow(packet);
-	if (invalid_decides(packet))
-		return invalid_verdict();
-	if (input_policy == POLICY_ACCEPT)
-		return PASS_INPUT;
-	if (packet->invalid)
-		return DROP_INVALID;
-	if (condition)
-		return condition;
-	if (class_of(packet->protocol) != CLASS_NONE)
-		return DROP_CLOSED_PORT;
-	return DROP_PROTOCOL;
-}
-
-/* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
- * none, or PARSE_MORE. */
-static __always_inline int answers(const struct input *input, struct packet *packet, bool local)
-{
-	int related;
-
-	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
-		related = is_related(&input->frame, packet, local, input->time);
-		return related == true ? PASS_RELATED : related == PARSE_MORE ? PARSE_MORE : PARSED;
-	}
-	if (is_icmp(packet) && !icmp_query_of_reply(packet->protocol, packet->type))
-		return PARSED;
-	return flow_admits(packet, class_of(packet->protocol), input->time) ? PASS_ESTABLISHED : PARSED;
-}
-
-/* The reason for which a restricted port lets a packet in or not. */
-static __always_inline __u32 by_condition(const struct input *input, struct packet *packet, __u32 set)
-{
-	struct decision decision = decide(packet, set, INBOUND);
-
-	if (!decision.number)
-		return DROP_SOURCE;
-	if (uses_limits && decision.kind == LIMITED && begins_something(packet) &&
-	    !limit_admits(packet, decision.number, input->time))
-		return DROP_LIMIT;
-	return RULE_REASON(decision.number);
-}
-
-static __always_inline int icmp(const struct input *input, struct packet *packet)
-{
-	int answer = answers(input, packet, true);
-	__u32 condition = DROP_ICMP;
-	struct port port;
-
-	if (answer != PARSED)
-		return answer;
-	packet->invalid = invalid_without_flow(packet);
-	if (invalid_decides(packet))
-		return invalid_verdict();
-	if (is_neighbor_discovery(packet))
-		return PASS_NEIGHBOR_DISCOVERY;
-	if (icmp_accepted(packet))
-		return PASS_ICMP;
-	/* A rule for all protocols. */
-	port = protocol_entry(packet->protocol);
-	if (port.rule)
-		return RULE_REASON(port.rule);
-	if (port.set) {
-		condition = by_condition(input, packet, port.set);
-		if (!is_drop(condition))
-			return condition;
-		if (condition == DROP_SOURCE)
-			condition = DROP_ICMP;
-	}
-	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
-}
-
-/* For somebody else: the forward policy decides alone. */
-static __always_inline int forward(const struct input *input, struct packet *packet)
-{
-	int answer;
-
-	if (forward_policy == POLICY_ACCEPT)
-		return PASS_FORWARD;
-	if (forward_policy == POLICY_ESTABLISHED) {
-		if (packet->fragment == FRAGMENT_LATER)
-			return PASS_FRAGMENT;
-		answer = answers(input, packet, false);
-		if (answer != PARSED)
-			return answer;
-	}
-	return DROP_FORWARD;
-}
-
-/* The reason for which a packet to this host passes or not, or PARSE_MORE. */
-static __always_inline int input_verdict(const struct input *input, struct packet *packet)
-{
-	enum port_class class = class_of(packet->protocol);
-	__u32 condition = 0;
-	struct port port;
-
-	if (invalid_decides(packet))
-		return invalid_verdict();
-	if (class != CLASS_NONE)
-		port = port_entry(class, packet->dst_port);
-	else if (is_icmp(packet))
-		return icmp(input, packet);
-	else
-		port = protocol_entry(packet->protocol);
-	/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
-	if (port.rule)
-		return RULE_REASON(port.rule);
-	if (flow_admits(packet, class, input->time))
-		return PASS_ESTABLISHED;
-	if (port.set) {
-		condition = by_condition(input, packet, port.set);
-		if (!is_drop(condition))
-			return condition;
-	}
-	if (is_dhcp_answer(packet))
-		return PASS_DHCP;
-	return refuse(packet, condition);
-}
-
-/* The kind of enum invalid stands above the reason. */
-#define KIND_SHIFT 24
-#define REASON_MASK 0xffffff
-
-/* The reason for which an inbound frame passes or not, with what is invalid about it, or PARSE_MORE. */
-static __always_inline int ingress(const struct input *input)
-{
-	struct packet packet = {};
-	int result;
-
-	result = parse(&input->frame, &packet);
-	if (result != PARSED)
-		return result;
-	if (is_for_other_host(input->ctx, input->skb, input->ifindex, &packet, input->time))
-		return forward(input, &packet);
-	if (packet.fragment == FRAGMENT_LATER)
-		return PASS_FRAGMENT;
-	result = input_verdict(input, &packet);
-	return result < 0 ? result : result | packet.invalid << KIND_SHIFT;
 }
 
 /* Global functions, so that the verifier walks them once and not behind every path of the packet. */
@@ -228,61 +51,6 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 	if (invalid_policy == POLICY_LOG)
 		log_frame(skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
 	return 0;
-}
-
-/* Whether who answers to this packet comes in through its port, or by its protocol, open to everybody or to him. A limit
- * does not count: it is for those who begin. Answers to ICMP are invalid without a flow. */
-static __always_inline bool comes_in_anyway(struct packet *packet, enum port_class class)
-{
-	struct port port;
-
-	if (class != CLASS_NONE)
-		port = port_entry(class, packet->src_port);
-	else if (is_icmp(packet))
-		return false;
-	else
-		port = protocol_entry(packet->protocol);
-	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
-}
-
-/* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
- * is the interface that it came in on, or 0. */
-static __always_inline int egress(const struct input *input, __u32 came_by, struct packet *packet)
-{
-	enum port_class class;
-	bool open, ours;
-	int result;
-
-	*packet = (struct packet){};
-	result = parse(&input->frame, packet);
-	if (result != PARSED)
-		return result == PARSE_MORE ? PARSE_MORE : PARSED;
-	if (came_by == input->ifindex && is_answer(packet, input->time))
-		return PARSED;
-	if (came_by && forward_policy == POLICY_DROP)
-		return DROP_FORWARD;
-	if (packet->fragment == FRAGMENT_LATER)
-		return PARSED;
-
-	class = class_of(packet->protocol);
-	open = comes_in_anyway(packet, class);
-	ours = !came_by ||
-	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, packet, input->time));
-	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
-	 * flows, the outside could make us allocate. Routed, it is an answer of ours when a container gave it and the
-	 * address was translated back. */
-	return (ours ? open : forward_policy == POLICY_ACCEPT) ? PARSED : TRACK;
-}
-
-/* Keeps the flow of a packet that goes out, and marks its port: after the flow is there, and before the packet leaves. */
-static __always_inline void track(struct packet *packet)
-{
-	enum port_class class = class_of(packet->protocol);
-
-	if (!flow_track(packet, now()))
-		count(SEEN_FLOWS_FULL);
-	if (class != CLASS_NONE && used[port_slot(class, packet->src_port)] != state.sweep)
-		used[port_slot(class, packet->src_port)] = state.sweep;
 }
 
 /* The frame's Ethernet header, or NULL on a device that has none. */

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What becomes of a packet that goes out: it begins or moves a flow, or, routed, may not leave. */
+#ifndef PORTCULLIS_EGRESS_H
+#define PORTCULLIS_EGRESS_H
+
+#include "config.h"
+#include "count.h"
+#include "flow.h"
+#include "ingress.h"
+#include "maps.h"
+#include "parse.h"
+#include "policy.h"
+#include "reject.h"
+#include "types.h"
+
+/* Whether who answers to this packet comes in through its port, or by its protocol, open to everybody or to him. A limit
+ * does not count: it is for those who begin. Answers to ICMP are invalid without a flow. */
+static __always_inline bool comes_in_anyway(struct packet *packet, enum port_class class)
+{
+	struct port port;
+
+	if (class != CLASS_NONE)
+		port = port_entry(class, packet->src_port);
+	else if (is_icmp(packet))
+		return false;
+	else
+		port = protocol_entry(packet->protocol);
+	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
+}
+
+/* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
+ * is the interface that it came in on, or 0. */
+static __always_inline int egress(const struct input *input, __u32 came_by, struct packet *packet)
+{
+	enum port_class class;
+	bool open, ours;
+	int result;
+
+	*packet = (struct packet){};
+	result = parse(&input->frame, packet);
+	if (result != PARSED)
+		return result == PARSE_MORE ? PARSE_MORE : PARSED;
+	if (came_by == input->ifindex && is_answer(packet, input->time))
+		return PARSED;
+	if (came_by && forward_policy == POLICY_DROP)
+		return DROP_FORWARD;
+	if (packet->fragment == FRAGMENT_LATER)
+		return PARSED;
+
+	class = class_of(packet->protocol);
+	open = comes_in_anyway(packet, class);
+	ours = !came_by ||
+	       ((open || forward_policy == POLICY_ACCEPT) && is_from_us(input->ctx, came_by, packet, input->time));
+	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
+	 * flows, the outside could make us allocate. Routed, it is an answer of ours when a container gave it and the
+	 * address was translated back. */
+	return (ours ? open : forward_policy == POLICY_ACCEPT) ? PARSED : TRACK;
+}
+
+/* Keeps the flow of a packet that goes out, and marks its port: after the flow is there, and before the packet leaves. */
+static __always_inline void track(struct packet *packet)
+{
+	enum port_class class = class_of(packet->protocol);
+
+	if (!flow_track(packet, now()))
+		count(SEEN_FLOWS_FULL);
+	if (class != CLASS_NONE && used[port_slot(class, packet->src_port)] != state.sweep)
+		used[port_slot(class, packet->src_port)] = state.sweep;
+}
+
+#endif
