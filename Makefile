@@ -13,7 +13,7 @@ NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 DEB_ARCHS   ?= amd64 arm64
 
 # Packages one after the other: some of those in tests/ time packets.
-TESTFLAGS   ?= -count=1 -timeout 20m
+TESTFLAGS   ?= -count=1 -timeout 30m
 BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
