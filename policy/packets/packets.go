@@ -289,8 +289,14 @@ func joinPorts(ranges []policy.PortRange) []policy.PortRange {
 
 // what returns ports as a rule names them, or as ranges.
 func (d *differ) what(ports []policy.PortRange) string {
-	text := portsText(ports)
-	return cmp.Or(d.names[text], text)
+	if name := d.names[portsText(ports)]; name != "" {
+		return name
+	}
+	texts := make([]string, len(ports))
+	for i, p := range ports {
+		texts[i] = cmp.Or(d.names[p.String()], p.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 func portsText(ports []policy.PortRange) string {

@@ -25,8 +25,8 @@ var faults = []fault{
 	{"every packet is dropped", &noICMP, false, always(drops)},
 	{"drop and pass are exchanged", &noICMP, false, inverting("return is_drop(result & REASON_MASK) ?")},
 	{"no port is listed", &noICMP, false, reading("if (!(ports.listed[", 0)},
-	{"no port is open", &noICMP, false, reading("return ports.entries[slot]", 0)},
-	{"every port is open", &noICMP, false, both(reading("if (!(ports.listed[", -1), reading("return ports.entries[slot]", 1))},
+	{"no port is open", &noICMP, false, masking("if (port.rule)", 0)},
+	{"every port is open", &noICMP, false, both(reading("if (!(ports.listed[", -1), masking("if (port.rule)", 1))},
 	{"nothing that goes out begins a flow", &noICMP, true, always(pass)},
 	{"flows are over as soon as they begin", &noICMP, false, reading("return time < flow->expires", 0)},
 	{"flows never end", &short, false, reading("return time < flow->expires", -1)},
@@ -71,6 +71,19 @@ func inverting(text string) func(loader.Mode) mutation {
 func reading(text string, value int32) func(loader.Mode) mutation {
 	reads := func(i asm.Instruction) bool { return i.OpCode.Class() == asm.LdXClass && i.Src != asm.RFP }
 	return changing(text, "read from memory", reads, func(i *asm.Instruction) {
+		constant := asm.Mov.Imm(i.Dst, value)
+		constant.Metadata = i.Metadata
+		*i = constant
+	})
+}
+
+// masking makes half of a word a constant.
+func masking(text string, value int32) func(loader.Mode) mutation {
+	const half = 0xffff
+	masks := func(i asm.Instruction) bool {
+		return i.OpCode.ALUOp() == asm.And && i.OpCode.Source() == asm.ImmSource && i.Constant == half
+	}
+	return changing(text, "mask of half a word", masks, func(i *asm.Instruction) {
 		constant := asm.Mov.Imm(i.Dst, value)
 		constant.Metadata = i.Metadata
 		*i = constant

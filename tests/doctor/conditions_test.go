@@ -77,8 +77,8 @@ var conditions = []condition{
 	{what: "another file", before: []string{"portcullis up --config $CONFIG"}, make: []string{"echo 'icmp: drop' >>$CONFIG"},
 		group: "portcullis", name: "filter", verdict: doctor.Warn, says: "differs from what is in force"},
 	{what: "bad file", make: []string{"echo 'inputs: drop' >>$CONFIG"}, args: "eth0", group: "portcullis", name: "policy", verdict: doctor.Fail, says: "fw.yaml:3:1"},
-	{what: "unfiltered default route", before: []string{"ip link add name eth1 up type bridge", "portcullis up --config $CONFIG"},
-		make: []string{"ip route add default dev eth1"}, group: "portcullis", name: "filter", verdict: doctor.Warn, says: "eth1 is not filtered", after: doctor.OK},
+	{what: "unfiltered default route", before: []string{"portcullis up --config $CONFIG"},
+		make: []string{"ip link add name eth1 up type bridge", "ip route add default dev eth1"}, group: "portcullis", name: "filter", verdict: doctor.Warn, says: "eth1 is not filtered", after: doctor.OK},
 }
 
 func TestConditions(t *testing.T) {

@@ -177,7 +177,7 @@ func TestUnfilteredInterface(t *testing.T) {
 			t.Errorf("%s is served by %q, want eth1", port, e.Bypass)
 		}
 	}
-	if text := p.print("portcullis audit 2>/dev/null"); !strings.Contains(text, "192.0.2.7,anyone by eth1") {
+	if text := p.print("portcullis audit 2>/dev/null"); !strings.Contains(text, "192.0.2.7, anyone by eth1") {
 		t.Error(text)
 	}
 	p.must(got["5432/tcp"].Fix)

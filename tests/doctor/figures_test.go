@@ -122,7 +122,7 @@ func TestEachReasonAlone(t *testing.T) {
 			switch bpf.FirewallReason(reason) {
 			case bpf.FirewallReasonSEEN_FLOWS_FULL:
 				sentence := fmt.Sprintf("the flow table, for 1024 flows, had no room for %d packets that begin a flow, and what answered was dropped (over TCP it shows as \"invalid state\"): "+
-					"set \"flows: {max: 2048}\" in the policy file (270 kB of memory); \"portcullis down\" and \"portcullis up\" re-create the table (this opens the host for a moment; live connections go on)", total)
+					"set \"flows: {max: 2048}\" in the policy file (270 kB of memory); \"portcullis --pin-path %[2]s down --config %[3]s\" and \"portcullis --pin-path %[2]s up --config %[3]s\" re-create the table (this opens the host for a moment; live connections go on)", total, p.PinPath, p.config)
 				want.flows.Full, want.warnings, want.stderr = total, []string{sentence}, "portcullis: warning: "+sentence+"\n"
 				want.checks[check].Verdict, want.checks[check].Text = doctor.Warn, sentence
 				flows += fmt.Sprintf("; %d refused", total)

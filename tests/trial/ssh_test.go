@@ -160,7 +160,7 @@ func TestConfirmOverSSH(t *testing.T) {
 	old := d.connect()
 	half := d.opens(sshPort) // a connection of before, at which somebody logs in later
 	out := old.succeeds("$P try new.yaml --timeout 10m")
-	if !strings.Contains(out, "open a new ssh session, and run \"portcullis confirm\" there") {
+	if !strings.Contains(out, "open a new ssh session and run \"portcullis ") || !strings.Contains(out, " confirm\" there") {
 		t.Errorf("try says\n%s", out)
 	}
 
