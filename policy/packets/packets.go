@@ -117,6 +117,7 @@ func without(a, b Admission) (out Admission) {
 // side is a rule of one policy, with a number for what it says besides ports and interfaces.
 type side struct {
 	rule   policy.Rule
+	slots  []policy.SlotRange // joined: those of "all" are few
 	clause int
 }
 
@@ -140,7 +141,11 @@ func (d *differ) sides(p *policy.Policy) []side {
 			d.clauses[key] = n
 			d.rules = append(d.rules, who)
 		}
-		out[i] = side{r, n}
+		ranges, err := r.SlotRanges()
+		if err != nil {
+			continue // opens nothing
+		}
+		out[i] = side{r, ranges, n}
 	}
 	return out
 }
@@ -167,9 +172,8 @@ func (d *differ) changes(class interfaceClass) []Change {
 			if !s.rule.AppliesOn(class.example) {
 				continue
 			}
-			for _, p := range s.rule.Ports {
-				first, last := slots(p)
-				borders = append(borders, border{first, s.clause, of, 1}, border{last + 1, s.clause, of, -1})
+			for _, r := range s.slots {
+				borders = append(borders, border{r.First, s.clause, of, 1}, border{r.End, s.clause, of, -1})
 			}
 		}
 	}

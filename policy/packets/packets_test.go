@@ -269,3 +269,28 @@ func TestAChangeAmongManyGrantsReads(t *testing.T) {
 		t.Errorf("%.1000q", changes)
 	}
 }
+
+// Rules for all protocols take as many borders as their joined ranges have, and not some hundreds each.
+func TestManyRulesForAllProtocols(t *testing.T) {
+	p := &policy.Policy{}
+	for i := range 5000 {
+		r, err := policy.ParseRule(fmt.Sprintf("all from 11.%d.%d.0/24", i/256, i%256))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Open = append(p.Open, r)
+	}
+	start := time.Now()
+	if changes := Diff(p, &policy.Policy{Open: p.Open[1:]}); len(changes) != 1 {
+		t.Errorf("%v", changes)
+	}
+	sides := new(differ)
+	sides.clauses = make(map[policy.RuleKey]int)
+	borders := 0
+	for _, s := range sides.sides(p) {
+		borders += 2 * len(s.slots)
+	}
+	if most := 20 * len(p.Open); borders > most {
+		t.Errorf("%d borders, more than %d; it took %v", borders, most, time.Since(start))
+	}
+}
