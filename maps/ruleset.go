@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -48,6 +50,9 @@ func OpenRuleset(dir string, lost Lost) (*Ruleset, error) {
 	r := &Ruleset{group{kinds: slices.Clone(rulesetKinds), dir: dir, lost: lost}}
 	err := r.OpenAll()
 	if err == nil {
+		err = r.checkFound(dir)
+	}
+	if err == nil {
 		err = r.openTables(dir, func(*ebpf.Map) bool { return true })
 	}
 	if err != nil {
@@ -55,6 +60,18 @@ func OpenRuleset(dir string, lost Lost) (*Ruleset, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// checkFound refuses a table that was found without its pin and is another group's.
+func (r *Ruleset) checkFound(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, portsPin)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	g, err := groupOf(r.byName[portsMap])
+	if err == nil && g != "" {
+		err = fmt.Errorf("open pinned map %s: %w", portsPin, fs.ErrNotExist)
+	}
+	return err
 }
 
 // RulesetPins returns the names of a ruleset's pins, but for the tables of groups, see [TablePin].
