@@ -33,11 +33,10 @@ const kernelNameLength = 15
 // findLost returns how maps are found whose pins are gone: among those of the programs that run.
 func findLost(p pin.Dir) maps.Lost {
 	return func(name string) (*ebpf.Map, error) {
-		short := name[:min(len(name), kernelNameLength)]
 		var found *ebpf.Map
 		for _, prog := range runningPrograms(p) {
 			if found == nil {
-				found = mapOf(prog, short)
+				found = mapOf(prog, name)
 			}
 			prog.Close()
 		}
@@ -142,19 +141,20 @@ func runningPrograms(p pin.Dir) (programs []*ebpf.Program) {
 	return programs
 }
 
-// mapOf opens the map of a program that the kernel knows by a name, or returns nil.
+// mapOf opens the map of a program that has a name in the object, but for the tables of groups, or returns nil.
 func mapOf(prog *ebpf.Program, name string) *ebpf.Map {
 	info, err := prog.Info()
 	if err != nil {
 		return nil
 	}
+	short := name[:min(len(name), kernelNameLength)]
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)
 		if err != nil {
 			continue
 		}
-		if info, err := m.Info(); err == nil && info.Name == name {
+		if info, err := m.Info(); err == nil && info.Name == short && maps.IsCommon(name, m) {
 			return m
 		}
 		m.Close()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -129,15 +130,31 @@ func (f *Filter) isElsewhere(iface string, g policy.Group) bool {
 	return err == nil && loaded.Table != maps.TablePin(g)
 }
 
-// missingTables returns the pins of tables that interfaces need and that are not there.
+// elsewhere returns the interfaces that run by the rules of another name, as one that was renamed does until the next Up.
+func (f *Filter) elsewhere() (names []string) {
+	rules, err := f.set.Rules()
+	linked, errLinked := f.pins.Linked()
+	if err != nil || errLinked != nil {
+		return nil // which whoever asks for them is told
+	}
+	g := groupingOf(rules)
+	return slices.DeleteFunc(linked, func(name string) bool {
+		_, err := host.Device(name)
+		return err != nil || !f.isElsewhere(name, g.of(name))
+	})
+}
+
+// missingTables returns the pins of tables that interfaces need and that are not there. One that was renamed does not need
+// its own yet.
 func (f *Filter) missingTables() (names []string) {
 	rules, err := f.set.Rules()
 	linked, errLinked := f.pins.Linked()
 	if err != nil || errLinked != nil {
 		return nil // which whoever asks for them is told
 	}
-	tables := f.set.Groups()
-	for _, g := range groupingOf(rules).groups(linked) {
+	tables, all := f.set.Groups(), groupingOf(rules)
+	linked = slices.DeleteFunc(linked, func(name string) bool { return f.isElsewhere(name, all.of(name)) })
+	for _, g := range all.groups(linked) {
 		if !slices.Contains(tables, g) {
 			names = append(names, "policy/"+maps.TablePin(g))
 		}

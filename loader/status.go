@@ -80,6 +80,9 @@ func (f *Filter) status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		}
 	}
+	for _, name := range f.elsewhere() {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed, and the rules for its former name still count on it: run \"portcullis up %s\"", name, quote.Shell(name)))
+	}
 	if missing := f.Missing(); len(missing) > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; \"portcullis up\" repairs this",
 			f.pins.Root(), strings.Join(missing, ", ")))

@@ -163,9 +163,18 @@ func (c *change) keep() error {
 func (c *change) keepRuntime(rules []maps.Rule) {
 	var runtime []policy.Rule
 	for _, r := range rules {
-		if r.Runtime {
-			runtime = append(runtime, r.Rule)
+		if !r.Runtime {
+			continue
 		}
+		rule := r.Rule
+		// They mean what they meant when they were opened, and are not to look as if they followed a list.
+		if c.options.KeepRuntime {
+			spelled, stale := rule.SpellStale(c.options.Policy.Lists)
+			if rule = spelled; stale {
+				c.warn("rule %q was opened at runtime, with what its list held then, and stays like that: it is shown with addresses now", r.Rule)
+			}
+		}
+		runtime = append(runtime, rule)
 	}
 	with, added := c.options.Policy.WithRules(runtime)
 	c.options.Policy = with

@@ -166,6 +166,16 @@ const (
 	groupSize   = unsafe.Sizeof(bpf.FirewallPorts{}.Group)
 )
 
+// IsCommon reports whether a map that has a name in the object is the one of all interfaces. Only tables of ports, which
+// all bear one name, may be those of a group.
+func IsCommon(name string, m *ebpf.Map) bool {
+	if name != portsMap {
+		return true
+	}
+	g, err := groupOf(m)
+	return err == nil && g == ""
+}
+
 // groupOf returns the group that a table says it is for.
 func groupOf(m *ebpf.Map) (policy.Group, error) {
 	var t group

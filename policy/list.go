@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // List is networks that rules may name as @NAME. Treat it as immutable.
@@ -49,6 +51,26 @@ func ListsOf(rules []Rule) []List {
 		}
 	}
 	return out
+}
+
+// SpellStale returns the rule with addresses in the place of the names of lists
+// that hold others now, or are gone, and reports whether there are any.
+func (r Rule) SpellStale(lists []List) (_ Rule, stale bool) {
+	in := ruleParser{lists: lists}
+	for _, clause := range []struct {
+		keyword  string
+		text     *string
+		networks []netip.Prefix
+	}{{"from", &r.lists.from, r.From}, {"except", &r.lists.except, r.Except}, {"to", &r.lists.to, r.To}} {
+		if *clause.text == "" {
+			continue
+		}
+		now, _, bad := in.parseAddresses(clause.keyword, word{text: *clause.text})
+		if bad != nil || !slices.Equal(addrset.Of(now), addrset.Of(clause.networks)) {
+			*clause.text, stale = "", true
+		}
+	}
+	return r, stale
 }
 
 // list returns the list that a rule names.

@@ -218,6 +218,36 @@ func TestClosingARuleOfAList(t *testing.T) {
 	}
 }
 
+// A rule shows the name of a list as long as that stands for the same addresses.
+func TestARuleOfAListThatChanges(t *testing.T) {
+	names := Names{Lists: []List{
+		{Name: "office", Networks: networksOf("203.0.113.0/25", "203.0.113.128/25")},
+		{Name: "bad", Networks: networksOf("203.0.113.9/32")},
+	}}
+	r, err := names.ParseRule("ssh from @office except @bad limit 6/minute")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const spelled = "ssh from 203.0.113.0/25,203.0.113.128/25"
+	for _, c := range []struct {
+		office, bad []netip.Prefix
+		want        string
+	}{
+		{networksOf("203.0.113.0/24"), networksOf("203.0.113.9/32"), "ssh from @office except @bad limit 6/minute"},
+		{networksOf("203.0.113.0/25"), networksOf("203.0.113.9/32"), spelled + " except @bad limit 6/minute"},
+		{networksOf("203.0.113.0/25"), nil, spelled + " except 203.0.113.9 limit 6/minute"},
+		{nil, networksOf("203.0.113.9/32"), spelled + " except @bad limit 6/minute"},
+	} {
+		got, stale := r.SpellStale([]List{{Name: "office", Networks: c.office}, {Name: "bad", Networks: c.bad}})
+		if got.String() != c.want || stale != (got.String() != r.String()) || !got.Equal(r) {
+			t.Errorf("%v, %v: %s, %v", c.office, c.bad, got, stale)
+		}
+	}
+	if got, stale := r.SpellStale(nil); got.String() != spelled+" except 203.0.113.9 limit 6/minute" || !stale {
+		t.Errorf("without lists: %s", got)
+	}
+}
+
 func longList(n int) string {
 	var b strings.Builder
 	b.WriteString("# a long list\n")

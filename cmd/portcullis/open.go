@@ -120,10 +120,11 @@ func (a *app) printOpen(v *firewall.OpenReport, request firewall.OpenRequest) {
 	}
 }
 
-// withPorts returns a rule as it is written, with its ports where its name stands for several: https is 443/udp, too.
+// withPorts returns a rule as it is written, with its ports where its name stands for several: https is 443/udp, too. Ports
+// that are written themselves, and all of them, need no second time.
 func withPorts(text string, rules []policy.Rule) string {
 	for _, r := range rules {
-		if r.String() != text || len(r.Ports) < 2 {
+		if r.String() != text || len(r.Ports) < 2 || r.What() == (policy.Rule{Ports: r.Ports}).String() {
 			continue
 		}
 		ports := make([]string, len(r.Ports))

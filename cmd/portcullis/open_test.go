@@ -5,6 +5,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // 8080 was opened to everybody when both were meant to be restricted.
@@ -71,4 +73,23 @@ func TestRulesInOtherWords(t *testing.T) {
 		}
 	}
 	h.opens("ssh")
+}
+
+// Ports are told where the name of a service stands for several, and nowhere else.
+func TestPortsOfARule(t *testing.T) {
+	for text, want := range map[string]string{
+		"https limit 6/minute": "https limit 6/minute (443/tcp, 443/udp)",
+		"443/tcp":              "443/tcp",
+		"80,443/tcp on eth0":   "80,443/tcp on eth0",
+		"all from 192.0.2.4":   "all from 192.0.2.4",
+		"gre":                  "gre",
+	} {
+		r, err := policy.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := withPorts(text, []policy.Rule{r}); got != want {
+			t.Errorf("%s is told as %s", text, got)
+		}
+	}
 }

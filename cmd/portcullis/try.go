@@ -68,7 +68,7 @@ func (a *app) try(ctx context.Context, r firewall.TryRequest) error {
 
 func (a *app) printTry(r *firewall.TryReport) {
 	for _, i := range r.Interfaces {
-		a.printf("%s: filtering (%s, egress %s)\n", i.Name, i.IngressText(), i.EgressText())
+		a.printf("%s\n", filteringText(i))
 	}
 	a.printf("on trial: %s: %s\n", r.File, openText(r.Policy))
 	left := r.Trial.Due.Left()

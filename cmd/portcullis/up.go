@@ -57,11 +57,7 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 
 func (a *app) printUp(report *firewall.UpReport) {
 	for _, i := range report.Interfaces {
-		state := "filtering"
-		if !i.Present {
-			state = "gone, and not filtered"
-		}
-		a.printf("%s: %s (%s, egress %s)\n", i.Name, state, i.IngressText(), i.EgressText())
+		a.printf("%s\n", filteringText(i))
 	}
 	if report.Updated {
 		a.printf("it was running: the policy was replaced in place\n")
@@ -107,4 +103,15 @@ func openText(p *policy.Policy) string {
 		rules[i] = folded(text)
 	}
 	return "open: " + strings.Join(rules, "; ") + more
+}
+
+// filteringText returns a line about an interface that was to be filtered.
+func filteringText(i loader.Interface) string {
+	switch {
+	case i.Present:
+		return fmt.Sprintf("%s: filtering (%s, egress %s)", i.Name, i.IngressText(), i.EgressText())
+	case i.Egress == "":
+		return i.Name + ": not there, and not filtered"
+	}
+	return i.Name + ": gone, and not filtered"
 }

@@ -229,3 +229,19 @@ func TestCommandsDoNotTrustStateDirectory(t *testing.T) {
 		t.Errorf("the directory of another service has %v, %v", kept, err)
 	}
 }
+
+// One that is not there has no programs to tell of, and is not filtered.
+func TestFilteringText(t *testing.T) {
+	for _, c := range []struct {
+		of   loader.Interface
+		want string
+	}{
+		{loader.Interface{Name: "eth0", Mode: loader.ModeTC, Egress: "tcx", Present: true}, "eth0: filtering (TC, egress TCX)"},
+		{loader.Interface{Name: "eth1", Mode: loader.ModeTC, Egress: "tcx"}, "eth1: gone, and not filtered"},
+		{loader.Interface{Name: "eth2", Mode: loader.ModeAuto}, "eth2: not there, and not filtered"},
+	} {
+		if got := filteringText(c.of); got != c.want {
+			t.Errorf("%+v: %s", c.of, got)
+		}
+	}
+}

@@ -40,13 +40,20 @@ func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 }
 
 // String returns the admission as "nobody", "anybody" or "from 203.0.113.0/24 limit 6/minute".
-func (a Admission) String() string {
+func (a Admission) String() string { return a.text(len(a)) }
+
+// text is String with so many grants at most, and the number of the others.
+func (a Admission) text(most int) string {
 	if len(a) == 0 {
 		return "nobody"
 	}
-	texts := make([]string, len(a))
-	for i, g := range a {
+	shown := a[:min(len(a), most)]
+	texts := make([]string, len(shown), len(shown)+1)
+	for i, g := range shown {
 		texts[i] = g.String()
+	}
+	if more := len(a) - len(shown); more > 0 {
+		texts = append(texts, "and "+count(more)+" more")
 	}
 	return strings.Join(texts, "; ")
 }
@@ -73,7 +80,7 @@ func (g Grant) String() string {
 	return strings.Join(words, " ")
 }
 
-// mostShown is how many networks are named before they are only counted.
+// mostShown is how many networks are named before they are only counted, and how many grants.
 const mostShown = 6
 
 func fold(prefixes []netip.Prefix) string {

@@ -29,9 +29,17 @@ type Change struct {
 const others = "other interfaces"
 
 // String returns the change as "80/tcp on eth0: from 203.0.113.0/24 -> anybody". Where there are too many networks to be
-// named it ends with those that come and go: "(+ 192.0.2.0/24)".
+// named it ends with those that come and go: "(+ 192.0.2.0/24)". Where there are too many grants, those that stay are only
+// counted.
 func (c Change) String() string {
-	text := fmt.Sprintf("%s: %s -> %s", c.Where(), c.Old, c.New)
+	old, new, stay := c.Old, c.New, ""
+	if max(len(old), len(new)) > mostShown {
+		old, new = without(c.Old, c.New), without(c.New, c.Old)
+		if same := len(c.Old) - len(old); same > 0 {
+			stay = fmt.Sprintf(", beside %s others that stay", count(same))
+		}
+	}
+	text := fmt.Sprintf("%s: %s -> %s%s", c.Where(), old.text(mostShown), new.text(mostShown), stay)
 	if gone, come := c.Difference(); c.Old.isFolded() || c.New.isFolded() {
 		var parts []string
 		if len(come) > 0 {
@@ -96,9 +104,20 @@ func equal(a, b Admission) bool {
 	})
 }
 
+// without returns the grants of an admission that another has not; both are sorted.
+func without(a, b Admission) (out Admission) {
+	for _, g := range a {
+		if _, found := slices.BinarySearchFunc(b, g, compareGrants); !found {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
 // side is a rule of one policy, with a number for what it says besides ports and interfaces.
 type side struct {
 	rule   policy.Rule
+	slots  []policy.SlotRange // joined: those of "all" are few
 	clause int
 }
 
@@ -122,7 +141,11 @@ func (d *differ) sides(p *policy.Policy) []side {
 			d.clauses[key] = n
 			d.rules = append(d.rules, who)
 		}
-		out[i] = side{r, n}
+		ranges, err := r.SlotRanges()
+		if err != nil {
+			continue // opens nothing
+		}
+		out[i] = side{r, ranges, n}
 	}
 	return out
 }
@@ -149,9 +172,8 @@ func (d *differ) changes(class interfaceClass) []Change {
 			if !s.rule.AppliesOn(class.example) {
 				continue
 			}
-			for _, p := range s.rule.Ports {
-				first, last := slots(p)
-				borders = append(borders, border{first, s.clause, of, 1}, border{last + 1, s.clause, of, -1})
+			for _, r := range s.slots {
+				borders = append(borders, border{r.First, s.clause, of, 1}, border{r.End, s.clause, of, -1})
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,5 +235,62 @@ func BenchmarkDiff(b *testing.B) {
 		if changes := Diff(old, new); len(changes) != 1 {
 			b.Fatal(changes)
 		}
+	}
+}
+
+// A rule among many that let in others has a line that can be read.
+func TestAChangeAmongManyGrantsReads(t *testing.T) {
+	var many []policy.Rule
+	for i := range 300 {
+		r, err := policy.ParseRule(fmt.Sprintf("all from 100.64.%d.%d to 192.0.2.%d limit %d/minute", i/100, i%100, i%250, i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		many = append(many, r)
+	}
+	one, err := policy.ParseRule("9/tcp from 203.0.113.9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := &policy.Policy{Open: append(slices.Clone(many), one)}
+	for _, c := range []struct {
+		old, new *policy.Policy
+		want     string
+	}{
+		{with, &policy.Policy{Open: many}, "9/tcp: from 203.0.113.9 -> nobody, beside 300 others that stay"},
+		{&policy.Policy{Open: many}, with, "9/tcp: nobody -> from 203.0.113.9, beside 300 others that stay"},
+	} {
+		if changes := Diff(c.old, c.new); len(changes) != 1 || changes[0].String() != c.want {
+			t.Errorf("%.500q instead of %q", changes, c.want)
+		}
+	}
+	changes := Diff(&policy.Policy{}, &policy.Policy{Open: many})
+	if len(changes) != 1 || len(changes[0].String()) > 2000 || !strings.HasSuffix(changes[0].String(), "; and 294 more") {
+		t.Errorf("%.1000q", changes)
+	}
+}
+
+// Rules for all protocols take as many borders as their joined ranges have, and not some hundreds each.
+func TestManyRulesForAllProtocols(t *testing.T) {
+	p := &policy.Policy{}
+	for i := range 5000 {
+		r, err := policy.ParseRule(fmt.Sprintf("all from 11.%d.%d.0/24", i/256, i%256))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Open = append(p.Open, r)
+	}
+	start := time.Now()
+	if changes := Diff(p, &policy.Policy{Open: p.Open[1:]}); len(changes) != 1 {
+		t.Errorf("%v", changes)
+	}
+	sides := new(differ)
+	sides.clauses = make(map[policy.RuleKey]int)
+	borders := 0
+	for _, s := range sides.sides(p) {
+		borders += 2 * len(s.slots)
+	}
+	if most := 20 * len(p.Open); borders > most {
+		t.Errorf("%d borders, more than %d; it took %v", borders, most, time.Since(start))
 	}
 }

@@ -176,3 +176,33 @@ func TestAgentStartsWithABadFile(t *testing.T) {
 		t.Errorf("open are %+v, want ssh", rules)
 	}
 }
+
+// A rule of a list that was opened at runtime stays as it was when the list changes, and looks like that; so it can be
+// closed, and opened anew.
+func TestAgentKeepsARuntimeRuleOfAListThatChanges(t *testing.T) {
+	l := lab.New(t)
+	l.Server.Echo(t, 9)
+	a := newAgent(t, l, "interfaces: [eth0]\nlists: {friends: {file: friends}}\nopen: [7/tcp from @friends]\n")
+	list := filepath.Join(a.dir, "friends")
+	writes := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writes(lab.ClientV4.String() + "\n")
+	a.runs()
+	a.types("--config", a.file(), "open", "--runtime", "9/tcp from @friends")
+	writes("198.51.100.1\n")
+	old := "9/tcp from " + lab.ClientV4.String()
+	a.opens(old)
+	mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "as it was opened")
+	if a.open("9/tcp from @friends") {
+		t.Errorf("rules are %+v", status(t, l).Rules)
+	}
+	if !strings.Contains(a.logged(), "stays like that") {
+		t.Errorf("the agent says %s", a.logged())
+	}
+	a.types("--config", a.file(), "close", old)
+	mustNotDial(t, l.Client, lab.ServerV4, 9)
+}

@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -102,6 +103,49 @@ func TestOnePinIsMissing(t *testing.T) {
 				upWith(t, l, o)
 				mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open")
 			}
+		})
+	}
+}
+
+// Interfaces that rules name have tables of their own. The table of all others is found where one runs on it, and where none
+// does up makes another; no command takes the table of a group for it.
+func TestTableOfAllOthersIsMissing(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		rules []string
+		lost  bool
+	}{
+		{"one interface runs on it", []string{"9/tcp", "7/tcp on eth0"}, false},
+		{"no interface runs on it", []string{"9/tcp", "7/tcp on eth0", "8/tcp on eth1"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			inside := l.AddInside(t)
+			l.Server.Echo(t, 7)
+			l.Server.Echo(t, 9)
+			upOn(t, l, loader.ModeNative, both, c.rules...)
+			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open")
+			if err := os.Remove(filepath.Join(l.PinPath, loader.Schema, "policy", "ports")); err != nil {
+				t.Fatal(err)
+			}
+			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "open still")
+			l.Server.Do(t, func() error {
+				f, err := loader.Open(context.Background(), l.PinPath)
+				if c.lost != errors.Is(err, loader.ErrDamaged) || !c.lost && err != nil {
+					t.Errorf("without the table: %v", err)
+				}
+				if err == nil {
+					f.Close()
+				}
+				return nil
+			})
+			upOn(t, l, loader.ModeNative, both, c.rules...)
+			if got := status(t, l); len(got.Warnings) != 0 || !c.lost && got.Rules[0].Packets == 0 {
+				t.Errorf("after up status says %q, and the rules are %+v", got.Warnings, got.Rules)
+			}
+			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "open on eth0")
+			mustNotDial(t, inside, lab.RouterV4, 7)
+			mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 9), "open everywhere")
 		})
 	}
 }

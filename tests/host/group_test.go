@@ -304,10 +304,20 @@ func TestRulesOfARenamedInterface(t *testing.T) {
 	l.Server.IP(t, "link", "set", "eth1", "name", "dmz0")
 	l.Server.IP(t, "link", "set", "dmz0", "up")
 	l.Server.IP(t, "addr", "replace", lab.RouterV4.String()+"/24", "dev", "dmz0")
+	// Until then it has those of its former name, which status does not keep to itself, nor calls the loss of a pin.
+	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 7), "by the former name")
+	_ = status(t, l) // which follows it, and says so once
+	warned := strings.Join(status(t, l).Warnings, "\n")
+	if !strings.Contains(warned, "dmz0 was renamed, and the rules for its former name still count on it") || strings.Contains(warned, "missing") {
+		t.Errorf("status warns of %q", warned)
+	}
 	if report := attach(t, l); len(report.Slow) != 1 || report.Slow[0].Name != "dmz0" {
 		t.Fatalf("its programs are over the table of eth1: %+v", report)
 	}
-	upWith(t, l, loader.Options{Mode: loader.ModeAuto, Wait: true})
+	report := upWith(t, l, loader.Options{Mode: loader.ModeAuto, Wait: true})
+	if warned := strings.Join(append(report.Warnings, status(t, l).Warnings...), "\n"); strings.Contains(warned, "renamed") || strings.Contains(warned, "missing") {
+		t.Errorf("after up warnings are %q", warned)
+	}
 	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 9), "by the new name")
 	mustNotDial(t, inside, lab.RouterV4, 7)
 }
