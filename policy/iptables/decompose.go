@@ -84,7 +84,7 @@ func (t *translation) wholly(s spot, own region, itself bool) addresses {
 	}
 	portless := own.only(keys{otherKeys, lastKey})
 	if len(possible[begins]) == 0 {
-		portless = own // to a group there are only datagrams
+		portless = own.only(keys{portKey(1, 1), portKey(1, 65535)}) // to a group there are only datagrams
 	}
 	var from addresses
 	for _, part := range portless {

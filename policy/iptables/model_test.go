@@ -111,6 +111,16 @@ func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
 	return verdict == "ACCEPT", line
 }
 
+// refuses reports whether a line is a REJECT.
+func (m *model) refuses(line int) bool {
+	for _, c := range m.chains {
+		if slices.ContainsFunc(c.rules, func(r *modelRule) bool { return r.line == line && r.target == "REJECT" }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *model) walk(c *modelChain, p modelPacket) (verdict string, line int) {
 	for _, r := range c.rules {
 		if !r.matches(p) {
@@ -298,6 +308,10 @@ func drawPacket(random *rand.Rand) modelPacket {
 		p.to = pick(random, "LOCAL", "LOCAL", "MULTICAST", "BROADCAST")
 		if p.src.Is6() && p.to == "BROADCAST" || p.state != "NEW" {
 			p.to = "LOCAL"
+		}
+	case "gre", "89":
+		if p.state == "NEW" {
+			p.to = pick(random, "LOCAL", "LOCAL", "MULTICAST")
 		}
 	case "icmp":
 		p.icmp = map[string]string{"NEW": "echo-request", "INVALID": "destination-unreachable", "ESTABLISHED": "echo-reply"}[p.state]

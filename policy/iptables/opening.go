@@ -150,7 +150,7 @@ func (t *translation) boundedBy(r *rule, d *deeds) *opening {
 	own := make(map[spot]region)
 	for _, s := range t.spotsOf(t.filtered) {
 		p := d.limited[s]
-		if len(p[answers])+len(p[related])+len(p[invalid]) > 0 {
+		if len(p[answers]) > 0 {
 			r.doubt("a limit of more than what begins something")
 			return nil
 		}

@@ -86,6 +86,8 @@ func allPackets(f family) packets {
 	p[answers] = product(slices.Concat(ports, queries, replies), from)
 	p[related] = product([]keys{{icmpKeys, otherKeys - 1}}, from)
 	p[invalid] = product(slices.Concat(ports, unasked), from)
+	// VRRP and routing protocols, too, speak to groups.
+	datagrams = append(datagrams, portless...)
 	p[toGroup] = product(datagrams, from)
 	if f == v6 {
 		p[toGroup] = product(slices.Concat(datagrams, queries), from)

@@ -83,6 +83,9 @@ func (t *translation) noteLimit(r *rule, by policy.Rule) {
 	if !r.limit.masked && (r.home == v6 || t.home[v6] == v4) {
 		t.note(r.place, "in IPv6 the limit is for a /64 and not for each address")
 	}
+	if slices.ContainsFunc(by.Ports, func(p policy.PortRange) bool { return p.Protocol == policy.TCP }) && r.level[midstream] != nothing {
+		t.note(r.place, "only TCP that begins a connection counts: what belongs to none gets to the socket, which refuses it")
+	}
 	if slices.ContainsFunc(by.Ports, func(p policy.PortRange) bool { return p.Protocol != policy.TCP }) {
 		t.note(r.place, "an open port keeps no state: each packet of other protocols than TCP counts, if it is no answer")
 	}
