@@ -73,6 +73,7 @@ func TestScripts(t *testing.T) {
 		{"a limit for all together", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-name a -j ACCEPT", "", "1"},
 		{"a limit of bytes", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6kb/s --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "1"},
 		{"above a limit", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-above 6/min --hashlimit-mode srcip --hashlimit-name a -j DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "", "1"},
+		{"a limit of answers", "iptables -F INPUT\niptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "0 2"},
 		{"a limit beside none", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT\niptables -A INPUT -s 10.0.0.0/8 -p tcp --dport 22 -j ACCEPT",
 			"22/tcp from 10.0.0.0/8|22/tcp limit 6/minute", ""},
 		{"one limit for all together", "iptables -A INPUT -p tcp --dport 22 -m limit --limit 6/min -j ACCEPT", "", "1"},

@@ -13,7 +13,7 @@ const (
 	// maxPrefixes bounds the sources of one rule of the policy, and maxTo the
 	// addresses to which it lets in.
 	maxPrefixes = 256
-	maxTo       = 64
+	maxTo       = 256
 	// maxPortless bounds how many protocols without ports one rule is taken
 	// apart for.
 	maxPortless = 16
