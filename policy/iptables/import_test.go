@@ -123,6 +123,7 @@ func TestReject(t *testing.T) {
 		{"TCP", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset", "drop"},
 		{"behind a DROP", "-A INPUT -j DROP\n-A INPUT -j REJECT", "drop"},
 		{"in doubt", "-A INPUT -m string --string x --algo bm -j REJECT", "drop"},
+		{"of what perhaps returns", "-N a\n-A INPUT -g a\n-A a -p udp -m limit --limit 1/s -j RETURN\n-A a -j REJECT", "drop"},
 		{"by one interface", "-A INPUT -i eth0 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -j REJECT", "{default: drop, eth1: reject}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

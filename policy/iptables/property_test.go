@@ -89,7 +89,8 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return "an interface is not filtered, and nothing says so"
 	case !filtered:
 		return ""
-	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
+	// What is sent to a group, or to everybody, is never answered.
+	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
 		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:

@@ -52,6 +52,8 @@ func (t *translation) closes(in iface) bool {
 		for _, r := range t.input.walked {
 			dropped := t.input.deeds[r].dropped[s][begins]
 			switch {
+			case r.target != "ACCEPT" && !r.drops() && !r.passes() && len(t.input.deeds[r].doubted[s][begins]) > 0:
+				return false // who knows where it goes
 			case r.target == "REJECT" && r.understood():
 				refused = refused.union(dropped)
 			case r.drops() && r.protocol == nil && r.from == nil && r.to == nil && len(dropped) > 0:
