@@ -31,7 +31,9 @@ func (t *translation) ways() (inward, outward []way) {
 	for _, in := range t.filtered {
 		for _, out := range t.classes {
 			inward = append(inward, way{in, out})
-			if !slices.Contains(t.filtered, out) {
+			// Without a name, only that of the default route is filtered, which
+			// may be any.
+			if !slices.Contains(t.filtered, out) || len(t.result.Interfaces) == 0 && out != in {
 				outward = append(outward, way{out, in})
 			}
 		}
