@@ -31,7 +31,9 @@ func (t *translation) ways() (inward, outward []way) {
 	for _, in := range t.filtered {
 		for _, out := range t.classes {
 			inward = append(inward, way{in, out})
-			if !slices.Contains(t.filtered, out) {
+			// Without a name, only that of the default route is filtered, which
+			// may be any.
+			if !slices.Contains(t.filtered, out) || len(t.result.Interfaces) == 0 && out != in {
 				outward = append(outward, way{out, in})
 			}
 		}
@@ -45,7 +47,7 @@ func (t *translation) forwardOf(f family) (policy.ForwardPolicy, error) {
 	lets := make(map[way]packets)
 	all := true
 	for _, through := range slices.Concat(inward, outward) {
-		w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, forward: true, steps: &t.steps, log: t.routed}
+		w := walker{chains: t.rulesOf(f), family: f, in: through.in, out: through.out, at: spot{family: f}, forward: true, steps: &t.steps, log: t.routed}
 		accepted, err := w.run("FORWARD", every)
 		if err != nil {
 			return 0, err
@@ -88,8 +90,12 @@ func (t *translation) reportForward() {
 		if r.target == "REJECT" && t.result.Forward != policy.ForwardAccept {
 			t.note(r.place, "%s", noAnswer)
 		}
-		if r.target != "ACCEPT" && !r.passes() && !r.certain() && t.atStake(d) {
-			t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not forwarded", r.doubts())
+		if r.target != "ACCEPT" && !r.passes() && t.atStake(d) {
+			why := r.doubts()
+			if why == "" {
+				why = "where it is sent"
+			}
+			t.lost(r.place, "%s cannot be said of what is forwarded: what may be dropped by it is not forwarded", why)
 		}
 		switch {
 		case r.target != "ACCEPT" || t.result.Forward == policy.ForwardAccept:
@@ -98,7 +104,7 @@ func (t *translation) reportForward() {
 				t.lost(r.place, "forward is drop, established (whatever is behind this host may open connections outward) or accept, none of which says this: drop is written")
 			}
 		case !d.lets(begins, midstream):
-		case r.in != nil && !r.in.not && !slices.Contains(t.filtered, iface(r.in.value)) && r.certain():
+		case r.in != nil && !r.in.not && !slices.Contains(t.filtered, iface(r.in.value)) && r.certain() && r.to == nil:
 			t.note(r.place, "forward: established lets all that is routed out of %s begin connections, by whatever interface it came",
 				list(t.filtered))
 		default:
@@ -110,8 +116,8 @@ func (t *translation) reportForward() {
 // atStake reports whether a rule that is not understood perhaps takes what may be
 // forwarded.
 func (t *translation) atStake(d *deeds) bool {
-	for _, f := range families {
-		if !d.doubted[f].intersect(t.passed[f]).empty() {
+	for s, p := range d.doubted {
+		if !p.intersect(t.passed[s.family]).empty() {
 			return true
 		}
 	}
@@ -120,9 +126,9 @@ func (t *translation) atStake(d *deeds) bool {
 
 // lets reports whether a rule let in, or perhaps did, anything of some kinds.
 func (d *deeds) lets(kinds ...cell) bool {
-	for _, f := range families {
-		for _, c := range kinds {
-			if len(d.accepted[f][c])+len(d.let[f][c]) > 0 {
+	for _, by := range []did{d.accepted, d.let} {
+		for _, p := range by {
+			if slices.ContainsFunc(kinds, func(c cell) bool { return len(p[c]) > 0 }) {
 				return true
 			}
 		}

@@ -88,7 +88,7 @@ func FuzzScript(f *testing.F) {
 // with the model.
 func FuzzModel(f *testing.F) {
 	f.Add(uint64(1), uint64(2))
-	f.Fuzz(func(t *testing.T, a, b uint64) { mustHold(t, rand.New(rand.NewPCG(a, b)), 100) })
+	f.Fuzz(func(t *testing.T, a, b uint64) { mustHold(t, rand.New(rand.NewPCG(a, b)), 100, make(map[string]int)) })
 }
 
 // Sets are sets: what the regions make of random ones is what they hold, address

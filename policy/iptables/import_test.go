@@ -18,7 +18,7 @@ func TestScripts(t *testing.T) {
 		{"long options", "iptables --append INPUT --protocol tcp --destination-port=22 --jump ACCEPT", "22/tcp", ""},
 		{"a netmask, and ! behind the option", "iptables -A INPUT -p udp -s 10.0.0.0/255.128.0.0 --dport 53 -j ACCEPT\niptables -A INPUT -i ! lo -p tcp --dport 1 -j ACCEPT",
 			"53/udp from 10.0.0.0/9|1/tcp", ""},
-		{"a rule in front", "iptables -A INPUT -p tcp --dport 1:3 -j ACCEPT\niptables -I INPUT -p tcp --dport 2 -j DROP", "1/tcp|3/tcp", ""},
+		{"a rule in front", "iptables -A INPUT -p tcp --dport 1:3 -j ACCEPT\niptables -I INPUT -p tcp --dport 2 -j DROP", "1,3/tcp", ""},
 		{"a rule in the middle", "iptables -A INPUT -p tcp --dport 2 -j DROP\niptables -I INPUT 2 -p tcp --dport 2 -j ACCEPT", "2/tcp", ""},
 		{"a rule taken back", "iptables -A INPUT -p tcp --dport 22:23 -j ACCEPT\niptables -D INPUT -p tcp --dport 22:23 -j ACCEPT", "", ""},
 		{"by number", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -D INPUT 2", "", ""},
@@ -43,6 +43,40 @@ func TestScripts(t *testing.T) {
 		{"no such chain", "iptables -A a -p tcp --dport 22 -j ACCEPT", "", "1"},
 		{"restored", "iptables-restore --noflush <<E\n*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\nE", "22/tcp", ""},
 		{"not iptables", "nft add rule inet filter input tcp dport 22 accept", "", "1"},
+		{"to an address", "iptables -A INPUT -d 192.0.2.1 -p tcp --dport 443 -j ACCEPT", "443/tcp to 192.0.2.1", ""},
+		{"to all but one address", "iptables -A INPUT -d 192.0.2.0/31 -p tcp --dport 25 -j DROP\niptables -A INPUT -d 192.0.2.0/30 -p tcp --dport 25 -j ACCEPT",
+			"25/tcp to 192.0.2.2/31", ""},
+		{"to a group", "iptables -A INPUT -d 224.0.0.251 -p udp --dport 5353 -j ACCEPT", "5353/udp to 224.0.0.251", ""},
+		{"to broadcast", "iptables -A INPUT -d 255.255.255.255 -p udp --dport 67 -j ACCEPT", "67/udp to 255.255.255.255", ""},
+		{"from the loopback only", "iptables -A INPUT -d 127.0.0.0/8 -j REJECT\niptables -A INPUT -p tcp --dport 80 -j ACCEPT", "80/tcp", ""},
+		{"by another interface", "iptables -A INPUT -i eth0 -p tcp --dport 80 -j ACCEPT\niptables -A INPUT -i eth1 -p tcp --dport 5432 -j ACCEPT\niptables -A INPUT -i wg+ -p tcp --dport 22 -j ACCEPT",
+			"80/tcp on eth0|5432/tcp on eth1|22/tcp on wg*", ""},
+		{"by interface, the same", "iptables -A INPUT -i eth0 -p tcp --dport 80 -j ACCEPT\niptables -A INPUT -i eth1 -p tcp --dport 80 -j ACCEPT", "80/tcp", ""},
+		{"by all but one interface", "iptables -A INPUT ! -i eth0 -p tcp --dport 80 -j ACCEPT\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "22/tcp", "1"},
+		{"except", "iptables -A INPUT ! -s 203.0.113.0/24 -p tcp --dport 80 -j ACCEPT\nip6tables -A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT", "80/tcp from 0.0.0.0/0 except 203.0.113.0/24", ""},
+		{"except, by a DROP before", "iptables -A INPUT -s 10.9.0.0/16 -p tcp --dport 80 -j DROP\niptables -A INPUT -s 10.0.0.0/8 -p tcp --dport 80:81 -j ACCEPT",
+			"80/tcp from 10.0.0.0/8 except 10.9.0.0/16|81/tcp from 10.0.0.0/8", ""},
+		{"protocols without ports", "iptables -A INPUT -p gre -s 198.51.100.9 -j ACCEPT\niptables -A INPUT -p 50 -j ACCEPT\niptables -A INPUT -p vrrp -d 224.0.0.18 -j ACCEPT\niptables -A INPUT -p 99 -j ACCEPT",
+			"gre from 198.51.100.9|esp|vrrp to 224.0.0.18|proto/99", ""},
+		{"all from a host", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -s 192.0.2.4 -j ACCEPT", "22/tcp|all from 192.0.2.4", ""},
+		{"all from a host by a chain", "iptables -N a\niptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -j a\niptables -A a -s 192.0.2.4 -j ACCEPT", "22/tcp|all from 192.0.2.4", ""},
+		{"several ports", "iptables -A INPUT -p tcp -m multiport --dports 80,443,8000:8010 -j ACCEPT", "80,443,8000-8010/tcp", ""},
+		{"a limit", "iptables -A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto 6/min --hashlimit-burst 10 --hashlimit-mode srcip --hashlimit-name ssh -j ACCEPT",
+			"22/tcp limit 6/minute burst 10", ""},
+		{"a limit by --syn, with the default burst", "iptables -A INPUT -p tcp --syn -m multiport --dports 22,80 -m hashlimit --hashlimit 3/s --hashlimit-mode srcip --hashlimit-name a -s 10.0.0.0/8 -j ACCEPT",
+			"22,80/tcp from 10.0.0.0/8 limit 3/second", ""},
+		{"a limit of what is written twice", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT\n" +
+			"iptables -A INPUT -p tcp --dport 23 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "1 2"},
+		{"a limit that two rules would count", "iptables -A INPUT ! -p icmp -m state --state NEW -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "1"},
+		{"a limit that counts more", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -m state --state NEW -j ACCEPT", "", "1"},
+		{"a limit of whole networks", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-srcmask 24 --hashlimit-name a -j ACCEPT", "", "1"},
+		{"a limit for all together", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-name a -j ACCEPT", "", "1"},
+		{"a limit of bytes", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6kb/s --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "1"},
+		{"above a limit", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-above 6/min --hashlimit-mode srcip --hashlimit-name a -j DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "", "1"},
+		{"a limit of answers", "iptables -F INPUT\niptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT", "", "0 2"},
+		{"a limit beside none", "iptables -A INPUT -p tcp --dport 22 -m hashlimit --hashlimit-upto 6/min --hashlimit-mode srcip --hashlimit-name a -j ACCEPT\niptables -A INPUT -s 10.0.0.0/8 -p tcp --dport 22 -j ACCEPT",
+			"22/tcp from 10.0.0.0/8|22/tcp limit 6/minute", ""},
+		{"one limit for all together", "iptables -A INPUT -p tcp --dport 22 -m limit --limit 6/min -j ACCEPT", "", "1"},
 		{"not a script", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\nif", "22/tcp", "2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -68,6 +102,34 @@ func TestScripts(t *testing.T) {
 			}
 			if got := strings.Join(lost, " "); got != c.lost {
 				t.Errorf("lines %q are not translated, want %q: %v", got, c.lost, r.Untranslated)
+			}
+		})
+	}
+}
+
+// What a REJECT has the last word about is refused, and nothing else is.
+func TestReject(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines string
+		want  string // of input
+	}{
+		{"all", "-A INPUT -j REJECT", "reject"},
+		{"all, by two rules", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset\n-A INPUT -j REJECT", "reject"},
+		{"all, by a chain", "-N a\n-A INPUT -j a\n-A a -j REJECT --reject-with icmp-admin-prohibited", "reject"},
+		{"all, but some drop before", "-A INPUT -s 192.0.2.0/24 -j DROP\n-A INPUT -j REJECT", "reject"},
+		{"one port", "-A INPUT -p tcp --dport 113 -j REJECT", "drop"},
+		{"one port, before a DROP", "-A INPUT -p tcp --dport 113 -j REJECT\n-A INPUT -j DROP", "drop"},
+		{"TCP", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset", "drop"},
+		{"behind a DROP", "-A INPUT -j DROP\n-A INPUT -j REJECT", "drop"},
+		{"in doubt", "-A INPUT -m string --string x --algo bm -j REJECT", "drop"},
+		{"of what perhaps returns", "-N a\n-A INPUT -g a\n-A a -p udp -m limit --limit 1/s -j RETURN\n-A a -j REJECT", "drop"},
+		{"by one interface", "-A INPUT -i eth0 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -j REJECT", "{default: drop, eth1: reject}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := imported(t, false, "-A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT", "-A INPUT -p tcp --dport 80 -j ACCEPT", c.lines)
+			if got := string(r.YAML()); !strings.Contains(got, "\ninput: "+c.want+"\n") {
+				t.Errorf("gives\n%s\nwant input: %s", got, c.want)
 			}
 		})
 	}

@@ -23,27 +23,20 @@ var (
 	broadcast = addresses{spanOf(netip.MustParsePrefix("255.255.255.255/32"))}
 )
 
-// sentTo reads -d and --dst-range. The policy knows no addresses of this host; what is
-// sent to a group or to everybody can be told from what is sent to one.
+// sentTo reads -d and --dst-range.
 func (p *optionParser) sentTo(read func(family, string) (addresses, error), text string) bool {
 	set, err := read(p.home, text)
 	switch {
-	case err != nil:
+	case err != nil || p.to != nil:
 		return false
 	case set.contains(everyone[p.home]):
 		if p.not {
 			p.exactly(false)
 		}
 		return true
-	case set.contains(groups[p.home]) && groups[p.home].contains(set):
-		p.exactly(p.not, toGroup)
-		return true
-	case !p.not && groups[p.home].contains(set):
-		p.exactly(false, toGroup)
-	case !p.not && p.home == v4 && broadcast.contains(set):
-		p.exactly(false, toBroadcast)
 	}
-	return false
+	p.to = &test[addresses]{set, p.not}
+	return true
 }
 
 func (p *optionParser) icmpType(text string) bool {
@@ -132,7 +125,7 @@ func (p *optionParser) flags(args []string) bool {
 	if !ok1 || !ok2 {
 		return false
 	}
-	p.limit(func(c cell) level {
+	p.narrow(func(c cell) level {
 		matched, tried := 0, 0
 		for _, f := range possibleFlags[c] {
 			for _, pushed := range []int{f, f | psh} {

@@ -22,12 +22,16 @@ type modelPacket struct {
 	port     uint16
 	icmp     string // echo-request and the like
 	flags    string // of TCP
+	dst      netip.Addr
 	to       string // LOCAL, MULTICAST or BROADCAST
 	chance   uint64 // what limits and the like say, a bit a rule
 }
 
+// within reports whether the count of a rule with a limit is not used up.
+func (p modelPacket) within(chance int) bool { return p.chance>>(chance-1)&1 != 0 }
+
 func (p modelPacket) String() string {
-	return fmt.Sprintf("%s>%s %s %s %s port %d %s%s to %s, chance %x", p.in, p.out, p.src, p.state, p.protocol, p.port, p.icmp, p.flags, p.to, p.chance)
+	return fmt.Sprintf("%s>%s %s>%s %s %s port %d %s%s to %s, chance %x", p.in, p.out, p.src, p.dst, p.state, p.protocol, p.port, p.icmp, p.flags, p.to, p.chance)
 }
 
 // modelRule is one rule; zero values ask for nothing.
@@ -37,6 +41,8 @@ type modelRule struct {
 	notIn       bool
 	src         netip.Prefix
 	notSrc      bool
+	dst         netip.Prefix
+	notDst      bool
 	states      []string
 	protocol    string
 	notProtocol bool
@@ -46,7 +52,8 @@ type modelRule struct {
 	syn         bool
 	notSyn      bool
 	to          string
-	chance      int // 1+index of a bit
+	chance      int  // 1+index of a bit
+	bounded     bool // by a count for each source, of which that bit tells
 	target      string
 	goesTo      bool
 }
@@ -83,6 +90,7 @@ func (r *modelRule) matches(p modelPacket) bool {
 	return is(r.in != "", named(r.in, p.in), r.notIn) &&
 		is(r.out != "", named(r.out, p.out), false) &&
 		is(r.src.IsValid(), r.src.IsValid() && r.src.Contains(p.src), r.notSrc) &&
+		is(r.dst.IsValid(), r.dst.IsValid() && r.dst.Contains(p.dst), r.notDst) &&
 		is(r.states != nil, slices.Contains(r.states, p.state), false) &&
 		is(r.protocol != "", r.protocol == p.protocol, r.notProtocol) &&
 		is(r.last > 0, r.first <= p.port && p.port <= r.last, r.notPorts) &&
@@ -101,6 +109,16 @@ func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
 		return c.policy == "ACCEPT", c.policyLine
 	}
 	return verdict == "ACCEPT", line
+}
+
+// refuses reports whether a line is a REJECT.
+func (m *model) refuses(line int) bool {
+	for _, c := range m.chains {
+		if slices.ContainsFunc(c.rules, func(r *modelRule) bool { return r.line == line && r.target == "REJECT" }) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *model) walk(c *modelChain, p modelPacket) (verdict string, line int) {
@@ -138,6 +156,7 @@ func (r *modelRule) write(chain string) string {
 		words = append(append(words, option), args...)
 	}
 	add(r.src.IsValid(), r.notSrc, "-s", r.src.String())
+	add(r.dst.IsValid(), r.notDst, "-d", r.dst.String())
 	add(r.in != "", r.notIn, "-i", r.in)
 	add(r.out != "", false, "-o", r.out)
 	add(r.protocol != "", r.notProtocol, "-p", r.protocol)
@@ -147,7 +166,10 @@ func (r *modelRule) write(chain string) string {
 	add(r.syn, r.notSyn, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
 	add(r.states != nil, false, "-m", "conntrack", "--ctstate", strings.Join(r.states, ","))
 	add(r.to != "", false, "-m", "addrtype", "--dst-type", r.to)
-	add(r.chance > 0, false, "-m", "limit", "--limit", "5/min")
+	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", "5/min")
+	// The rate tells which of the counts it is.
+	add(r.bounded, false, "-m", "hashlimit", "--hashlimit-upto", fmt.Sprintf("%d/min", r.chance), "--hashlimit-mode", "srcip",
+		"--hashlimit-name", fmt.Sprintf("count%d", r.chance))
 	jump := "-j"
 	if r.goesTo {
 		jump = "-g"
@@ -163,6 +185,10 @@ var (
 	modelSources    = []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("192.0.2.7/32"),
 		netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("128.0.0.0/1"),
+	}
+	modelDestinations = []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.0/30"), netip.MustParsePrefix("224.0.0.0/4"),
+		netip.MustParsePrefix("224.0.0.251/32"), netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("203.0.113.0/24"),
 	}
 	modelPorts = []uint16{1, 22, 79, 80, 81, 443, 1000, 65535}
 )
@@ -188,11 +214,14 @@ func drawModel(random *rand.Rand) *model {
 			if chance(25) {
 				r.src, r.notSrc = pick(random, modelSources...), chance(20)
 			}
+			if c.name != "FORWARD" && chance(12) {
+				r.dst, r.notDst = pick(random, modelDestinations...), chance(20)
+			}
 			if chance(30) {
 				r.states = pick(random, []string{"NEW"}, []string{"RELATED", "ESTABLISHED"}, []string{"INVALID"}, []string{"NEW", "INVALID"})
 			}
 			if chance(70) {
-				r.protocol = pick(random, "tcp", "tcp", "udp", "icmp", "gre")
+				r.protocol = pick(random, "tcp", "tcp", "udp", "icmp", "gre", "89")
 				r.notProtocol = chance(5)
 			}
 			ports := r.protocol == "tcp" || r.protocol == "udp"
@@ -214,7 +243,10 @@ func drawModel(random *rand.Rand) *model {
 			}
 			if chance(12) {
 				chances++
-				r.chance = chances
+				r.chance, r.bounded = chances, chance(60)
+			}
+			if r.bounded && chance(70) {
+				r.states = []string{"NEW"}
 			}
 			targets := []string{"ACCEPT", "ACCEPT", "ACCEPT", "ACCEPT", "DROP", "REJECT", "LOG", ""}
 			if i == 2 || i == 3 {
@@ -262,7 +294,7 @@ func drawPacket(random *rand.Rand) modelPacket {
 		src: pick(random, netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("192.0.2.7"),
 			netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("1.1.1.1"), netip.MustParseAddr("2001:db8::1")),
 		state:    pick(random, "NEW", "NEW", "NEW", "INVALID", "ESTABLISHED"),
-		protocol: pick(random, "tcp", "tcp", "udp", "icmp", "gre"),
+		protocol: pick(random, "tcp", "tcp", "udp", "icmp", "gre", "89"),
 	}
 	switch p.protocol {
 	case "tcp":
@@ -277,11 +309,28 @@ func drawPacket(random *rand.Rand) modelPacket {
 		if p.src.Is6() && p.to == "BROADCAST" || p.state != "NEW" {
 			p.to = "LOCAL"
 		}
+	case "gre", "89":
+		if p.state == "NEW" {
+			p.to = pick(random, "LOCAL", "LOCAL", "MULTICAST")
+		}
 	case "icmp":
 		p.icmp = map[string]string{"NEW": "echo-request", "INVALID": "destination-unreachable", "ESTABLISHED": "echo-reply"}[p.state]
 		if p.state == "INVALID" && random.IntN(2) == 0 {
 			p.icmp = "echo-reply"
 		}
+	}
+	switch six := p.src.Is6(); {
+	case p.to == "MULTICAST" && six:
+		p.dst = netip.MustParseAddr("ff02::fb")
+	case p.to == "MULTICAST":
+		p.dst = pick(random, netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("239.1.1.1"))
+	case six:
+		p.dst = pick(random, netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("fe80::1"))
+	case p.to == "BROADCAST":
+		p.dst = pick(random, netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("192.0.2.3"))
+	default:
+		p.dst = pick(random, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("203.0.113.9"),
+			netip.MustParseAddr("198.51.100.200"))
 	}
 	return p
 }

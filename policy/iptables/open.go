@@ -3,6 +3,7 @@
 package iptables
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -11,50 +12,69 @@ import (
 
 // open fills in what is let in.
 func (t *translation) open() {
-	full := true
-	for _, f := range families {
-		full = full && t.lets[f].beginning(f).contains(toThisHost(f)[begins])
-	}
-	if full {
+	t.opened, t.limited = make(map[spot]region), make(map[spot]region)
+	t.bounded = make(map[*rule]policy.Rule)
+	spots := t.spotsOf(t.filtered)
+	if !slices.ContainsFunc(t.filtered, func(in iface) bool { return !t.letsAll(in) }) {
 		t.result.Input = policy.Accept
-		for _, f := range families {
-			t.opened[f] = toThisHost(f)[begins]
+		for _, s := range spots {
+			t.opened[s] = t.begun(s)
 		}
 		return
 	}
 	t.openICMP()
 	for _, o := range t.openings() {
-		for _, text := range o.rules() {
-			r, err := policy.ParseRule(text)
-			if err != nil {
-				continue // what it would have opened is found to be missing
-			}
-			t.result, _ = t.result.WithRule(r)
+		r, err := policy.ParseRule(t.text(o))
+		if err != nil || o.limit.Count == 0 && !t.isLetIn(r) {
+			continue // what it would have opened is found to be missing
+		}
+		t.result, _ = t.result.WithRule(r)
+		for _, by := range o.rules {
+			t.bounded[by] = r
 		}
 	}
 	for _, r := range t.result.Open {
-		for _, f := range families {
-			t.opened[f] = t.opened[f].union(regionOf(r, f))
+		into := t.opened
+		if r.Limit.Count > 0 {
+			into = t.limited
+		}
+		for _, s := range spots {
+			into[s] = into[s].union(t.regionOf(r, s))
 		}
 	}
 }
 
-// regionOf is what a rule of the policy opens.
-func regionOf(r policy.Rule, f family) region {
-	from := everyone[f]
-	if len(r.From) > 0 {
+// isLetIn reports whether the rules let in all that a rule of a policy would.
+func (t *translation) isLetIn(r policy.Rule) bool {
+	return !slices.ContainsFunc(t.spotsOf(t.filtered), func(s spot) bool { return !t.letIn(s, t.regionOf(r, s)) })
+}
+
+// regionOf is what a rule of the policy opens at a spot.
+func (t *translation) regionOf(r policy.Rule, s spot) region {
+	of := func(prefixes []netip.Prefix) addresses {
 		var spans []span
-		for _, p := range r.From {
-			if familyOf(p.Addr()) == f {
+		for _, p := range prefixes {
+			if familyOf(p.Addr()) == s.family {
 				spans = append(spans, spanOf(p))
 			}
 		}
-		from = join(spans)
+		return join(spans)
 	}
+	if !r.AppliesOn(s.in.pattern()) || len(r.To) > 0 && !of(r.To).contains(t.places[s.family][s.to]) {
+		return nil
+	}
+	from := everyone[s.family]
+	if len(r.From) > 0 {
+		from = of(r.From)
+	}
+	from = from.subtract(of(r.Except))
 	var ks []keys
 	for _, p := range r.Ports {
-		i := policy.ProtocolIndex(p.Protocol)
-		ks = append(ks, keys{portKey(i, p.First), portKey(i, p.Last)})
+		of := keysOf(s.family, uint8(p.Protocol))
+		if policy.ProtocolIndex(p.Protocol) >= 0 {
+			of = keys{of.first + key(p.First), of.first + key(p.Last)}
+		}
+		ks = append(ks, of)
 	}
 	return product(ks, from)
 }
@@ -64,7 +84,8 @@ func regionOf(r policy.Rule, f family) region {
 func (t *translation) openICMP() {
 	queries := true
 	for _, f := range families {
-		lets, every := t.lets[f].beginning(f), toThisHost(f)
+		all, lets := t.everywhere(f)
+		every := toThisHost(f)
 		for n := range 256 {
 			kind := uint8(n)
 			if slices.Contains(icmpQueries[f], kind) {
@@ -73,7 +94,7 @@ func (t *translation) openICMP() {
 				if whole {
 					t.kinds[f] = append(t.kinds[f], kind)
 				}
-			} else if of := every[invalid].only(typeKeys(kind)); len(of) > 0 && t.lets[f][invalid].contains(of) {
+			} else if of := every[invalid].only(typeKeys(kind)); len(of) > 0 && all[invalid].contains(of) {
 				t.kinds[f] = append(t.kinds[f], kind)
 			}
 		}
@@ -93,7 +114,11 @@ func (t *translation) openICMP() {
 	for f, words := range [][4]uint64{t.result.ICMP.Types4(), t.result.ICMP.Types6()} {
 		for n := range 256 {
 			if words[n/64]>>(n%64)&1 != 0 {
-				t.opened[f] = t.opened[f].union(region{{typeKeys(uint8(n)), everyone[f]}})
+				for _, s := range t.spotsOf(t.filtered) {
+					if s.family == family(f) {
+						t.opened[s] = t.opened[s].union(region{{typeKeys(uint8(n)), everyone[f]}})
+					}
+				}
 			}
 		}
 	}
@@ -133,10 +158,10 @@ func icmpList(kinds [2][]uint8) policy.ICMP {
 // of the policy would let in must have come in before.
 func (t *translation) chooseInvalid() {
 	would, all := true, true
-	for _, f := range families {
-		every := toThisHost(f)[invalid]
-		would = would && t.lets[f][invalid].contains(t.opened[f].intersect(every))
-		all = all && t.lets[f][invalid].contains(every)
+	for _, s := range t.spotsOf(t.filtered) {
+		every, lets := t.arriving(s)[invalid], t.inputs[s][invalid]
+		would = would && lets.contains(t.opened[s].union(t.limited[s]).intersect(every))
+		all = all && lets.contains(every)
 	}
 	if t.result.Input == policy.Accept {
 		would = all

@@ -19,7 +19,7 @@ var long = map[string]string{
 // harmless are modules that narrow nothing by being named; what their options
 // mean is read below, or doubted.
 var harmless = []string{"tcp", "udp", "udplite", "sctp", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "multiport", "state",
-	"conntrack", "comment", "iprange", "addrtype", "recent"}
+	"conntrack", "comment", "iprange", "addrtype", "recent", "hashlimit"}
 
 // ofTargets begin the options of targets, which change no verdict.
 var ofTargets = []string{"--log-", "--reject-with", "--nflog-", "--ulog-", "--set-mark", "--set-xmark", "--to-", "--save-mark",
@@ -41,7 +41,14 @@ type optionParser struct {
 	not         bool
 	module      string
 	recentOther bool // -m recent does more than to remember
+	seconds     string
+	hits        string
+	hash        *hashlimit
+	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 }
+
+// inTurn are the options that are asked in their order among modules.
+var inTurn = []string{"--dport", "--syn", "--tcp-flags", "--icmp-type", "--state", "--src-range", "--dst-range", "--dst-type"}
 
 // parseRule reads what follows -A CHAIN.
 func parseRule(home family, at place, spec []word) *rule {
@@ -56,8 +63,10 @@ func parseRule(home family, at place, spec []word) *rule {
 		p.option()
 	}
 	if p.recentOther {
-		r.doubt("-m recent")
+		r.near = near(p.seconds, p.hits)
+		r.doubt("-m recent, which counts what it drops, too,")
 	}
+	p.limits()
 	if r.icmp != nil && r.protocol == nil {
 		r.protocol = &test[int]{value: int(icmpProtocol[home])}
 	}
@@ -136,10 +145,13 @@ func (p *optionParser) wrong(option string, args []string) {
 // read reads one option with its arguments.
 func (p *optionParser) read(option, written string, args []string) {
 	ok := true
+	if p.hash != nil && slices.Contains(inTurn, option) {
+		p.counted = written
+	}
 	switch option {
 	case "-p":
 		n, known := protocolNumber(args[0])
-		p.protocol, ok = &test[int]{n, p.not}, known && !(n < 0 && p.not)
+		p.protocol, ok = &test[int]{n, p.not}, known && !(n < 0 && p.not) && !(p.home == v6 && slices.Contains(extensionHeaders, n))
 		if !known {
 			p.protocol = nil
 		}
@@ -165,7 +177,15 @@ func (p *optionParser) read(option, written string, args []string) {
 		p.target, p.goesTo = args[0], option == "-g"
 	case "-m":
 		p.module = args[0]
-		ok = slices.Contains(harmless, args[0])
+		switch ok = slices.Contains(harmless, args[0]); {
+		case args[0] == "hashlimit" && p.hash == nil:
+			p.hash = &hashlimit{}
+		case args[0] == "hashlimit":
+			p.hash.bad = "that is there twice"
+		case args[0] == "limit":
+			p.doubt("-m limit, which is one for all sources together and not for each,")
+			return
+		}
 	case "-c", "--comment":
 	case "-f":
 		// Connection tracking has put all pieces together before.
@@ -201,27 +221,43 @@ func (p *optionParser) unknown(option, written string, args []string) {
 			p.sendsTo = args[0]
 		case "--to-ports":
 			p.sendsTo = ":" + args[0]
+		case "--reject-with":
+			p.rejectWith = args[0]
 		case "--match-set":
 			p.sets = append(p.sets, args[0])
 		}
 	}
 	ofTarget := slices.ContainsFunc(ofTargets, func(s string) bool { return strings.HasPrefix(option, s) })
 	switch {
+	case p.hash != nil && strings.HasPrefix(option, "--hashlimit"):
+		if !p.hashlimitOption(option, args) {
+			p.wrong(written, args)
+		}
 	case p.module == "recent" && slices.Contains(remembers, option) && !p.not:
 	case p.module == "recent":
 		p.recentOther = true
+		if len(args) == 1 && option == "--seconds" {
+			p.seconds = args[0]
+		}
+		if len(args) == 1 && option == "--hitcount" {
+			p.hits = args[0]
+		}
 	case p.target != "" && ofTarget:
-	case p.module != "" && !slices.Contains(harmless, p.module) && strings.HasPrefix(option, "--"):
+	case p.module == "limit" || p.module != "" && !slices.Contains(harmless, p.module) && strings.HasPrefix(option, "--"):
 		// The module is doubted as a whole.
 	default:
 		p.wrong(written, args)
 	}
 }
 
+// extensionHeaders are the protocols that ip6tables passes over to find the one
+// of a packet: no rule that names one ever matches.
+var extensionHeaders = []int{0, 43, 44, 51, 60}
+
 // possibleInterface reports whether Linux could have a device of that name, or
 // with that beginning, and a policy could hold it without quotes.
 func possibleInterface(name string) bool {
 	plain := strings.TrimSuffix(name, "+")
-	return name != "" && len(name) <= 15 && plain != "." && plain != ".." && !strings.ContainsAny(plain, "/:\"'\\+") &&
+	return name != "" && len(name) <= 15 && plain != "." && plain != ".." && !strings.ContainsAny(plain, "/:\"'\\+*?%,") &&
 		strings.IndexFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) < 0
 }

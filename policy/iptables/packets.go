@@ -48,17 +48,6 @@ func (p packets) intersect(q packets) packets { return p.with(q, region.intersec
 func (p packets) subtract(q packets) packets  { return p.with(q, region.subtract) }
 func (p packets) contains(q packets) bool     { return q.subtract(p).empty() }
 
-// beginning is what may begin something, to whatever address of this host: the
-// policy does not tell them apart.
-func (p packets) beginning(f family) region {
-	every := toThisHost(f)
-	r := p[begins]
-	for _, c := range []cell{toGroup, toBroadcast} {
-		r = r.subtract(every[c].subtract(p[c]))
-	}
-	return r
-}
-
 // toThisHost are the packets that there can be to this host. Port 0 belongs to
 // nobody; TCP and SCTP are for one host only; the answers to pings of a group
 // are switched off in IPv4.
@@ -97,6 +86,8 @@ func allPackets(f family) packets {
 	p[answers] = product(slices.Concat(ports, queries, replies), from)
 	p[related] = product([]keys{{icmpKeys, otherKeys - 1}}, from)
 	p[invalid] = product(slices.Concat(ports, unasked), from)
+	// VRRP and routing protocols, too, speak to groups.
+	datagrams = append(datagrams, portless...)
 	p[toGroup] = product(datagrams, from)
 	if f == v6 {
 		p[toGroup] = product(slices.Concat(datagrams, queries), from)

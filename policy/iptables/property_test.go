@@ -18,9 +18,15 @@ var rulesets = flag.Int("rulesets", 1000, "how many made-up sets of rules are tr
 // what they say about packets with what the policy does.
 func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 	let, opened := 0, 0
+	seen := make(map[string]int)
 	for seed := range uint64(*rulesets) {
-		byRules, byPolicy := mustHold(t, rand.New(rand.NewPCG(seed, 7)), 150)
+		byRules, byPolicy := mustHold(t, rand.New(rand.NewPCG(seed, 7)), 150, seen)
 		let, opened = let+byRules, opened+byPolicy
+	}
+	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject"} {
+		if seen[clause] == 0 {
+			t.Errorf("no policy has %q", clause)
+		}
 	}
 	t.Logf("%d packets let in by rules, %d by policies", let, opened)
 	if opened < let/4 {
@@ -30,12 +36,29 @@ func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 
 // mustHold translates one set of rules, and tells how many of some packets they
 // let in, and how many the policy.
-func mustHold(t *testing.T, random *rand.Rand, packets int) (let, opened int) {
+func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int) (let, opened int) {
 	t.Helper()
 	m := drawModel(random)
 	r, err := Import([]File{{"rules", []byte(m.text)}}, nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, m.text)
+	}
+	counted := make(map[policy.Limit]bool)
+	for _, rule := range r.Policy.Open {
+		if rule.Limit.Count > 0 && counted[rule.Limit] {
+			t.Fatalf("two rules count what one did\n%s\n%s", m.text, r.YAML())
+		}
+		counted[rule.Limit] = true
+		text := rule.String()
+		for _, word := range strings.Fields(text) {
+			seen[word]++
+		}
+		if what, _, _ := strings.Cut(text, " "); strings.Contains(what, ",") {
+			seen[","]++
+		}
+	}
+	if r.Policy.Input == policy.Reject || len(r.Policy.InputOn) > 0 {
+		seen["input: reject"]++
 	}
 	for range packets {
 		p := drawPacket(random)
@@ -58,7 +81,7 @@ func mustHold(t *testing.T, random *rand.Rand, packets int) (let, opened int) {
 
 // judge compares what rules and policy say about a packet to this host.
 func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
-	filtered := slices.Contains(r.Policy.Interfaces, p.in) ||
+	filtered := policy.MatchAnyInterface(r.Policy.Interfaces, p.in) ||
 		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered")
 	switch {
 	case !filtered && !accepted && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
@@ -66,6 +89,10 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return "an interface is not filtered, and nothing says so"
 	case !filtered:
 		return ""
+	// What is sent to a group, or to everybody, is never answered.
+	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
+		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence):
+		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
 		if p.state == "ESTABLISHED" {
 			if len(r.Untranslated) == 0 && !mentions(r.Notes, line) {
@@ -92,6 +119,9 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 
 // allows is what a policy means for one packet, in the words of the README.
 func allows(p *policy.Policy, k modelPacket) bool {
+	if k.state != "ESTABLISHED" && !(k.state == "INVALID" && p.Invalid != policy.InvalidLog) && letsIn(p, k) {
+		return true
+	}
 	switch {
 	case k.state == "ESTABLISHED":
 		return true
@@ -107,8 +137,29 @@ func allows(p *policy.Policy, k modelPacket) bool {
 		kind := icmpNumbers(k.icmp)[familyOf(k.src)]
 		return types[kind/64]>>(kind%64)&1 != 0
 	}
-	protocol := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP}[k.protocol]
-	return slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Allows(protocol, k.port, k.src) })
+	return false
+}
+
+// letsIn reports whether a rule of a policy lets a packet in: one without a
+// limit, or the most generous one of those with limits, if it is not used up.
+func letsIn(p *policy.Policy, k modelPacket) bool {
+	protocol := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "gre": 47, "89": 89, "icmp": 1}[k.protocol]
+	if k.protocol == "icmp" && k.src.Is6() {
+		protocol = 58
+	}
+	var best policy.Limit
+	for _, r := range p.Open {
+		if !r.Admits(policy.Packet{Interface: k.in, Protocol: protocol, Port: k.port, Source: k.src, Destination: k.dst}) {
+			continue
+		}
+		if r.Limit.Count == 0 || k.flags == "ACK" || k.flags == "FIN" {
+			return true
+		}
+		if best.Count == 0 || r.Limit.Compare(best) > 0 {
+			best = r.Limit
+		}
+	}
+	return best.Count > 0 && k.within(int(best.Count))
 }
 
 // judgeRouted compares what becomes of a packet that is routed.
@@ -118,7 +169,7 @@ func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
 	}
 	named := func(name string) bool { return strings.Contains(m.text, " "+name+" ") }
 	filtered := func(name string) bool {
-		return len(r.Policy.Interfaces) == 0 && !named(name) || slices.Contains(r.Policy.Interfaces, name)
+		return len(r.Policy.Interfaces) == 0 && !named(name) || policy.MatchAnyInterface(r.Policy.Interfaces, name)
 	}
 	if !filtered(p.in) && !filtered(p.out) {
 		return ""

@@ -12,6 +12,8 @@ import (
 
 const (
 	noAnswer    = "Portcullis drops without an answer: whoever tries waits instead of being refused"
+	otherAnswer = "input: reject answers TCP with a reset, and all else with an ICMP error that says that the port is unreachable"
+	noSilence   = "what it drops is answered, too, under input: reject"
 	noState     = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
 	answersCome = "answers to what this host itself sends there come in all the same"
 	allGoesOut  = "Portcullis lets out everything"
@@ -28,9 +30,7 @@ func (t *translation) report() {
 		case r.passes():
 			t.reportPassing(r)
 		default:
-			if r.target == "REJECT" {
-				t.note(r.place, "%s", noAnswer)
-			}
+			t.reportAnswer(r, d)
 			t.reportDoubt(r, d)
 			t.reportCut(r, d)
 		}
@@ -42,22 +42,34 @@ func (t *translation) report() {
 
 // reportAccept lists what an ACCEPT let in and the policy does not.
 func (t *translation) reportAccept(r *rule, d *deeds) {
-	var missing, perhaps [2]region
+	missing, perhaps, bounded := make(map[spot]region), make(map[spot]region), make(map[spot]region)
 	refused := false
-	for _, f := range families {
-		for c := begins; c <= toBroadcast; c++ {
-			missing[f] = missing[f].union(d.accepted[f][c].subtract(t.opened[f]))
-			perhaps[f] = perhaps[f].union(d.let[f][c].subtract(t.opened[f]))
+	by, isBounded := t.bounded[r]
+	for _, s := range t.spotsOf(t.filtered) {
+		opened := t.opened[s]
+		for _, c := range []cell{begins, toGroup, toBroadcast} {
+			missing[s] = missing[s].union(d.accepted[s][c].subtract(opened))
+			perhaps[s] = perhaps[s].union(d.let[s][c].subtract(opened))
 		}
-		refused = refused || len(d.accepted[f][invalid].intersect(t.opened[f])) > 0
+		if r.limit != nil {
+			bounded[s] = perhaps[s]
+			if isBounded {
+				bounded[s] = bounded[s].subtract(t.regionOf(by, s))
+			}
+		}
+		refused = refused || len(d.accepted[s][invalid].intersect(opened)) > 0
 	}
 	switch {
 	case !isEmpty(missing):
 		t.lost(r.place, "%s", t.whyMissing(missing))
+	case isBounded && isEmpty(bounded):
+		t.noteLimit(r, by)
+	case r.limit != nil && r.understood() && !isEmpty(bounded):
+		t.lost(r.place, "its limit is one count, and what it is for would take more than one rule of the policy, or comes there in doubt, so this is not opened%s", t.hint(bounded))
 	case !isEmpty(perhaps) && !r.certain():
-		t.lost(r.place, "%s cannot be said in a policy, so this is not opened%s", r.doubts(), hint(perhaps))
+		t.lost(r.place, "%s cannot be said in a policy, so this is not opened%s", r.doubts(), t.hint(perhaps))
 	case !isEmpty(perhaps):
-		t.lost(r.place, "whether packets get to this rule cannot be said in a policy, so it is not opened%s", hint(perhaps))
+		t.lost(r.place, "whether packets get to this rule cannot be said in a policy, so it is not opened%s", t.hint(perhaps))
 	case !r.certain():
 		t.note(r.place, "lets in nothing that does not come in anyway; %s is left out", r.doubts())
 	}
@@ -66,59 +78,85 @@ func (t *translation) reportAccept(r *rule, d *deeds) {
 	}
 }
 
-func isEmpty(of [2]region) bool { return len(of[v4])+len(of[v6]) == 0 }
+// noteLimit says in what a limit of a policy differs.
+func (t *translation) noteLimit(r *rule, by policy.Rule) {
+	if !r.limit.masked && (r.home == v6 || t.home[v6] == v4) {
+		t.note(r.place, "in IPv6 the limit is for a /64 and not for each address")
+	}
+	if slices.ContainsFunc(by.Ports, func(p policy.PortRange) bool { return p.Protocol == policy.TCP }) && r.level[midstream] != nothing {
+		t.note(r.place, "only TCP that begins a connection counts: what belongs to none gets to the socket, which refuses it")
+	}
+	if slices.ContainsFunc(by.Ports, func(p policy.PortRange) bool { return p.Protocol != policy.TCP }) {
+		t.note(r.place, "an open port keeps no state: each packet of other protocols than TCP counts, if it is no answer")
+	}
+}
+
+func isEmpty(of map[spot]region) bool {
+	for _, r := range of {
+		if len(r) > 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // whyMissing says why what a rule lets in for certain is not in the policy.
-func (t *translation) whyMissing(missing [2]region) string {
+func (t *translation) whyMissing(missing map[spot]region) string {
 	var icmp, portless, ports bool
-	byAll, toAll := true, true
-	for _, f := range families {
-		icmp = icmp || len(missing[f].only(keys{icmpKeys, otherKeys - 1})) > 0
-		portless = portless || len(missing[f].only(keys{otherKeys, lastKey})) > 0
-		ports = ports || len(missing[f].only(ported)) > 0
-		toAll = toAll && t.lets[f].beginning(f).contains(missing[f])
-		for _, in := range t.filtered {
-			byAll = byAll && t.inputs[in][f].beginning(f).contains(missing[f])
-		}
+	toAll, mixed := true, false
+	for s, of := range missing {
+		icmp = icmp || len(of.only(keys{icmpKeys, otherKeys - 1})) > 0
+		portless = portless || len(of.only(keys{otherKeys, lastKey})) > 0
+		ports = ports || len(of.only(ported)) > 0
+		toAll = toAll && t.begun(s).contains(of)
+		mixed = mixed || s.in == rest && len(of) > 0
 	}
 	var why []string
 	switch {
-	case !byAll && len(t.filtered) > 1:
-		why = append(why, "it is not let in by all interfaces ("+list(t.filtered)+"), for which the policy is one")
 	case !toAll:
 		why = append(why, "it is let in to some addresses only: other rules drop what is sent to one host, to groups or to broadcast, which a policy does not tell apart")
+	case mixed && (ports || portless) && len(t.filtered) > 1:
+		why = append(why, "it is not let in by all interfaces ("+list(t.filtered)+"), and a rule cannot be for those without a name")
 	case ports:
-		why = append(why, "its sources would take too many rules of the policy")
+		why = append(why, "its sources, or the addresses that it is sent to, would make too long a rule of the policy")
+	case portless:
+		why = append(why, "it would take too many rules of the policy, one for each protocol")
 	}
 	if icmp {
 		why = append(why, "a policy lets in ICMP by type, from everybody: not from some sources, nor by code")
-	}
-	if portless {
-		why = append(why, "a policy cannot open protocols without ports; answers to what this host sends by them come in")
 	}
 	return strings.Join(why, "; ")
 }
 
 // hint says what would open it without the condition.
-func hint(what [2]region) string {
-	if rules := rulesFor(what); rules != "" {
+func (t *translation) hint(what map[spot]region) string {
+	if rules := t.rulesFor(what); rules != "" {
 		return "; without it, it would be " + rules
 	}
 	return ""
 }
 
 // rulesFor are the rules of a policy that open something, if they are short.
-func rulesFor(what [2]region) string {
-	var found []*opening
-	for _, f := range families {
-		found = addOpenings(found, f, what[f])
+func (t *translation) rulesFor(what map[spot]region) string {
+	own := make(map[spot]region)
+	for s, of := range what {
+		own[s] = of
 	}
-	var quoted []string
-	for _, o := range found {
+	var found []string
+	for _, o := range t.decompose(&rule{}, own) {
 		o.widen()
-		for _, text := range o.rules() {
-			quoted = append(quoted, strconv.Quote(text))
+		if text := t.text(o); text != "" {
+			found = append(found, text)
 		}
+	}
+	return shortList(found)
+}
+
+// shortList quotes rules, unless they are long.
+func shortList(rules []string) string {
+	quoted := make([]string, len(rules))
+	for i, text := range rules {
+		quoted[i] = strconv.Quote(text)
 	}
 	const short = 100
 	if text := strings.Join(quoted, ", "); len(text) <= short {
@@ -130,20 +168,28 @@ func rulesFor(what [2]region) string {
 // reportDoubt is about jumps, and what drops, that are not understood: what they
 // could take away is not opened.
 func (t *translation) reportDoubt(r *rule, d *deeds) {
-	if r.certain() {
-		return
-	}
-	var lost [2]region
-	for _, f := range families {
-		for c := begins; c <= toBroadcast; c++ {
-			lost[f] = lost[f].union(d.doubted[f][c].intersect(t.may[f][c]).subtract(t.opened[f]))
+	lost := make(map[spot]region)
+	for _, s := range t.spotsOf(t.filtered) {
+		for _, c := range []cell{begins, toGroup, toBroadcast} {
+			lost[s] = lost[s].union(d.doubted[s][c].intersect(t.may[s][c]).subtract(t.opened[s]))
 		}
 	}
-	if isEmpty(lost) {
-		t.note(r.place, "%s cannot be said in a policy, but without it no more would come in", r.doubts())
+	if r.certain() && (r.to == nil || isEmpty(lost)) {
 		return
 	}
-	t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", r.doubts(), hint(lost))
+	why := r.doubts()
+	if why == "" {
+		why = "where it is sent"
+	}
+	if isEmpty(lost) {
+		t.note(r.place, "%s cannot be said in a policy, but without it no more would come in", why)
+		return
+	}
+	hint := t.hint(lost)
+	if r.near.Count > 0 && hint != "" {
+		hint += ". With \"limit " + r.near.String() + "\" it would come near, but let in some of what a source that never stops sends"
+	}
+	t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", why, hint)
 }
 
 // reportPassing is about rules that decide nothing.
@@ -173,8 +219,8 @@ func (r *rule) onlyInvalid() bool {
 // reportCut is about what a rule drops of connections, and of what only looks
 // so.
 func (t *translation) reportCut(r *rule, d *deeds) {
-	for _, f := range families {
-		cut := d.dropped[f]
+	for _, s := range t.spotsOf(t.filtered) {
+		cut := d.dropped[s]
 		switch {
 		case len(cut[answers]) == 0:
 		case r.ports != nil && r.from == nil && r.certain():
@@ -182,7 +228,7 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 		default:
 			t.lost(r.place, "%s", answersCome)
 		}
-		if len(cut[midstream].intersect(t.opened[f])) > 0 {
+		if len(cut[midstream].intersect(t.opened[s].union(t.limited[s]))) > 0 {
 			t.note(r.place, "%s", noState)
 		}
 	}
@@ -190,17 +236,17 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 
 // reportReplies is about what the policy of a chain cuts of connections.
 func (t *translation) reportReplies() {
-	for _, f := range families {
-		left := toThisHost(f).subtract(t.lets[f])
+	for _, s := range t.spotsOf(t.filtered) {
+		left := t.arriving(s).subtract(t.inputs[s])
 		for _, r := range t.input.walked {
-			left = left.subtract(t.input.deeds[r].dropped[f])
+			left = left.subtract(t.input.deeds[r].dropped[s])
 		}
-		if len(left[answers]) > 0 && t.told[f] {
-			t.lost(place{}, "the rules for %s do not let in all answers to what this host sends (ESTABLISHED): Portcullis always does", f)
-		} else if len(left[related]) > 0 && t.told[f] {
+		if len(left[answers]) > 0 && t.told[s.family] {
+			t.lost(place{}, "the rules for %s do not let in all answers to what this host sends (ESTABLISHED): Portcullis always does", s.family)
+		} else if len(left[related]) > 0 && t.told[s.family] {
 			t.note(place{}, "ICMP errors about connections (RELATED) always come in")
 		}
-		if len(left[midstream].intersect(t.opened[f])) > 0 {
+		if len(left[midstream].intersect(t.opened[s].union(t.limited[s]))) > 0 {
 			t.note(place{}, "%s", noState)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // place is where something was written. Line 0 is nowhere in particular.
@@ -26,10 +28,12 @@ type rule struct {
 	protocol *test[int] // -1: all
 	ports    *test[[]portRange]
 	icmp     *test[icmpMessage]
-	from     *test[addresses]
+	from, to *test[addresses]
+	limit    *limit
 	level    [cells]level
 
-	unsure    []string // what of it is not understood, or cannot be told
+	unsure    []string     // what of it is not understood, or cannot be told
+	near      policy.Limit // what -m recent comes near
 	target    string
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
@@ -37,6 +41,7 @@ type rule struct {
 
 	// What an import has no use for, and a [Table] shows.
 	destination *test[string]
+	rejectWith  string
 	sendsTo     string // ADDRESS:PORT, or :PORT of this host
 	sets        []string
 }
@@ -58,8 +63,8 @@ const (
 
 type portRange struct{ first, last uint16 }
 
-// limit narrows what the rule matches in each cell.
-func (r *rule) limit(levels func(c cell) level) {
+// narrow bounds what the rule matches in each cell.
+func (r *rule) narrow(levels func(c cell) level) {
 	for c := range r.level {
 		r.level[c] = max(r.level[c], levels(cell(c)))
 	}
@@ -67,7 +72,7 @@ func (r *rule) limit(levels func(c cell) level) {
 
 // exactly limits the rule to some cells, or to the others.
 func (r *rule) exactly(not bool, among ...cell) {
-	r.limit(func(c cell) level {
+	r.narrow(func(c cell) level {
 		if slices.Contains(among, c) != not {
 			return all
 		}
@@ -82,9 +87,18 @@ func (r *rule) doubt(format string, args ...any) {
 }
 
 // certain reports whether the rule matches what it seems to, and nothing else.
-func (r *rule) certain() bool { return len(r.unsure) == 0 }
+func (r *rule) certain() bool { return r.understood() && r.limit == nil }
 
-func (r *rule) doubts() string { return strings.Join(r.unsure, ", ") }
+// understood reports whether the rule is certain but for its limit.
+func (r *rule) understood() bool { return len(r.unsure) == 0 }
+
+func (r *rule) doubts() string {
+	why := r.unsure
+	if r.limit != nil {
+		why = append(slices.Clone(why), "-m hashlimit")
+	}
+	return strings.Join(why, ", ")
+}
 
 // matches is what the rule may match in a family, without regard to cells and
 // interfaces.
@@ -154,6 +168,20 @@ const (
 )
 
 func (i iface) isName() bool { return !strings.HasSuffix(string(i), "+") && i != none }
+
+// pattern is what stands for it in a policy.
+func (i iface) pattern() string {
+	if prefix, wild := strings.CutSuffix(string(i), "+"); wild {
+		return prefix + "*"
+	}
+	return string(i)
+}
+
+// within reports whether a pattern stands for it, too.
+func (i iface) within(of iface) bool {
+	prefix, wild := strings.CutSuffix(string(of), "+")
+	return i == of || wild && i != rest && strings.HasPrefix(string(i), prefix)
+}
 
 func (i iface) matches(t *test[string]) bool {
 	if t == nil {

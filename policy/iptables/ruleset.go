@@ -62,7 +62,7 @@ func (s *ruleset) elsewhere(f family, c command, at place) {
 		s.note(at, "the %s table is not Portcullis's, and is left as it is", c.table)
 	case r.target == "DNAT" || r.target == "REDIRECT":
 		remedy := "open the port that it comes to"
-		if rules := rulesFor([2]region{r.matches(v4), r.matches(v6)}); r.ports != nil && rules != "" {
+		if rules := openingsOf(r); r.ports != nil && rules != "" {
 			remedy = "open " + rules
 		}
 		s.lost(at, "the rule stays with netfilter, but Portcullis sees packets before it, as those to this host: %s to let them in", remedy)

@@ -17,17 +17,20 @@ type translation struct {
 	home     [2]family // whose rules are taken for a family
 	classes  []iface
 	filtered []iface // those of the policy
-	inputs   map[iface]*[2]packets
+	places   [2][]addresses
+	inputs   map[spot]packets // what the rules let in
 	steps    int
 
-	lets   [2]packets // what all filtered interfaces let in
-	may    [2]packets // and what some of them perhaps do
-	opened [2]region  // what the policy does
-	kinds  [2][]uint8 // of ICMP that it lets in, unless it is all
-	result *policy.Policy
-	input  *journal // about filtered interfaces
-	routed *journal
-	passed [2]packets // what perhaps is routed
+	may     map[spot]packets // what filtered interfaces perhaps let in
+	opened  map[spot]region  // what the policy does
+	limited map[spot]region  // and what it does up to a limit
+	bounded map[*rule]policy.Rule
+	kinds   [2][]uint8 // of ICMP that it lets in, unless it is all
+	refused map[iface]bool
+	result  *policy.Policy
+	input   *journal // about filtered interfaces
+	routed  *journal
+	passed  [2]packets // what perhaps is routed
 }
 
 func (t *translation) translate() error {
@@ -41,7 +44,11 @@ func (t *translation) translate() error {
 		t.note(place{}, "no rules for %s: those for %s are taken for it, too; name a second file to have its own", f, f.other())
 	}
 	t.result = policy.Default()
+	t.checkLimits()
 	t.findClasses()
+	for _, f := range families {
+		t.findPlaces(f)
+	}
 	if err := t.walkInput(); err != nil {
 		return err
 	}
@@ -50,6 +57,7 @@ func (t *translation) translate() error {
 		return err
 	}
 	t.open()
+	t.reject()
 	t.chooseInvalid()
 	return t.forward()
 }
@@ -92,44 +100,44 @@ func (t *translation) findClasses() {
 func (t *translation) rulesOf(f family) map[string]*chain { return t.chains[t.home[f]] }
 
 func (t *translation) walkInput() error {
-	t.inputs = make(map[iface]*[2]packets)
-	for _, in := range t.classes {
-		t.inputs[in] = &[2]packets{}
-		for _, f := range families {
-			w := walker{chains: t.rulesOf(f), family: f, in: in, steps: &t.steps}
-			accepted, err := w.run("INPUT", toThisHost(f))
-			if err != nil {
-				return err
-			}
-			t.inputs[in][f] = accepted
+	t.inputs = make(map[spot]packets)
+	for _, s := range t.spotsOf(t.classes) {
+		w := t.walkerAt(s)
+		accepted, err := w.run("INPUT", t.arriving(s))
+		if err != nil {
+			return err
 		}
+		t.inputs[s] = accepted
 	}
 	return nil
+}
+
+func (t *translation) walkerAt(s spot) walker {
+	return walker{chains: t.rulesOf(s.family), family: s.family, in: s.in, at: s, place: t.places[s.family][s.to], steps: &t.steps}
 }
 
 // walkFiltered walks again through the interfaces of the policy, and notes what
 // each rule does.
 func (t *translation) walkFiltered() error {
 	t.input = &journal{deeds: make(map[*rule]*deeds)}
-	for _, in := range t.filtered {
-		for _, f := range families {
-			w := walker{chains: t.rulesOf(f), family: f, in: in, steps: &t.steps, log: t.input}
-			if _, err := w.run("INPUT", toThisHost(f)); err != nil {
-				return err
-			}
-			w.may, w.log = true, nil
-			may, err := w.run("INPUT", toThisHost(f))
-			if err != nil {
-				return err
-			}
-			t.may[f] = t.may[f].union(may)
+	t.may = make(map[spot]packets)
+	for _, s := range t.spotsOf(t.filtered) {
+		w := t.walkerAt(s)
+		w.log = t.input
+		if _, err := w.run("INPUT", t.arriving(s)); err != nil {
+			return err
 		}
+		w.may, w.log = true, nil
+		may, err := w.run("INPUT", t.arriving(s))
+		if err != nil {
+			return err
+		}
+		t.may[s] = may
 	}
 	return nil
 }
 
-// choose finds the interfaces that the policy is about, and what all of them
-// let in: one policy holds for all.
+// choose finds the interfaces that the policy is about.
 func (t *translation) choose() {
 	if len(t.interfaces) > 0 {
 		t.result.Interfaces = t.interfaces
@@ -138,14 +146,6 @@ func (t *translation) choose() {
 		}
 	} else {
 		t.guess()
-	}
-	for i, in := range t.filtered {
-		for _, f := range families {
-			if i == 0 {
-				t.lets[f] = t.inputs[in][f]
-			}
-			t.lets[f] = t.lets[f].intersect(t.inputs[in][f])
-		}
 	}
 }
 
@@ -169,11 +169,17 @@ func (t *translation) guess() {
 	}
 	if len(named) > 0 && (t.letsAll(rest) || !t.letsSome(rest)) {
 		t.filtered = named
-		t.result.Interfaces = texts(named)
 		for _, in := range wild {
-			if t.letsSome(in) && !t.letsAll(in) {
-				t.lost(place{}, "a policy names every interface: add those that are meant by %s", in)
+			switch {
+			case t.letsAll(in) || !t.letsSome(in) && !t.letsAll(rest):
+			case slices.ContainsFunc(t.classes, func(i iface) bool { return !slices.Contains(named, i) && i.within(in) && i != in }):
+				t.lost(place{}, "other rules tell apart what is meant by %s: add those interfaces that are to be filtered", in)
+			default:
+				t.filtered = append(t.filtered, in)
 			}
+		}
+		for _, in := range t.filtered {
+			t.result.Interfaces = append(t.result.Interfaces, in.pattern())
 		}
 		t.noteElsewhere()
 		return
@@ -181,9 +187,9 @@ func (t *translation) guess() {
 	t.filtered = slices.Concat([]iface{rest}, named, wild)
 	for _, in := range t.filtered {
 		if !t.alike(in, rest) {
-			t.lost(place{}, "the rules let in other things by %s than by others, and a policy is the same on all its interfaces: "+
-				"it has what is let in by all. Say which it is for, such as --interface %s", in, exampleOf(named))
-			return
+			t.note(place{}, "the rules let in other things by %s than by others: name in interfaces all that are to be filtered, "+
+				"or say which one the policy is for, such as --interface %s", in, exampleOf(named))
+			break
 		}
 	}
 	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those that are named: without a name that of the default route")
@@ -213,14 +219,16 @@ func (t *translation) noteElsewhere() {
 }
 
 func (t *translation) alike(a, b iface) bool {
-	for _, f := range families {
-		if p, q := t.inputs[a][f], t.inputs[b][f]; !p.contains(q) || !q.contains(p) {
+	for _, s := range t.spotsOf([]iface{a}) {
+		p, q := t.inputs[s], t.inputs[spot{b, s.family, s.to}]
+		if !p.contains(q) || !q.contains(p) {
 			return false
 		}
 	}
 	return true
 }
 
+// texts are names as rules of iptables have them.
 func texts(list []iface) []string {
 	out := make([]string, len(list))
 	for i, in := range list {
@@ -240,8 +248,8 @@ func list(of []iface) string {
 
 // letsAll reports whether all that begins something comes in by an interface.
 func (t *translation) letsAll(in iface) bool {
-	for _, f := range families {
-		if !t.inputs[in][f].beginning(f).contains(toThisHost(f)[begins]) {
+	for _, s := range t.spotsOf([]iface{in}) {
+		if possible := t.arriving(s); !t.begun(s).contains(possible.begun(possible)) {
 			return false
 		}
 	}
@@ -249,14 +257,18 @@ func (t *translation) letsAll(in iface) bool {
 }
 
 func (t *translation) letsEverything(in iface) bool {
-	return t.inputs[in][v4].contains(toThisHost(v4)) && t.inputs[in][v6].contains(toThisHost(v6))
+	for _, s := range t.spotsOf([]iface{in}) {
+		if !t.inputs[s].contains(t.arriving(s)) {
+			return false
+		}
+	}
+	return true
 }
 
 // letsSome reports whether anything comes in but ICMP.
 func (t *translation) letsSome(in iface) bool {
-	for _, f := range families {
-		b := t.inputs[in][f][begins]
-		if len(b.only(ported)) > 0 || len(b.only(keys{otherKeys, lastKey})) > 0 {
+	for _, s := range t.spotsOf([]iface{in}) {
+		if b := t.begun(s); len(b.only(ported)) > 0 || len(b.only(keys{otherKeys, lastKey})) > 0 {
 			return true
 		}
 	}

@@ -19,7 +19,9 @@ type walker struct {
 	chains  map[string]*chain
 	family  family
 	in, out iface
-	forward bool // they are routed, so tests of what is local mean nothing
+	at      spot
+	place   addresses // to which they are sent
+	forward bool      // they are routed, so tests of what is local mean nothing, and place is nil
 	steps   *int
 	may     bool     // whatever is in doubt goes both ways: what comes in is what may come in
 	log     *journal // nil: only what comes in is of interest
@@ -31,13 +33,25 @@ type journal struct {
 	deeds  map[*rule]*deeds
 }
 
-// deeds is what one rule did, by family.
+// deeds is what one rule did, by spot.
 type deeds struct {
-	accepted [2]packets // for certain
-	let      [2]packets // perhaps
-	dropped  [2]packets // for certain, or perhaps
-	doubted  [2]packets // what it perhaps matched
-	base     bool       // it stands in a chain of netfilter's own
+	accepted did  // for certain
+	let      did  // perhaps
+	limited  did  // for certain, as far as its limit goes
+	dropped  did  // for certain, or perhaps
+	doubted  did  // what it perhaps matched
+	base     bool // it stands in a chain of netfilter's own
+}
+
+type did map[spot]packets
+
+func (d *did) add(s spot, p packets) {
+	if *d == nil {
+		*d = make(did)
+	}
+	if !p.empty() {
+		(*d)[s] = (*d)[s].union(p)
+	}
 }
 
 func (j *journal) of(r *rule) *deeds {
@@ -75,7 +89,13 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 		if w.log != nil {
 			d := w.log.of(r)
 			d.base = len(stack) == 1
-			d.doubted[w.family] = d.doubted[w.family].union(perhaps)
+			d.doubted.add(w.at, perhaps)
+			if r.limit != nil && certain && r.target == "ACCEPT" {
+				d.limited.add(w.at, sure)
+			}
+		}
+		if r.limit != nil {
+			sure, perhaps = packets{}, sure.union(perhaps)
 		}
 		if sure.empty() && perhaps.empty() {
 			continue
@@ -131,8 +151,7 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 			}
 			live = live.subtract(sure).subtract(w.gone(perhaps))
 			if w.log != nil {
-				d := w.log.of(r)
-				d.dropped[w.family] = d.dropped[w.family].union(sure).union(perhaps)
+				w.log.of(r).dropped.add(w.at, sure.union(perhaps))
 			}
 		}
 	}
@@ -153,6 +172,10 @@ func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 	if !r.applies(w.in, w.out) {
 		return sure, perhaps
 	}
+	sent, known := r.sentTo(w)
+	if !sent {
+		return sure, perhaps
+	}
 	m := r.matches(w.family)
 	for c := range live {
 		for _, s := range live[c] {
@@ -160,7 +183,7 @@ func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 		}
 		switch hit := live[c].intersect(m); {
 		case r.level[c] == nothing:
-		case r.level[c] == some || !r.certain() || w.forward && r.asksLocal:
+		case r.level[c] == some || !known || !r.understood() || w.forward && r.asksLocal:
 			perhaps[c] = hit
 		default:
 			sure[c] = hit
@@ -174,8 +197,28 @@ func (w *walker) let(r *rule, sure, perhaps packets) {
 		return
 	}
 	d := w.log.of(r)
-	d.accepted[w.family] = d.accepted[w.family].union(sure)
-	d.let[w.family] = d.let[w.family].union(perhaps)
+	d.accepted.add(w.at, sure)
+	d.let.add(w.at, perhaps)
+}
+
+// sentTo reports whether packets may be sent to where the rule says, and
+// whether that is known.
+func (r *rule) sentTo(w *walker) (may, known bool) {
+	switch {
+	case r.to == nil || w.family != r.home && r.to.not:
+		return true, true
+	case w.family != r.home:
+		return false, true
+	case w.forward && !r.to.not && groups[r.home].contains(r.to.value):
+		return false, true
+	case w.forward:
+		return true, false
+	}
+	inside, apart := r.to.value.contains(w.place), len(r.to.value.intersect(w.place)) == 0
+	if r.to.not {
+		inside, apart = apart, inside
+	}
+	return !apart, inside || apart
 }
 
 func (r *rule) drops() bool { return r.target == "DROP" || r.target == "REJECT" }

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// limit is a -m hashlimit that counts as the limit of a policy does.
+type limit struct {
+	policy.Limit
+	name   string // rules with the same name share what they count
+	masked bool   // in IPv6 a /64 is one source to it, too
+}
+
+// hashlimit is the options of one -m hashlimit, as they are written.
+type hashlimit struct {
+	rate, mode, name, mask string
+	burst                  string
+	bad                    string // what of it no limit of a policy has
+}
+
+// hashlimitOption reads one option of the module.
+func (p *optionParser) hashlimitOption(option string, args []string) bool {
+	if len(args) != 1 {
+		return false
+	}
+	h := p.hash
+	switch option {
+	case "--hashlimit", "--hashlimit-upto":
+		h.rate = args[0]
+		if p.not {
+			h.bad = "! " + option
+		}
+	case "--hashlimit-burst":
+		h.burst = args[0]
+	case "--hashlimit-mode":
+		h.mode = args[0]
+	case "--hashlimit-name":
+		h.name = args[0]
+	case "--hashlimit-srcmask":
+		h.mask = args[0]
+	case "--hashlimit-htable-size", "--hashlimit-htable-max", "--hashlimit-htable-expire", "--hashlimit-htable-gcinterval":
+	default:
+		h.bad = option
+	}
+	return true
+}
+
+// limits finds the limit of a policy that lets in no more than the module.
+func (p *optionParser) limits() {
+	h := p.hash
+	if h == nil {
+		return
+	}
+	l, ok := parseLimit(h.rate, h.burst)
+	switch wide := p.home == v4 && h.mask != "" && h.mask != "32"; {
+	case h.bad != "":
+		p.doubt("-m hashlimit %s", h.bad)
+	case h.mode != "srcip":
+		p.doubt("-m hashlimit --hashlimit-mode %s (a limit of a policy is for each source)", h.mode)
+	case !ok || h.name == "":
+		p.doubt("-m hashlimit of %s, burst %s", h.rate, h.burst)
+	case wide || p.home == v6 && !slices.Contains([]string{"", "64", "128"}, h.mask):
+		p.doubt("-m hashlimit --hashlimit-srcmask %s (a limit of a policy is for each address, or each /64)", h.mask)
+	case p.counted != "":
+		p.doubt("-m hashlimit, which counts before %s is asked,", p.counted)
+	default:
+		p.limit = &limit{l, h.name, h.mask == "64"}
+	}
+}
+
+// parseLimit reads a rate such as 6/min, and a burst. Units may be short.
+func parseLimit(rate, burst string) (policy.Limit, bool) {
+	number, unit, hasUnit := strings.Cut(rate, "/")
+	if !hasUnit {
+		unit = "second"
+	}
+	per := time.Duration(0)
+	for _, u := range []struct {
+		name string
+		per  time.Duration
+	}{{"second", time.Second}, {"minute", time.Minute}, {"hour", time.Hour}, {"day", 24 * time.Hour}} {
+		if unit != "" && strings.HasPrefix(u.name, strings.ToLower(unit)) {
+			per, unit = u.per, u.name
+		}
+	}
+	if burst == "" {
+		burst = strconv.Itoa(policy.DefaultBurst)
+	}
+	n, err1 := strconv.ParseUint(number, 10, 32)
+	b, err2 := strconv.ParseUint(burst, 10, 32)
+	l := policy.Limit{Count: uint32(n), Per: per, Burst: uint32(b)}
+	if err1 != nil || err2 != nil || per == 0 {
+		return l, false
+	}
+	_, err := policy.ParseRule("all limit " + l.String())
+	return l, err == nil
+}
+
+// near is a limit in place of -m recent: as many in the same time. It is zero
+// if there is none.
+func near(seconds, hits string) policy.Limit {
+	s, err1 := strconv.ParseUint(seconds, 10, 32)
+	h, err2 := strconv.ParseUint(hits, 10, 16)
+	if err1 != nil || err2 != nil || s == 0 || h < 2 {
+		return policy.Limit{}
+	}
+	l := policy.Limit{Count: uint32((h - 1) * 60 / s), Per: time.Minute, Burst: uint32(h - 1)}
+	if l.Count == 0 {
+		l.Count, l.Per = uint32((h-1)*3600/s), time.Hour
+	}
+	return l
+}
+
+// checkLimits doubts limits that count more than what one rule lets in here.
+func (t *translation) checkLimits() {
+	for _, f := range families {
+		count := make(map[string]int)
+		for _, c := range t.chains[f] {
+			for _, r := range c.rules {
+				if r.limit != nil {
+					count[r.limit.name]++
+				}
+			}
+		}
+		routed, out := t.reachable(f, "FORWARD"), t.reachable(f, "OUTPUT")
+		for name, c := range t.chains[f] {
+			for _, r := range c.rules {
+				switch {
+				case r.limit == nil:
+				case count[r.limit.name] > 1:
+					r.doubt("the count that it shares with other rules (--hashlimit-name %s)", r.limit.name)
+				case (routed[name] || out[name]) && c.isUsers():
+					r.doubt("a count of more than what comes to this host")
+				case r.target != "ACCEPT":
+					r.doubt("a limit of what goes to %s", fmt.Sprintf("%q", r.target))
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import "slices"
+
+// spot is where packets of one family come in to this host: by an interface,
+// to one of the sets of addresses that rules tell apart. In FORWARD there is
+// only the family.
+type spot struct {
+	in     iface
+	family family
+	to     int // index into the places of the family
+}
+
+// maxPlaces bounds how many sets of addresses are told apart. A rule about
+// others is in doubt.
+const maxPlaces = 24
+
+// loopbacks are addresses to which nothing comes from outside.
+var loopbacks = [...]addresses{prefixes("127.0.0.0/8"), prefixes("::1/128")}
+
+// findPlaces splits the addresses to which packets may come into those that
+// the rules for INPUT tell apart.
+func (t *translation) findPlaces(f family) {
+	places := []addresses{everyone[f].subtract(loopbacks[f])}
+	split := func(by addresses) {
+		var parts []addresses
+		for _, p := range places {
+			if in, out := p.intersect(by), p.subtract(by); len(in) > 0 && len(out) > 0 {
+				parts = append(parts, out, in)
+			} else {
+				parts = append(parts, p)
+			}
+		}
+		if len(parts) <= maxPlaces {
+			places = parts
+		}
+	}
+	split(groups[f])
+	if f == v4 {
+		split(broadcast)
+	}
+	home := t.home[f]
+	for _, name := range t.inOrder(home, "INPUT") {
+		for _, r := range t.chains[home][name].rules {
+			if r.to != nil && home == f {
+				split(r.to.value)
+			}
+		}
+	}
+	t.places[f] = places
+}
+
+// inOrder are the chains that packets can get to from one of netfilter's own.
+func (t *translation) inOrder(f family, from string) []string {
+	reached := t.reachable(f, from)
+	var names []string
+	for name := range reached {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// arriving are the packets that there can be at a place.
+func arriving(f family, place addresses) packets {
+	p := toThisHost(f)
+	switch {
+	case groups[f].contains(place):
+		return packets{toGroup: p[toGroup]}
+	case f == v4 && broadcast.contains(place):
+		return packets{toBroadcast: p[toBroadcast]}
+	}
+	p[toGroup] = nil
+	return p
+}
+
+// begun is what may begin something at one place. Any of its addresses may be
+// that of a broadcast, so both kinds have to be let in.
+func (p packets) begun(possible packets) region {
+	all := possible[begins].union(possible[toGroup]).union(possible[toBroadcast])
+	for _, c := range []cell{begins, toGroup, toBroadcast} {
+		all = all.subtract(possible[c].subtract(p[c]))
+	}
+	return all
+}
+
+// spotsOf are all ways in by some interfaces.
+func (t *translation) spotsOf(ifaces []iface) (out []spot) {
+	for _, in := range ifaces {
+		for _, f := range families {
+			for i := range t.places[f] {
+				out = append(out, spot{in, f, i})
+			}
+		}
+	}
+	return out
+}
+
+func (t *translation) arriving(s spot) packets { return arriving(s.family, t.places[s.family][s.to]) }
+
+// begun is what may begin something at a spot, by the rules.
+func (t *translation) begun(s spot) region { return t.inputs[s].begun(t.arriving(s)) }
+
+// letIn reports whether packets that may begin something all come in at a spot.
+func (t *translation) letIn(s spot, what region) bool {
+	possible := t.arriving(s)
+	return t.begun(s).contains(what.intersect(possible.begun(possible)))
+}
+
+// everywhere is what comes in of a family by every interface of the policy, to
+// every address, and what of that may begin something.
+func (t *translation) everywhere(f family) (all packets, begun region) {
+	all = toThisHost(f)
+	begun = all[begins]
+	for _, s := range t.spotsOf(t.filtered) {
+		if s.family == f {
+			possible := t.arriving(s)
+			all = all.subtract(possible.subtract(t.inputs[s]))
+			begun = begun.subtract(possible.begun(possible).subtract(t.begun(s)))
+		}
+	}
+	return all, begun
+}
