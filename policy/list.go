@@ -134,6 +134,7 @@ func parseList(path string, data []byte) (networks []netip.Prefix, problems []*E
 			problems = append(problems, &Error{File: path, Line: line, Column: column, Msg: fmt.Sprintf(format, args...)})
 		}
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the mark that some editors put before UTF-8
 	if len(data) == 0 {
 		report(1, 1, "nothing in the file, as if it had been cut off: write networks, or a comment alone for none")
 	}

@@ -124,7 +124,7 @@ p:1:46: duplicate network "192.0.2.1": it is on line 1 already, keep one`,
 		"lists: {office: {fiel: x}}\n" + open:           `p:1:18: unknown key "fiel" in list "office": write file: and a path`,
 		"lists: {office: {file: }}\n":                   `p:1:17: no path of a file for list "office": write file: /etc/portcullis/partners.txt`,
 		"lists: {office: {file: [x]}}\n":                `p:1:17: no path of a file for list "office": write file: /etc/portcullis/partners.txt`,
-		"lists: {office: {file: missing.txt}}\n" + open: `p:1:24: cannot read list "office": open DIR/missing.txt: no such file or directory`,
+		"lists: {office: {file: missing.txt}}\n" + open: `p:1:24: cannot read list "office": open DIR/missing.txt: no such file or directory: put the file there, or name another`,
 		"lists: {office: {file: fifo}}\n" + open:        `p:1:24: cannot read list "office": DIR/fifo is not a regular file: name one that is`,
 		"lists: {office: {file: .}}\n" + open:           `p:1:24: cannot read list "office": DIR is not a regular file: name one that is`,
 		"lists: {office: {file: empty.txt}}\n" + open:   `DIR/empty.txt:1:1: nothing in the file, as if it had been cut off: write networks, or a comment alone for none`,
@@ -308,4 +308,14 @@ func FuzzParseList(f *testing.F) {
 			seen[p] = true
 		}
 	})
+}
+
+func TestAListMayBeginWithAByteOrderMark(t *testing.T) {
+	networks, err := ParseList("l", []byte("\ufeff10.0.0.2\n192.0.2.0/24\n"))
+	if err != nil || len(networks) != 2 {
+		t.Errorf("networks %v, %v", networks, err)
+	}
+	if _, err := ParseList("l", []byte("\ufeff")); err == nil {
+		t.Error("a mark and nothing else is no list")
+	}
 }

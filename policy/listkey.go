@@ -3,7 +3,9 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -106,7 +108,11 @@ func (d *document) listFile(name, v *yaml.Node, l *List) {
 	data, err := d.reader.readList(l.Path)
 	if err != nil {
 		// The error itself is left out: that a list is missing is not that the policy file is.
-		d.errorf(file, "cannot read list %s: %s", quote(name.Value), err)
+		hint := ""
+		if errors.Is(err, fs.ErrNotExist) {
+			hint = ": put the file there, or name another"
+		}
+		d.errorf(file, "cannot read list %s: %s%s", quote(name.Value), err, hint)
 		return
 	}
 	var problems []*Error
