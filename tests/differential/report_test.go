@@ -4,6 +4,7 @@ package differential
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -104,14 +105,14 @@ func release() string {
 	return unix.ByteSliceToString(name.Release[:])
 }
 
-// TestMain writes the summary where the environment says.
+// TestMain appends the summary to the file of the environment, to which tests/load writes as well.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
 	if path, text := os.Getenv("PORTCULLIS_AGREEMENT"), agreement(); path != "" && text != nil {
 		err := os.MkdirAll(filepath.Dir(path), 0o755)
 		if err == nil {
-			err = os.WriteFile(path, text, 0o644)
+			err = appendTo(path, text)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -119,4 +120,13 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+func appendTo(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append([]byte("\n"), text...))
+	return errors.Join(err, f.Close())
 }

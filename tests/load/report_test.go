@@ -29,7 +29,7 @@ func report(r row, size scale, of map[string]outcome) {
 	lines = append(lines, line+entries+r.what)
 }
 
-// TestMain appends the table to the file of the environment, behind what tests/differential has written there.
+// TestMain appends the table to the file of the environment, to which tests/differential writes as well.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Both ends of thousands of connections are in this process.
