@@ -185,16 +185,19 @@ func (d Dir) Mode(iface string) string {
 }
 
 // SetMode keeps the mode that was asked for an interface: it outlives the interface.
-func (d Dir) SetMode(iface, mode string) error {
-	path := filepath.Join(d.Link(iface), modeName)
+func (d Dir) SetMode(iface, mode string) error { return d.setWord(iface, modeName, mode) }
+
+// setWord keeps a word among an interface's links, or forgets it where it is "".
+func (d Dir) setWord(iface, name, word string) error {
+	path := filepath.Join(d.Link(iface), name)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: forget the mode: %w", iface, err)
+		return fmt.Errorf("%s: forget the %s: %w", iface, name, err)
 	}
-	if mode == "" {
+	if word == "" {
 		return nil
 	}
-	if err := os.Symlink(mode, path); err != nil {
-		return fmt.Errorf("%s: record the mode: %w", iface, err)
+	if err := os.Symlink(word, path); err != nil {
+		return fmt.Errorf("%s: record the %s: %w", iface, name, err)
 	}
 	return nil
 }

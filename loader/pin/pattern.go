@@ -3,9 +3,7 @@
 package pin
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,19 +42,7 @@ func (d Dir) Pattern(iface string) string {
 }
 
 // SetPattern records which pattern has brought an interface; "" says that it was named.
-func (d Dir) SetPattern(iface, pattern string) error {
-	path := filepath.Join(d.Link(iface), broughtName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: forget the pattern: %w", iface, err)
-	}
-	if pattern == "" {
-		return nil
-	}
-	if err := os.Symlink(pattern, path); err != nil {
-		return fmt.Errorf("%s: record the pattern: %w", iface, err)
-	}
-	return nil
-}
+func (d Dir) SetPattern(iface, pattern string) error { return d.setWord(iface, broughtName, pattern) }
 
 // Bringing returns that of the patterns by which an interface is to be filtered, or "" for none: none matches it, or it
 // was released.
