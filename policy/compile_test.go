@@ -197,7 +197,7 @@ func TestCompileOfManyBorders(t *testing.T) {
 	}
 	start := time.Now()
 	c := mustCompile(t, []NumberedRule{{1, wide}, {2, odd}}, nil)
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 15*time.Second { // a second here; the race detector and a busy machine take more
 		t.Errorf("it took %s", took)
 	}
 	table := c.Tables[""]

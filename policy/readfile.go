@@ -46,12 +46,17 @@ func readRegular(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file: name one that is", path)
 	}
+	tooLarge := fmt.Errorf("%s is larger than %d MiB: no policy is", path, MaxFileSize>>20)
+	if info.Size() > MaxFileSize {
+		return nil, tooLarge
+	}
+	// It may grow meanwhile.
 	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(data) > MaxFileSize {
-		return nil, fmt.Errorf("%s is larger than %d MiB: no policy is", path, MaxFileSize>>20)
+		return nil, tooLarge
 	}
 	return data, nil
 }
