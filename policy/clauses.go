@@ -81,11 +81,18 @@ func (r Rule) onKey() string {
 	return strings.Join(slices.Compact(names), ",")
 }
 
-// GroupOf returns the group of an interface among rules.
-func GroupOf(rules []Rule, iface string) Group {
+// GroupOf returns the group of an interface among rules about what is for this
+// host.
+func GroupOf(rules []Rule, iface string) Group { return groupOf(rules, iface, false) }
+
+// ForwardGroupOf returns the group of an interface among rules about what
+// comes in by it and is routed.
+func ForwardGroupOf(rules []Rule, iface string) Group { return groupOf(rules, iface, true) }
+
+func groupOf(rules []Rule, iface string, forward bool) Group {
 	var clauses []string
 	for _, r := range rules {
-		if len(r.On) > 0 && r.AppliesOn(iface) {
+		if r.Forward == forward && len(r.On) > 0 && r.AppliesOn(iface) {
 			clauses = append(clauses, r.onKey())
 		}
 	}
@@ -128,7 +135,7 @@ func GroupsOf(rules []Rule, ifaces []string) []Group {
 // interface its name itself counts, or else the longest one.
 func (p *Policy) For(iface string) *Policy {
 	c := p.Clone()
-	c.Open = slices.DeleteFunc(c.Open, func(r Rule) bool { return !r.AppliesOn(iface) })
+	c.Open = slices.DeleteFunc(c.Open, func(r Rule) bool { return r.Forward || !r.AppliesOn(iface) })
 	if v, ok := pickPattern(p.InputOn, iface); ok {
 		c.Input = v
 	}

@@ -120,7 +120,7 @@ func Compile(rules []NumberedRule, groups []Group, keep []KnownSet) (*Compiled, 
 		var spans []span
 		paint := painter{table: c.Tables[g]}
 		for order, nr := range rules {
-			if len(nr.Rule.On) > 0 && !clauses[keys[order]] {
+			if nr.Rule.Forward || len(nr.Rule.On) > 0 && !clauses[keys[order]] {
 				continue
 			}
 			unconditional := nr.Rule.Unconditional()

@@ -31,7 +31,7 @@ type Policy struct {
 	ICMP       ICMP
 	ICMPOn     map[string]ICMP
 	Lists      []List // what the rules may name; they hold the networks themselves
-	Open       []Rule
+	Open       []Rule // about what is for this host, and about what is routed
 	Invalid    InvalidPolicy
 	InvalidOn  map[string]InvalidPolicy
 	MaxFlows   int                      // 0 means DefaultMaxFlows

@@ -37,7 +37,7 @@ func worldPackets(visit func(Packet) bool) {
 		for _, p := range worldPorts {
 			for _, src := range worldAddresses {
 				for _, dst := range worldAddresses {
-					if src.Is4() == dst.Is4() && !visit(Packet{iface, p.Protocol, p.First, src, dst}) {
+					if src.Is4() == dst.Is4() && !visit(Packet{iface, p.Protocol, p.First, src, dst, false}) {
 						return
 					}
 				}

@@ -13,6 +13,9 @@ import (
 // Rule opens ports and protocols, to everyone or under conditions. Rules come
 // from [ParseRule]; the zero Rule opens nothing.
 type Rule struct {
+	// Forward says that the rule lets through what is routed, and lets nothing
+	// in to this host. On is then where it comes in, and To where it goes.
+	Forward bool
 	// Ports is what the rule opens: ranges of ports, or protocols that have
 	// none, in ranges from 0 to 0.
 	Ports []PortRange
@@ -138,18 +141,23 @@ type Packet struct {
 	Protocol            Protocol
 	Port                uint16 // 0 for a protocol without ports
 	Source, Destination netip.Addr
+	Forward             bool // it is routed, and not for this host
 }
 
 // Admits reports whether the rule lets a packet in, unless its limit is
 // exceeded.
 func (r Rule) Admits(p Packet) bool {
-	return r.AppliesOn(p.Interface) && r.Allows(p.Protocol, p.Port, p.Source) &&
+	return r.Forward == p.Forward && r.AppliesOn(p.Interface) && r.allows(p.Protocol, p.Port, p.Source) &&
 		(len(r.To) == 0 || containsAddress(r.To, p.Destination.Unmap()))
 }
 
 // Allows reports whether the rule lets src use the port, on some interface and
 // at some address of the host.
 func (r Rule) Allows(proto Protocol, port uint16, src netip.Addr) bool {
+	return !r.Forward && r.allows(proto, port, src)
+}
+
+func (r Rule) allows(proto Protocol, port uint16, src netip.Addr) bool {
 	if !r.Covers(proto, port) {
 		return false
 	}
@@ -163,7 +171,7 @@ func containsAddress(prefixes []netip.Prefix, addr netip.Addr) bool {
 
 // Overlaps reports whether there is a packet that both rules let in.
 func (r Rule) Overlaps(o Rule) bool {
-	return portsOverlap(r.Ports, o.Ports) && r.onOverlaps(o) && r.reachOverlaps(o)
+	return r.Forward == o.Forward && portsOverlap(r.Ports, o.Ports) && r.onOverlaps(o) && r.reachOverlaps(o)
 }
 
 // key is the same for two rules if and only if they are equal.

@@ -47,8 +47,12 @@ func (r Rule) Key() RuleKey {
 		key = binary.BigEndian.AppendUint16(key, p.First)
 		key = binary.BigEndian.AppendUint16(key, p.Last)
 	}
+	const forward, noRange = 0xfe, 0 // no range begins with them
+	if r.Forward {
+		key = append(key, forward)
+	}
 	if nobody {
-		return RuleKey(append(key, 0)) // no range begins with it
+		return RuleKey(append(key, noRange))
 	}
 	key = appendRanges(key, src)
 	if len(dst) == 0 && len(r.On) == 0 && r.Limit.Count == 0 {
