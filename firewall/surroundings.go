@@ -44,7 +44,7 @@ func (fw *Firewall) cutOff(ctx context.Context, p *policy.Policy, file string) [
 // containers which the policy lets no answer out of.
 func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.Rule, file string) (warnings []string) {
 	forwards := fw.kernel.Forwards()
-	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
+	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.IsOpenToAll() }) {
 		return nil // nor need the policy be read
 	}
 	p, err := f.Policy()
@@ -52,7 +52,7 @@ func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.R
 		return []string{fmt.Sprintf("whether the rules are of use is not known: %v", err)}
 	}
 	for _, r := range rules {
-		if text := p.CoveringText(r); text != "" && !r.Anyone() {
+		if text := p.CoveringText(r); text != "" && !r.IsOpenToAll() {
 			warnings = append(warnings, text)
 		}
 	}
