@@ -119,7 +119,7 @@ func TestCheck(t *testing.T) {
 	h.types(0, "check", path)
 	h.says(path + " is good: open: http\n")
 	h.complains(`warning: there is no interface nowhere0: "up" and "apply" refuse this file, "run" waits for it`, "warning: this session (203.0.113.5 to port 22) could not",
-		"warning: an sshd listens on port 2222, which no rule opens")
+		"warning: an sshd listens on port 2222, which no rule opens: add \"2222/tcp\" to let ssh in")
 	h.types(0, "--config", path, "check", "-o", "json")
 	var v firewall.CheckReport
 	h.json(&v)
