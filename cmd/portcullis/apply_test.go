@@ -48,7 +48,7 @@ func TestDiffGoesByPackets(t *testing.T) {
 	h := newHost(t)
 	path := h.runs("open: [ssh from 10.0.0.0/8, http on eth0 from 203.0.113.0/24]\n")
 	for text, says := range map[string]string{
-		"[ssh from 10.0.0.0/9, 22/tcp from 10.128.0.0/9, http on eth0 from 203.0.113.0/24]": "no packet fares otherwise by these rules\n",
+		"[ssh from 10.0.0.0/9, 22/tcp from 10.128.0.0/9, http on eth0 from 203.0.113.0/24]": "these rules let in the same packets as before\n",
 		"[ssh from 10.0.0.0/8, http on eth0]":                                               "who is let in:\n  http on eth0: from 203.0.113.0/24 -> anybody\n",
 		"[ssh from 10.0.0.0/8 except 10.1.0.0/16, http on eth0 from 203.0.113.0/24]":        "  ssh: from 10.0.0.0/8 -> from 10.0.0.0/8 except 10.1.0.0/16\n",
 	} {
