@@ -173,7 +173,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Changes:  c.changes,
 		Packets:  c.packets,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(ctx, c.policy, c.path)),
+		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(ctx, c.policy, c.path, c.policy.Interfaces)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -290,5 +290,5 @@ func (fw *Firewall) doubts(ctx context.Context, p *policy.Policy, named []string
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(ctx, p, file))
+	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(ctx, p, file, p.Interfaces))
 }

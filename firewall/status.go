@@ -3,6 +3,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -186,7 +187,7 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	if len(paths) > 0 {
 		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force: \"portcullis apply\" applies it", strings.Join(paths, " or ")))
 	}
-	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return d.Key == "open" && rules[d.Old+d.New] })
+	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return d.Key == "open" && rules[cmp.Or(d.Old, d.New)] })
 	switch len(changes) {
 	case 0:
 	case 1:

@@ -23,9 +23,10 @@ func (fw *Firewall) Flags() cmdline.Flags {
 	return f
 }
 
-// ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
-func (fw *Firewall) ineffective(ctx context.Context, p *policy.Policy, file string) []string {
-	return append(p.RestrictingNothingTexts(), fw.cutOff(ctx, p, file)...)
+// ineffective warns of rules that restrict nothing, of interfaces that the policy names and nothing filters, and of
+// containers that it, which stands in a file, cuts off.
+func (fw *Firewall) ineffective(ctx context.Context, p *policy.Policy, file string, filtered []string) []string {
+	return slices.Concat(p.RestrictingNothingTexts(), p.NoEffectTexts(filtered), fw.cutOff(ctx, p, file))
 }
 
 // cutOff warns of containers that a policy, which stands in a file, cuts off.
@@ -40,11 +41,11 @@ func (fw *Firewall) cutOff(ctx context.Context, p *policy.Policy, file string) [
 	return found.Warnings(p, quote.Name(file))
 }
 
-// openedInVain warns of rules that restrict nothing, as another one opens more, and of rules that open ports of
-// containers which the policy lets no answer out of.
+// openedInVain warns of rules that restrict nothing, as another one opens more, of rules for interfaces that nothing
+// filters, and of rules that open ports of containers which the policy lets no answer out of.
 func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.Rule, file string) (warnings []string) {
 	forwards := fw.kernel.Forwards()
-	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
+	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.IsOpenToAll() }) {
 		return nil // nor need the policy be read
 	}
 	p, err := f.Policy()
@@ -52,10 +53,12 @@ func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.R
 		return []string{fmt.Sprintf("whether the rules are of use is not known: %v", err)}
 	}
 	for _, r := range rules {
-		if text := p.CoveringText(r); text != "" && !r.Anyone() {
+		if text := p.CoveringText(r); text != "" && !r.IsOpenToAll() {
 			warnings = append(warnings, text)
 		}
 	}
+	opened := &policy.Policy{Open: rules}
+	warnings = append(warnings, opened.NoEffectTexts(p.Interfaces)...)
 	if !forwards || p.Forward != policy.ForwardDrop {
 		return warnings
 	}

@@ -82,7 +82,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.ineffective(ctx, p, config), fw.unfiltered(report.Interfaces, nil))
+	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.ineffective(ctx, p, config, withInterfaces(p, without(filtered, ending)).Interfaces), fw.unfiltered(report.Interfaces, nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -124,7 +125,7 @@ func parsePrefix(w word) (netip.Prefix, *RuleError) {
 	address, mask, isNet := strings.Cut(w.text, "/")
 	addr, err := netip.ParseAddr(address)
 	if err != nil {
-		return netip.Prefix{}, w.errorf("bad address %s: write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32", quote(w.text))
+		return netip.Prefix{}, w.errorf("bad address %s: %s", quote(w.text), cmp.Or(addressSlip(w.text), "write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32"))
 	}
 	if addr.Zone() != "" {
 		return netip.Prefix{}, w.errorf("address %s names a zone: leave %s out", quote(w.text), quote("%"+addr.Zone()))

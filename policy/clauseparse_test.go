@@ -173,7 +173,17 @@ func TestParseClausesErrors(t *testing.T) {
 		{"http except", 5, `no address after "except": write except 203.0.113.0/24, or leave "except" out`},
 		{"http to", 5, `no address after "to": write to 192.0.2.1, an address of this host, or leave "to" out`},
 		{"http foo", 5, `unexpected "foo" after "http": write on, from, except, to or limit, or nothing`},
-		{"on eth0", 0, `no port before "on": write a service or a port, such as http or 8080/tcp`},
+		{"limit ssh", 0, `no port before "limit": write a service or a port first, as in "ssh limit 6/minute"`},
+		{"allow http", 0, `"allow" is not part of a rule: leave it out, as in "ssh from 203.0.113.0/24"`},
+		{"deny from 192.0.2.1", 0, `"deny" cannot be a rule, since what no rule lets in is kept out: write whom to keep out after "except", as in "http except 203.0.113.9"`},
+		{"any from 192.0.2.1", 0, `unknown service "any": write all for every port and protocol`},
+		{"10.0.0.0/8", 0, `address "10.0.0.0/8" where a port should be: write "all from 10.0.0.0/8" to let in everything from there; addresses of one rule are joined by commas, and in brackets such a rule needs quotes`},
+		{"http on !eth0", 8, `"!eth0": a rule cannot leave out an interface: write those that it is for`},
+		{"http from !192.0.2.1", 10, `bad address "!192.0.2.1": write except 192.0.2.1`},
+		{"http from !!192.0.2.1", 10, `bad address "!!192.0.2.1": write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32`},
+		{"http from 192.0.2.1-192.0.2.4", 10, `bad address "192.0.2.1-192.0.2.4": write 192.0.2.1,192.0.2.2/31,192.0.2.4`},
+		{"http from 192.0.2.4-192.0.2.1", 10, `bad address "192.0.2.4-192.0.2.1": write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32`},
+		{"on eth0", 0, `no port before "on": write a service or a port first, as in "http on eth0"`},
 	} {
 		r, err := testNames().ParseRule(c.text)
 		var bad *RuleError

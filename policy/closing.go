@@ -5,34 +5,69 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // closeHint says how to get from the rules in by to what the removal of r
-// meant: which to close, and what of theirs to open again.
-func closeHint(r Rule, by []Rule) string {
-	var opening []Rule
+// meant: what of theirs to open by itself, and then which to close, so that
+// nothing is shut out in between. Interfaces are those that are filtered, where
+// that is known.
+func closeHint(r Rule, by []Rule, interfaces []string) string {
+	var closing, opening, staying []Rule
 	whole := true
 	for _, b := range by {
-		left, all := b.without(r)
-		opening = append(opening, left...)
-		whole = whole && all
+		if isAll(b.Ports) && !isAll(r.Ports) && slices.ContainsFunc(by, func(o Rule) bool { return !isAll(o.Ports) }) {
+			staying = append(staying, b) // nobody closes that for one port
+			continue
+		}
+		left, all := b.without(r, interfaces)
+		closing, opening, whole = append(closing, b), append(opening, left...), whole && all
 	}
-	hint := "close " + quoteRules(by)
-	if len(opening) > 0 {
-		hint += ", then open " + quoteRules(opening)
+	texts, complete := wholeTexts(opening)
+	whole = whole && complete
+	hint := "close " + quoteWhole(closing)
+	switch {
+	case len(texts) == 0 && !whole:
+		hint = "open what should stay, then " + hint
+	case !whole:
+		hint = "open " + joinWords(append(texts, "what else should stay"), "and") + ", then " + hint
+	case len(texts) > 0:
+		hint = "open " + joinWords(texts, "and") + ", then " + hint
 	}
-	if !whole {
-		hint += ", then open again what should stay"
+	if len(staying) > 0 {
+		hint += "; what is left comes in by " + quoteRules(staying)
 	}
 	return hint
 }
 
+// mostWhole is how long a rule is at most that is printed to be pasted.
+const mostWhole = 500
+
+// wholeTexts quotes rules to be pasted, which nothing may be cut off. Those that
+// would fill a screen are left out.
+func wholeTexts(rules []Rule) (texts []string, complete bool) {
+	for _, r := range rules {
+		if text := r.String(); len(text) <= mostWhole {
+			texts = append(texts, strconv.Quote(text))
+		}
+	}
+	return texts, len(texts) == len(rules)
+}
+
+// quoteWhole is quoteRules for rules to be pasted.
+func quoteWhole(rules []Rule) string {
+	if texts, complete := wholeTexts(rules); complete && len(texts) <= 5 {
+		return joinWords(texts, "and")
+	}
+	return quoteRules(rules)
+}
+
 // without returns rules that let in what r does and o does not. If rules cannot
 // say all of that, whole is false, and they say some of it.
-func (r Rule) without(o Rule) (left []Rule, whole bool) {
+func (r Rule) without(o Rule, interfaces []string) (left []Rule, whole bool) {
 	if !r.Overlaps(o) {
 		return r.Spelled(), true
 	}
@@ -58,7 +93,11 @@ func (r Rule) without(o Rule) (left []Rule, whole bool) {
 	}
 
 	// One clause after the other: the interfaces that are left, then the addresses and the sources on the others.
-	switch on, expressible := subtractPatterns(r.On, o.On); {
+	of := r.On
+	if len(of) == 0 {
+		of = interfaces
+	}
+	switch on, expressible := subtractPatterns(of, o.On); {
 	case !expressible:
 		whole = false
 	case len(on) > 0:
@@ -90,11 +129,22 @@ func (r Rule) without(o Rule) (left []Rule, whole bool) {
 
 // exceptFrom returns the rule without the sources that o names.
 func (r Rule) exceptFrom(o Rule) Rule {
+	if r.lists.from == "" {
+		gone := o.sources()
+		r.From = slices.DeleteFunc(slices.Clone(r.From), func(p netip.Prefix) bool {
+			return addrset.Within([]addrset.Range{addrset.RangeOf(p)}, gone)
+		})
+	}
 	have := r.sources()
 	more := slices.DeleteFunc(slices.Clone(o.From), func(p netip.Prefix) bool {
 		return len(addrset.Intersect(have, addrset.Of([]netip.Prefix{p}))) == 0
 	})
 	except := r.Except
+	if r.lists.except == "" {
+		except = slices.DeleteFunc(slices.Clone(except), func(p netip.Prefix) bool {
+			return len(addrset.Intersect(addrset.Of(r.From), addrset.Of([]netip.Prefix{p}))) == 0 && len(r.From) > 0
+		})
+	}
 	r.Except = append(slices.Clone(except), more...)
 	if r.lists.except != "" || o.lists.from != "" {
 		var texts []string

@@ -48,7 +48,7 @@ func TestParseRulesErrors(t *testing.T) {
 			`quote each rule, as "2/tcp" "3/tcp" "4/tcp" "5/tcp from 10.0.0.0/8", or "2/tcp from 10.0.0.0/8" "3/tcp from 10.0.0.0/8" "4/tcp from 10.0.0.0/8" "5/tcp from 10.0.0.0/8"`},
 		{[]string{"http", "9090/tcp from", net}, ""}, // one argument holds the from
 		{[]string{"htpt", "80"}, "unknown service \"htpt\": did you mean \"http\"?\nno protocol in \"80\": write 80/tcp or 80/udp"},
-		{[]string{"from", net}, `no port before "from": write a service or a port, such as http or 8080/tcp`},
+		{[]string{"from", net}, `no port before "from": write a service or a port first, as in "ssh from 203.0.113.0/24"`},
 		{[]string{"", "http"}, `empty rule "": write a service or a port, such as http or 8080/tcp`},
 		{[]string{"http", " "}, `empty rule "": write a service or a port, such as http or 8080/tcp`},
 		{[]string{""}, `empty rule "": write a service or a port, such as http or 8080/tcp`},

@@ -153,7 +153,7 @@ const portCount = 1 << 16
 // RestrictingNothing returns the rules that name sources although others let
 // anybody use all of their ports. Its work grows with the number of rules.
 func (p *Policy) RestrictingNothing() []Rule {
-	restricted := slices.DeleteFunc(slices.Clone(p.Open), Rule.isOpenToAll)
+	restricted := slices.DeleteFunc(slices.Clone(p.Open), Rule.IsOpenToAll)
 	if len(restricted) == 0 || p.Input == Accept {
 		return nil
 	}
@@ -161,7 +161,7 @@ func (p *Policy) RestrictingNothing() []Rule {
 	// one are open to anybody.
 	open := make(map[Protocol]*[portCount + 1]int)
 	for _, r := range p.Open {
-		if !r.isOpenToAll() {
+		if !r.IsOpenToAll() {
 			continue
 		}
 		for _, ports := range r.Ports {
@@ -190,8 +190,8 @@ func (p *Policy) RestrictingNothing() []Rule {
 	})
 }
 
-// isOpenToAll reports whether the rule has no condition, be it the interface.
-func (r Rule) isOpenToAll() bool { return r.Unconditional() && len(r.On) == 0 }
+// IsOpenToAll reports whether the rule has no condition, be it the interface.
+func (r Rule) IsOpenToAll() bool { return r.Unconditional() && len(r.On) == 0 }
 
 // RestrictingNothingTexts returns sentences about the rules that
 // [Policy.RestrictingNothing] finds, a few of which have one each.

@@ -235,7 +235,8 @@ var plainWords = map[string]string{
 	"did not find expected node content": "something is missing here, or a bracket is not closed",
 	"did not find expected ',' or ']'":   "a bracket is not closed, or a comma is missing",
 	"exceeded max depth":                 "it is nested too deep: no policy is",
-	"unknown anchor":                     "a policy file has no anchors and aliases: write the value out",
+	"unknown anchor":                     "a policy file has no anchors and aliases: write the value out, or quote a pattern that begins with *",
+	"did not find expected alphabetic":   "a policy file has no anchors and aliases: write the value out, or quote a pattern that begins with *",
 	"incompatible YAML document":         "leave out the line that begins with %YAML",
 }
 

@@ -92,6 +92,9 @@ func ParseICMPType(text string) (ICMPType, error) {
 	if n, err := strconv.ParseUint(lower, 10, 8); err == nil {
 		return ICMPType{}, fmt.Errorf("icmp type %s has no family: write ipv4/%d or ipv6/%d", quote(text), n, n)
 	}
+	if lower == "ping" {
+		return ICMPType{}, fmt.Errorf("unknown icmp type %s: write echo-request", quote(text))
+	}
 	known := make([]string, len(icmpNames))
 	for i, t := range icmpNames {
 		known[i] = t.text

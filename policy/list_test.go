@@ -188,7 +188,7 @@ func TestRulesOfAListInAnotherFile(t *testing.T) {
 	if err != nil || string(out) != "lists: {office: [192.0.2.1]} # c\nopen: [\""+numbers+"\"] # d\n" {
 		t.Errorf("rewritten as %s, %v", out, err)
 	}
-	if changes := Diff(was, p); len(changes) != 2 {
+	if changes := Diff(was, p); len(changes) != 1 {
 		t.Errorf("the difference is %v", changes)
 	}
 }
@@ -215,6 +215,22 @@ func TestClosingARuleOfAList(t *testing.T) {
 	}
 	if got := ListsOf(p.Open); !reflect.DeepEqual(got, []List{{Name: "office", Networks: was.From}}) {
 		t.Errorf("the rules tell of %+v", got)
+	}
+}
+
+// A rule that reads as before does not go and come: its list has changed.
+func TestDiffOfARuleWhoseListChanges(t *testing.T) {
+	const rules = "open: [ssh, http from @office, http except @office]\n"
+	was := mustPolicy(t, "lists: {office: [203.0.113.0/24]}\n"+rules)
+	is := mustPolicy(t, "lists: {office: [203.0.113.0/25]}\n"+rules)
+	want := "[~ open http from @office: its lists hold other networks ~ open http except @office: its lists hold other networks]"
+	if got := fmt.Sprint(Diff(was, is)); got != want {
+		t.Error(got)
+	}
+	is = mustPolicy(t, "lists: {office: [203.0.113.0/25]}\nopen: [ssh, http from @office]\n")
+	want = "[~ open http from @office: its lists hold other networks - open http except @office]"
+	if got := fmt.Sprint(Diff(was, is)); got != want {
+		t.Error(got)
 	}
 }
 

@@ -44,14 +44,14 @@ func TestWithoutRuleErrors(t *testing.T) {
 	for _, c := range []struct{ open, remove, want string }{
 		{"", "http", `close "http": not open`},
 		{"22/tcp from 10.0.0.0/8", "22/tcp from 192.0.2.1", `close "22/tcp from 192.0.2.1": not open`},
-		{"domain", "53/udp", `no rule "53/udp", but its ports are open through "domain": close "domain", then open "53/tcp"`},
-		{"60000-61000/udp", "60010/udp", `no rule "60010/udp", but its ports are open through "60000-61000/udp": close "60000-61000/udp", then open "60000-60009,60011-61000/udp"`},
-		{"60000-61000/udp", "60000/udp", `no rule "60000/udp", but its ports are open through "60000-61000/udp": close "60000-61000/udp", then open "60001-61000/udp"`},
+		{"domain", "53/udp", `no rule "53/udp", but its ports are open through "domain": open "53/tcp", then close "domain"`},
+		{"60000-61000/udp", "60010/udp", `no rule "60010/udp", but its ports are open through "60000-61000/udp": open "60000-60009,60011-61000/udp", then close "60000-61000/udp"`},
+		{"60000-61000/udp", "60000/udp", `no rule "60000/udp", but its ports are open through "60000-61000/udp": open "60001-61000/udp", then close "60000-61000/udp"`},
 		{"22/tcp from 192.0.2.0/24", "ssh", `no rule "ssh", but its ports are open through "22/tcp from 192.0.2.0/24": close "22/tcp from 192.0.2.0/24"`},
-		{"60-70/tcp from 192.0.2.1", "65/tcp", `no rule "65/tcp", but its ports are open through "60-70/tcp from 192.0.2.1": close "60-70/tcp from 192.0.2.1", then open "60-64,66-70/tcp from 192.0.2.1"`},
+		{"60-70/tcp from 192.0.2.1", "65/tcp", `no rule "65/tcp", but its ports are open through "60-70/tcp from 192.0.2.1": open "60-64,66-70/tcp from 192.0.2.1", then close "60-70/tcp from 192.0.2.1"`},
 		{"53/tcp; 53/udp", "domain", `no rule "domain", but its ports are open through "53/tcp" and "53/udp": close "53/tcp" and "53/udp"`},
-		{"ssh", "22/tcp from 192.0.2.1", `no rule "22/tcp from 192.0.2.1", but its ports are open through "ssh": close "ssh", then open "ssh except 192.0.2.1"`},
-		{"22/tcp from 192.0.2.0/24", "22/tcp from 192.0.2.1", `no rule "22/tcp from 192.0.2.1", but its ports are open through "22/tcp from 192.0.2.0/24": close "22/tcp from 192.0.2.0/24", then open "22/tcp from 192.0.2.0/24 except 192.0.2.1"`},
+		{"ssh", "22/tcp from 192.0.2.1", `no rule "22/tcp from 192.0.2.1", but its ports are open through "ssh": open "ssh except 192.0.2.1", then close "ssh"`},
+		{"22/tcp from 192.0.2.0/24", "22/tcp from 192.0.2.1", `no rule "22/tcp from 192.0.2.1", but its ports are open through "22/tcp from 192.0.2.0/24": open "22/tcp from 192.0.2.0/24 except 192.0.2.1", then close "22/tcp from 192.0.2.0/24"`},
 		{"22/tcp from 192.0.2.1", "22/tcp from 192.0.2.0/24", `no rule "22/tcp from 192.0.2.0/24", but its ports are open through "22/tcp from 192.0.2.1": close "22/tcp from 192.0.2.1"`},
 	} {
 		p := Default()

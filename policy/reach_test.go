@@ -140,7 +140,7 @@ func TestRulesAsSets(t *testing.T) {
 		if got := r.AllowsOthers(); !got {
 			t.Fatalf("%q lets in no other host", r)
 		}
-		left, complete := r.without(o)
+		left, complete := r.without(o, nil)
 		rest := make(map[Packet]bool)
 		for _, l := range left {
 			for p := range worldSet(l) {
@@ -276,20 +276,40 @@ func TestCoveringWithClauses(t *testing.T) {
 // Closing some of a rule is refused with the commands that lead there.
 func TestClosingPartOfARule(t *testing.T) {
 	for _, c := range []struct{ open, remove, want string }{
-		{"80,443/tcp", "443/tcp", `close "80,443/tcp", then open "80/tcp"`},
-		{"http on eth0,eth1", "http on eth1", `close "http on eth0,eth1", then open "http on eth0"`},
-		{"http", "http on eth1", `close "http", then open again what should stay`},
+		{"80,443/tcp", "443/tcp", `open "80/tcp", then close "80,443/tcp"`},
+		{"http on eth0,eth1", "http on eth1", `open "http on eth0", then close "http on eth0,eth1"`},
+		{"http", "http on eth1", `open what should stay, then close "http"`},
 		{"http limit 6/minute", "http", `close "http limit 6/minute"`},
 		{"http", "http limit 6/minute", `close "http"`},
-		{"http limit 6/minute", "http from 192.0.2.1", `close "http limit 6/minute", then open "http except 192.0.2.1 limit 6/minute"`},
-		{"ssh from 10.0.0.0/8 except 10.1.0.0/16", "ssh from 10.2.0.0/16,192.0.2.0/24", `close "ssh from 10.0.0.0/8 except 10.1.0.0/16", then open "ssh from 10.0.0.0/8 except 10.1.0.0/16,10.2.0.0/16"`},
-		{"ssh from 192.0.2.0/30", "ssh from 192.0.2.0/30 except 192.0.2.1", `close "ssh from 192.0.2.0/30", then open "ssh from 192.0.2.1"`},
-		{"ssh to 192.0.2.0/31", "ssh to 192.0.2.1", `close "ssh to 192.0.2.0/31", then open "ssh to 192.0.2.0"`},
-		{"all from 192.0.2.1", "ssh from 192.0.2.1", `close "all from 192.0.2.1", then open again what should stay`},
-		{"tcp", "ssh", `close "tcp", then open "1-21,23-65535/tcp"`},
-		{"gre", "gre from 192.0.2.1", `close "gre", then open "gre except 192.0.2.1"`},
+		{"http limit 6/minute", "http from 192.0.2.1", `open "http except 192.0.2.1 limit 6/minute", then close "http limit 6/minute"`},
+		{"ssh from 10.0.0.0/8 except 10.1.0.0/16", "ssh from 10.2.0.0/16,192.0.2.0/24", `open "ssh from 10.0.0.0/8 except 10.1.0.0/16,10.2.0.0/16", then close "ssh from 10.0.0.0/8 except 10.1.0.0/16"`},
+		{"ssh from 192.0.2.0/30", "ssh from 192.0.2.0/30 except 192.0.2.1", `open "ssh from 192.0.2.1", then close "ssh from 192.0.2.0/30"`},
+		{"ssh to 192.0.2.0/31", "ssh to 192.0.2.1", `open "ssh to 192.0.2.0", then close "ssh to 192.0.2.0/31"`},
+		{"all from 192.0.2.1", "ssh from 192.0.2.1", `open what should stay, then close "all from 192.0.2.1"`},
+		{"tcp", "ssh", `open "1-21,23-65535/tcp", then close "tcp"`},
+		{"gre", "gre from 192.0.2.1", `open "gre except 192.0.2.1", then close "gre"`},
 	} {
 		p := &Policy{Open: []Rule{mustRule(t, c.open)}}
+		_, _, err := p.WithoutRule(mustRule(t, c.remove))
+		if err == nil || !strings.HasSuffix(err.Error(), ": "+c.want) {
+			t.Errorf("%s without %s:\n got %v\nwant %s", c.open, c.remove, err, c.want)
+		}
+	}
+	for _, c := range []struct{ open, remove, want string }{
+		{"http", "http on eth1", `open "http on eth0", then close "http"`},
+		{"80,443/tcp", "443/tcp on eth1", `open "80/tcp" and "443/tcp on eth0", then close "80,443/tcp"`},
+		{"http; all from 192.0.2.1", "http on eth1", `open "http on eth0", then close "http"; what is left comes in by "all from 192.0.2.1"`},
+		{"http; all from 192.0.2.1", "gre from 192.0.2.1", `open what should stay, then close "all from 192.0.2.1"`},
+		{"http from 10.0.0.0/8,192.0.2.0/24 except 10.9.0.0/16", "http from 10.0.0.0/8", `open "http from 192.0.2.0/24", then close "http from 10.0.0.0/8,192.0.2.0/24 except 10.9.0.0/16"`},
+		{"http from 10.0.0.0/8,192.0.2.0/24", "http from 10.0.0.0/8,192.0.2.1", `open "http from 192.0.2.0/24 except 192.0.2.1", then close "http from 10.0.0.0/8,192.0.2.0/24"`},
+		// What is to be pasted is whole.
+		{"5432/tcp on eth0,eth1 from 10.0.0.0/8,198.51.100.0/24,203.0.113.0/24", "5432/tcp from 10.1.0.0/16",
+			`open "5432/tcp on eth0,eth1 from 10.0.0.0/8,198.51.100.0/24,203.0.113.0/24 except 10.1.0.0/16", then close "5432/tcp on eth0,eth1 from 10.0.0.0/8,198.51.100.0/24,203.0.113.0/24"`},
+	} {
+		p := &Policy{Interfaces: []string{"eth0", "eth1"}}
+		for text := range strings.SplitSeq(c.open, "; ") {
+			p.Open = append(p.Open, mustRule(t, text))
+		}
 		_, _, err := p.WithoutRule(mustRule(t, c.remove))
 		if err == nil || !strings.HasSuffix(err.Error(), ": "+c.want) {
 			t.Errorf("%s without %s:\n got %v\nwant %s", c.open, c.remove, err, c.want)

@@ -64,7 +64,7 @@ func TestParseRuleErrors(t *testing.T) {
 	}{
 		{"", 0, "", `empty rule "": write a service or a port, such as http or 8080/tcp`},
 		{" \t ", 3, "", `empty rule "": write a service or a port, such as http or 8080/tcp`},
-		{"from 192.0.2.1", 0, "from", `no port before "from": write a service or a port, such as http or 8080/tcp`},
+		{"from 192.0.2.1", 0, "from", `no port before "from": write a service or a port first, as in "ssh from 203.0.113.0/24"`},
 		{"htpt", 0, "htpt", `unknown service "htpt": did you mean "http"?`},
 		{"htt", 0, "htt", `unknown service "htt": did you mean "http"?`},
 		{" sssh from 192.0.2.1", 1, "sssh", `unknown service "sssh": did you mean "ssh"?`},

@@ -151,7 +151,7 @@ func (p *Policy) WithoutRules(rules []Rule) (without *Policy, removed, notOpen [
 		case split:
 			removed = append(removed, r)
 		case by != nil:
-			return nil, nil, nil, &CoveredError{Rule: r, By: by, hint: closeHint(r, by)}
+			return nil, nil, nil, &CoveredError{Rule: r, By: by, hint: closeHint(r, by, p.Interfaces)}
 		default:
 			notOpen = append(notOpen, r)
 		}

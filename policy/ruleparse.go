@@ -119,7 +119,7 @@ func (in ruleParser) parseRule(text string) (Rule, *RuleError) {
 		return Rule{}, what.errorf("empty rule \"\": %s", whatExample)
 	}
 	if isClauseWord(what.text) {
-		return Rule{}, what.errorf("no port before %s: %s", quote(what.text), whatExample)
+		return Rule{}, what.errorf("no port before %s: write a service or a port first, as in %s", quote(what.text), quote(clauseExamples[strings.ToLower(what.text)]))
 	}
 	name, ports, bad := in.parseWhat(what)
 	if bad != nil {
@@ -251,6 +251,8 @@ func parseOn(list word) (names []string, bad *RuleError) {
 			return nil, item.errorf("interface name %s begins a clause: write %s", quote(item.text), quote(item.text[:1]+"*"))
 		case err != nil:
 			return nil, item.errorf("%s", err)
+		case name[0] == '!':
+			return nil, item.errorf("%s: a rule cannot leave out an interface: write those that it is for", quote(item.text))
 		case strings.Trim(name, "*") == "":
 			return nil, item.errorf("%s stands for every interface: leave \"on\" out", quote(name))
 		}

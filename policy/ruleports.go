@@ -13,6 +13,9 @@ func (in ruleParser) parseWhat(w word) (string, []PortRange, *RuleError) {
 	if strings.Contains(w.text, ",") {
 		return parsePorts(w)
 	}
+	if bad := w.slip(); bad != nil {
+		return "", nil, bad
+	}
 	if name, ports, bad := parseProtocolWord(w); ports != nil || bad != nil {
 		return name, ports, bad
 	}

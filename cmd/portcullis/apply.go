@@ -94,7 +94,7 @@ func (a *app) printPackets(changes []firewall.Change, packets []firewall.PacketC
 		return
 	}
 	if len(packets) == 0 {
-		a.printf("no packet fares otherwise by these rules\n")
+		a.printf("these rules let in the same packets as before\n")
 		return
 	}
 	a.printf("who is let in:\n")

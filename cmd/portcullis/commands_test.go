@@ -130,6 +130,7 @@ func TestWordsOfOtherToolsLeadToTheCommandThatIsMeant(t *testing.T) {
 		"reload": "apply", "enable": "up", "start": "up", "restart": "up", "disable": "down", "stop": "down",
 		"list": "status", "show": "status", "rules": "status", "Allow": "open",
 		"edit": "portcullis apply", "config": "portcullis check", "iptables": "portcullis import", "icmp": `"icmp: accept"`, "ping": "portcullis apply", "dns": "portcullis open domain",
+		"limit": "portcullis open ssh limit 6/minute",
 	} {
 		h.types(2, word)
 		h.complains(`unknown command "`+word+`": `, command)

@@ -92,12 +92,15 @@ func (a *app) completeOpen(cmd *cobra.Command, args []string, word string) ([]st
 	return append(policy.ClauseWords(args), services...), directive
 }
 
-// afterComma completes the last entry of a list.
+// afterComma completes the last entry of a list, with those that are not in it yet.
 func afterComma(word string, choices []string) []string {
 	before := word[:strings.LastIndexByte(word, ',')+1]
-	out := make([]string, len(choices))
-	for i, choice := range choices {
-		out[i] = before + choice
+	have := strings.Split(before, ",")
+	var out []string
+	for _, choice := range choices {
+		if !slices.Contains(have, choice) {
+			out = append(out, before+choice)
+		}
 	}
 	return out
 }

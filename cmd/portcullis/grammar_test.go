@@ -54,7 +54,7 @@ func TestCompletingARule(t *testing.T) {
 		"ssh ":                                  {"on", "from", "limit", "gre"},
 		"ssh from @office ":                     {"on", "except", "!from"},
 		"ssh from ":                             {"@office", "@bad", "!gre"},
-		"ssh from @office,":                     {"@office,@bad"},
+		"ssh from @office,":                     {"@office,@bad", "!@office,@office"},
 		"ssh limit ":                            {"6/minute"},
 		"ssh limit 6/minute ":                   {"burst", "on", "!limit"},
 		"ssh limit 6/minute burst ":             {"10"},

@@ -56,6 +56,7 @@ unless --partial says that such a policy will do.`,
 	cmd.Flags().StringVarP(&o.write, "write", "w", "", "write the policy to `FILE` instead of the standard output")
 	cmd.Flags().BoolVar(&o.partial, "partial", false, "accept a policy that lacks something")
 	_ = cmd.MarkFlagFilename("write", "yaml", "yml")
+	_ = cmd.RegisterFlagCompletionFunc("interface", a.completeInterfaces)
 	return cmd
 }
 

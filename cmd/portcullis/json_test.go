@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding"
 	"encoding/json"
 	"os"
 	"reflect"
@@ -21,7 +22,7 @@ func jsonKeys(of reflect.Type) (keys []string) {
 	for i := range of.NumField() {
 		f := of.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "-" {
+		if name == "-" || !f.IsExported() && !f.Anonymous {
 			continue
 		}
 		t, list := f.Type, ""
@@ -35,7 +36,7 @@ func jsonKeys(of reflect.Type) (keys []string) {
 			t = t.Elem()
 		}
 		switch {
-		case t.Kind() != reflect.Struct:
+		case t.Kind() != reflect.Struct || t.Implements(reflect.TypeFor[encoding.TextMarshaler]()): // a time, an address
 			keys = append(keys, name)
 		case f.Anonymous && name == "":
 			keys = append(keys, jsonKeys(t)...)
@@ -55,7 +56,11 @@ func TestKeysOfJSONAreExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	row := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| .+ \\|$")
-	for command, view := range map[string]any{"status": firewall.Status{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{}} {
+	for command, view := range map[string]any{
+		"status": firewall.Status{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{},
+		"apply": firewall.ApplyReport{}, "diff": firewall.DiffReport{}, "open": firewall.OpenReport{}, "close": firewall.CloseReport{},
+		"flows": flowView{}, "log": logView{}, "import": importView{},
+	} {
 		_, section, found := strings.Cut(string(text), "\n## "+command+"\n")
 		section, _, _ = strings.Cut(section, "\n## ")
 		var got []string

@@ -27,6 +27,12 @@ func TestOpenTellsThatARuleRestrictsNothing(t *testing.T) {
 	h.runs("open: [smtp]\n")
 	h.types(0, "open", "smtp", "from", "10.0.0.0/8")
 	h.complains(`warning: "smtp from 10.0.0.0/8" restricts nothing: "smtp" lets all of it in already, until closed`)
+	for _, clause := range []string{"limit 6/minute", "except 192.0.2.1", "to 192.0.2.1"} {
+		h.types(0, "open", "smtp "+clause)
+		h.complains(`warning: "smtp ` + clause + `" restricts nothing: "smtp" lets all of it in already, until closed`)
+	}
+	h.types(0, "open", "smtp on eth0")
+	h.complains(`warning: "smtp on eth0" opens nothing: "smtp" lets all of it in already, until closed`)
 	h.types(0, "open", "http", "from", "10.0.0.0/8")
 	if h.stderr != "" {
 		t.Errorf("warns of %q", h.stderr)

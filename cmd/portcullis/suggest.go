@@ -20,7 +20,7 @@ var otherWords = map[string][]string{
 	"down":    {"disable", "stop", "off", "unload"},
 	"run":     {"daemon", "agent"},
 	"status":  {"list", "show", "rules", "ls", "info", "stats", "counters"},
-	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns"},
+	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns", "limit"},
 	"close":   {"deny", "block", "ban", "delete", "del", "remove", "rm", "drop", "reject"},
 	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping"},
 	"check":   {"validate", "verify", "lint", "config", "configure"},
@@ -37,7 +37,7 @@ var otherWords = map[string][]string{
 	"bench":   {"benchmark"},
 }
 
-const noBlockList = "there is no block list; what no rule opens is closed, and \"portcullis close RULE\" takes a rule back"
+const noBlockList = "there is no block list; what no rule opens is closed, \"except 203.0.113.9\" in a rule keeps a source out, and \"portcullis close RULE\" takes a rule back"
 
 const editor = "edit the policy file with any editor; \"portcullis check\" finds mistakes, and \"portcullis apply\" puts it in force"
 
@@ -50,6 +50,7 @@ var notQuite = map[string]string{
 	"edit":      editor,
 	"icmp":      icmpKey,
 	"iptables":  "\"portcullis import\" translates rules of iptables into a policy file",
+	"limit":     "a limit is part of a rule: \"portcullis open ssh limit 6/minute\"",
 	"ping":      icmpKey,
 
 	"ban":   noBlockList,

@@ -105,3 +105,20 @@ func TestRulesThatRestrictNothingAreNamed(t *testing.T) {
 		t.Errorf("warns of %q", h.stderr)
 	}
 }
+
+// Where nothing filters an interface, what is said of it has no effect. It may be misspelled.
+func TestInterfacesThatNothingFiltersAreNamed(t *testing.T) {
+	h := newHost(t)
+	path := h.writes("interfaces: [eth0]\nopen: [ssh, smtp on eht0]\n")
+	for _, args := range [][]string{{"check", path}, {"up", "--config", path}, {"apply"}, {"diff"}} {
+		h.types(0, args...)
+		h.complains(`warning: "smtp on eht0" has no effect on "eht0", which is not filtered: did you mean "eth0"?`)
+	}
+	h.types(0, "open", "http on eth0", "https on ppp0")
+	h.complains(`warning: "https on ppp0" has no effect on "ppp0", which is not filtered: add it to "interfaces", or leave it out`)
+	if strings.Contains(h.stderr, "http on") || strings.Contains(h.stderr, "smtp") {
+		t.Errorf("warns of %q", h.stderr)
+	}
+	h.types(0, "check", h.writes("input: {defualt: drop}\nopen: [ssh]\n"))
+	h.complains(`did you mean "default"?`)
+}

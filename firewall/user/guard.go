@@ -102,7 +102,7 @@ func (u *User) Unreachable(p *policy.Policy) (warnings []string) {
 		return []string{err.Error()}
 	}
 	for _, port := range closed {
-		warnings = append(warnings, fmt.Sprintf("an sshd listens on port %d, which no rule opens", port))
+		warnings = append(warnings, fmt.Sprintf("an sshd listens on port %d, which no rule opens: add \"%d/tcp\" to let ssh in", port, port))
 	}
 	return warnings
 }

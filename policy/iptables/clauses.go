@@ -41,10 +41,17 @@ func (t *translation) onClause(o *opening) (string, bool) {
 	if len(o.on) == len(t.filtered) {
 		return "", true
 	}
-	var names []string
+	var on []iface
 	for _, in := range o.on {
 		others := slices.ContainsFunc(t.filtered, func(i iface) bool { return i.within(in) && !slices.Contains(o.on, i) })
 		if in != rest && !others {
+			on = append(on, in)
+		}
+	}
+	var names []string
+	for _, in := range on {
+		// A pattern stands for what it matches.
+		if !slices.ContainsFunc(on, func(i iface) bool { return i != in && in.within(i) }) {
 			names = append(names, in.pattern())
 		}
 	}

@@ -134,3 +134,21 @@ func TestReject(t *testing.T) {
 		})
 	}
 }
+
+// A pattern stands for the interfaces that it matches.
+func TestAPatternIsNamedAlone(t *testing.T) {
+	const script = `iptables -P INPUT DROP
+iptables -A INPUT -i lo -j ACCEPT
+iptables -A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT
+iptables -A INPUT -p tcp --dport 22 -j ACCEPT
+iptables -A INPUT -i eth0 -p tcp --dport 80 -j ACCEPT
+iptables -A INPUT -i eth+ -p udp --dport 53 -j ACCEPT
+`
+	r, err := Import([]File{{"fw.sh", []byte(script)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(r.YAML()); !strings.Contains(text, "- 53/udp on eth*\n") || !strings.Contains(text, "- 80/tcp on eth0\n") {
+		t.Error(text)
+	}
+}

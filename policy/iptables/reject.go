@@ -89,7 +89,7 @@ func (t *translation) reportAnswer(r *rule, d *deeds) {
 		slices.Contains([]string{"", "icmp-port-unreachable", "icmp6-port-unreachable", "port-unreach"}, r.rejectWith)
 	switch {
 	case r.target == "REJECT" && (silent || !drops):
-		t.note(r.place, "%s", noAnswer)
+		t.note(r.place, "%s", noInputAnswer)
 	case r.target == "REJECT" && !asWritten:
 		t.note(r.place, "%s", otherAnswer)
 	case r.target == "DROP" && answered:

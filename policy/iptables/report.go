@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	noAnswer    = "Portcullis drops without an answer: whoever tries waits instead of being refused"
-	otherAnswer = "input: reject answers TCP with a reset, and all else with an ICMP error that says that the port is unreachable"
-	noSilence   = "what it drops is answered, too, under input: reject"
-	noState     = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
-	answersCome = "answers to what this host itself sends there come in all the same"
-	allGoesOut  = "Portcullis lets out everything"
+	noAnswer      = "Portcullis drops without an answer: whoever tries waits instead of being refused"
+	noInputAnswer = "Portcullis drops this without an answer: whoever tries waits. To refuse on every closed port, write input: reject"
+	otherAnswer   = "input: reject answers TCP with a reset, and all else with an ICMP error that says that the port is unreachable"
+	noSilence     = "what it drops is answered, too, under input: reject"
+	noState       = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
+	answersCome   = "answers to what this host itself sends there come in all the same"
+	allGoesOut    = "Portcullis lets out everything"
 )
 
 // report lists the lines of which the policy lacks something, and those that it

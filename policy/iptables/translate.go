@@ -187,12 +187,12 @@ func (t *translation) guess() {
 	t.filtered = slices.Concat([]iface{rest}, named, wild)
 	for _, in := range t.filtered {
 		if !t.alike(in, rest) {
-			t.note(place{}, "the rules let in other things by %s than by others: name in interfaces all that are to be filtered, "+
-				"or say which one the policy is for, such as --interface %s", in, exampleOf(named))
+			t.note(place{}, "the rules let in other things on %s than elsewhere: list all interfaces that are to be filtered under interfaces, "+
+				"or translate for one of them, such as --interface %s", in, exampleOf(named))
 			break
 		}
 	}
-	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those that are named: without a name that of the default route")
+	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those under interfaces, or that of the default route if there are none")
 }
 
 func exampleOf(named []iface) iface {

@@ -60,16 +60,22 @@ func (a Admission) text(most int) string {
 
 // isFolded reports whether String counts networks that it does not name.
 func (a Admission) isFolded() bool {
-	return slices.ContainsFunc(a, func(g Grant) bool { return len(g.From) > mostShown || len(g.To) > mostShown })
+	return slices.ContainsFunc(a, func(g Grant) bool {
+		_, _, shown := shortest(g.From)
+		return !shown || len(g.To) > mostShown
+	})
 }
 
-// String returns the grant as "anybody" or "from 203.0.113.0/24 limit 6/minute".
+// String returns the grant as "anybody", "anybody except 192.0.2.1" or "from 203.0.113.0/24 limit 6/minute".
 func (g Grant) String() string {
-	var words []string
-	if g.From == nil || len(g.From) == 1 && g.From[0].Bits() == 0 && g.To != nil { // a destination has the family of its source
-		words = append(words, "anybody")
-	} else {
-		words = append(words, "from "+fold(g.From))
+	words := []string{"anybody"}
+	if g.From != nil {
+		switch from, except, _ := shortest(g.From); {
+		case !g.isFromAnybody(from):
+			words[0] = "from " + sourcesText(g.From)
+		case len(except) > 0:
+			words = append(words, "except "+fold(except))
+		}
 	}
 	if g.To != nil {
 		words = append(words, "to "+fold(g.To))
@@ -78,6 +84,15 @@ func (g Grant) String() string {
 		words = append(words, "limit "+g.Limit.String())
 	}
 	return strings.Join(words, " ")
+}
+
+// isFromAnybody reports whether networks are everybody who can come: a destination has the family of its source.
+func (g Grant) isFromAnybody(from []netip.Prefix) bool {
+	families := len(addrset.Everything)
+	if g.To != nil {
+		families = 1
+	}
+	return len(from) == families && !slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Bits() > 0 })
 }
 
 // mostShown is how many networks are named before they are only counted, and how many grants.

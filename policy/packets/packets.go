@@ -4,7 +4,6 @@
 package packets
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -19,10 +18,12 @@ import (
 // addresses or limits count.
 type Change struct {
 	Ports []policy.PortRange
-	What  string   // Ports as a rule names them
+	What  string   // Ports as rules name them, or "all but" those that are left out
 	On    []string // interfaces, or patterns of them; nil for all
 	Old   Admission
 	New   Admission
+
+	names portNames
 }
 
 // others stands in On for the interfaces that no rule names.
@@ -39,14 +40,14 @@ func (c Change) String() string {
 			stay = fmt.Sprintf(", beside %s others that stay", count(same))
 		}
 	}
-	text := fmt.Sprintf("%s: %s -> %s%s", c.Where(), old.text(mostShown), new.text(mostShown), stay)
+	text := fmt.Sprintf("%s: %s -> %s%s", c.where(mostPorts), old.text(mostShown), new.text(mostShown), stay)
 	if gone, come := c.Difference(); c.Old.isFolded() || c.New.isFolded() {
 		var parts []string
 		if len(come) > 0 {
-			parts = append(parts, "+ "+fold(come))
+			parts = append(parts, "+ "+sourcesText(come))
 		}
 		if len(gone) > 0 {
-			parts = append(parts, "- "+fold(gone))
+			parts = append(parts, "- "+sourcesText(gone))
 		}
 		if len(parts) > 0 {
 			text += " (" + strings.Join(parts, ", ") + ")"
@@ -55,12 +56,16 @@ func (c Change) String() string {
 	return text
 }
 
-// Where returns the ports, and the interfaces if they are not all: "80/tcp on eth0".
-func (c Change) Where() string {
+// mostPorts is how many ports and ranges a line names before it only counts them.
+const mostPorts = 20
+
+// where returns so many ports at most, and the interfaces if they are not all: "80/tcp on eth0".
+func (c Change) where(most int) string {
+	what := c.names.text(most)
 	if len(c.On) == 0 {
-		return c.What
+		return what
 	}
-	return c.What + " on " + strings.Join(c.On, ",")
+	return what + " on " + strings.Join(c.On, ",")
 }
 
 // Difference returns the sources that can reach nothing any more, and those that could reach nothing before.
@@ -207,7 +212,8 @@ func (d *differ) changes(class interfaceClass) []Change {
 	}
 	for i := range out {
 		out[i].Ports = joinPorts(out[i].Ports)
-		out[i].What = d.what(out[i].Ports)
+		out[i].names = d.portNames(out[i].Ports)
+		out[i].What = out[i].names.String()
 	}
 	return out
 }
@@ -307,18 +313,6 @@ func joinPorts(ranges []policy.PortRange) []policy.PortRange {
 		out = append(out, r)
 	}
 	return out
-}
-
-// what returns ports as a rule names them, or as ranges.
-func (d *differ) what(ports []policy.PortRange) string {
-	if name := d.names[portsText(ports)]; name != "" {
-		return name
-	}
-	texts := make([]string, len(ports))
-	for i, p := range ports {
-		texts[i] = cmp.Or(d.names[p.String()], p.String())
-	}
-	return strings.Join(texts, ",")
 }
 
 func portsText(ports []policy.PortRange) string {
