@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A command is over before the limits of its container change.
+// A command is over before the limits of its container count, which two files of /proc tell.
 //go:debug updatemaxprocs=0
+//go:debug containermaxprocs=0
 
 // Command portcullis is the command line of the firewall.
 package main
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
@@ -65,11 +67,7 @@ func run(e env, args []string) int {
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)
-	// The first signal ends what a command waits for, and lets it take back what it has begun; the second ends the command.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.Background())
 	if flushed := a.out.Flush(); err == nil && flushed != nil {
 		err = fmt.Errorf("write the output: %w", flushed)
 	}
@@ -84,6 +82,18 @@ func run(e env, args []string) int {
 		return exitNotRunning
 	}
 	return exitFailed
+}
+
+// untilSignal returns a context that the first signal ends, and with it what a command waits for, so that it takes back
+// what it has begun; the second signal ends the command. What needs no privilege begins nothing, and the first one ends it,
+// which is quicker to start. To let go of the signals at the end would only take time.
+func untilSignal(cmd *cobra.Command) context.Context {
+	if cmd.Annotations[needsAnnotation] == "" && !cmd.Hidden {
+		return cmd.Context()
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx
 }
 
 // usageError is a wrong command line.

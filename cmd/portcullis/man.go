@@ -27,6 +27,11 @@ func (a *app) manCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			header := &doc.GenManHeader{Title: "PORTCULLIS", Section: "8", Source: "Portcullis " + version, Manual: "Portcullis"}
 			sayNeeds(cmd.Root())
+			check, _, err := cmd.Root().Find([]string{"check"})
+			if err != nil {
+				return err
+			}
+			documentKeys(check)
 			return doc.GenManTree(cmd.Root(), header, args[0])
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // source reads -s and --src-range.
@@ -103,7 +104,7 @@ func parseFlags(text string) (bits int, ok bool) {
 
 // possibleFlags are those that a packet can have by what connection tracking
 // calls it, beside PSH: tcp_valid_flags of Linux 6.12, and any if INVALID.
-var possibleFlags = func() map[cell][]int {
+var possibleFlags = sync.OnceValue(func() map[cell][]int {
 	flags := map[cell][]int{
 		begins:    {syn, syn | urg},
 		midstream: {ack, ack | urg},
@@ -113,7 +114,7 @@ var possibleFlags = func() map[cell][]int {
 		flags[invalid] = append(flags[invalid], f)
 	}
 	return flags
-}()
+})
 
 // flags reads --tcp-flags MASK SET.
 func (p *optionParser) flags(args []string) bool {
@@ -127,7 +128,7 @@ func (p *optionParser) flags(args []string) bool {
 	}
 	p.narrow(func(c cell) level {
 		matched, tried := 0, 0
-		for _, f := range possibleFlags[c] {
+		for _, f := range possibleFlags()[c] {
 			for _, pushed := range []int{f, f | psh} {
 				tried++
 				if (pushed&mask == set) != p.not {
