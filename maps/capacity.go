@@ -120,11 +120,18 @@ func NumberAnew(open []policy.Rule, old []Rule, capacity uint32) ([]policy.Numbe
 	return number(open, old, capacity, true)
 }
 
-// idSet holds numbers of rules. It is small enough for the stack of a command that is over in a few milliseconds.
-type idSet [(MaxRules + 64) / 64]uint64
+// idSet holds numbers of rules. It is as long as the highest of them asks for: most policies are short, and to make one of
+// all possible numbers would take a tenth of a millisecond.
+type idSet []uint64
 
-func (s *idSet) has(id uint16) bool { return s[id/64]&(1<<(id%64)) != 0 }
-func (s *idSet) add(id uint16)      { s[id/64] |= 1 << (id % 64) }
+func (s idSet) has(id uint16) bool { return int(id/64) < len(s) && s[id/64]&(1<<(id%64)) != 0 }
+
+func (s *idSet) add(id uint16) {
+	for int(id/64) >= len(*s) {
+		*s = append(*s, 0)
+	}
+	(*s)[id/64] |= 1 << (id % 64)
+}
 
 func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]policy.NumberedRule, error) {
 	former := make(map[policy.RuleKey][]uint16, len(old)) // the numbers of equal rules
@@ -146,7 +153,7 @@ func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]poli
 		}
 	}
 	// Numbers in use by the old policy stay theirs: the programs that still run count under them.
-	taken = kept
+	taken = slices.Clone(kept)
 	for _, o := range old {
 		taken.add(o.ID)
 	}
@@ -159,7 +166,7 @@ func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]poli
 			next++
 		}
 		if next >= capacity && reuse {
-			next, taken, reuse = 1, kept, false
+			next, taken, reuse = 1, slices.Clone(kept), false
 			for _, given := range out {
 				taken.add(given.ID)
 			}

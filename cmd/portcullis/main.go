@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A command is over before the limits of its container count, which two files of /proc tell.
+// A command is over before the limits of its container change.
 //go:debug updatemaxprocs=0
-//go:debug containermaxprocs=0
 
 // Command portcullis is the command line of the firewall.
 package main
