@@ -86,14 +86,16 @@ const (
 	urg
 )
 
-var flagBits = map[string]int{"FIN": fin, "SYN": syn, "RST": rst, "PSH": psh, "ACK": ack, "URG": urg, "ALL": 63, "NONE": 0, "": 0}
+var flagBits = sync.OnceValue(func() map[string]int {
+	return map[string]int{"FIN": fin, "SYN": syn, "RST": rst, "PSH": psh, "ACK": ack, "URG": urg, "ALL": 63, "NONE": 0, "": 0}
+})
 
 func parseFlags(text string) (bits int, ok bool) {
 	if n, err := strconv.ParseUint(text, 0, 6); err == nil {
 		return int(n), true
 	}
 	for name := range strings.SplitSeq(text, ",") {
-		b, ok := flagBits[strings.ToUpper(name)]
+		b, ok := flagBits()[strings.ToUpper(name)]
 		if !ok {
 			return 0, false
 		}
