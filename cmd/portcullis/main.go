@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -51,13 +53,23 @@ type env struct {
 }
 
 func main() {
-	// A command is over before garbage is worth collecting; the limit is for the one that is not.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(memoryBeforeCollection)
+	collectLate()
 	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: user.FindSSHConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)
 	}
+}
+
+// collectLate lets a command end before garbage is worth collecting. One with more to do than that is collected as any
+// program is, from the limit on: to be kept below it would take most of the time.
+func collectLate() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryBeforeCollection)
+	type firstGarbage struct{ self *firstGarbage }
+	runtime.SetFinalizer(&firstGarbage{}, func(*firstGarbage) {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(math.MaxInt64)
+	})
 }
 
 // run runs one command line and returns its exit code.
