@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -244,7 +245,7 @@ func (fl *Follower) reject(err error, meaning string) {
 }
 
 // anyPlace is what may differ between mistakes of one kind: numbers, and what stands there.
-var anyPlace = regexp.MustCompile(`"[^"]*"|[0-9]+`)
+var anyPlace = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"[^"]*"|[0-9]+`) })
 
 // rejectOnce is reject for what happens by itself again and again: as long as the policy file stays as it is, the
 // mistakes of its list files are noted once for each kind.
@@ -258,7 +259,7 @@ func (fl *Follower) rejectOnce(err error, meaning string) {
 // tell makes a mistake the one that has been told of.
 func (fl *Follower) tell(err error) {
 	file, _, _ := strings.Cut(fl.seen, "\n")
-	fl.told = file + "\n" + anyPlace.ReplaceAllString(err.Error(), "")
+	fl.told = file + "\n" + anyPlace().ReplaceAllString(err.Error(), "")
 }
 
 // read reads the policy file.

@@ -120,43 +120,57 @@ func NumberAnew(open []policy.Rule, old []Rule, capacity uint32) ([]policy.Numbe
 	return number(open, old, capacity, true)
 }
 
+// idSet holds numbers of rules. It is as long as the highest of them asks for: most policies are short, and to make one of
+// all possible numbers would take a tenth of a millisecond.
+type idSet []uint64
+
+func (s idSet) has(id uint16) bool { return int(id/64) < len(s) && s[id/64]&(1<<(id%64)) != 0 }
+
+func (s *idSet) add(id uint16) {
+	for int(id/64) >= len(*s) {
+		*s = append(*s, 0)
+	}
+	(*s)[id/64] |= 1 << (id % 64)
+}
+
 func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]policy.NumberedRule, error) {
 	former := make(map[policy.RuleKey][]uint16, len(old)) // the numbers of equal rules
 	for _, o := range old {
 		key := o.Rule.Key()
 		former[key] = append(former[key], o.ID)
 	}
-	var kept, taken [MaxRules + 1]bool
+	var kept, taken idSet
 	out := make([]policy.NumberedRule, len(open))
 	for i, r := range open {
 		out[i].Rule = r
 		key := r.Key()
 		for ids := former[key]; len(ids) > 0 && out[i].ID == 0; ids = former[key] {
 			former[key] = ids[1:]
-			if !kept[ids[0]] {
-				out[i].ID, kept[ids[0]] = ids[0], true
+			if !kept.has(ids[0]) {
+				out[i].ID = ids[0]
+				kept.add(ids[0])
 			}
 		}
 	}
 	// Numbers in use by the old policy stay theirs: the programs that still run count under them.
-	taken = kept
+	taken = slices.Clone(kept)
 	for _, o := range old {
-		taken[o.ID] = true
+		taken.add(o.ID)
 	}
 	next := uint32(1)
 	for i := range out {
 		if out[i].ID != 0 {
 			continue
 		}
-		for next < capacity && taken[next] {
+		for next < capacity && taken.has(uint16(next)) {
 			next++
 		}
 		if next >= capacity && reuse {
-			next, taken, reuse = 1, kept, false
+			next, taken, reuse = 1, slices.Clone(kept), false
 			for _, given := range out {
-				taken[given.ID] = true
+				taken.add(given.ID)
 			}
-			for next < capacity && taken[next] {
+			for next < capacity && taken.has(uint16(next)) {
 				next++
 			}
 		}
@@ -164,7 +178,7 @@ func number(open []policy.Rule, old []Rule, capacity uint32, reuse bool) ([]poli
 			return nil, fmt.Errorf("%w: %d rules are too many for %d places", ErrNoRoom, len(open), capacity-1)
 		}
 		out[i].ID = uint16(next)
-		taken[next] = true
+		taken.add(uint16(next))
 	}
 	return out, nil
 }

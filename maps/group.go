@@ -14,6 +14,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
 // kind is a map by its name in the object and the name of its pin, which may hold no dot.
@@ -124,7 +126,11 @@ func (g *group) Pin(dir string) error {
 }
 
 func openPinned(dir, pin string) (*ebpf.Map, error) {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pin), nil)
+	fd, err := bpf.OpenPinned(filepath.Join(dir, pin))
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", pin, err)
+	}
+	m, err := ebpf.NewMapFromFD(fd)
 	if err != nil {
 		return nil, fmt.Errorf("open pinned map %s: %w", pin, err)
 	}

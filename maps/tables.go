@@ -42,6 +42,12 @@ func TablePin(g policy.Group) string {
 	return tablePrefix + hex.EncodeToString(sum[:8])
 }
 
+// isTablePin reports whether a pin may be the table of a group that is not empty.
+func isTablePin(name string) bool {
+	sum, ok := strings.CutPrefix(name, tablePrefix)
+	return ok && len(sum) == 16 && strings.Trim(sum, "0123456789abcdef") == ""
+}
+
 func tableOf(g policy.Group) string {
 	if g == "" {
 		return portsMap
@@ -135,12 +141,16 @@ func (r *Ruleset) putTable(g policy.Group, m *ebpf.Map) {
 
 // openTables adds the tables that are pinned in dir and for which keep says yes.
 func (r *Ruleset) openTables(dir string, keep func(*ebpf.Map) bool) error {
-	pins, err := filepath.Glob(filepath.Join(dir, tablePrefix+strings.Repeat("[0-9a-f]", 16)))
-	if err != nil {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, path := range pins {
-		m, err := openPinned(dir, filepath.Base(path))
+	for _, e := range entries {
+		if !isTablePin(e.Name()) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		m, err := openPinned(dir, e.Name())
 		if err != nil {
 			return err
 		}
@@ -149,7 +159,7 @@ func (r *Ruleset) openTables(dir string, keep func(*ebpf.Map) bool) error {
 			continue
 		}
 		g, err := groupOf(m)
-		if err == nil && (TablePin(g) != filepath.Base(path) || r.has(tableOf(g))) {
+		if err == nil && (TablePin(g) != e.Name() || r.has(tableOf(g))) {
 			err = fmt.Errorf("%s is the table of another group than its name says", path)
 		}
 		if err != nil {

@@ -22,6 +22,7 @@ const exampleHeader = `# SPDX-License-Identifier: Apache-2.0
 // Example returns the example of a policy file that is installed beside the
 // program. It has every key, those of sections commented out.
 func Example() []byte {
+	completeKeys()
 	var b strings.Builder
 	b.WriteString(exampleHeader)
 	for _, k := range keys {

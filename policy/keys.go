@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -25,6 +26,7 @@ type Key struct {
 
 // Keys returns every key of the policy file, in the order of the file.
 func Keys() []Key {
+	completeKeys()
 	out := make([]Key, len(keys))
 	for i, k := range keys {
 		out[i] = k.Key
@@ -188,14 +190,25 @@ func setMaxFlows(p *Policy, text string) error {
 	return nil
 }
 
-// A value has its default, and a word its words, from the code that reads it.
-func init() { complete(keys) }
+func init() { label(keys) }
 
-func complete(list []*key) {
+func label(list []*key) {
 	for _, k := range list {
 		if k.label == "" {
 			k.label = k.Name
 		}
+		if s, ok := k.kind.(section); ok {
+			label(s.keys)
+		}
+	}
+}
+
+// completeKeys adds what is told of the keys, and most commands do without: a value has its default, and a word its words,
+// from the code that reads it.
+var completeKeys = sync.OnceFunc(func() { complete(keys) })
+
+func complete(list []*key) {
+	for _, k := range list {
 		switch kind := k.kind.(type) {
 		case singular:
 			k.Default = kind.text(Default())

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -39,8 +40,9 @@ func (r Rule) Key() RuleKey {
 			src = nil
 		}
 	}
-	const portSize, mostRangeSize = 5, 33
-	key := make([]byte, 0, 2+portSize*len(ports)+mostRangeSize*(len(src)+len(dst)))
+	const portSize, mostRangeSize, digestSize = 5, 34, 1 + sha256.Size
+	room := func(ranges []addrset.Range) int { return max(digestSize, mostRangeSize*min(len(ranges), longRanges)) }
+	key := make([]byte, 0, 2+portSize*len(ports)+room(src)+room(dst))
 	key = binary.BigEndian.AppendUint16(key, uint16(len(ports)))
 	for _, p := range ports {
 		key = append(key, byte(p.Protocol))
@@ -67,7 +69,20 @@ func (r Rule) Key() RuleKey {
 	return RuleKey(append(key, r.onKey()...))
 }
 
+// longRanges is from how many ranges on a key has a digest of them: those of a list that many rules name would take a
+// megabyte a rule.
+const longRanges = 256
+
 func appendRanges(key []byte, ranges []addrset.Range) []byte {
+	if len(ranges) < longRanges {
+		return writeRanges(key, ranges)
+	}
+	const digest = 0xfe // no range begins with it
+	sum := sha256.Sum256(writeRanges(nil, ranges))
+	return append(append(key, digest), sum[:]...)
+}
+
+func writeRanges(key []byte, ranges []addrset.Range) []byte {
 	for _, r := range ranges {
 		for _, addr := range []netip.Addr{r.First, r.Last} {
 			if addr.Is4() {

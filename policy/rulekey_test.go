@@ -199,3 +199,25 @@ func BenchmarkDiffOfManyRules(b *testing.B) {
 		}
 	}
 }
+
+// Many rules may name one long list: a key must neither hold all of it nor be that of a list which differs by one address.
+func TestKeysOfLongListsAreShortAndTheirOwn(t *testing.T) {
+	var list []netip.Prefix
+	for i := range 1000 {
+		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32))
+	}
+	rule := policy.Rule{Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 80}}, From: list}
+	same, other := rule, rule
+	same.From, other.From = slices.Clone(list), slices.Clone(list)
+	slices.Reverse(same.From)
+	other.From[500] = netip.MustParsePrefix("10.9.9.9/32")
+	if rule.Key() != same.Key() {
+		t.Error("the order of sources changes the key")
+	}
+	if rule.Key() == other.Key() {
+		t.Error("another source does not change the key")
+	}
+	if n := len(rule.Key()); n > 256 {
+		t.Errorf("the key of a rule with 1,000 sources has %d bytes", n)
+	}
+}

@@ -59,8 +59,8 @@ their addresses and routes at the end.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&report, "report", "", "write a page with charts, and the figures as JSON, into `DIR`; also measure curves")
-	flags.Var(&choicesFlag{&o.Works, bench.Works()}, "work", "measure only these `NAMES`, with commas in between")
-	flags.Var(&choicesFlag{&o.Against, bench.Subjects()}, "against", "compare Portcullis only with these `NAMES`, with commas in between")
+	flags.Var(&choicesFlag{&o.Works, bench.Works}, "work", "measure only these `NAMES`, with commas in between")
+	flags.Var(&choicesFlag{&o.Against, bench.Subjects}, "against", "compare Portcullis only with these `NAMES`, with commas in between")
 	flags.BoolVar(&quick, "quick", false, "take seconds instead of minutes; the figures say little")
 	flags.IntVar(&o.Rounds, "rounds", o.Rounds, "measure each `N` times")
 	flags.IntVar(&o.Frames, "frames", o.Frames, "send at most `N` frames a round")
@@ -68,8 +68,8 @@ their addresses and routes at the end.`,
 	flags.StringVar(&o.From, "from", "", "send from `IFACE`, which a cable joins to that of --to")
 	flags.StringVar(&o.To, "to", "", "send to `IFACE`")
 	flags.BoolVar(&o.Force, "force", false, "even if an interface carries the default route or this ssh session")
-	_ = cmd.RegisterFlagCompletionFunc("work", words(bench.Works()...))
-	_ = cmd.RegisterFlagCompletionFunc("against", words(bench.Subjects()...))
+	_ = cmd.RegisterFlagCompletionFunc("work", wordsOf(bench.Works))
+	_ = cmd.RegisterFlagCompletionFunc("against", wordsOf(bench.Subjects))
 	_ = cmd.RegisterFlagCompletionFunc("generator", words(generators...))
 	_ = cmd.MarkFlagDirname("report")
 	return cmd

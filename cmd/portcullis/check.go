@@ -16,16 +16,14 @@ import (
 )
 
 func (a *app) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a policy file, and change nothing",
 		Long: `Read the policy file, or FILE. Report every mistake with its line and column, and warn of
 what would not work on this host, such as an interface that does not exist or a policy
 that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake;
 warnings alone do not count. In JSON, "ok" says whether the file is good, and "errors" lists
-the mistakes.
-
-` + fileKeys(),
+the mistakes.`,
 		Example: `  portcullis check
   portcullis check candidate.yaml
   portcullis check -o json | jq -r '.errors[] | "\(.file):\(.line): \(.message)"'`,
@@ -33,7 +31,15 @@ the mistakes.
 		ValidArgsFunction: completeFile,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.check(cmd.Context(), firstOf(args)) },
 	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		documentKeys(cmd)
+		cmd.Root().HelpFunc()(cmd, args)
+	})
+	return cmd
 }
+
+// documentKeys adds the keys of a policy file to the text of the check command. All other commands start without.
+func documentKeys(check *cobra.Command) { check.Long += "\n\n" + fileKeys() }
 
 // fileKeys documents the keys of a policy file.
 func fileKeys() string {

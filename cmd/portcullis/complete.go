@@ -21,6 +21,13 @@ func words(choices ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)
 }
 
+// wordsOf is words for what takes a while to list.
+func wordsOf(choices func() []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return words(choices()...)(cmd, args, typed)
+	}
+}
+
 // left returns the choices that are not on the command line already.
 func left(choices, args []string) ([]string, cobra.ShellCompDirective) {
 	choices = slices.DeleteFunc(choices, func(c string) bool { return slices.Contains(args, c) })

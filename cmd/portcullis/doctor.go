@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -162,12 +163,12 @@ func namesOf(checks []doctor.Check, v doctor.Verdict) (names []string) {
 }
 
 // unbroken is a word, or a command that a text quotes, which may be meant for pasting.
-var unbroken = regexp.MustCompile(`\S*"portcullis [^"]*"\S*|\S+`)
+var unbroken = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\S*"portcullis [^"]*"\S*|\S+`) })
 
 // wrap breaks a sentence into lines.
 func wrap(text string, width int) (lines []string) {
 	line := ""
-	for _, word := range unbroken.FindAllString(text, -1) {
+	for _, word := range unbroken().FindAllString(text, -1) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), ""
 		}

@@ -113,7 +113,7 @@ func or(choices []string) string {
 // choicesFlag is some of a few words, with commas in between; given again, it adds to them.
 type choicesFlag struct {
 	values  *[]string
-	choices []string
+	choices func() []string
 }
 
 func (c *choicesFlag) Type() string { return "WORDS" }
@@ -127,7 +127,7 @@ func (c *choicesFlag) String() string {
 
 func (c *choicesFlag) Set(text string) error {
 	for word := range strings.SplitSeq(text, ",") {
-		if err := (&choiceFlag{new(string), c.choices}).Set(word); err != nil {
+		if err := (&choiceFlag{new(string), c.choices()}).Set(word); err != nil {
 			return fmt.Errorf("%q: %w", word, err)
 		}
 		*c.values = append(*c.values, word)

@@ -12,12 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
@@ -50,13 +53,23 @@ type env struct {
 }
 
 func main() {
-	// A command is over before garbage is worth collecting; the limit is for the one that is not.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(memoryBeforeCollection)
+	collectLate()
 	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: user.FindSSHConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)
 	}
+}
+
+// collectLate lets a command end before garbage is worth collecting. One with more to do than that is collected as any
+// program is, from the limit on: to be kept below it would take most of the time.
+func collectLate() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(memoryBeforeCollection)
+	type firstGarbage struct{ self *firstGarbage }
+	runtime.SetFinalizer(&firstGarbage{}, func(*firstGarbage) {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(math.MaxInt64)
+	})
 }
 
 // run runs one command line and returns its exit code.
@@ -65,11 +78,7 @@ func run(e env, args []string) int {
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)
-	// The first signal ends what a command waits for, and lets it take back what it has begun; the second ends the command.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.Background())
 	if flushed := a.out.Flush(); err == nil && flushed != nil {
 		err = fmt.Errorf("write the output: %w", flushed)
 	}
@@ -84,6 +93,18 @@ func run(e env, args []string) int {
 		return exitNotRunning
 	}
 	return exitFailed
+}
+
+// untilSignal returns a context that the first signal ends, and with it what a command waits for, so that it takes back
+// what it has begun; the second signal ends the command. What needs no privilege begins nothing, and the first one ends it,
+// which is quicker to start. To let go of the signals at the end would only take time.
+func untilSignal(cmd *cobra.Command) context.Context {
+	if cmd.Annotations[needsAnnotation] == "" && !cmd.Hidden {
+		return cmd.Context()
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx
 }
 
 // usageError is a wrong command line.

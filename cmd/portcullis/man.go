@@ -28,6 +28,11 @@ func (a *app) manCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			header := &doc.GenManHeader{Title: "PORTCULLIS", Section: "8", Source: "Portcullis " + version, Manual: "Portcullis"}
+			check, _, err := cmd.Root().Find([]string{"check"})
+			if err != nil {
+				return err
+			}
+			documentKeys(check)
 			prepareManual(cmd.Root())
 			return doc.GenManTree(cmd.Root(), header, args[0])
 		},

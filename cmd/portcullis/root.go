@@ -152,6 +152,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 		return usageError{err}
 	}
 	a.firewall = a.newFirewall(a.stateDir)
+	cmd.SetContext(untilSignal(cmd))
 	return nil
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
 // Kinds of attachment, as their pins are called.
@@ -104,9 +106,13 @@ func (a *Attachment) DeviceIndex() (int, error) {
 }
 
 func (a *Attachment) open() (link.Link, error) {
-	l, err := link.LoadPinnedLink(a.Path(), nil)
+	fd, err := bpf.OpenPinned(a.Path())
 	if err != nil {
 		return nil, fmt.Errorf("%s: open pinned link: %w", a.Interface, err)
+	}
+	l, err := link.NewFromFD(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: open pinned link %s: %w", a.Interface, a.Path(), err)
 	}
 	return l, nil
 }

@@ -250,15 +250,18 @@ func ProgramOf(dir string, a *hook.Attachment) (*ebpf.Program, error) {
 // Attachments returns the attachments whose pins are there, without asking whether their interface is. There are two
 // while one kind takes the place of another.
 func (d Dir) Attachments(iface string, kinds []string) (all []*hook.Attachment) {
+	dir := d.Link(iface)
 	for _, kind := range kinds {
-		a := &hook.Attachment{Dir: d.Link(iface), Interface: iface, Kind: kind}
-		if _, err := os.Stat(a.Path()); err != nil {
-			continue
+		a := &hook.Attachment{Dir: dir, Interface: iface, Kind: kind}
+		if _, err := os.Stat(a.Path()); err == nil {
+			all = append(all, a)
 		}
-		if l, err := host.Device(iface); err == nil {
-			a.Index = l.Attrs().Index
+	}
+	if len(all) > 0 {
+		index := host.DeviceIndex(iface)
+		for _, a := range all {
+			a.Index = index
 		}
-		all = append(all, a)
 	}
 	return all
 }

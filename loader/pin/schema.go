@@ -27,10 +27,13 @@ var (
 
 // OtherVersion returns the pins of a filter that another version has put on interfaces.
 func (d Dir) OtherVersion() (other Dir, ok bool) {
-	roots, _ := filepath.Glob(filepath.Join(d.Base, "v[0-9]*"))
-	for _, root := range roots {
-		other := Dir{d.Base, filepath.Base(root)}
-		if names, err := other.Linked(); err == nil && len(names) > 0 && other.Version != Schema {
+	entries, _ := os.ReadDir(d.Base)
+	for _, e := range entries {
+		if !isVersion(e.Name()) || e.Name() == Schema {
+			continue
+		}
+		other := Dir{d.Base, e.Name()}
+		if names, err := other.Linked(); err == nil && len(names) > 0 {
 			return other, true
 		}
 	}
@@ -50,6 +53,12 @@ func (d Dir) NotRunning(what string) error {
 		return fmt.Errorf("%w (pins %s, and this one keeps %s): \"portcullis up\" takes it over", ErrOlderSchema, other.Version, Schema)
 	}
 	return fmt.Errorf("%w (pins %s, and this one knows %s): use that one, or \"portcullis down\" first", ErrNewerSchema, other.Version, Schema)
+}
+
+// isVersion reports whether a directory below a pin path is called as one of a version is.
+func isVersion(name string) bool {
+	number, ok := strings.CutPrefix(name, "v")
+	return ok && number != "" && number[0] >= '0' && number[0] <= '9'
 }
 
 func number(version string) int {

@@ -18,13 +18,9 @@ var Everything = []Range{RangeOf(netip.MustParsePrefix("0.0.0.0/0")), RangeOf(ne
 
 // RangeOf returns the addresses of a prefix.
 func RangeOf(p netip.Prefix) Range {
-	p = p.Masked()
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(b); i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return Range{p.Addr(), last}
+	first := p.Masked().Addr()
+	rest := ones(first.BitLen() - p.Bits())
+	return Range{first, numberOf(first).or(rest).addr(first.Is4())}
 }
 
 // Of returns the addresses of prefixes.
@@ -126,21 +122,20 @@ func OfFamily(ranges []Range, v4 bool) []Range {
 func Prefixes(ranges []Range) []netip.Prefix {
 	var out []netip.Prefix
 	for _, r := range ranges {
-		for at := r.First; ; {
-			p := netip.PrefixFrom(at, at.BitLen())
-			for p.Bits() > 0 {
-				wider := netip.PrefixFrom(at, p.Bits()-1)
-				if wider.Masked().Addr() != at || RangeOf(wider).Last.Compare(r.Last) > 0 {
-					break
-				}
-				p = wider
+		v4, width := r.First.Is4(), r.First.BitLen()
+		at, last := numberOf(r.First), numberOf(r.Last)
+		for {
+			// As wide as the address has zeros at its end, and as what is left has room for.
+			wide := min(at.trailingZeros(), width)
+			if left := last.minus(at).next(); left != (number{}) { // else it is all of IPv6
+				wide = min(wide, left.length()-1)
 			}
-			out = append(out, p)
-			end := RangeOf(p).Last
-			if end == r.Last {
+			out = append(out, netip.PrefixFrom(at.addr(v4), width-wide))
+			end := at.or(ones(wide))
+			if end == last {
 				break
 			}
-			at = end.Next()
+			at = end.next()
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ package iptables
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -35,11 +36,13 @@ type command struct {
 	bad    string  // why it cannot be
 }
 
-var verbs = map[string]string{
-	"--append": "-A", "--insert": "-I", "--delete": "-D", "--replace": "-R", "--policy": "-P", "--flush": "-F",
-	"--delete-chain": "-X", "--new-chain": "-N", "--new": "-N", "--rename-chain": "-E", "--list": "-L", "--list-rules": "-S",
-	"--zero": "-Z", "--check": "-C", "--version": "-V", "--help": "-h",
-}
+var verbs = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"--append": "-A", "--insert": "-I", "--delete": "-D", "--replace": "-R", "--policy": "-P", "--flush": "-F",
+		"--delete-chain": "-X", "--new-chain": "-N", "--new": "-N", "--rename-chain": "-E", "--list": "-L", "--list-rules": "-S",
+		"--zero": "-Z", "--check": "-C", "--version": "-V", "--help": "-h",
+	}
+})
 
 // parseCommand reads the arguments of iptables, or a line of iptables-save.
 func parseCommand(args []word) command {
@@ -56,7 +59,7 @@ func parseCommand(args []word) command {
 			c.spec = append(c.spec, args[i])
 			continue
 		}
-		if short, ok := verbs[a]; ok {
+		if short, ok := verbs()[a]; ok {
 			a = short
 		}
 		if table, ok := strings.CutPrefix(a, "--table="); ok {
@@ -120,9 +123,11 @@ func parseCommand(args []word) command {
 }
 
 // protocols are names of /etc/protocols that rules use.
-var protocols = map[string]int{"all": -1, "tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58,
-	"icmp6": 58, "igmp": 2, "ipip": 4, "ipencap": 4, "gre": 47, "esp": 50, "ipv6-crypt": 50, "ah": 51, "ipv6-auth": 51, "ipv6": 41,
-	"ospf": 89, "vrrp": 112, "pim": 103, "dccp": 33, "mh": 135, "ipv6-mh": 135, "l2tp": 115, "ipcomp": 108, "egp": 8, "eigrp": 88}
+var protocols = sync.OnceValue(func() map[string]int {
+	return map[string]int{"all": -1, "tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58,
+		"icmp6": 58, "igmp": 2, "ipip": 4, "ipencap": 4, "gre": 47, "esp": 50, "ipv6-crypt": 50, "ah": 51, "ipv6-auth": 51, "ipv6": 41,
+		"ospf": 89, "vrrp": 112, "pim": 103, "dccp": 33, "mh": 135, "ipv6-mh": 135, "l2tp": 115, "ipcomp": 108, "egp": 8, "eigrp": 88}
+})
 
 func protocolNumber(text string) (int, bool) {
 	text = strings.ToLower(text)
@@ -132,7 +137,7 @@ func protocolNumber(text string) (int, bool) {
 		}
 		return int(n), true
 	}
-	n, ok := protocols[text]
+	n, ok := protocols()[text]
 	return n, ok
 }
 

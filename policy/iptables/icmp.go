@@ -30,24 +30,26 @@ type icmpMessage struct {
 
 // icmpCodes are the names that iptables and ip6tables have for single codes,
 // and their second names for types; those of policy are the rest.
-var icmpCodes = [...]map[string]icmpMessage{
-	{
-		"network-unreachable": {3, 0}, "host-unreachable": {3, 1}, "protocol-unreachable": {3, 2}, "port-unreachable": {3, 3},
-		"fragmentation-needed": {3, 4}, "source-route-failed": {3, 5}, "network-unknown": {3, 6}, "host-unknown": {3, 7},
-		"network-prohibited": {3, 9}, "host-prohibited": {3, 10}, "tos-network-unreachable": {3, 11},
-		"tos-host-unreachable": {3, 12}, "communication-prohibited": {3, 13}, "host-precedence-violation": {3, 14},
-		"precedence-cutoff": {3, 15}, "network-redirect": {5, 0}, "host-redirect": {5, 1}, "tos-network-redirect": {5, 2},
-		"tos-host-redirect": {5, 3}, "ttl-exceeded": {11, -1}, "ttl-zero-during-transit": {11, 0},
-		"ttl-zero-during-reassembly": {11, 1}, "ip-header-bad": {12, 0}, "required-option-missing": {12, 1},
-		"ping": {8, -1}, "pong": {0, -1},
-	},
-	{
-		"no-route": {1, 0}, "communication-prohibited": {1, 1}, "beyond-scope": {1, 2}, "address-unreachable": {1, 3},
-		"port-unreachable": {1, 4}, "failed-policy": {1, 5}, "reject-route": {1, 6}, "ttl-exceeded": {3, -1},
-		"ttl-zero-during-transit": {3, 0}, "ttl-zero-during-reassembly": {3, 1}, "bad-header": {4, 0},
-		"unknown-header-type": {4, 1}, "unknown-option": {4, 2}, "ping": {128, -1}, "pong": {129, -1},
-	},
-}
+var icmpCodes = sync.OnceValue(func() [2]map[string]icmpMessage {
+	return [2]map[string]icmpMessage{
+		{
+			"network-unreachable": {3, 0}, "host-unreachable": {3, 1}, "protocol-unreachable": {3, 2}, "port-unreachable": {3, 3},
+			"fragmentation-needed": {3, 4}, "source-route-failed": {3, 5}, "network-unknown": {3, 6}, "host-unknown": {3, 7},
+			"network-prohibited": {3, 9}, "host-prohibited": {3, 10}, "tos-network-unreachable": {3, 11},
+			"tos-host-unreachable": {3, 12}, "communication-prohibited": {3, 13}, "host-precedence-violation": {3, 14},
+			"precedence-cutoff": {3, 15}, "network-redirect": {5, 0}, "host-redirect": {5, 1}, "tos-network-redirect": {5, 2},
+			"tos-host-redirect": {5, 3}, "ttl-exceeded": {11, -1}, "ttl-zero-during-transit": {11, 0},
+			"ttl-zero-during-reassembly": {11, 1}, "ip-header-bad": {12, 0}, "required-option-missing": {12, 1},
+			"ping": {8, -1}, "pong": {0, -1},
+		},
+		{
+			"no-route": {1, 0}, "communication-prohibited": {1, 1}, "beyond-scope": {1, 2}, "address-unreachable": {1, 3},
+			"port-unreachable": {1, 4}, "failed-policy": {1, 5}, "reject-route": {1, 6}, "ttl-exceeded": {3, -1},
+			"ttl-zero-during-transit": {3, 0}, "ttl-zero-during-reassembly": {3, 1}, "bad-header": {4, 0},
+			"unknown-header-type": {4, 1}, "unknown-option": {4, 2}, "ping": {128, -1}, "pong": {129, -1},
+		},
+	}
+})
 
 // icmpTypes are the names of policy for types, by family and number.
 var icmpTypes = sync.OnceValue(func() (names [2][256]string) {
@@ -108,7 +110,7 @@ func parseICMPType(f family, text string) (icmpMessage, bool) {
 		}
 		return m, true
 	}
-	if m, ok := icmpCodes[f][text]; ok {
+	if m, ok := icmpCodes()[f][text]; ok {
 		return m, true
 	}
 	if hasCode {

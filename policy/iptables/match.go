@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // source reads -s and --src-range.
@@ -85,14 +86,16 @@ const (
 	urg
 )
 
-var flagBits = map[string]int{"FIN": fin, "SYN": syn, "RST": rst, "PSH": psh, "ACK": ack, "URG": urg, "ALL": 63, "NONE": 0, "": 0}
+var flagBits = sync.OnceValue(func() map[string]int {
+	return map[string]int{"FIN": fin, "SYN": syn, "RST": rst, "PSH": psh, "ACK": ack, "URG": urg, "ALL": 63, "NONE": 0, "": 0}
+})
 
 func parseFlags(text string) (bits int, ok bool) {
 	if n, err := strconv.ParseUint(text, 0, 6); err == nil {
 		return int(n), true
 	}
 	for name := range strings.SplitSeq(text, ",") {
-		b, ok := flagBits[strings.ToUpper(name)]
+		b, ok := flagBits()[strings.ToUpper(name)]
 		if !ok {
 			return 0, false
 		}
@@ -103,7 +106,7 @@ func parseFlags(text string) (bits int, ok bool) {
 
 // possibleFlags are those that a packet can have by what connection tracking
 // calls it, beside PSH: tcp_valid_flags of Linux 6.12, and any if INVALID.
-var possibleFlags = func() map[cell][]int {
+var possibleFlags = sync.OnceValue(func() map[cell][]int {
 	flags := map[cell][]int{
 		begins:    {syn, syn | urg},
 		midstream: {ack, ack | urg},
@@ -113,7 +116,7 @@ var possibleFlags = func() map[cell][]int {
 		flags[invalid] = append(flags[invalid], f)
 	}
 	return flags
-}()
+})
 
 // flags reads --tcp-flags MASK SET.
 func (p *optionParser) flags(args []string) bool {
@@ -127,7 +130,7 @@ func (p *optionParser) flags(args []string) bool {
 	}
 	p.narrow(func(c cell) level {
 		matched, tried := 0, 0
-		for _, f := range possibleFlags[c] {
+		for _, f := range possibleFlags()[c] {
 			for _, pushed := range []int{f, f | psh} {
 				tried++
 				if (pushed&mask == set) != p.not {

@@ -5,16 +5,19 @@ package iptables
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // long are the many names of the options that are understood.
-var long = map[string]string{
-	"--protocol": "-p", "--proto": "-p", "--source": "-s", "--src": "-s", "--destination": "-d", "--dst": "-d",
-	"--in-interface": "-i", "--out-interface": "-o", "--jump": "-j", "--goto": "-g", "--match": "-m", "--fragment": "-f",
-	"--set-counters": "-c", "--source-port": "--sport", "--source-ports": "--sport", "--sports": "--sport",
-	"--destination-port": "--dport", "--destination-ports": "--dport", "--dports": "--dport", "--ctstate": "--state",
-	"--icmpv6-type": "--icmp-type",
-}
+var long = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		"--protocol": "-p", "--proto": "-p", "--source": "-s", "--src": "-s", "--destination": "-d", "--dst": "-d",
+		"--in-interface": "-i", "--out-interface": "-o", "--jump": "-j", "--goto": "-g", "--match": "-m", "--fragment": "-f",
+		"--set-counters": "-c", "--source-port": "--sport", "--source-ports": "--sport", "--sports": "--sport",
+		"--destination-port": "--dport", "--destination-ports": "--dport", "--dports": "--dport", "--ctstate": "--state",
+		"--icmpv6-type": "--icmp-type",
+	}
+})
 
 // harmless are modules that narrow nothing by being named; what their options
 // mean is read below, or doubted.
@@ -109,7 +112,7 @@ func (p *optionParser) option() {
 		option, glued = name.text, false
 	}
 	written := option
-	if short, ok := long[option]; ok {
+	if short, ok := long()[option]; ok {
 		option = short
 	}
 	args := p.arguments()

@@ -41,7 +41,8 @@ func (c Change) String() string {
 		}
 	}
 	text := fmt.Sprintf("%s: %s -> %s%s", c.where(mostPorts), old.text(mostShown), new.text(mostShown), stay)
-	if gone, come := c.Difference(); c.Old.isFolded() || c.New.isFolded() {
+	if c.Old.isFolded() || c.New.isFolded() {
+		gone, come := c.Difference()
 		var parts []string
 		if len(come) > 0 {
 			parts = append(parts, "+ "+sourcesText(come))

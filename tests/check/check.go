@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package check holds the rules of the source tree that no compiler enforces: which package may import which and how
-// large it may be, what may lie at the top level, which licence a file states, that documents name what exists, and that
-// no file names a path of the machine it was written on. Each rule reads a file system, so that its test can show it a
-// tree that breaks it.
+// large it may be, what may lie at the top level, which licence a file states, what runs at every start, that documents
+// name what exists, and that no file names a path of the machine it was written on. Each rule reads a file system, so that
+// its test can show it a tree that breaks it.
 package check
 
 import (

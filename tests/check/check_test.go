@@ -29,6 +29,7 @@ func TestTree(t *testing.T) {
 	t.Run("documents", func(t *testing.T) { report(t)(Documents(tree, files)) })
 	t.Run("paths", func(t *testing.T) { report(t)(Paths(tree, files)) })
 	t.Run("licences", func(t *testing.T) { report(t)(Licences(tree, files)) })
+	t.Run("start", func(t *testing.T) { report(t)(Start(tree, files)) })
 }
 
 func report(t *testing.T) func([]string, error) {
@@ -88,6 +89,7 @@ func TestRules(t *testing.T) {
 		"documents": Documents,
 		"licences":  Licences,
 		"paths":     Paths,
+		"start":     Start,
 		"top": func(_ fs.FS, files []string) ([]string, error) {
 			return TopLevel(files), nil
 		},
@@ -154,6 +156,13 @@ func TestRules(t *testing.T) {
 		{"paths", "a.sh", "cd '" + "/work" + "/tree'", "a.sh:1: "},
 		{"paths", "a.o", "\x7fELF\x00" + "/root" + "/go/a.h\x00", "a.o:1: "},
 		{"paths", "a.md", "/srv/a, tests/work/a, $HOME/root/b and ../home/c; /root, /home/", ""},
+
+		{"start", "policy/a.go", "package p\n\nvar a = regexp.MustCompile(`a`)\n", "policy/a.go:3:9: regexp.MustCompile runs at every start"},
+		{"start", "cmd/a.go", "package p\n\nvar (\n\ta = 1\n\tb = []any{template.Must(nil, nil)}\n)\n", "cmd/a.go:5:12: template.Must"},
+		{"start", "policy/a.go", "package p\n\nvar a = func() any { return regexp.MustCompile(`a`) }()\n", "policy/a.go:3:29: "},
+		{"start", "policy/a.go", "package p\n\nvar a = sync.OnceValue(func() any { return regexp.MustCompile(`a`) })\n", ""},
+		{"start", "policy/a.go", "package p\n\nfunc a() any { return regexp.MustCompile(`a`) }\n", ""},
+		{"start", "policy/a_test.go", "package p\n\nvar a = regexp.MustCompile(`a`)\n", ""},
 
 		{"licences", "policy/a.go", "// SPDX-License-Identifier: Apache-2.0\n\npackage p\n", ""},
 		{"licences", "policy/a.go", "package p\n", "policy/a.go: does not say"},
