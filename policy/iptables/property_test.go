@@ -94,8 +94,8 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return ""
 	// What is sent to a group, or to everybody, is never answered.
 	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
-		// Where a rule before perhaps drops the same, that is the one that it is said of.
-		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line > line }), noSilence):
+		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
+		!doubtedBefore(r, line):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
 		if p.state == "ESTABLISHED" {
@@ -194,6 +194,13 @@ func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
 		return "forward is narrower than the rules, and nothing says so"
 	}
 	return ""
+}
+
+// doubtedBefore reports whether a rule in front of a line is in doubt: what it perhaps drops does not get there for certain.
+func doubtedBefore(r *Result, line int) bool {
+	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes), func(f Finding) bool {
+		return f.Line <= line && strings.Contains(f.Why, "cannot be said in a policy")
+	})
 }
 
 func mentions(list []Finding, line int) bool {
