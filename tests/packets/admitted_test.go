@@ -68,7 +68,7 @@ func intervalsFor(policies [2]*policy.Policy, p packet) (out []time.Duration) {
 
 // isClear reports whether it does not matter that a pause takes a little longer than it says.
 func isClear(pause time.Duration, intervals []time.Duration) bool {
-	const little = 2 * time.Second
+	const little = 3 * time.Second
 	return !slices.ContainsFunc(intervals, func(i time.Duration) bool {
 		return pause%i < little || i-pause%i < little
 	})
