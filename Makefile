@@ -78,7 +78,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
+	differential packets fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
 	deps-benchmark
 
 help: ## list the targets
@@ -199,6 +199,11 @@ differential: root deps-test ## compare with netfilter, packet by packet (root; 
 	@rm -f $(PORTCULLIS_AGREEMENT)
 	$(GO) test -count=1 -timeout 180m -v $(if $(LOAD),./tests/load -load '$(LOAD)',./tests/differential -seed $(SEED) -packets $(PACKETS))
 	@$(SHOW_AGREEMENT)
+
+# On its own, ten minutes of it and more, and not what PACKETS says by default.
+packets: PACKETS = 10000000
+packets: root deps-test ## hold what diff says of packets against two loaded policies (root; PACKETS=10000000 SEED=1)
+	$(GO) test -count=1 -timeout 180m -v ./tests/packets -seed $(SEED) -packets $(PACKETS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

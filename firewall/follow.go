@@ -35,7 +35,8 @@ type Follower struct {
 	lastError string // that was noted
 
 	seen    string   // the stamp of the policy file when it was last read
-	lists   []string // the list files that it named
+	lists   []string // the list files that it named, in order
+	looked  looked
 	tried   string   // its stamp when it was last to be put in force
 	steady  string   // its stamp when Steady was last called
 	told    string   // the kind of the mistake that was noted last
@@ -66,7 +67,7 @@ type Note struct {
 
 // Follow returns a follower of the policy file, which does nothing yet.
 func (fw *Firewall) Follow(r FollowRequest) *Follower {
-	return &Follower{fw: fw.Waiting(cmp.Or(r.Wait, fw.options.Wait)), request: r, config: fw.options.Config}
+	return &Follower{fw: fw.Waiting(cmp.Or(r.Wait, fw.options.Wait)), request: r, config: fw.options.Config, looked: make(looked)}
 }
 
 // Config returns the policy file that is followed.
@@ -298,11 +299,7 @@ func (fl *Follower) look() string {
 	if err != nil {
 		text = []byte(err.Error())
 	}
-	lists := newListFiles()
-	for _, path := range fl.lists {
-		_, _ = lists.read(path) // the stamp has the error
-	}
-	return stamp(fl.config, text, lists)
+	return stampBy(fl.config, text, fl.lists, fl.looked.digest)
 }
 
 // Changed reports whether the policy file or a list file is another than when it was last read.

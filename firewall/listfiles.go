@@ -113,15 +113,21 @@ func (l *listFiles) copied() (paths []string) {
 // stamp stands for what a policy file and its list files hold, a line each as sha256sum(1) writes it. The text is nil
 // where there is no policy file.
 func stamp(config string, text []byte, lists *listFiles) string {
+	return stampBy(config, text, lists.paths(), func(path string) string {
+		file := lists.files[path]
+		if file.err != nil {
+			return digest([]byte(file.err.Error()))
+		}
+		return digest(file.text)
+	})
+}
+
+// stampBy is stamp for list files whose digests a function knows.
+func stampBy(config string, text []byte, paths []string, digestOf func(path string) string) string {
 	var b strings.Builder
 	b.WriteString(digest(text) + "  " + config + "\n")
-	for _, path := range lists.paths() {
-		file := lists.files[path]
-		held := file.text
-		if file.err != nil {
-			held = []byte(file.err.Error())
-		}
-		b.WriteString(digest(held) + "  " + path + "\n")
+	for _, path := range paths {
+		b.WriteString(digestOf(path) + "  " + path + "\n")
 	}
 	return b.String()
 }

@@ -161,12 +161,9 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 		c.gone = !c.builtIn
 		return c
 	}
+	c.differences = mistakesIn(source, err)
 	if err != nil {
-		c.differences = []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %v", err)}
 		return c
-	}
-	if source.mistakes != nil {
-		c.differences = append(c.differences, fmt.Sprintf("%s; the list stays as it was: mend it, then run \"portcullis apply\"", oneLine(source.mistakes)))
 	}
 	file := source.policy
 	if len(file.Interfaces) > 0 { // or the default route tells, and what was named on the command line
@@ -196,6 +193,27 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force in %d places: \"portcullis diff\" shows them, %s", s.Config, len(changes), ways))
 	}
 	return c
+}
+
+// mistakesIn says in a sentence what is no longer good of a policy file that was put in force, or of its lists.
+func mistakesIn(source *source, err error) []string {
+	switch {
+	case err != nil:
+		return []string{fmt.Sprintf("the policy file is no longer good, and the next \"portcullis up\" will refuse it: %s", oneLine(err))}
+	case source.mistakes != nil:
+		return []string{fmt.Sprintf("%s; the list stays as it was: mend it, then run \"portcullis apply\"", oneLine(source.mistakes))}
+	}
+	return nil
+}
+
+// Mistakes says what is no longer good of the policy file of a filter that runs, and of its lists. Where there is no file
+// any more it says nothing.
+func (fw *Firewall) Mistakes(f Filter) []string {
+	source, err := fw.readDespiteLists(fw.configOf(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return mistakesIn(source, err)
 }
 
 // warnings are what status says of it.

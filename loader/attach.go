@@ -181,7 +181,7 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	ethernet := host.HasEthernet(t.device)
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
 		loaded, err := pin.LoadedWith(own)
-		if err == nil && loaded.Ethernet == ethernet && loaded.Table == maps.TablePin(t.group) && prog.Type() == programType(name) {
+		if err == nil && loaded.Ethernet == ethernet && c.old.isFor(loaded, t.name(), t.group) && prog.Type() == programType(name) {
 			return prog, nil
 		}
 		prog.Close()
@@ -197,7 +197,8 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	}
 	_ = os.Remove(own)
 	if err = hook.PinProgram(prog, own); err == nil {
-		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU, Table: maps.TablePin(t.group)}.Record(own)
+		settings := settingsKey(settingsFor(c.old.running.Policy, t.name()))
+		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU, Table: maps.TablePin(t.group), Settings: settings}.Record(own)
 	}
 	if err != nil {
 		prog.Close()

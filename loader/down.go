@@ -106,7 +106,15 @@ func takeOff(p pin.Dir, name string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(p.Link(name)), p.RemovePrograms(name))
+	return forget(p, name)
+}
+
+// forget forgets how an interface was filtered: the programs first, or its links would be missed.
+func forget(p pin.Dir, name string) error {
+	if err := p.RemovePrograms(name); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.Link(name))
 }
 
 // otherInstances returns the filters under other pin paths that are on interfaces of this network namespace.

@@ -95,13 +95,21 @@ func settingsFor(p *policy.Policy, iface string) *policy.Policy {
 // class is the same for interfaces whose programs differ by their device alone. It is a name for the programs that are kept
 // ready; "" is that of interfaces which no rule and no setting names.
 func class(p *policy.Policy, iface string, g policy.Group) string {
-	own, common := settingsFor(p, iface), settingsFor(p, "")
-	text := func(p *policy.Policy) string { return fmt.Sprintf("%s\n%s\n%s", p.Input, p.Invalid, p.ICMP.String()) }
-	if g == "" && text(own) == text(common) {
+	own, common := settingsKey(settingsFor(p, iface)), settingsKey(settingsFor(p, ""))
+	if g == "" && own == common {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(maps.TablePin(g) + "\n" + text(own)))
-	return "_" + hex.EncodeToString(sum[:8])
+	return "_" + shortSum(maps.TablePin(g)+"\n"+own)
+}
+
+// settingsKey is the same for two interfaces whose settings are, of those that may differ.
+func settingsKey(settings *policy.Policy) string {
+	return shortSum(fmt.Sprintf("%s\n%s\n%s", settings.Input, settings.Invalid, settings.ICMP.String()))
+}
+
+func shortSum(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:8])
 }
 
 // errRegroup is ErrNoRoom: rules need tables that are not there.
@@ -124,13 +132,19 @@ func (f *Filter) checkGroups(before, after []maps.Rule) error {
 	return nil
 }
 
-// isElsewhere reports whether an interface has programs over the table of another group, as after it was renamed.
+// isElsewhere reports whether an interface has programs for another group, or with other settings, as after it was renamed.
 func (f *Filter) isElsewhere(iface string, g policy.Group) bool {
 	loaded, err := pin.LoadedWith(pin.Program(f.pins.Policy(), iface, pin.Out))
-	return err == nil && loaded.Table != maps.TablePin(g)
+	return err == nil && !f.isFor(loaded, iface, g)
 }
 
-// elsewhere returns the interfaces that run by the rules of another name, as one that was renamed does until the next Up.
+// isFor reports whether a program is loaded for interfaces of a group that have the settings of one.
+func (f *Filter) isFor(loaded pin.Constants, iface string, g policy.Group) bool {
+	return loaded.Table == maps.TablePin(g) &&
+		(loaded.Settings == "" || loaded.Settings == settingsKey(settingsFor(f.running.Policy, iface)))
+}
+
+// elsewhere returns the interfaces that run by the rules and settings of another name, as one that was renamed does until the next Up.
 func (f *Filter) elsewhere() (names []string) {
 	rules, err := f.set.Rules()
 	linked, errLinked := f.pins.Linked()

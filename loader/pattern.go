@@ -60,7 +60,7 @@ func forgetGone(p pin.Dir) error {
 		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
 			continue
 		}
-		if err := errors.Join(os.RemoveAll(p.Link(name)), p.RemovePrograms(name)); err != nil {
+		if err := forget(p, name); err != nil {
 			return fmt.Errorf("forget %s: %w", name, err)
 		}
 	}

@@ -81,7 +81,7 @@ func (f *Filter) status() (*Status, error) {
 		}
 	}
 	for _, name := range f.elsewhere() {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed, and the rules for its former name still count on it: run \"portcullis up %s\"", name, quote.Shell(name)))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed, and what the policy says of its former name still counts on it: run \"portcullis up %s\"", name, quote.Shell(name)))
 	}
 	if missing := f.Missing(); len(missing) > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; \"portcullis up\" repairs this",

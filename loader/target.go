@@ -249,6 +249,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 			RunSlot:  constants.RunSlot,
 			MTU:      t.device.Attrs().MTU,
 			Table:    maps.TablePin(t.group),
+			Settings: settingsKey(constants.Policy),
 		}.Record(path)
 	}
 	if err != nil {

@@ -136,9 +136,7 @@ func GroupsOf(rules []Rule, ifaces []string) []Group {
 func (p *Policy) For(iface string) *Policy {
 	c := p.Clone()
 	c.Open = slices.DeleteFunc(c.Open, func(r Rule) bool { return r.Forward || !r.AppliesOn(iface) })
-	if v, ok := pickPattern(p.InputOn, iface); ok {
-		c.Input = v
-	}
+	c.Input = p.InputOf(iface)
 	if v, ok := pickPattern(p.ICMPOn, iface); ok {
 		c.ICMP = v.clone()
 	}
@@ -147,4 +145,13 @@ func (p *Policy) For(iface string) *Policy {
 	}
 	c.InputOn, c.ICMPOn, c.InvalidOn = nil, nil, nil
 	return c
+}
+
+// InputOf returns what happens to new packets that come in on an interface and
+// that no rule opens.
+func (p *Policy) InputOf(iface string) Verdict {
+	if v, ok := pickPattern(p.InputOn, iface); ok {
+		return v
+	}
+	return p.Input
 }

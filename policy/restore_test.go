@@ -107,6 +107,40 @@ func TestRulesWithoutATextAreSaved(t *testing.T) {
 	}
 }
 
+// What stands beside the name of a service that is gone stays, as do the places of the others.
+func TestGoneNamesLeaveTheirLines(t *testing.T) {
+	t.Cleanup(ForgetServices)
+	for before, want := range map[string]string{
+		"open:\n  - ssh\n  # the database\n  - mydb from 192.0.2.1 # of the shop, see ticket 7\n  - 80/tcp\n": "open:\n  - ssh\n  # the database\n" +
+			"  - 4712/tcp from 192.0.2.1 # of the shop, see ticket 7\n  - 4712/udp from 192.0.2.1\n  - 80/tcp\n",
+		"open:\n  - myapp   # ours\n":                            "open:\n  - 4711/tcp   # ours\n",
+		"open: [ssh, mydb from 192.0.2.1, 80/tcp] # all\n":       "open: [ssh, 4712/tcp from 192.0.2.1, 4712/udp from 192.0.2.1, 80/tcp] # all\n",
+		"open: [\n  ssh, # us\n  'myapp', # ours\n]\n":           "open: [\n  ssh, # us\n  4711/tcp, # ours\n]\n",
+		"open:\n  - 4711/udp\n  - \"myapp/tcp on eth1\" # ours":  "open:\n  - 4711/udp\n  - 4711/tcp on eth1 # ours",
+		"open:\r\n  - mydb from 192.0.2.1 # a\r\n  - 80/tcp\r\n": "open:\r\n  - 4712/tcp from 192.0.2.1 # a\r\n  - 4712/udp from 192.0.2.1\r\n  - 80/tcp\r\n",
+	} {
+		withServices(t, "ssh 22/tcp\nmydb 4712/tcp\nmydb 4712/udp\nmyapp 4711/tcp\n")
+		p := mustPolicy(t, before)
+		withServices(t, "ssh 22/tcp\n")
+		for i, r := range p.Open {
+			restored, err := RestoreRule(r, r.Spelling())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Open[i] = restored
+		}
+		if !RememberServices(p.Open) {
+			t.Fatalf("%q: nothing is gone", before)
+		}
+		remembering := knownServices.Load()
+		defaultServices = func() *Services { return remembering } // until the test ends, as withServices has seen to
+		got, err := Reader{}.SpellGone("policy", []byte(before))
+		if err != nil || string(got) != want {
+			t.Errorf("%q becomes\n%q, want\n%q: %v", before, got, want, err)
+		}
+	}
+}
+
 // A policy in numbers is the same one for every list of services.
 func TestInNumbers(t *testing.T) {
 	withServices(t, "mydb 4712/tcp\nmydb 4712/udp\nmyapp 4711/tcp\n")

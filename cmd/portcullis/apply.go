@@ -88,13 +88,12 @@ func (a *app) printApply(v *firewall.ApplyReport) {
 	}
 }
 
-// printPackets prints who is let in where rules have changed.
+// printPackets prints who is let in where that has changed, and that it has not where rules have.
 func (a *app) printPackets(changes []firewall.Change, packets []firewall.PacketChange) {
-	if !slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Key == "open" }) {
-		return
-	}
 	if len(packets) == 0 {
-		a.printf("these rules let in the same packets as before\n")
+		if slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Key == "open" }) {
+			a.printf("these rules let in the same packets as before\n")
+		}
 		return
 	}
 	a.printf("who is let in:\n")

@@ -77,6 +77,7 @@ func (a *app) audit(ctx context.Context) error {
 			in.Filtered, err = filteredNow(f)
 		}
 		view.Config = cmp.Or(f.Config(), a.config)
+		a.warn(a.firewall.Mistakes(f)...)
 		f.Close()
 	case isNotRunning(err):
 		var wanted firewall.Wanted

@@ -5,9 +5,12 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -19,6 +22,7 @@ func (e *examination) device(d *device) {
 		return
 	}
 	e.native(d)
+	e.reject(d)
 	e.mtu(d)
 	e.offloads(d)
 	e.channels(d)
@@ -98,6 +102,45 @@ func (e *examination) native(d *device) {
 	default:
 		e.ok("xdp", "the driver takes native XDP")
 	}
+}
+
+// reject examines whether who is refused under "input: reject" hears of it: see way_back in bpf/reject.h.
+func (e *examination) reject(d *device) {
+	blind, changeable := e.rejectsBlindly(d)
+	switch {
+	case !e.rejects(d):
+	case blind && changeable:
+		e.warn("reject", "the card takes VLAN tags off before native XDP sees them, and who is refused by a frame without one gets no answer").
+			fix("ethtool -K " + quote.Shell(d.Name) + " rxvlan off")
+	case blind:
+		e.warn("reject", "the card takes VLAN tags off before native XDP sees them, and who is refused by a frame without one gets no answer; TC answers").
+			fix(e.up(d.Name, "--mode", "tc"))
+	case d.Kind == "veth" && d.Mode == loader.ModeNative: // auto takes TC there
+		e.warn("reject", "what native XDP answers on a veth gets to the other end only if that has GRO on (\"ethtool -K DEVICE gro on\" there), or an XDP program; TC answers in any case").
+			fix(e.up(d.Name, "--mode", "tc"))
+	default:
+		e.ok("reject", "who is refused is told")
+	}
+}
+
+func (e *examination) rejects(d *device) bool {
+	return e.Policy != nil && e.Policy.InputOf(d.Name) == policy.Reject
+}
+
+// rejectsBlindly reports whether native XDP refuses without knowing in which VLAN, and whether the card can be told to
+// leave the tags.
+func (e *examination) rejectsBlindly(d *device) (blind, changeable bool) {
+	native := d.Mode == loader.ModeNative || d.Mode == "" && d.native() && d.Kind != "veth"
+	stripped, changeable := d.on("rx-vlan-hw-parse")
+	return e.rejects(d) && native && stripped && e.hasVLANs(d), changeable
+}
+
+// hasVLANs reports whether a device knows of a VLAN: one that stands on it, or number 0, which the kernel adds to each
+// device that filters tags once it has loaded what makes VLANs (vlan_device_event in net/8021q/vlan.c).
+func (e *examination) hasVLANs(d *device) bool {
+	_, err := fs.Stat(e.files, "proc/net/vlan")
+	filters, _ := d.on("rx-vlan-filter")
+	return err == nil && filters || slices.ContainsFunc(d.Stacked, func(s stacked) bool { return s.Kind == "vlan" })
 }
 
 func (e *examination) mtu(d *device) {
@@ -183,10 +226,11 @@ func (e *examination) stacked(d *device) {
 	}
 	names := quote.Names(vlans)
 	stripped, changeable := d.on("rx-vlan-hw-parse")
+	blind, _ := e.rejectsBlindly(d) // which is said already
 	switch {
 	case len(vlans) == 0:
 		e.ok("vlan", "there is no VLAN on it")
-	case stripped && d.Mode != loader.ModeTC && changeable:
+	case stripped && !blind && d.Mode != loader.ModeTC && changeable:
 		e.note("vlan", "what comes in for %s is filtered here, by the same rules; the card takes the tags off first, so that the log shows none", names).
 			fix("ethtool -K " + quote.Shell(d.Name) + " rxvlan off")
 	default:

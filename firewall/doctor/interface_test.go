@@ -9,6 +9,7 @@ import (
 	"github.com/safchain/ethtool"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // on changes the device.
@@ -36,6 +37,27 @@ func veth(from func() *situation) func() *situation {
 		return s
 	}
 }
+
+// rejecting is a situation in which input is rejected on eth0, and on no other.
+func rejecting(from func() *situation) func() *situation {
+	return func() *situation {
+		s := from()
+		p := policy.Default()
+		p.InputOn = map[string]policy.Verdict{"eth0": policy.Reject}
+		s.options.Policy = p
+		if s.options.Running != nil {
+			s.options.Running.Policy = p
+		}
+		return s
+	}
+}
+
+var (
+	vlanOnTop   = on(func(d *device) { d.Stacked = []stacked{{"eth0.10", "vlan"}} })
+	filtersTags = on(func(d *device) {
+		d.Features = map[string]ethtool.FeatureState{"rx-vlan-hw-parse": {Active: true, Available: true}, "rx-vlan-filter": {Active: true}}
+	})
+)
 
 func both(a, b func(*situation)) func(*situation) {
 	return func(s *situation) { a(s); b(s) }
@@ -71,6 +93,16 @@ func TestInterface(t *testing.T) {
 		{"overtaken", well, on(func(d *device) { d.Bypassed, d.Mode = true, loader.ModeTC }), "run", Fail, "another TC program", ""},
 		{"run", well, func(*situation) {}, "run", OK, "no packet", ""},
 		{"unlooked", well, func(s *situation) { s.options.LookErr = fs.ErrPermission }, "run", Note, "could not watch", ""},
+		{"refused on a veth", rejecting(veth(well)), on(func(*device) {}), "reject", Warn, "GRO on", "portcullis up eth0 --mode tc"},
+		{"refused on a veth by TC", rejecting(veth(well)), on(func(d *device) { d.Mode = loader.ModeTC }), "reject", OK, "is told", ""},
+		{"refused on a veth before up", rejecting(veth(stopped)), on(func(*device) {}), "reject", OK, "is told", ""},
+		{"refused beside VLANs", rejecting(well), both(feature("rx-vlan-hw-parse", true), vlanOnTop), "reject", Warn, "takes VLAN tags off", "ethtool -K eth0 rxvlan off"},
+		{"refused beside VLANs, fixed", rejecting(stopped), both(feature("rx-vlan-hw-parse", false), vlanOnTop), "reject", Warn, "TC answers", "portcullis up eth0 --mode tc"},
+		{"refused by TC beside VLANs", rejecting(well), both(both(feature("rx-vlan-hw-parse", true), vlanOnTop), on(func(d *device) { d.Mode = loader.ModeTC })), "reject", OK, "is told", ""},
+		{"refused beside VLANs with tags", rejecting(well), vlanOnTop, "reject", OK, "is told", ""},
+		{"refused beside no VLANs", rejecting(well), filtersTags, "reject", OK, "is told", ""},
+		{"refused where there may be VLANs", rejecting(well), both(filtersTags, func(s *situation) { s.files["proc/net/vlan/config"] = "VLAN Dev name\n" }),
+			"reject", Warn, "takes VLAN tags off", "ethtool -K eth0 rxvlan off"},
 		{"large", stopped, on(func(d *device) { d.MTU = 9000 }), "mtu", Warn, "MTU of 9000", "ip link set dev eth0 mtu 3498"},
 		{"large with frags", stopped, on(func(d *device) { d.MTU, d.XDP = 9000, xdpBasic|xdpFrags }), "mtu", OK, "multi-buffer", ""},
 		{"largest", stopped, on(func(d *device) { d.MTU = 3498 }), "mtu", OK, "fits one page", ""},

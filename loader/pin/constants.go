@@ -5,6 +5,7 @@ package pin
 import (
 	"fmt"
 	"os"
+	"strings"
 )
 
 // Constants are the load-time constants of a program that depend on its device. They are kept beside its pin, as
@@ -15,6 +16,7 @@ type Constants struct {
 	RunSlot  uint32 // 0 for a program that stands at other devices, too
 	MTU      int    // no constant, but what the device had
 	Table    string // the pin of the table of ports that it is loaded over
+	Settings string // stands for the settings of the policy that differ by interface; "" where an older version recorded it
 }
 
 const (
@@ -27,7 +29,8 @@ const (
 func (c Constants) Record(program string) error {
 	path := program + ConstantsSuffix
 	_ = os.Remove(path)
-	if err := os.Symlink(fmt.Sprintf(constantsFormat, c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table), path); err != nil {
+	text := fmt.Sprintf(constantsFormat+" %s", c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table, c.Settings)
+	if err := os.Symlink(text, path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
 	}
 	return nil
@@ -44,5 +47,8 @@ func LoadedWith(program string) (c Constants, err error) {
 		return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
 	}
 	copy(c.MAC[:], mac)
+	if words := strings.Fields(text); len(words) == 6 {
+		c.Settings = words[5]
+	}
 	return c, nil
 }

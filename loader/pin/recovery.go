@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -45,10 +46,11 @@ func (d Dir) Promote() error {
 
 // NeedsRecovery reports whether a command was killed while it changed what is pinned, or somebody has removed the links.
 func (d Dir) NeedsRecovery() (bool, error) {
-	if d.lacksLinks() {
-		return true, nil
+	unlinked, err := d.unlinked()
+	if len(unlinked) > 0 || err != nil || d.lacksLinks() {
+		return err == nil, err
 	}
-	_, err := os.Stat(d.Next())
+	_, err = os.Stat(d.Next())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -98,17 +100,27 @@ func (d Dir) lacksLinks() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// restoreLinks records anew which interfaces are to be filtered, where somebody has removed all the links. The policy has
-// programs for each.
-func (d Dir) restoreLinks() error {
-	if !d.lacksLinks() {
-		return nil
-	}
+// unlinked returns the interfaces that the policy in force has programs for, and that have no directory among the links:
+// whoever takes an interface off removes its programs first, so somebody else has removed that.
+func (d Dir) unlinked() ([]string, error) {
 	names, err := d.ProgrammedInterfaces()
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := os.Lstat(d.Link(name))
+		return !errors.Is(err, fs.ErrNotExist)
+	}), err
+}
+
+// restoreLinks records anew which interfaces are to be filtered, where somebody has removed their links. What is lost is
+// by which pattern they came, in which mode they were to be filtered, and the patterns themselves.
+func (d Dir) restoreLinks() error {
+	names, err := d.unlinked()
 	if err != nil {
 		return err
 	}
-	for _, name := range append(names, "") { // and their directory, where there are none
+	if d.lacksLinks() {
+		names = append(names, "") // their directory, also where there are none
+	}
+	for _, name := range names {
 		if err := os.MkdirAll(d.Link(name), 0o700); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

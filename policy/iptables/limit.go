@@ -17,12 +17,14 @@ type limit struct {
 	policy.Limit
 	name   string // rules with the same name share what they count
 	masked bool   // in IPv6 a /64 is one source to it, too
+	above  bool   // it matches what exceeds the limit, and not what keeps to it
 }
 
 // hashlimit is the options of one -m hashlimit, as they are written.
 type hashlimit struct {
 	rate, mode, name, mask string
 	burst                  string
+	above                  bool   // it matches what exceeds the rate
 	bad                    string // what of it no limit of a policy has
 }
 
@@ -33,11 +35,9 @@ func (p *optionParser) hashlimitOption(option string, args []string) bool {
 	}
 	h := p.hash
 	switch option {
-	case "--hashlimit", "--hashlimit-upto":
+	case "--hashlimit", "--hashlimit-upto", "--hashlimit-above":
 		h.rate = args[0]
-		if p.not {
-			h.bad = "! " + option
-		}
+		h.above = (option == "--hashlimit-above") != p.not
 	case "--hashlimit-burst":
 		h.burst = args[0]
 	case "--hashlimit-mode":
@@ -72,7 +72,7 @@ func (p *optionParser) limits() {
 	case p.counted != "":
 		p.doubt("-m hashlimit, which counts before %s is asked,", p.counted)
 	default:
-		p.limit = &limit{l, h.name, h.mask == "64"}
+		p.limit = &limit{l, h.name, h.mask == "64", h.above}
 	}
 }
 
@@ -117,6 +117,71 @@ func near(seconds, hits string) policy.Limit {
 		l.Count, l.Per = uint32((h-1)*3600/s), time.Hour
 	}
 	return l
+}
+
+// turnLimits takes DROP of what exceeds a limit, where an ACCEPT behind it is for all that the limit is of, for ACCEPT of
+// what keeps to it and DROP of the rest: the same packets are counted and accepted. Other rules of this kind are in doubt.
+func (t *translation) turnLimits() {
+	for _, f := range families {
+		for _, c := range t.chains[f] {
+			for i := len(c.rules) - 1; i >= 0; i-- {
+				r := c.rules[i]
+				if r.limit == nil || !r.limit.above {
+					continue
+				}
+				if r.target != "DROP" || !r.understood() || !acceptedBehind(r, c.rules[i+1:]) {
+					r.doubt("-m hashlimit of what exceeds the limit, with no ACCEPT of the same behind it,")
+					r.limit = nil
+					continue
+				}
+				others := *r
+				others.limit = nil
+				r.target = "ACCEPT"
+				c.rules = slices.Insert(c.rules, i+1, &others)
+			}
+		}
+	}
+}
+
+// acceptedBehind reports whether all that a rule matches, and that goes on behind it, comes to an ACCEPT.
+func acceptedBehind(r *rule, rules []*rule) bool {
+	for _, next := range rules {
+		switch {
+		case next.passes(), next.isApartFrom(r):
+		default:
+			return next.target == "ACCEPT" && next.certain() && next.includes(r)
+		}
+	}
+	return false
+}
+
+// includes reports whether a rule of the same chain matches all that another one does.
+func (r *rule) includes(o *rule) bool {
+	same := func(a, b *test[string]) bool { return a == nil || b != nil && *a == *b }
+	if !same(r.in, o.in) || !same(r.out, o.out) || r.to != nil || r.asksLocal {
+		return false
+	}
+	for c := range r.level {
+		if r.level[c] != all && o.level[c] != nothing {
+			return false
+		}
+	}
+	for _, f := range families {
+		if !r.matches(f).contains(o.matches(f)) {
+			return false
+		}
+	}
+	return true
+}
+
+// isApartFrom reports whether no packet matches both rules, by its protocol, port and source.
+func (r *rule) isApartFrom(o *rule) bool {
+	for _, f := range families {
+		if len(r.matches(f).intersect(o.matches(f))) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // checkLimits doubts limits that count more than what one rule lets in here.

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // The model decides about one packet at a time, as netfilter does, and shares
@@ -54,6 +56,7 @@ type modelRule struct {
 	to          string
 	chance      int  // 1+index of a bit
 	bounded     bool // by a count for each source, of which that bit tells
+	above       bool // for what exceeds it
 	target      string
 	goesTo      bool
 }
@@ -97,7 +100,7 @@ func (r *modelRule) matches(p modelPacket) bool {
 		is(r.icmp != "", r.icmp == p.icmp, false) &&
 		is(r.syn, p.flags == "SYN", r.notSyn) &&
 		is(r.to != "", r.to == p.to, false) &&
-		(r.chance == 0 || p.chance>>(r.chance-1)&1 != 0)
+		(r.chance == 0 || p.within(r.chance) != r.above)
 }
 
 // decide plays a packet through a chain: whether it is accepted, and by which
@@ -115,6 +118,16 @@ func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
 func (m *model) refuses(line int) bool {
 	for _, c := range m.chains {
 		if slices.ContainsFunc(c.rules, func(r *modelRule) bool { return r.line == line && r.target == "REJECT" }) {
+			return true
+		}
+	}
+	return false
+}
+
+// drops reports whether a limit is that of a rule that drops what exceeds it.
+func (m *model) drops(l policy.Limit) bool {
+	for _, c := range m.chains {
+		if slices.ContainsFunc(c.rules, func(r *modelRule) bool { return r.above && r.chance == int(l.Count) }) {
 			return true
 		}
 	}
@@ -168,7 +181,8 @@ func (r *modelRule) write(chain string) string {
 	add(r.to != "", false, "-m", "addrtype", "--dst-type", r.to)
 	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", "5/min")
 	// The rate tells which of the counts it is.
-	add(r.bounded, false, "-m", "hashlimit", "--hashlimit-upto", fmt.Sprintf("%d/min", r.chance), "--hashlimit-mode", "srcip",
+	bound := map[bool]string{false: "--hashlimit-upto", true: "--hashlimit-above"}[r.above]
+	add(r.bounded, false, "-m", "hashlimit", bound, fmt.Sprintf("%d/min", r.chance), "--hashlimit-mode", "srcip",
 		"--hashlimit-name", fmt.Sprintf("count%d", r.chance))
 	jump := "-j"
 	if r.goesTo {
@@ -261,10 +275,41 @@ func drawModel(random *rand.Rand) *model {
 			r.target = pick(random, targets...)
 			r.goesTo = (r.target == "one" || r.target == "two") && chance(20)
 			c.rules = append(c.rules, r)
+			if r.chance == 0 && chance(15) {
+				chances++
+				c.rules = append(c.rules[:len(c.rules)-1], drawAbove(random, r, chances)...)
+			}
 		}
 	}
 	m.render()
 	return m
+}
+
+// drawAbove returns rules that drop what of a rule exceeds a limit, and mostly accept the rest of it, or of more.
+func drawAbove(random *rand.Rand, r *modelRule, number int) []*modelRule {
+	above, accept := *r, *r
+	above.chance, above.bounded, above.above, above.target, above.goesTo = number, true, true, pick(random, "DROP", "DROP", "DROP", "REJECT"), false
+	accept.target, accept.goesTo = "ACCEPT", false
+	switch random.IntN(6) {
+	case 0:
+		accept.states = nil
+	case 1:
+		accept.src, accept.notSrc = netip.Prefix{}, false
+	case 2:
+		accept.first, accept.last, accept.notPorts = 0, 0, false
+	case 3:
+		above.first, above.last, above.notPorts = 0, 0, false // which counts more than is accepted
+	}
+	out := []*modelRule{&above}
+	if random.IntN(3) == 0 {
+		between := *r
+		between.src = netip.Prefix{}
+		if between.target = pick(random, "LOG", "", "DROP", "ACCEPT"); between.last > 0 {
+			between.first, between.last = pick(random, modelPorts...), 65535
+		}
+		out = append(out, &between)
+	}
+	return append(out, &accept)
 }
 
 // render writes the text, and gives every rule its line.

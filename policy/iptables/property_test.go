@@ -23,7 +23,7 @@ func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 		byRules, byPolicy := mustHold(t, rand.New(rand.NewPCG(seed, 7)), 150, seen)
 		let, opened = let+byRules, opened+byPolicy
 	}
-	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject"} {
+	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject", "limit of --hashlimit-above"} {
 		if seen[clause] == 0 {
 			t.Errorf("no policy has %q", clause)
 		}
@@ -49,6 +49,9 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 			t.Fatalf("two rules count what one did\n%s\n%s", m.text, r.YAML())
 		}
 		counted[rule.Limit] = true
+		if m.drops(rule.Limit) {
+			seen["limit of --hashlimit-above"]++
+		}
 		text := rule.String()
 		for _, word := range strings.Fields(text) {
 			seen[word]++
@@ -91,7 +94,8 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return ""
 	// What is sent to a group, or to everybody, is never answered.
 	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
-		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence):
+		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
+		!doubtedBefore(r, line):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
 		if p.state == "ESTABLISHED" {
@@ -190,6 +194,13 @@ func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
 		return "forward is narrower than the rules, and nothing says so"
 	}
 	return ""
+}
+
+// doubtedBefore reports whether a rule in front of a line is in doubt: what it perhaps drops does not get there for certain.
+func doubtedBefore(r *Result, line int) bool {
+	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes), func(f Finding) bool {
+		return f.Line <= line && strings.Contains(f.Why, "cannot be said in a policy")
+	})
 }
 
 func mentions(list []Finding, line int) bool {

@@ -44,6 +44,7 @@ func (t *translation) translate() error {
 		t.note(place{}, "no rules for %s: those for %s are taken for it, too; name a second file to have its own", f, f.other())
 	}
 	t.result = policy.Default()
+	t.turnLimits()
 	t.checkLimits()
 	t.findClasses()
 	for _, f := range families {

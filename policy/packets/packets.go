@@ -20,14 +20,14 @@ type Change struct {
 	Ports []policy.PortRange
 	What  string   // Ports as rules name them, or "all but" those that are left out
 	On    []string // interfaces, or patterns of them; nil for all
+	Not   []string // those that On stands for, too, and that are no part of the change
 	Old   Admission
 	New   Admission
 
-	names portNames
+	names   portNames
+	classes *classes
+	within  []bool // whether each class is part of the change
 }
-
-// others stands in On for the interfaces that no rule names.
-const others = "other interfaces"
 
 // String returns the change as "80/tcp on eth0: from 203.0.113.0/24 -> anybody". Where there are too many networks to be
 // named it ends with those that come and go: "(+ 192.0.2.0/24)". Where there are too many grants, those that stay are only
@@ -66,7 +66,17 @@ func (c Change) where(most int) string {
 	if len(c.On) == 0 {
 		return what
 	}
-	return what + " on " + strings.Join(c.On, ",")
+	where := what + " on " + strings.Join(c.On, ",")
+	if len(c.Not) > 0 {
+		where += " (not " + strings.Join(c.Not, ",") + ")"
+	}
+	return where
+}
+
+// AppliesOn reports whether packets that come in on an interface are part of the change.
+func (c Change) AppliesOn(iface string) bool {
+	i := c.classes.of(iface)
+	return i >= 0 && c.within[i]
 }
 
 // Difference returns the sources that can reach nothing any more, and those that could reach nothing before.
@@ -75,31 +85,31 @@ func (c Change) Difference() (gone, come []netip.Prefix) {
 	return addrset.Prefixes(addrset.Subtract(old, new)), addrset.Prefixes(addrset.Subtract(new, old))
 }
 
-// Diff returns how the packets that rules let in differ. There is no change if and only if the rules of both policies
-// let in the same.
+// Diff returns how the packets that rules let in differ, or that are let in where input is accepted. There is no change
+// if and only if both policies let in the same by these. What the policy of ICMP says does not count.
 func Diff(old, new *policy.Policy) []Change {
 	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission), names: make(map[string]string)}
-	d.old, d.new = d.sides(old), d.sides(new)
+	d.policies = [2]*policy.Policy{old, new}
+	d.sides = [2][]side{d.sidesOf(old), d.sidesOf(new)}
 	d.learnNames(new.Open)
 	d.learnNames(old.Open)
 	var out []Change
-	classes := interfaceClasses(old, new)
-	for _, class := range classes {
+	classes := classesOf(old, new)
+	for i, class := range classes.list {
 		for _, c := range d.changes(class) {
 			same := slices.IndexFunc(out, func(o Change) bool {
 				return slices.Equal(o.Ports, c.Ports) && equal(o.Old, c.Old) && equal(o.New, c.New)
 			})
 			if same < 0 {
+				same = len(out)
+				c.classes, c.within = classes, make([]bool, len(classes.list))
 				out = append(out, c)
-			} else {
-				out[same].On = append(out[same].On, c.On...)
 			}
+			out[same].within[i] = true
 		}
 	}
 	for i := range out {
-		if len(out[i].On) == len(classes) {
-			out[i].On = nil
-		}
+		out[i].On, out[i].Not = classes.names(out[i].within)
 	}
 	return out
 }
@@ -128,15 +138,16 @@ type side struct {
 }
 
 type differ struct {
-	old, new   []side
+	policies   [2]*policy.Policy
+	sides      [2][]side // of the old policy and of the new one
 	clauses    map[policy.RuleKey]int
 	rules      []policy.Rule // one of each clause
 	admissions map[string]Admission
 	names      map[string]string // of ports, as rules have them
 }
 
-func (d *differ) sides(p *policy.Policy) []side {
-	out := make([]side, len(p.Open))
+func (d *differ) sidesOf(p *policy.Policy) []side {
+	out := make([]side, len(p.Open)) // one that opens nothing stays the zero side
 	for i, r := range p.Open {
 		who := r
 		who.Ports, who.On = nil, nil
@@ -149,7 +160,7 @@ func (d *differ) sides(p *policy.Policy) []side {
 		}
 		ranges, err := r.SlotRanges()
 		if err != nil {
-			continue // opens nothing
+			continue
 		}
 		out[i] = side{r, ranges, n}
 	}
@@ -164,6 +175,11 @@ func (d *differ) learnNames(rules []policy.Rule) {
 	}
 }
 
+// acceptAll stands for a policy where input is accepted.
+var acceptAll = &policy.Policy{Open: []policy.Rule{{Ports: everyPort()}}}
+
+func everyPort() []policy.PortRange { return portsOf(0, protocolSlots+256-1) }
+
 // border is where a rule of a side begins or ends to count, among the slots of all ports.
 type border struct {
 	at, clause int
@@ -173,7 +189,10 @@ type border struct {
 
 func (d *differ) changes(class interfaceClass) []Change {
 	var borders []border
-	for of, sides := range [2][]side{d.old, d.new} {
+	for of, sides := range d.sides {
+		if d.policies[of].InputOf(class.example) == policy.Accept {
+			sides = d.sidesOf(acceptAll)
+		}
 		for _, s := range sides {
 			if !s.rule.AppliesOn(class.example) {
 				continue
@@ -207,7 +226,7 @@ func (d *differ) changes(class interfaceClass) []Change {
 		if !ok {
 			n = len(out)
 			index[pair] = n
-			out = append(out, Change{On: []string{class.name}, Old: before, New: after})
+			out = append(out, Change{Old: before, New: after})
 		}
 		out[n].Ports = append(out[n].Ports, ports...)
 	}
@@ -286,12 +305,14 @@ func slots(p policy.PortRange) (first, last int) {
 	return class<<16 | int(p.First), class<<16 | int(p.Last)
 }
 
-// portsOf is the inverse of slots.
+// portsOf is the inverse of slots. The slots of protocols that have ports of their own stand for nothing.
 func portsOf(first, last int) []policy.PortRange {
 	var out []policy.PortRange
 	for first <= last {
 		if first >= protocolSlots {
-			out = append(out, policy.PortRange{Protocol: policy.Protocol(first - protocolSlots)})
+			if p := policy.Protocol(first - protocolSlots); policy.ProtocolIndex(p) < 0 {
+				out = append(out, policy.PortRange{Protocol: p})
+			}
 			first++
 			continue
 		}
@@ -333,36 +354,3 @@ func sorted(ports []policy.PortRange) []policy.PortRange {
 	})
 	return joinPorts(out)
 }
-
-// interfaceClass is interfaces for which the same rules count.
-type interfaceClass struct{ name, example string }
-
-// interfaceClasses returns the interfaces that either policy names, the patterns, and one class for all others.
-func interfaceClasses(old, new *policy.Policy) []interfaceClass {
-	seen := make(map[string]bool)
-	var out []interfaceClass
-	add := func(name string) {
-		if !seen[name] {
-			seen[name] = true
-			out = append(out, interfaceClass{name, strings.ReplaceAll(name, "*", unnamed)})
-		}
-	}
-	for _, p := range []*policy.Policy{old, new} {
-		for _, r := range p.Open {
-			for _, name := range r.On {
-				add(name)
-			}
-		}
-	}
-	if len(out) > 0 {
-		for _, p := range []*policy.Policy{old, new} {
-			for _, name := range p.Interfaces {
-				add(name)
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b interfaceClass) int { return strings.Compare(a.name, b.name) })
-	return append(out, interfaceClass{others, unnamed})
-}
-
-const unnamed = "\x00" // no interface is called so: for what stands for any other

@@ -16,6 +16,9 @@ import (
 
 // decide returns what rules say about a packet, rule by rule.
 func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
+	if p.InputOf(iface) == policy.Accept {
+		return policy.Limit{}, true
+	}
 	in := func(list []netip.Prefix, a netip.Addr) bool {
 		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
@@ -36,7 +39,8 @@ func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, 
 
 var (
 	protocols  = []policy.Protocol{policy.TCP, policy.UDP, 47}
-	interfaces = []string{"eth0", "eth1", "wg0", "wg7", "lo"}
+	interfaces = []string{"eth0", "eth1", "wg0", "wg7", "wan7", "lo"}
+	patterns   = []string{"eth0", "eth1", "wg7", "wg*", "w*", "*7", "e*0"}
 )
 
 func randomPrefix(r *rand.Rand) netip.Prefix {
@@ -80,48 +84,44 @@ func randomRule(r *rand.Rand) policy.Rule {
 		rule.Limit = policy.Limit{Count: uint32(1 + r.IntN(3)*60), Per: []time.Duration{time.Second, time.Minute}[r.IntN(2)], Burst: 5}
 	}
 	for r.IntN(3) == 0 {
-		rule.On = append(rule.On, []string{"eth0", "eth1", "wg*", "w*"}[r.IntN(4)])
+		rule.On = append(rule.On, patterns[r.IntN(len(patterns))])
 	}
 	return rule
 }
 
-func matches(c Change, iface string, proto policy.Protocol, port uint16) bool {
-	on := c.On == nil
-	for _, name := range c.On {
-		// The class of an interface: its own name if a policy has it, else a pattern's.
-		on = on || name == classOf(iface)
+func randomInput(r *rand.Rand) map[string]policy.Verdict {
+	if r.IntN(3) > 0 {
+		return nil
 	}
-	return on && slices.ContainsFunc(c.Ports, func(p policy.PortRange) bool {
-		return p.Protocol == proto && p.First <= port && port <= p.Last
-	})
+	return map[string]policy.Verdict{
+		patterns[r.IntN(len(patterns))]: policy.Verdict(r.IntN(3)), patterns[r.IntN(len(patterns))]: policy.Verdict(r.IntN(3)),
+	}
 }
 
-func classOf(iface string) string {
-	switch iface {
-	case "wg0", "wg7":
-		return "wg*"
-	case "lo":
-		return others
-	}
-	return iface
+func matches(c Change, iface string, proto policy.Protocol, port uint16) bool {
+	return c.AppliesOn(iface) && slices.ContainsFunc(c.Ports, func(p policy.PortRange) bool {
+		return p.Protocol == proto && p.First <= port && port <= p.Last
+	})
 }
 
 // A packet is in a change if and only if the two policies decide differently on it, and the change says how.
 func TestChangesAreThoseOfPackets(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 400 {
-		// Every class is there whatever the rules are.
-		old := &policy.Policy{Open: []policy.Rule{{Ports: []policy.PortRange{{Protocol: 50}}, On: []string{"eth0", "eth1", "wg*", "w*"}}}}
+		old := &policy.Policy{Input: policy.Verdict(r.IntN(6) / 4), InputOn: randomInput(r), Interfaces: []string{"eth0", "e*"}[:r.IntN(3)]}
 		for range r.IntN(6) {
 			old.Open = append(old.Open, randomRule(r))
 		}
 		new := old.Clone()
 		for range 1 + r.IntN(3) {
-			if len(new.Open) > 1 && r.IntN(2) == 0 {
-				new.Open = slices.Delete(new.Open, 1, 2)
+			if len(new.Open) > 0 && r.IntN(2) == 0 {
+				new.Open = slices.Delete(new.Open, 0, 1)
 			} else {
 				new.Open = append(new.Open, randomRule(r))
 			}
+		}
+		if r.IntN(4) == 0 {
+			new.InputOn = randomInput(r)
 		}
 		changes := Diff(old, new)
 		for range 500 {
@@ -206,6 +206,9 @@ func TestChangesRead(t *testing.T) {
 		"80/tcp on eth0: from 203.0.113.0/24 -> anybody": {
 			{Ports: http, On: []string{"eth0"}, From: net}, {Ports: http, On: []string{"eth0"}},
 		},
+		"80/tcp on w* (not wg0): nobody -> anybody": {
+			{Ports: http, On: []string{"wg0"}}, {Ports: http, On: []string{"w*"}},
+		},
 		"80/tcp: nobody -> anybody limit 6/minute":     {{}, {Ports: http, Limit: policy.Limit{Count: 6, Per: time.Minute, Burst: 5}}},
 		"80/tcp: anybody -> anybody to 203.0.113.0/24": {{Ports: http}, {Ports: http, To: net}},
 		"80/tcp: from 1,199 networks -> from 1,200 networks (+ 100.0.0.0/24)": {
@@ -215,6 +218,32 @@ func TestChangesRead(t *testing.T) {
 		changes := Diff(&policy.Policy{Open: sides[:1]}, &policy.Policy{Open: sides[1:]})
 		if len(changes) != 1 || changes[0].String() != want {
 			t.Errorf("%q instead of %q", changes, want)
+		}
+	}
+}
+
+// Where input is accepted a rule lets in nobody who is not let in anyway.
+func TestInputThatIsAccepted(t *testing.T) {
+	http := []policy.Rule{{Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 80}}}}
+	accepting := policy.Policy{Input: policy.Accept}
+	on := policy.Policy{InputOn: map[string]policy.Verdict{"eth1": policy.Accept}, Open: http}
+	for _, c := range []struct {
+		old, new policy.Policy
+		want     string
+	}{
+		{accepting, policy.Policy{}, "all: anybody -> nobody"},
+		{accepting, policy.Policy{Open: http}, "all but 80/tcp: anybody -> nobody"},
+		{policy.Policy{Open: http}, on, "all but 80/tcp on eth1: nobody -> anybody"},
+		{policy.Policy{}, on, "80/tcp on other interfaces: nobody -> anybody\nall on eth1: nobody -> anybody"},
+		{accepting, policy.Policy{Input: policy.Accept, Open: http}, ""},
+	} {
+		var got []string
+		for _, change := range Diff(&c.old, &c.new) {
+			got = append(got, change.String())
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, "\n"); text != c.want {
+			t.Errorf("%q instead of %q", text, c.want)
 		}
 	}
 }
@@ -287,7 +316,7 @@ func TestManyRulesForAllProtocols(t *testing.T) {
 	sides := new(differ)
 	sides.clauses = make(map[policy.RuleKey]int)
 	borders := 0
-	for _, s := range sides.sides(p) {
+	for _, s := range sides.sidesOf(p) {
 		borders += 2 * len(s.slots)
 	}
 	if most := 20 * len(p.Open); borders > most {

@@ -37,7 +37,11 @@ func (d *differ) portNames(ports []policy.PortRange) portNames {
 		return portNames{names: []string{name}}
 	}
 	if len(ports) > mostShown {
-		if others := otherPorts(ports); len(others) < len(ports) {
+		others := otherPorts(ports)
+		if len(others) == 0 {
+			return portNames{names: []string{"all"}}
+		}
+		if len(others) < len(ports) {
 			return portNames{true, d.eachName(others)}
 		}
 	}

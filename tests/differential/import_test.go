@@ -96,12 +96,18 @@ const serverRules = `*filter
 COMMIT
 `
 
+// exceedingRules have the limit by what exceeds it, which is dropped for good: who is trusted has to come before.
+var exceedingRules = strings.NewReplacer("-A INPUT -i eth0 -s TRUSTED -j ACCEPT\n", "", "INVALID -j DROP\n", "INVALID -j DROP\n-A INPUT -i eth0 -s TRUSTED -j ACCEPT\n",
+	"--hashlimit-upto", "--hashlimit-above", "--hashlimit-name db -j ACCEPT",
+	"--hashlimit-name db -j DROP\n-A INPUT -i eth0 -p tcp -m multiport --dports 22,443,3306,5432 -j ACCEPT").Replace(serverRules)
+
 var originals = []original{
 	{name: "the first script", file: "design.sh"},
 	{name: "Debian's", file: "debian.v4", six: "debian.v6"},
 	{name: "of CentOS", file: "centos.v4"},
 	{name: "chains", text: chainRules},
 	{name: "a server", text: serverRules},
+	{name: "a server, by what exceeds a limit", text: exceedingRules},
 	{name: "a router", text: routerRules, forwarding: true},
 	{name: "fail2ban", file: "fail2ban.v4", lists: true},
 	{name: "limits", text: limitedRules, narrower: true},

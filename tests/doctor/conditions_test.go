@@ -68,6 +68,8 @@ var conditions = []condition{
 		group: "network", name: "netfilter", verdict: doctor.Warn, says: "chain pre of table ip early drops some packets", after: doctor.OK},
 	{what: "ufw", make: []string{"iptables -N ufw-user-input", "iptables -A ufw-user-input -j DROP", "iptables -A INPUT -j ufw-user-input"},
 		group: "network", name: "netfilter", verdict: doctor.Warn, says: "ufw filters as well"},
+	{what: "reject on a veth", before: []string{"echo 'input: reject' >>$CONFIG"}, make: []string{"portcullis up --config $CONFIG --mode native"},
+		group: "eth0", name: "reject", verdict: doctor.Warn, says: "GRO on", after: doctor.OK},
 	{what: "containers", before: []string{"ip link add name docker0 type bridge"}, make: []string{"sysctl -qw net.ipv4.ip_forward=1"},
 		group: "network", name: "forward", verdict: doctor.Warn, says: "docker0 (Docker)", after: doctor.OK},
 	{what: "router", make: []string{"sysctl -qw net.ipv6.conf.all.forwarding=1"},

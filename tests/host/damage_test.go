@@ -213,7 +213,7 @@ func TestAgentMendsRemovedLinks(t *testing.T) {
 			if len(pins) != 2 {
 				t.Fatalf("pinned are %q", pins)
 			}
-			for _, pin := range append(pins, links) {
+			for _, pin := range append(pins, filepath.Dir(pins[0]), links) {
 				if err := os.RemoveAll(pin); err != nil {
 					t.Fatal(err)
 				}
@@ -233,8 +233,8 @@ func TestAgentMendsRemovedLinks(t *testing.T) {
 	}
 }
 
-// Whoever removes all links at once leaves no list of what is filtered. Down takes off what is left all the same, and up
-// puts the filter back.
+// Whoever removes the links of the only interface, or all at once, leaves no list of what is filtered. Down takes off what
+// is left all the same, and up puts the filter back.
 func TestAllLinksAreMissing(t *testing.T) {
 	for _, c := range renamable {
 		t.Run(c.name, func(t *testing.T) {
@@ -242,29 +242,51 @@ func TestAllLinksAreMissing(t *testing.T) {
 			l.Server.Echo(t, 7)
 			o := c.Options
 			o.Interfaces, o.Policy = []string{"eth0"}, policyOf(t, "9/tcp")
-			upWith(t, l, o)
 			links := filepath.Join(l.PinPath, loader.Schema, "links")
-			if err := os.RemoveAll(links); err != nil {
-				t.Fatal(err)
+			for _, gone := range []string{links, filepath.Join(links, "eth0")} {
+				upWith(t, l, o)
+				remove := func() {
+					t.Helper()
+					if err := os.RemoveAll(gone); err != nil {
+						t.Fatal(err)
+					}
+				}
+				remove()
+				if got := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(got, "eth0 has appeared, and is not filtered") {
+					t.Errorf("status says %q", got)
+				}
+				remove()
+				upWith(t, l, loader.Options{NoTCX: o.NoTCX})
+				mustNotDial(t, l.Client, lab.ServerV4, 7)
+				remove()
+				if got := down(t, l).Interfaces; len(got) != 1 || got[0] != "eth0" {
+					t.Errorf("down takes off %q", got)
+				}
+				mustBeClean(t, l)
+				mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "after down")
 			}
-			if got := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(got, "eth0 has appeared, and is not filtered") {
-				t.Errorf("status says %q", got)
-			}
-			if err := os.RemoveAll(links); err != nil {
-				t.Fatal(err)
-			}
-			upWith(t, l, loader.Options{NoTCX: o.NoTCX})
-			mustNotDial(t, l.Client, lab.ServerV4, 7)
-			if err := os.RemoveAll(links); err != nil {
-				t.Fatal(err)
-			}
-			if got := down(t, l).Interfaces; len(got) != 1 || got[0] != "eth0" {
-				t.Errorf("down takes off %q", got)
-			}
-			mustBeClean(t, l)
-			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 7), "after down")
 		})
 	}
+}
+
+// Nor does one of several interfaces leave the filter with its links.
+func TestTheLinksOfOneInterfaceAreMissing(t *testing.T) {
+	l := lab.New(t)
+	inside := l.AddInside(t)
+	l.Server.Echo(t, 7)
+	upWith(t, l, loader.Options{Interfaces: both, Mode: loader.ModeTC, NoTCX: true, Policy: policyOf(t)})
+	if err := os.RemoveAll(filepath.Join(l.PinPath, loader.Schema, "links", "eth1")); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(got, "eth1 has appeared, and is not filtered") {
+		t.Errorf("status says %q", got)
+	}
+	upWith(t, l, loader.Options{})
+	mustNotDial(t, inside, lab.RouterV4, 7)
+	if got := down(t, l).Interfaces; len(got) != 2 {
+		t.Errorf("down takes off %q", got)
+	}
+	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 7), "after down")
 }
 
 // An interface that was taken off is not filtered again because the links of the others are gone.

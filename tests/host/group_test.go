@@ -308,7 +308,7 @@ func TestRulesOfARenamedInterface(t *testing.T) {
 	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 7), "by the former name")
 	_ = status(t, l) // which follows it, and says so once
 	warned := strings.Join(status(t, l).Warnings, "\n")
-	if !strings.Contains(warned, "dmz0 was renamed, and the rules for its former name still count on it") || strings.Contains(warned, "missing") {
+	if !strings.Contains(warned, "dmz0 was renamed, and what the policy says of its former name still counts on it") || strings.Contains(warned, "missing") {
 		t.Errorf("status warns of %q", warned)
 	}
 	if report := attach(t, l); len(report.Slow) != 1 || report.Slow[0].Name != "dmz0" {
@@ -319,6 +319,35 @@ func TestRulesOfARenamedInterface(t *testing.T) {
 		t.Errorf("after up warnings are %q", warned)
 	}
 	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 9), "by the new name")
+	mustNotDial(t, inside, lab.RouterV4, 7)
+}
+
+// So it is with what the policy says of input there, also where no rule names either.
+func TestSettingsOfARenamedInterface(t *testing.T) {
+	l := lab.New(t)
+	inside := l.AddInside(t)
+	l.Server.Echo(t, 7)
+	p, err := policy.Parse("test", []byte("input: {default: drop, eth1: accept}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	upWith(t, l, loader.Options{Interfaces: both, Policy: p})
+	l.Server.IP(t, "link", "set", "eth1", "down")
+	l.Server.IP(t, "link", "set", "eth1", "name", "dmz0")
+	l.Server.IP(t, "link", "set", "dmz0", "up")
+	l.Server.IP(t, "addr", "replace", lab.RouterV4.String()+"/24", "dev", "dmz0")
+	_ = status(t, l)
+	mustTalk(t, mustDial(t, inside, "tcp", lab.RouterV4, 7), "as under the former name")
+	if warned := strings.Join(status(t, l).Warnings, "\n"); !strings.Contains(warned, "dmz0 was renamed, and what the policy says of its former name still counts on it") {
+		t.Errorf("status warns of %q", warned)
+	}
+	if report := attach(t, l); len(report.Slow) != 1 || report.Slow[0].Name != "dmz0" {
+		t.Fatalf("its programs have the settings of eth1: %+v", report)
+	}
+	report := upWith(t, l, loader.Options{Wait: true, Policy: p})
+	if warned := strings.Join(append(report.Warnings, status(t, l).Warnings...), "\n"); strings.Contains(warned, "renamed") {
+		t.Errorf("after up warnings are %q", warned)
+	}
 	mustNotDial(t, inside, lab.RouterV4, 7)
 }
 

@@ -96,7 +96,7 @@ func (d *Datapath) Answer(tb testing.TB, path Path, b []byte, from From) []byte 
 	switch {
 	case err != nil:
 		tb.Fatalf("run %s: %v", path, err)
-	case path == XDP && (result == xdpTx || result == xdpRedirect), path == TC && result == tcRedirect:
+	case isAnswer(path, result):
 		return o.DataOut
 	case result != Verdict(path, false):
 		tb.Fatalf("%s returned %d", path, int32(result))
