@@ -25,7 +25,7 @@ func (fw *Firewall) Flags() cmdline.Flags {
 
 // ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
 func (fw *Firewall) ineffective(ctx context.Context, p *policy.Policy, file string) []string {
-	return append(p.RestrictingNothingTexts(), fw.cutOff(ctx, p, file)...)
+	return append(p.UselessTexts(), fw.cutOff(ctx, p, file)...)
 }
 
 // cutOff warns of containers that a policy, which stands in a file, cuts off.
