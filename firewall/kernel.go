@@ -58,7 +58,7 @@ type Filter interface {
 	Refusals() (loader.Refusals, error)
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
 	HostChanges() (loader.HostChanges, error)
-	SyncLocal() error
+	SyncHost() error
 }
 
 // HostKernel is the kernel of this host.

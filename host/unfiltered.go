@@ -35,17 +35,14 @@ func Unfiltered(filtered []string) ([]Interface, error) {
 	for _, a := range addresses {
 		hasAddress[a.LinkIndex] = true
 	}
-	s := stack{links, make(map[int]netlink.Link), filtered}
-	for _, l := range links {
-		s.byIndex[l.Attrs().Index] = l
-	}
+	s := newStack(links, filtered)
 	var out []Interface
 	for _, l := range links {
 		a := l.Attrs()
 		switch {
 		case a.Flags&net.FlagLoopback != 0, a.Flags&net.FlagUp == 0, !hasAddress[a.Index]:
 		case l.Type() == "dummy", l.Type() == "vrf": // nothing comes in by it
-		case s.isPort(l), isGuestBridge(l, links), s.covers(l, len(links)):
+		case s.isPort(l), isGuestBridge(l, links), s.covers(l, len(links), true):
 		default:
 			out = append(out, Interface{a.Name, a.Index})
 		}
@@ -60,15 +57,23 @@ type stack struct {
 	filtered []string
 }
 
+func newStack(links []netlink.Link, filtered []string) *stack {
+	s := &stack{links, make(map[int]netlink.Link), filtered}
+	for _, l := range links {
+		s.byIndex[l.Attrs().Index] = l
+	}
+	return s
+}
+
 // isPort reports whether what comes in goes on to a bridge or a bond, which has the addresses.
 func (s *stack) isPort(l netlink.Link) bool {
 	master := s.byIndex[l.Attrs().MasterIndex]
 	return master != nil && master.Type() != "vrf"
 }
 
-// covers reports whether all that comes in by a device has met the filter: on itself, below it, or on each of its ports
-// but those of guests. Depth bounds how far down is looked.
-func (s *stack) covers(l netlink.Link, depth int) bool {
+// covers reports whether all that comes in by a device has met the filter: on itself, below it, or on each of its ports, but
+// for those of guests where these are left out. Depth bounds how far down is looked.
+func (s *stack) covers(l netlink.Link, depth int, butGuests bool) bool {
 	a := l.Attrs()
 	if policy.MatchAnyInterface(s.filtered, a.Name) {
 		return true
@@ -79,19 +84,22 @@ func (s *stack) covers(l netlink.Link, depth int) bool {
 	switch l.Type() {
 	case "vlan", "macvlan", "macvtap", "ipvlan":
 		parent := s.byIndex[a.ParentIndex]
-		return a.NetNsID < 0 && parent != nil && s.covers(parent, depth-1) // else the index is of another namespace
+		return a.NetNsID < 0 && parent != nil && s.covers(parent, depth-1, butGuests) // else the index is of another namespace
 	case "bridge", "bond", "team":
-		covered := false
-		for _, port := range s.links {
-			if port.Attrs().MasterIndex != a.Index || l.Type() == "bridge" && isGuestPort(port) {
-				continue
-			}
-			if !s.covers(port, depth-1) {
-				return false
-			}
-			covered = true
-		}
-		return covered
+		return s.coversPorts(l, depth, butGuests)
 	}
 	return false
+}
+
+func (s *stack) coversPorts(l netlink.Link, depth int, butGuests bool) (covered bool) {
+	for _, port := range s.links {
+		if port.Attrs().MasterIndex != l.Attrs().Index || butGuests && l.Type() == "bridge" && isGuestPort(port) {
+			continue
+		}
+		if !s.covers(port, depth-1, butGuests) {
+			return false
+		}
+		covered = true
+	}
+	return covered
 }

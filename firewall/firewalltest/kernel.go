@@ -296,4 +296,4 @@ func (f *Kernel) Watch(context.Context) (<-chan host.Change, error) {
 func (f *Kernel) Connections() ([]host.Connection, error)                     { return nil, nil }
 func (f *Kernel) StartWatchdog(context.Context, schedule.Store, string) error { return f.NoWatchdog }
 func (f *Kernel) HostChanges() (loader.HostChanges, error)                    { return loader.HostChanges{}, nil }
-func (f *Kernel) SyncLocal() error                                            { return nil }
+func (f *Kernel) SyncHost() error                                             { return nil }
