@@ -193,12 +193,12 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	file := &policyFile{}
 	if !r.Runtime {
 		if file, err = c.unwriteRules(ctx, f, r.Rules, before, report); err != nil {
-			return nil, err
+			return nil, meantOtherKind(err, before)
 		}
 	}
 	closed, err := f.CloseRules(r.Rules, r.Kill)
 	if err != nil {
-		return nil, errors.Join(err, file.restore())
+		return nil, errors.Join(meantOtherKind(err, before), file.restore())
 	}
 	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
@@ -228,6 +228,18 @@ func ofOtherKind(notOpen []policy.Rule, p *policy.Policy) (warnings []string) {
 		}
 	}
 	return warnings
+}
+
+// meantOtherKind adds to an error about a rule that is not open as written that there is one of the other kind.
+func meantOtherKind(err error, p *policy.Policy) error {
+	covered := new(policy.CoveredError)
+	if !errors.As(err, &covered) {
+		return err
+	}
+	for _, text := range ofOtherKind([]policy.Rule{covered.Rule}, p) {
+		err = fmt.Errorf("%w; but %s", err, text)
+	}
+	return err
 }
 
 // unwriteRules takes rules out of the policy file.

@@ -49,6 +49,8 @@ func TestForwardRules(t *testing.T) {
 	h.types(0, "close", "http")
 	h.says("not open: http\n")
 	h.complains("http is a forward rule: \"portcullis close --forward\" closes it")
+	h.types(1, "close", "--forward", "80/tcp", "from", "192.0.2.1")
+	h.complains(`close --forward "all on eth1" and "http"`)
 	h.types(1, "close", "--forward", "22/tcp", "on", "eth1")
 	h.complains(`no forward rule "22/tcp on eth1", but its ports are open through "all on eth1": close --forward "all on eth1"`)
 	h.types(0, "close", "--forward", "all", "on", "eth1", "http")
