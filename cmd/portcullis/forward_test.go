@@ -61,6 +61,8 @@ func TestForwardRules(t *testing.T) {
 	if strings.Contains(h.stdout, "FORWARDED") {
 		t.Errorf("status has an empty part:\n%s", h.stdout)
 	}
+	h.types(2, "forward", "http")
+	h.complains("\"portcullis open --forward RULE\" lets what the rule names be routed")
 	h.types(2, "open", "--forward", "ssh", "to", "127.0.0.1")
 	h.complains("nothing is routed to \"127.0.0.1\"")
 }
