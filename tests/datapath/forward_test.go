@@ -16,6 +16,7 @@ import (
 type router struct {
 	host    *lab.Host
 	outside testdp.From // the device towards the client
+	inside  uint32      // the index of the other one
 }
 
 // newRouter makes a router whose device has the MAC of the constants.
@@ -27,13 +28,8 @@ func newRouter(t *testing.T) router {
 	l.Server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
 	l.Server.IP(t, "route", "add", "default", "via", lab.ClientV6.String())
 	r := router{host: l.Server}
-	l.Server.Do(t, func() error {
-		device, err := net.InterfaceByName("eth0")
-		if err == nil {
-			r.outside = testdp.From{Device: uint32(device.Index)}
-		}
-		return err
-	})
+	r.outside = testdp.From{Device: r.indexOf(t, "eth0")}
+	r.inside = r.indexOf(t, "eth1")
 	return r
 }
 
