@@ -286,7 +286,7 @@ func (p *clauseParser) checkAdmits() *RuleError {
 			prefixes []netip.Prefix
 		}{{"from", r.From}, {"to", r.To}} {
 			if len(clause.prefixes) > 0 && addrset.Within(addrset.Of(clause.prefixes), neverRoutedRanges) {
-				return p.seen[clause.keyword].errorf("nothing is routed %s %s: such an address is good on one link only", clause.keyword, quote(joinPrefixes(clause.prefixes)))
+				return p.seen[clause.keyword].errorf("nothing is routed %s %s: no router passes on what has such an address", clause.keyword, quote(joinPrefixes(clause.prefixes)))
 			}
 		}
 	}
