@@ -23,7 +23,7 @@ func (c *Compiled) decideForward(g Group, p Packet) Decision {
 func TestForwardSetsSayWhatTheirRulesSay(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
-	what := []string{"22/tcp", "80,443/tcp", "5000-5010/tcp", "0-65535/udp", "53/udp", "5000-5010/sctp", "gre", "esp", "all"}
+	what := []string{"22/tcp", "80,443/tcp", "5000-5010/tcp", "1-65535/udp", "53/udp", "5000-5010/sctp", "gre", "esp", "all"}
 	ifaces := []string{"eth0", "eth1", "wg0", "lan"}
 	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8::1")}
 	letThrough, held := 0, 0
