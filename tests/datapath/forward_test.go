@@ -20,7 +20,7 @@ type router struct {
 }
 
 // newRouter makes a router whose device has the MAC of the constants.
-func newRouter(t *testing.T) router {
+func newRouter(t testing.TB) router {
 	t.Helper()
 	l := lab.New(t)
 	l.AddInside(t)
@@ -34,7 +34,7 @@ func newRouter(t *testing.T) router {
 }
 
 // load loads the datapath for the router, with the local prefixes that it has.
-func (r router) load(t *testing.T, policy string) *testdp.Datapath {
+func (r router) load(t testing.TB, policy string) *testdp.Datapath {
 	t.Helper()
 	d := load(t, testdp.Options{Policy: policy, MAC: ours})
 	var local []netip.Prefix

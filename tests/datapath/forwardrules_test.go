@@ -359,7 +359,7 @@ func TestFlowsOfForwardRules(t *testing.T) {
 }
 
 // indexOf returns the index of one of the router's interfaces.
-func (r router) indexOf(t *testing.T, name string) (index uint32) {
+func (r router) indexOf(t testing.TB, name string) (index uint32) {
 	t.Helper()
 	r.host.Do(t, func() error {
 		device, err := net.InterfaceByName(name)

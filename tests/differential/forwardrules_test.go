@@ -160,3 +160,38 @@ func TestForwardRules(t *testing.T) {
 		})
 	}
 }
+
+// What a rule lets through keeps no flow, so its answers are known by their port where they meet no other filter.
+func TestUnaskedAnswers(t *testing.T) {
+	w := world{
+		name:       "a forward rule",
+		forwarding: true,
+		rules:      []string{established},
+		through:    []string{established, "-i eth0 -p tcp --dport 443 -j ACCEPT", "-i eth0 -p udp --dport 53 -j ACCEPT"},
+		policy:     "open: []\nforward: {open: [443/tcp on eth0, 53/udp on eth0]}\n",
+	}
+	cases := []testCase{{name: "answers that nobody has asked for", steps: func(h hosts) []step {
+		f := h.behind()
+		return []step{
+			f.out(frame.TCP{SrcPort: 443, DstPort: 30000, Flags: frame.SYN | frame.ACK}).but(unasked),
+			f.out(frame.TCP{SrcPort: 443, DstPort: 30001, Flags: frame.ACK}).but(unasked),
+			f.out(frame.UDP{SrcPort: 53, DstPort: 30000}).but(unasked),
+			f.out(frame.TCP{SrcPort: 443, DstPort: 30000, Flags: frame.SYN}).as("which begins"),
+			f.out(frame.TCP{SrcPort: 444, DstPort: 30000, Flags: frame.ACK}).as("of another port"),
+			f.in(frame.UDP{SrcPort: 30005, DstPort: 53}), f.out(frame.UDP{SrcPort: 53, DstPort: 30005}).as("asked"),
+		}
+	}}}
+	w.mustAgree(t, "forward rules", cases)
+	w.cards = []string{"eth0", "eth1"}
+	for i := range cases {
+		played := cases[i].steps
+		cases[i].steps = func(h hosts) []step {
+			steps := played(h)
+			for i := range steps {
+				steps[i].differs = nil // eth1 has seen no question
+			}
+			return steps
+		}
+	}
+	w.mustAgree(t, "forward rules", cases)
+}
