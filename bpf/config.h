@@ -50,6 +50,8 @@ volatile const __u32 flow_sets = 1;
 /* Whether a rule has a limit, or is for some addresses of this host: programs without this do not ask. */
 volatile const bool uses_limits = false;
 volatile const bool uses_addresses = false;
+/* Whether a rule is about what is routed. */
+volatile const bool uses_forward_rules = false;
 
 /* Tests move the clock: the time is then jiffies plus clock_offset. */
 volatile const bool test_clock = false;

@@ -6,11 +6,13 @@
 #include "config.h"
 #include "count.h"
 #include "flow.h"
+#include "forward.h"
 #include "ingress.h"
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
 #include "reject.h"
+#include "related.h"
 #include "types.h"
 
 /* Whether who answers to this packet comes in through its port, or by its protocol, open to everybody or to him. A limit
@@ -28,6 +30,46 @@ static __always_inline bool comes_in_anyway(struct packet *packet, enum port_cla
 	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
 }
 
+/* Whether a packet that is routed from an unfiltered interface may leave under `drop`: 0, or the reason why it may not, or
+ * PARSE_MORE. */
+static __always_inline int may_leave(const struct input *input, __u32 came_by, struct packet *packet)
+{
+	struct forwarder forwarder = forwarder_of(came_by);
+	int result;
+
+	/* Judged where it came in, as routed or, where its address is translated on the way, as to this host. */
+	if (forwarder.flags & (FORWARDER_JUDGED | FORWARDER_BEGINS))
+		return 0;
+	if (packet->fragment == FRAGMENT_LATER)
+		return forwards_anything() ? 0 : DROP_FORWARD;
+	result = by_forward_rules(packet, forwarder, input->time);
+	if (!is_drop(result))
+		return 0;
+	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
+		int related = is_related(&input->frame, packet, OUTWARD, input->ifindex, input->time);
+
+		return related == PARSE_MORE ? PARSE_MORE : related ? 0 : result;
+	}
+	if (!answers_something(packet))
+		return result;
+	if (forward_decision(packet, forwarder_of(input->ifindex).set, OUTBOUND).number)
+		return 0;
+	/* A published port, and its address translated back. */
+	if (comes_in_anyway(packet, class_of(packet->protocol)) && is_from_us(input->ctx, came_by, packet, input->time))
+		return 0;
+	return result;
+}
+
+/* may_leave with a stack of its own. */
+int routed_skb(struct __sk_buff *skb, struct packet *packet);
+
+/* Whether who answers to a routed packet comes in by a forward rule. To an address of ours, he comes to this host. */
+static __always_inline bool comes_through_anyway(const struct input *input, __u32 came_by, const struct packet *packet)
+{
+	return uses_forward_rules && forward_decision(packet, forwarder_of(input->ifindex).set, OUTBOUND).number &&
+	       !is_from_us(input->ctx, came_by, packet, input->time);
+}
+
 /* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
  * is the interface that it came in on, or 0. */
 static __always_inline int egress(const struct input *input, __u32 came_by, struct packet *packet)
@@ -42,8 +84,11 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 		return result == PARSE_MORE ? PARSE_MORE : PARSED;
 	if (came_by == input->ifindex && is_answer(packet, input->time))
 		return PARSED;
-	if (came_by && forward_policy == POLICY_DROP)
-		return DROP_FORWARD;
+	if (came_by && forward_policy == POLICY_DROP) {
+		result = routed_skb(input->ctx, packet);
+		if (result)
+			return result;
+	}
 	if (packet->fragment == FRAGMENT_LATER)
 		return PARSED;
 
@@ -54,7 +99,9 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 	/* Whoever answers comes in through the port, or, where everything is let through, needs no flow. Were these
 	 * flows, the outside could make us allocate. Routed, it is an answer of ours when a container gave it and the
 	 * address was translated back. */
-	return (ours ? open : forward_policy == POLICY_ACCEPT) ? PARSED : TRACK;
+	if (ours)
+		return open ? PARSED : TRACK;
+	return forward_policy == POLICY_ACCEPT || comes_through_anyway(input, came_by, packet) ? PARSED : TRACK;
 }
 
 /* Keeps the flow of a packet that goes out, and marks its port: after the flow is there, and before the packet leaves. */

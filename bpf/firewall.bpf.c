@@ -14,6 +14,7 @@
 #include "egress.h"
 #include "event.h"
 #include "flow.h"
+#include "forward.h"
 #include "ingress.h"
 #include "maps.h"
 #include "parse.h"
@@ -160,6 +161,14 @@ __noinline int tc_ingress(struct __sk_buff *skb)
 	return ingress(&input);
 }
 
+/* Whether what was routed may leave. */
+__noinline int routed_skb(struct __sk_buff *skb, struct packet *packet)
+{
+	struct input input = input_of_skb(skb);
+
+	return packet ? may_leave(&input, skb->ingress_ifindex, packet) : DROP_FORWARD;
+}
+
 /* The flow is kept by its caller: Linux 6.1 has no stack for that below the parser. */
 __noinline int tc_egress(struct __sk_buff *skb, struct packet *packet)
 {
@@ -242,6 +251,7 @@ volatile const enum policy policy_names = 0;
 volatile const enum mark mark_names = 0;
 volatile const enum decision_kind decision_kind_names = 0;
 volatile const enum range_set_state range_set_state_names = 0;
+volatile const enum forwarder_flag forwarder_flag_names = 0;
 struct event *volatile const event_type = NULL;
 struct decision *volatile const decision_type = NULL;
 

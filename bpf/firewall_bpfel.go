@@ -116,6 +116,20 @@ const (
 	FirewallFlowStateFLOW_KILLED             FirewallFlowState = 20
 )
 
+type FirewallForwarder struct {
+	_     structs.HostLayout
+	Set   uint16
+	Flags uint16
+}
+
+type FirewallForwarderFlag uint32
+
+const (
+	FirewallForwarderFlagFORWARDER_JUDGED  FirewallForwarderFlag = 1
+	FirewallForwarderFlagFORWARDER_BEGINS  FirewallForwarderFlag = 2
+	FirewallForwarderFlagFORWARDS_ANYTHING FirewallForwarderFlag = 4
+)
+
 type FirewallKnown struct {
 	_      structs.HostLayout
 	Until  uint64
@@ -402,6 +416,7 @@ const (
 	FirewallMapEvents             = "events"
 	FirewallMapFlowTags           = "flow_tags"
 	FirewallMapFlows              = "flows"
+	FirewallMapForwarders         = "forwarders"
 	FirewallMapLimitBuckets       = "limit_buckets"
 	FirewallMapLimits             = "limits"
 	FirewallMapLocal4             = "local4"
@@ -430,6 +445,7 @@ const (
 	FirewallVarFlowSets           = "flow_sets"
 	FirewallVarFlowStateNames     = "flow_state_names"
 	FirewallVarForwardPolicy      = "forward_policy"
+	FirewallVarForwarderFlagNames = "forwarder_flag_names"
 	FirewallVarHz                 = "hz"
 	FirewallVarIcmp4Types         = "icmp4_types"
 	FirewallVarIcmp6Types         = "icmp6_types"
@@ -454,6 +470,7 @@ const (
 	FirewallVarTimeouts           = "timeouts"
 	FirewallVarUsed               = "used"
 	FirewallVarUsesAddresses      = "uses_addresses"
+	FirewallVarUsesForwardRules   = "uses_forward_rules"
 	FirewallVarUsesLimits         = "uses_limits"
 )
 
@@ -516,6 +533,7 @@ type FirewallMapSpecs struct {
 	Events       *ebpf.MapSpec `ebpf:"events"`
 	FlowTags     *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Forwarders   *ebpf.MapSpec `ebpf:"forwarders"`
 	LimitBuckets *ebpf.MapSpec `ebpf:"limit_buckets"`
 	Limits       *ebpf.MapSpec `ebpf:"limits"`
 	Local4       *ebpf.MapSpec `ebpf:"local4"`
@@ -544,6 +562,7 @@ type FirewallVariableSpecs struct {
 	FlowSets           *ebpf.VariableSpec `ebpf:"flow_sets"`
 	FlowStateNames     *ebpf.VariableSpec `ebpf:"flow_state_names"`
 	ForwardPolicy      *ebpf.VariableSpec `ebpf:"forward_policy"`
+	ForwarderFlagNames *ebpf.VariableSpec `ebpf:"forwarder_flag_names"`
 	Hz                 *ebpf.VariableSpec `ebpf:"hz"`
 	Icmp4Types         *ebpf.VariableSpec `ebpf:"icmp4_types"`
 	Icmp6Types         *ebpf.VariableSpec `ebpf:"icmp6_types"`
@@ -568,6 +587,7 @@ type FirewallVariableSpecs struct {
 	Timeouts           *ebpf.VariableSpec `ebpf:"timeouts"`
 	Used               *ebpf.VariableSpec `ebpf:"used"`
 	UsesAddresses      *ebpf.VariableSpec `ebpf:"uses_addresses"`
+	UsesForwardRules   *ebpf.VariableSpec `ebpf:"uses_forward_rules"`
 	UsesLimits         *ebpf.VariableSpec `ebpf:"uses_limits"`
 }
 
@@ -596,6 +616,7 @@ type FirewallMaps struct {
 	Events       *ebpf.Map `ebpf:"events"`
 	FlowTags     *ebpf.Map `ebpf:"flow_tags"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Forwarders   *ebpf.Map `ebpf:"forwarders"`
 	LimitBuckets *ebpf.Map `ebpf:"limit_buckets"`
 	Limits       *ebpf.Map `ebpf:"limits"`
 	Local4       *ebpf.Map `ebpf:"local4"`
@@ -619,6 +640,7 @@ func (m *FirewallMaps) Close() error {
 		m.Events,
 		m.FlowTags,
 		m.Flows,
+		m.Forwarders,
 		m.LimitBuckets,
 		m.Limits,
 		m.Local4,
@@ -648,6 +670,7 @@ type FirewallVariables struct {
 	FlowSets           *ebpf.Variable `ebpf:"flow_sets"`
 	FlowStateNames     *ebpf.Variable `ebpf:"flow_state_names"`
 	ForwardPolicy      *ebpf.Variable `ebpf:"forward_policy"`
+	ForwarderFlagNames *ebpf.Variable `ebpf:"forwarder_flag_names"`
 	Hz                 *ebpf.Variable `ebpf:"hz"`
 	Icmp4Types         *ebpf.Variable `ebpf:"icmp4_types"`
 	Icmp6Types         *ebpf.Variable `ebpf:"icmp6_types"`
@@ -672,6 +695,7 @@ type FirewallVariables struct {
 	Timeouts           *ebpf.Variable `ebpf:"timeouts"`
 	Used               *ebpf.Variable `ebpf:"used"`
 	UsesAddresses      *ebpf.Variable `ebpf:"uses_addresses"`
+	UsesForwardRules   *ebpf.Variable `ebpf:"uses_forward_rules"`
 	UsesLimits         *ebpf.Variable `ebpf:"uses_limits"`
 }
 

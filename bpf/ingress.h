@@ -5,6 +5,7 @@
 
 #include "config.h"
 #include "flow.h"
+#include "forward.h"
 #include "limit.h"
 #include "parse.h"
 #include "policy.h"
@@ -66,12 +67,12 @@ static __always_inline __u32 refuse(struct packet *packet, __u32 condition)
 
 /* PASS_ESTABLISHED or PASS_RELATED for an answer, an error or another packet of a flow of ours, PARSED when it is
  * none, or PARSE_MORE. */
-static __always_inline int answers(const struct input *input, struct packet *packet, bool local)
+static __always_inline int answers(const struct input *input, struct packet *packet, enum way way)
 {
 	int related;
 
 	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
-		related = is_related(&input->frame, packet, local, input->time);
+		related = is_related(&input->frame, packet, way, input->ifindex, input->time);
 		return related == true ? PASS_RELATED : related == PARSE_MORE ? PARSE_MORE : PARSED;
 	}
 	if (is_icmp(packet) && !icmp_query_of_reply(packet->protocol, packet->type))
@@ -94,7 +95,7 @@ static __always_inline __u32 by_condition(const struct input *input, struct pack
 
 static __always_inline int icmp(const struct input *input, struct packet *packet)
 {
-	int answer = answers(input, packet, true);
+	int answer = answers(input, packet, TO_US);
 	__u32 condition = DROP_ICMP;
 	struct port port;
 
@@ -121,21 +122,19 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 	return input_policy == POLICY_ACCEPT ? PASS_INPUT : condition;
 }
 
-/* For somebody else: the forward policy decides alone. */
+/* For somebody else: the forward policy and its rules decide alone. Under `accept` there is nothing to ask. */
 static __always_inline int forward(const struct input *input, struct packet *packet)
 {
-	int answer;
+	int result;
 
 	if (forward_policy == POLICY_ACCEPT)
 		return PASS_FORWARD;
-	if (forward_policy == POLICY_ESTABLISHED) {
-		if (packet->fragment == FRAGMENT_LATER)
-			return PASS_FRAGMENT;
-		answer = answers(input, packet, false);
-		if (answer != PARSED)
-			return answer;
-	}
-	return DROP_FORWARD;
+	if (packet->fragment == FRAGMENT_LATER)
+		return forwards_anything() ? PASS_FRAGMENT : DROP_FORWARD;
+	result = answers(input, packet, INWARD);
+	if (result != PARSED)
+		return result;
+	return by_forward_rules(packet, forwarder_of(input->ifindex), input->time);
 }
 
 /* The reason for which a packet to this host passes or not, or PARSE_MORE. */

@@ -13,6 +13,7 @@
 #define MAX_RULES 1024
 #define RULE_WORDS 32768
 #define MAX_LOCAL 4096
+#define MAX_FORWARDERS 4096
 #define LIMIT_SETS 8192 /* a megabyte, for 65536 sources */
 
 /* The flow table, see table.h. Where memory is mapped it begins with a page, so each entry is one line of the cache. */
@@ -73,6 +74,15 @@ struct account {
 	__u32 max_flows;
 	__u32 next_set;
 } account SEC(".data.account") = {.max_flows = MAX_FLOWS};
+
+/* Interfaces by which packets come that are routed, by index. Those that are not there are as 0 says. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_FORWARDERS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct forwarder);
+} forwarders SEC(".maps");
 
 /* Limits by the number of their rule. */
 struct {

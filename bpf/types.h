@@ -199,6 +199,19 @@ struct decision {
 	__u16 kind;
 };
 
+/* What is known of an interface by which packets come that are routed. */
+enum forwarder_flag {
+	FORWARDER_JUDGED = 1 << 0,  /* whatever comes in by it has met a filter on the way in */
+	FORWARDER_BEGINS = 1 << 1,  /* guests of this host are behind it, which may begin outward */
+	FORWARDS_ANYTHING = 1 << 2, /* of all others: something is let through at all */
+};
+
+/* User space writes it as one aligned word. */
+struct forwarder {
+	__u16 set; /* of forward rules, or 0 */
+	__u16 flags;
+} __attribute__((aligned(4)));
+
 /* How often a rule lets one source in. Times are in nanoseconds, see limit.h. */
 struct limit {
 	__u64 salt;	 /* the same for equal rules alone */

@@ -66,7 +66,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	}
 	report.Opened, report.Already = policy.Texts(opened.Opened), policy.Texts(opened.Already)
-	report.Warnings = append(report.Warnings, fw.openedInVain(ctx, f, r.Rules, report.Config)...)
+	report.Warnings = append(report.Warnings, useless(f, r.Rules)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
 			report.SecondsLeft = seconds(due)
@@ -193,12 +193,12 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	file := &policyFile{}
 	if !r.Runtime {
 		if file, err = c.unwriteRules(ctx, f, r.Rules, before, report); err != nil {
-			return nil, err
+			return nil, meantOtherKind(err, before)
 		}
 	}
 	closed, err := f.CloseRules(r.Rules, r.Kill)
 	if err != nil {
-		return nil, errors.Join(err, file.restore())
+		return nil, errors.Join(meantOtherKind(err, before), file.restore())
 	}
 	report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	if !r.Runtime {
@@ -209,9 +209,37 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)
 	}
 	report.Closed, report.NotOpen = policy.Texts(closed.Closed), policy.Texts(closed.NotOpen)
+	report.Warnings = append(report.Warnings, ofOtherKind(closed.NotOpen, after)...)
 	report.Kept, report.Killed = closed.Kept, closed.Killed
 	report.StillBy = stillOpen(after, closed.Closed)
 	return report, nil
+}
+
+// ofOtherKind returns a sentence for each of some rules that are not open but as rules of the other kind.
+func ofOtherKind(notOpen []policy.Rule, p *policy.Policy) (warnings []string) {
+	for _, r := range notOpen {
+		r.Forward = !r.Forward
+		have, ok := p.Find(r)
+		switch {
+		case ok && r.Forward:
+			warnings = append(warnings, fmt.Sprintf("%s is a forward rule: \"portcullis close --forward\" closes it", have))
+		case ok:
+			warnings = append(warnings, fmt.Sprintf("%s is no forward rule: \"portcullis close\" without --forward closes it", have))
+		}
+	}
+	return warnings
+}
+
+// meantOtherKind adds to an error about a rule that is not open as written that there is one of the other kind.
+func meantOtherKind(err error, p *policy.Policy) error {
+	covered := new(policy.CoveredError)
+	if !errors.As(err, &covered) {
+		return err
+	}
+	for _, text := range ofOtherKind([]policy.Rule{covered.Rule}, p) {
+		err = fmt.Errorf("%w; but %s", err, text)
+	}
+	return err
 }
 
 // unwriteRules takes rules out of the policy file.

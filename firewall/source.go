@@ -140,7 +140,7 @@ func (fw *Firewall) isBuiltIn(p *policy.Policy) bool {
 		plain.Forward = p.Forward
 	}
 	return plain.Equal(p) && !slices.ContainsFunc(p.Open, func(r policy.Rule) bool {
-		return !slices.ContainsFunc(append(ports, 22), func(port uint16) bool {
+		return r.Forward || !slices.ContainsFunc(append(ports, 22), func(port uint16) bool {
 			text := fmt.Sprintf("%d/tcp", port)
 			return r.String() == text || port == 22 && r.String() == "ssh"
 		})

@@ -3,6 +3,8 @@
 package host
 
 import (
+	"net"
+	"slices"
 	"testing"
 	"testing/fstest"
 
@@ -119,8 +121,28 @@ func TestCovers(t *testing.T) {
 		{[]string{"eth0"}, br, false},
 	} {
 		s.filtered = c.filtered
-		if got := s.covers(c.device, len(s.links)); got != c.want {
+		if got := s.covers(c.device, len(s.links), true); got != c.want {
 			t.Errorf("a filter on %v covers %s: %t, want %t", c.filtered, c.device.Attrs().Name, got, c.want)
 		}
+	}
+}
+
+// What is routed from a guest has met no filter, though one is on the uplink of its bridge.
+func TestBehind(t *testing.T) {
+	links := []netlink.Link{
+		device(1, "device", "eth0", nil),
+		device(2, "vlan", "eth0.10", func(a *netlink.LinkAttrs) { a.ParentIndex = 1 }),
+		device(3, "device", "eth1", nil),
+		device(4, "bridge", "br0", nil), device(5, "device", "eth2", portOf(4, false)), device(6, "veth", "veth1", portOf(4, true)),
+		device(7, "bridge", "docker0", nil), device(8, "veth", "veth2", portOf(7, true)),
+		device(9, "bond", "bond0", nil), device(10, "device", "eth3", portOf(9, false)),
+		device(11, "device", "lo", func(a *netlink.LinkAttrs) { a.Flags = net.FlagLoopback }),
+	}
+	want := []Behind{
+		{1, "eth0", true, false}, {2, "eth0.10", true, false}, {3, "eth1", false, false}, {4, "br0", false, false},
+		{7, "docker0", false, true}, {9, "bond0", true, false},
+	}
+	if got := behindAmong(links, []string{"eth0", "eth2", "eth3"}); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }

@@ -105,6 +105,13 @@ func attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, erro
 		}
 	}
 	report.Warnings = c.report.Warnings
+	if len(attached) > 0 || len(f.renames) > 0 {
+		filtered, err := f.filteredNow()
+		if err == nil {
+			err = withoutRoom(f.syncInterfaces(filtered))
+		}
+		errs = append(errs, err)
+	}
 	if len(attached) > 0 {
 		// Only now, when nothing gets in any more: a device that was renamed may carry connections that live.
 		t, err := f.tools()

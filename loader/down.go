@@ -53,6 +53,9 @@ func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport
 	}
 	report := newDownReport(interfaces, names)
 	var errs []error
+	if len(report.Remaining) > 0 {
+		errs = append(errs, distrust(ctx, p, interfaces))
+	}
 	for _, name := range interfaces {
 		errs = append(errs, release(p, name))
 	}
@@ -64,6 +67,20 @@ func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport
 		return report, p.Remove()
 	}
 	return report, nil
+}
+
+// distrust makes what comes in by interfaces, and is routed, count as not judged, before nobody judges it any more.
+func distrust(ctx context.Context, p pin.Dir, interfaces []string) error {
+	f, err := openFinished(ctx, p)
+	if err != nil {
+		return nil // no filter knows of them
+	}
+	defer f.Close()
+	filtered, err := f.filteredNow()
+	if err != nil {
+		return err
+	}
+	return f.syncInterfaces(slices.DeleteFunc(filtered, func(name string) bool { return slices.Contains(interfaces, name) }))
 }
 
 // checkDown finds out whether there is a filter to take off here. What is missing or broken does not matter then: no

@@ -19,13 +19,14 @@ import (
 // Interfaces for which the same rules count share a table of ports, over which their programs are loaded. So to open a rule
 // on one interface alone may take another table, and with it another program; what changes no group changes tables alone.
 
-// grouping says which interfaces share a table. It has one rule for each list of interfaces that rules name.
+// grouping says which interfaces share a table. It has one rule for each list of interfaces that rules name, but for those
+// about what is routed, which have none.
 type grouping []policy.Rule
 
 func newGrouping(rules []policy.Rule) (g grouping) {
 	seen := make(map[string]bool)
 	for _, r := range rules {
-		if key := strings.Join(r.On, ","); key != "" && !seen[key] {
+		if key := strings.Join(r.On, ","); !r.Forward && key != "" && !seen[key] {
 			seen[key] = true
 			g = append(g, policy.Rule{On: r.On})
 		}

@@ -58,10 +58,11 @@ func (f *Filter) hostChanges() (d HostChanges, err error) {
 	return d, nil
 }
 
-// SyncLocal brings the datapath's list of this host's addresses in line with the routing table.
-func (f *Filter) SyncLocal() error { return permissionError(f.syncLocal()) }
+// SyncHost brings what the datapath knows of this host in line with it: its addresses, by the routing table, and its
+// interfaces.
+func (f *Filter) SyncHost() error { return permissionError(f.syncHost()) }
 
-func (f *Filter) syncLocal() error {
+func (f *Filter) syncHost() error {
 	unlock, err := f.change()
 	if err != nil {
 		return err
@@ -71,5 +72,12 @@ func (f *Filter) syncLocal() error {
 	if err != nil {
 		return err
 	}
-	return f.set.PutLocal(own, shared)
+	if err := f.set.PutLocal(own, shared); err != nil {
+		return err
+	}
+	filtered, err := f.filteredNow()
+	if err != nil {
+		return err
+	}
+	return withoutRoom(f.syncInterfaces(filtered))
 }

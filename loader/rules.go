@@ -54,7 +54,7 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 		case !open:
 			index[key] = -1
 			report.Opened = append(report.Opened, r)
-			restricted = restricted || !r.Unconditional()
+			restricted = restricted || r.Forward || !r.Unconditional()
 		}
 	}
 	for _, r := range report.Opened {
@@ -72,6 +72,9 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 		added[i].ID = n.ID
 	}
 	if restricted {
+		if err := f.setInterfaces(current, next); err != nil {
+			return report, next, err
+		}
 		return report, next, f.set.PutRules(next, current, current)
 	}
 	return report, next, f.set.AddRules(added, changed...)
@@ -177,6 +180,9 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 	}
 	for i, n := range numbered {
 		next[i].ID = n.ID
+	}
+	if err := f.setInterfaces(current, next); err != nil {
+		return report, next, concerned, err
 	}
 	if err := f.set.PutRules(next, current, current); err != nil {
 		return report, next, concerned, err

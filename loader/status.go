@@ -83,6 +83,11 @@ func (f *Filter) status() (*Status, error) {
 	for _, name := range f.elsewhere() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed, and what the policy says of its former name still counts on it: run \"portcullis up %s\"", name, quote.Shell(name)))
 	}
+	outdated, err := f.outdatedInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	s.Warnings = append(s.Warnings, outdated...)
 	if missing := f.Missing(); len(missing) > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("missing below %s: %s; \"portcullis up\" repairs this",
 			f.pins.Root(), strings.Join(missing, ", ")))

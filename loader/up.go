@@ -187,7 +187,15 @@ func (c *change) build() error {
 	if err != nil {
 		return err
 	}
-	maps.Resize(spec, c.options.Policy)
+	interfaces, err := readInterfaces(c.filtered())
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(interfaces))
+	for i, iface := range interfaces {
+		names[i] = iface.Name
+	}
+	maps.Resize(spec, c.options.Policy, names...)
 	var oldRules []maps.Rule
 	capacity := uint32(0) // rules keep their numbers, so there is room for the highest as long as the filter runs
 	if c.old != nil {
@@ -234,6 +242,7 @@ func (c *change) build() error {
 			_, rules[i].Runtime = runtime[n.Rule.Key()]
 		}
 	}
+	c.set.SetInterfaces(interfaces)
 	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
 		return err
 	}
@@ -325,8 +334,22 @@ func (c *change) commit() error {
 		return err
 	}
 	defer f.Close()
-	c.report.Interfaces, err = f.Interfaces()
-	return err
+	if c.report.Interfaces, err = f.Interfaces(); err != nil || len(c.options.LetGo) == 0 {
+		return err
+	}
+	filtered, err := f.filteredNow()
+	if err != nil {
+		return err
+	}
+	return f.syncInterfaces(filtered) // without those that were let go
+}
+
+// filtered returns the interfaces that are going to be filtered.
+func (c *change) filtered() (names []string) {
+	for _, t := range c.targets {
+		names = append(names, t.name())
+	}
+	return names
 }
 
 func (c *change) onUndo(step func() error) { c.undo = append(c.undo, step) }

@@ -26,9 +26,9 @@ const (
 	leastRecords = 256 << 10 // bytes
 )
 
-// Resize sets the map sizes in spec to what a policy needs, with room for more rules, so that opening one needs no
-// reload.
-func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
+// Resize sets the map sizes in spec to what a policy needs on a host with some interfaces, with room for more rules, so
+// that opening one needs no reload.
+func Resize(spec *ebpf.CollectionSpec, p *policy.Policy, interfaces ...string) {
 	capacity := uint32(leastRules)
 	if n := uint32(2 * len(p.Open)); n > capacity {
 		capacity = min(uint32(1)<<bits.Len32(n-1), MaxRules+1)
@@ -40,8 +40,10 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy) {
 	}
 	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = uint32(max(leastRecords, 2*records) / recordAlign)
 	ResizeFlows(spec, p.FlowLimit())
-	if slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return !r.Unconditional() }) {
-		if c, err := policy.Compile(numberedFromOne(p.Open), policy.GroupsOf(p.Open, p.Interfaces), nil); err == nil {
+	resizeForwarders(spec, len(interfaces))
+	if slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Forward || !r.Unconditional() }) {
+		forward := newForwardGroups(p.Open).groups(append(namesOn(p.Open), interfaces...))
+		if c, err := policy.Compile(numberedFromOne(p.Open), policy.GroupsOf(p.Open, p.Interfaces), nil, forward...); err == nil {
 			ResizeSets(spec, c)
 		}
 	} else {
@@ -97,7 +99,7 @@ func CheckCapacity(p *policy.Policy) error {
 			return errGroupSize
 		}
 	}
-	_, err := policy.Compile(numberedFromOne(p.Open), groups, nil)
+	_, err := policy.Compile(numberedFromOne(p.Open), groups, nil, newForwardGroups(p.Open).groups(namesOn(p.Open))...)
 	return err
 }
 

@@ -15,8 +15,9 @@ type Features uint32
 
 // The features.
 const (
-	UsesLimits    Features = 1 << iota // a rule has a limit
-	UsesAddresses                      // a rule is for some addresses of this host
+	UsesLimits       Features = 1 << iota // a rule has a limit
+	UsesAddresses                         // a rule is for some addresses of this host
+	UsesForwardRules                      // a rule is about what is routed
 )
 
 // ErrFeatures is returned when a rule needs a part of the datapath that the programs were loaded without. Applying the
@@ -35,7 +36,10 @@ func featuresOf(r policy.Rule) (f Features) {
 	if r.Limit.Count > 0 {
 		f |= UsesLimits
 	}
-	if len(r.To) > 0 {
+	switch {
+	case r.Forward: // where the destination is asked for anyway
+		f |= UsesForwardRules
+	case len(r.To) > 0:
 		f |= UsesAddresses
 	}
 	return f

@@ -28,6 +28,8 @@ func TestEveryFieldReachesTheDatapath(t *testing.T) {
 		differs := slices.ContainsFunc(interfacesNamed, func(iface string) bool {
 			return !v.Policy.For(iface).Equal(policytest.Base(t).For(iface))
 		})
+		// Which are no part of what counts for packets to this host.
+		differs = differs || !slices.EqualFunc(v.Policy.ForwardRules(), policytest.Base(t).ForwardRules(), policy.Rule.Equal)
 		want := differs && !strings.HasPrefix(v.Field, elsewhere)
 		if changed := datapathOf(t, v.Policy) != base; changed != want {
 			t.Errorf("%s: the datapath changes: %v", v.Field, changed)
@@ -55,7 +57,8 @@ func datapathOf(t *testing.T, p *policy.Policy) string {
 		open = append(open, policy.NumberedRule{ID: uint16(i + 1), Rule: r})
 		fmt.Fprintf(&b, "limit %v\n", limitOf(r))
 	}
-	rules, err := policy.Compile(open, policy.GroupsOf(p.Open, interfacesNamed), nil)
+	groups := newForwardGroups(p.Open)
+	rules, err := policy.Compile(open, policy.GroupsOf(p.Open, interfacesNamed), nil, groups.groups(interfacesNamed)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +69,7 @@ func datapathOf(t *testing.T, p *policy.Policy) string {
 		for _, name := range slices.Sorted(maps.Keys(spec.Variables)) {
 			fmt.Fprintf(&b, "%s %x\n", name, spec.Variables[name].Value)
 		}
+		fmt.Fprintf(&b, "%s forwards %d\n", iface, rules.Forward[groups.of(iface)])
 		for i, entry := range rules.Tables[policy.GroupOf(p.Open, iface)] {
 			if entry != (policy.PortEntry{}) {
 				fmt.Fprintf(&b, "%s %d %v\n", iface, i, entry)

@@ -62,6 +62,7 @@ func TestRuleSurvivesItsRecord(t *testing.T) {
 	} {
 		want := numbered(9, r)
 		want.Runtime = len(r.From) > 2
+		want.Rule.Forward = len(r.To) > 0
 		b := encodeRule(want)
 		got, err := decodeRule(9, b)
 		if err != nil || !reflect.DeepEqual(got, want) {

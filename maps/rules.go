@@ -61,13 +61,13 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	if err != nil {
 		return err
 	}
-	compiled, known, sets, err := s.compileBeside(rules)
+	compiled, known, sets, err := s.compileBeside(rules, s.interfaces)
 	if errors.Is(err, ErrNoRoom) {
 		// Perhaps what was dropped is in the way.
 		if err := s.forgetDropped(); err != nil {
 			return err
 		}
-		compiled, known, sets, err = s.compileBeside(rules)
+		compiled, known, sets, err = s.compileBeside(rules, s.interfaces)
 	}
 	if err != nil {
 		return err
@@ -98,6 +98,12 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	for g, table := range tables {
 		table.put(compiled.Tables[g])
 	}
+	routed := slices.ContainsFunc(slices.Concat(rules, old), func(r Rule) bool { return r.Rule.Forward })
+	if routed || s.interfaces != nil {
+		if err := s.putForwarders(forwarders(s.interfaces, plainRules(rules), compiled.Forward)); err != nil {
+			return err
+		}
+	}
 	if err := s.dropSets(known, compiled.Contents); err != nil {
 		return err
 	}
@@ -113,8 +119,8 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 }
 
 // compileBeside compiles rules so that their sets can stand beside those in force, which are known, and finds places for
-// the new ones.
-func (s *Set) compileBeside(rules []Rule) (compiled *policy.Compiled, known []policy.KnownSet, sets []placed, err error) {
+// the new ones. Those about what is routed count for the interfaces.
+func (s *Set) compileBeside(rules []Rule, interfaces []Interface) (compiled *policy.Compiled, known []policy.KnownSet, sets []placed, err error) {
 	numbered := make([]policy.NumberedRule, len(rules))
 	for i, r := range rules {
 		numbered[i] = r.NumberedRule
@@ -122,9 +128,10 @@ func (s *Set) compileBeside(rules []Rule) (compiled *policy.Compiled, known []po
 	if known, err = s.knownSets(); err != nil {
 		return nil, nil, nil, err
 	}
-	compiled, err = policy.Compile(numbered, s.Groups(), known)
+	forward := newForwardGroups(plainRules(rules)).groups(namesOf(interfaces))
+	compiled, err = policy.Compile(numbered, s.Groups(), known, forward...)
 	if errors.Is(err, policy.ErrTooManySets) {
-		if _, alone := policy.Compile(numbered, s.Groups(), nil); alone == nil {
+		if _, alone := policy.Compile(numbered, s.Groups(), nil, forward...); alone == nil {
 			return nil, nil, nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
@@ -143,7 +150,7 @@ func byID(rules []Rule) map[uint16]Rule {
 	return out
 }
 
-// AddRules adds rules behind those in force. All have to be unconditional: then only their own ports change, where no
+// AddRules adds rules behind those in force. All have to be unconditional, and none about what is routed: then only their own ports change, where no
 // other rule opens them, in the tables of the groups that they are for, and nothing has to be compiled. It also records what else changed of rules in force. If
 // something has no room, the error is ErrNoRoom and nothing has changed.
 func (s *Set) AddRules(rules []Rule, changed ...Rule) error {

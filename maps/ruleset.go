@@ -23,19 +23,23 @@ var rulesetKinds = []kind{
 	{bpf.FirewallMapRangeSets, "range_sets"},
 	{bpf.FirewallMapRangeLines, "range_lines"},
 	{bpf.FirewallMapRangeBuckets, "range_buckets"},
+	{bpf.FirewallMapForwarders, "forwarders"},
 	{bpf.FirewallMapLimits, "limits"},
 	{bpf.FirewallMapRules, "rules"},
 	{bpf.FirewallMapRuleRecords, "rule_records"},
 	{bpf.FirewallMapRunning, "running"},
 }
 
-// Ruleset holds the maps of one policy: ports by group of interfaces, sources, and the rules as they are shown. Several may
+// Ruleset holds the maps of one policy: ports by group of interfaces, sources, what is routed, and the rules as they are shown. Several may
 // share one [State].
-type Ruleset struct{ group }
+type Ruleset struct {
+	group
+	interfaces []Interface // see SetInterfaces
+}
 
 // NewRuleset creates the maps that spec describes.
 func NewRuleset(spec *ebpf.CollectionSpec) (*Ruleset, error) {
-	r := &Ruleset{group{kinds: slices.Clone(rulesetKinds)}}
+	r := &Ruleset{group: group{kinds: slices.Clone(rulesetKinds)}}
 	for _, k := range rulesetKinds {
 		if err := r.create(k, spec); err != nil {
 			r.Close()
@@ -47,7 +51,7 @@ func NewRuleset(spec *ebpf.CollectionSpec) (*Ruleset, error) {
 
 // OpenRuleset opens the ruleset that is pinned in dir. Lost, which may be nil, opens maps that have lost their pins.
 func OpenRuleset(dir string, lost Lost) (*Ruleset, error) {
-	r := &Ruleset{group{kinds: slices.Clone(rulesetKinds), dir: dir, lost: lost}}
+	r := &Ruleset{group: group{kinds: slices.Clone(rulesetKinds), dir: dir, lost: lost}}
 	err := r.OpenAll()
 	if err == nil {
 		err = r.checkFound(dir)

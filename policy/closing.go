@@ -28,14 +28,17 @@ func closeHint(r Rule, by []Rule, interfaces []string) string {
 	}
 	texts, complete := wholeTexts(opening)
 	whole = whole && complete
-	hint := "close " + quoteWhole(closing)
+	opens, hint := "open ", "close "+quoteWhole(closing)
+	if r.Forward {
+		opens, hint = "open --forward ", "close --forward "+quoteWhole(closing)
+	}
 	switch {
 	case len(texts) == 0 && !whole:
 		hint = "open what should stay, then " + hint
 	case !whole:
-		hint = "open " + joinWords(append(texts, "what else should stay"), "and") + ", then " + hint
+		hint = opens + joinWords(append(texts, "what else should stay"), "and") + ", then " + hint
 	case len(texts) > 0:
-		hint = "open " + joinWords(texts, "and") + ", then " + hint
+		hint = opens + joinWords(texts, "and") + ", then " + hint
 	}
 	if len(staying) > 0 {
 		hint += "; what is left comes in by " + quoteRules(staying)

@@ -76,14 +76,19 @@ func (r Rule) SlotRanges() ([]SlotRange, error) {
 
 // Compiled is a list of rules in the form of tables.
 type Compiled struct {
-	Tables  map[Group]*Table
+	Tables map[Group]*Table
+	// Forward has, by group of the rules about what is routed, the set that
+	// says what they let through, or 0 where that is nothing. It goes by places
+	// of a table, each written as the IPv4 address of that number.
+	Forward map[Group]uint16
 	Sources []SourcePrefix // by set, then by prefix
 	// Contents has every set in Sources.
 	Contents map[uint16]SetContents
 }
 
 // Compile turns rules into tables, one for each group of interfaces, that of
-// the empty group always among them. There is no order among rules: a packet
+// the empty group always among them. Those about what is routed become sets,
+// by the groups of [ForwardGroupOf], again with that of the empty one. There is no order among rules: a packet
 // passes if any of them lets it in. The first one in the list counts it, or
 // that with the narrowest source; a rule with a limit decides only where no
 // rule without one does, and of several the most generous.
@@ -93,7 +98,7 @@ type Compiled struct {
 // number, and a new one never gets a number in keep, so that it can be made
 // beside those in use. The caller must not give the ID of a rule
 // in force to another.
-func Compile(rules []NumberedRule, groups []Group, keep []KnownSet) (*Compiled, error) {
+func Compile(rules []NumberedRule, groups []Group, keep []KnownSet, forward ...Group) (*Compiled, error) {
 	if err := checkRules(rules); err != nil {
 		return nil, err
 	}
@@ -116,30 +121,40 @@ func Compile(rules []NumberedRule, groups []Group, keep []KnownSet) (*Compiled, 
 		c.Tables[g] = &Table{}
 	}
 	for _, g := range c.Groups() {
-		clauses := g.clauses()
-		var spans []span
-		paint := painter{table: c.Tables[g]}
-		for order, nr := range rules {
-			if nr.Rule.Forward || len(nr.Rule.On) > 0 && !clauses[keys[order]] {
-				continue
-			}
-			unconditional := nr.Rule.Unconditional()
-			for _, s := range slots[order] {
-				if unconditional {
-					paint.paint(s, nr.ID)
-				} else {
-					spans = append(spans, span{s, order})
-				}
-			}
-		}
-		if err := b.sweep(c.Tables[g], spans); err != nil {
+		if err := b.fill(c.Tables[g], g, slots, keys, false); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.compileForward(c, forward, slots, keys); err != nil {
+		return nil, err
 	}
 	c.Sources, c.Contents = b.sources, b.contents
 	// Within a set they are in order already, and mostly the sets are too.
 	slices.SortStableFunc(c.Sources, func(x, y SourcePrefix) int { return cmp.Compare(x.Set, y.Set) })
 	return c, nil
+}
+
+// fill fills a table with the rules that count for a group, those for this host
+// or those about what is routed. Each has its slots, and the key of its
+// interfaces.
+func (b *setBuilder) fill(table *Table, g Group, slots [][]SlotRange, keys []string, forward bool) error {
+	clauses := g.clauses()
+	var spans []span
+	paint := painter{table: table}
+	for order, nr := range b.rules {
+		if nr.Rule.Forward != forward || len(nr.Rule.On) > 0 && !clauses[keys[order]] {
+			continue
+		}
+		unconditional := nr.Rule.Unconditional()
+		for _, s := range slots[order] {
+			if unconditional {
+				paint.paint(s, nr.ID)
+			} else {
+				spans = append(spans, span{s, order})
+			}
+		}
+	}
+	return b.sweep(table, spans)
 }
 
 // Groups returns the groups that there are tables for, in order.

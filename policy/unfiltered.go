@@ -36,7 +36,7 @@ func (p *Policy) NoEffectTexts(filtered []string) (sentences []string) {
 			use(name, func() string { return quote(key.name) }, defaultWord)
 		}
 	}
-	for _, r := range p.Open {
+	for _, r := range p.InputRules() { // what is routed may come in by any interface
 		for _, name := range r.On {
 			use(name, func() string { return quote(r.String()) })
 		}

@@ -88,15 +88,27 @@ func (a *app) printApply(v *firewall.ApplyReport) {
 	}
 }
 
-// printPackets prints who is let in where that has changed, and that it has not where rules have.
+// printPackets prints who is let in and through where that has changed, and that it has not where rules have.
 func (a *app) printPackets(changes []firewall.Change, packets []firewall.PacketChange) {
 	if len(packets) == 0 {
-		if slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Key == "open" }) {
+		if slices.ContainsFunc(changes, firewall.Change.OfRules) {
 			a.printf("these rules let in the same packets as before\n")
 		}
 		return
 	}
-	a.printf("who is let in:\n")
+	through := slices.IndexFunc(packets, func(c firewall.PacketChange) bool { return c.Forward }) // they come last
+	if through < 0 {
+		through = len(packets)
+	}
+	a.printPart("who is let in:", packets[:through])
+	a.printPart("who is let through:", packets[through:])
+}
+
+func (a *app) printPart(heading string, packets []firewall.PacketChange) {
+	if len(packets) == 0 {
+		return
+	}
+	a.printf("%s\n", heading)
 	const most = 50
 	for _, c := range packets[:min(len(packets), most)] {
 		a.printf("  %s\n", c)

@@ -61,6 +61,7 @@ func TestRulesInOtherWords(t *testing.T) {
 		"ping":                                 `the key "icmp" of the policy file`,
 		"ICMP":                                 `"icmp: accept"`,
 		"http echo-request":                    `"icmp: [echo-request]"`,
+		"forward all on eth1":                  "such as --forward all on eth1",
 		"22/tcp for 1h":                        "write 22/tcp --for 1h",
 		"22/tcp from 10.0.0.1 for 1h30m":       "write 22/tcp from 10.0.0.1 --for 1h30m",
 		"22/tcp from any":                      `a rule without "from" is for anyone: write 22/tcp`,

@@ -20,7 +20,7 @@ var otherWords = map[string][]string{
 	"down":    {"disable", "stop", "off", "unload"},
 	"run":     {"daemon", "agent"},
 	"status":  {"list", "show", "rules", "ls", "info", "stats", "counters"},
-	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns", "limit"},
+	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns", "limit", "forward", "route"},
 	"close":   {"deny", "block", "ban", "delete", "del", "remove", "rm", "drop", "reject"},
 	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping"},
 	"check":   {"validate", "verify", "lint", "config", "configure"},
@@ -43,12 +43,16 @@ const editor = "edit the policy file with any editor; \"portcullis check\" finds
 
 const icmpKey = "the key \"icmp\" of the policy file decides on pings and the like: write \"icmp: accept\", \"icmp: drop\" or \"icmp: [echo-request]\" there, then \"portcullis apply\""
 
+const forwardHint = "\"portcullis open --forward RULE\" lets what the rule names be routed through this host, and \"close --forward\" takes it back"
+
 var notQuite = map[string]string{
 	"config":    editor,
 	"configure": editor,
 	"dns":       "\"portcullis open domain\" opens the ports of a DNS server; what this host asks needs no rule",
 	"edit":      editor,
 	"icmp":      icmpKey,
+	"forward":   forwardHint,
+	"route":     forwardHint,
 	"iptables":  "\"portcullis import\" translates rules of iptables into a policy file",
 	"limit":     "a limit is part of a rule: \"portcullis open ssh limit 6/minute\"",
 	"ping":      icmpKey,
@@ -78,6 +82,7 @@ func hint(parent *cobra.Command, word string) string {
 
 // ruleWords are words that stand in no rule, and what to do instead. Services of such a name come first.
 var ruleWords = map[string]string{
+	"forward":      "rules about what is routed come behind a flag, such as --forward all on eth1",
 	"dns":          "the service is called \"domain\"; what this host asks needs no rule",
 	"echo-request": icmpKey,
 	"icmp":         icmpKey,

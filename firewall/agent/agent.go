@@ -222,7 +222,7 @@ func (a *Agent) settle(ctx context.Context) {
 		a.reload(ctx)
 	}
 	a.mend(ctx, f)
-	a.complain(f.SyncLocal())
+	a.complain(f.SyncHost())
 	changed, err := f.HostChanges()
 	a.complain(err)
 	switch {

@@ -29,12 +29,14 @@ func TestCompareByInterfaceAndAddress(t *testing.T) {
 	admin.On = []string{"eth*"}
 	bound.On = []string{"eth1"}
 	idle.On = []string{"eth9"}
+	routed := port(5900)
+	routed.Forward = true
 	gre := policy.Rule{Ports: []policy.PortRange{{Protocol: 47}}}
 	listen := func(address string, number uint16, only int) host.Listener {
 		return host.Listener{Protocol: policy.TCP, Local: netip.AddrPortFrom(netip.MustParseAddr(address), number), Interface: only}
 	}
 	p := policy.Default()
-	p.Open = []policy.Rule{db, dbTo, web, admin, bound, idle, gre}
+	p.Open = []policy.Rule{db, dbTo, web, admin, bound, idle, gre, routed}
 	var got []string
 	for _, e := range Compare(Input{
 		Policy: p, Running: true, Filtered: []host.Interface{{Name: "eth0", Index: 2}, {Name: "eth1", Index: 3}},

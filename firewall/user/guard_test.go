@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -64,3 +65,26 @@ func TestWaysIn(t *testing.T) {
 		}
 	}
 }
+
+// What is routed is no way in.
+func TestForwardRulesAreNoWayIn(t *testing.T) {
+	rule, err := policy.Names{Forward: true}.ParseRule("ssh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := policy.Default()
+	p.Open = []policy.Rule{rule}
+	u := New(reachable{own: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, nil)
+	if closed, open, err := u.SSHReach(p); err != nil || len(open) > 0 || !slices.Equal(closed, []uint16{22}) {
+		t.Errorf("open %v, closed %v, %v", open, closed, err)
+	}
+	s := Session{Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("198.51.100.1:40000")}
+	if (&User{host: waysOf{}}).Survives(s, p) {
+		t.Error("a session could be opened again by a rule about what is routed")
+	}
+}
+
+// waysOf is a host that does not know by which interface a session comes.
+type waysOf struct{ Host }
+
+func (waysOf) Arrivals(host.Connection) ([]string, error) { return nil, nil }

@@ -73,7 +73,7 @@ func (t *translation) toClause(o *opening) (string, bool) {
 		}
 		var to, free addresses
 		for i, place := range t.places[f] {
-			possible := arriving(f, place)
+			possible := t.arrivingAt(f, place)
 			switch {
 			case slices.Contains(o.to[f], i) && !o.free(possible):
 				to = to.union(place)

@@ -145,7 +145,7 @@ func (t *translation) at(k keys, from map[spot]addresses) (out []*opening) {
 			var free []int // where no such packet can come in
 			var here []*part
 			for i := range t.places[f] {
-				s := spot{in, f, i}
+				s := spot{in: in, family: f, to: i}
 				if possible := t.arriving(s); len(possible.begun(possible).only(k)) == 0 {
 					free = append(free, i)
 					continue

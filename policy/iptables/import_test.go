@@ -137,6 +137,7 @@ func TestReject(t *testing.T) {
 		{"one port, before a DROP", "-A INPUT -p tcp --dport 113 -j REJECT\n-A INPUT -j DROP", "drop"},
 		{"TCP", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset", "drop"},
 		{"behind a DROP", "-A INPUT -j DROP\n-A INPUT -j REJECT", "drop"},
+		{"up to a limit, and else dropped", "-N a\n-A INPUT -p gre -g a\n-A a -p gre -m hashlimit --hashlimit-upto 2/min --hashlimit-mode srcip --hashlimit-name b -j REJECT\n-A INPUT -j REJECT", "drop"},
 		{"in doubt", "-A INPUT -m string --string x --algo bm -j REJECT", "drop"},
 		{"of what perhaps returns", "-N a\n-A INPUT -g a\n-A a -p udp -m limit --limit 1/s -j RETURN\n-A a -j REJECT", "drop"},
 		{"by one interface", "-A INPUT -i eth0 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -p tcp --dport 22 -j ACCEPT\n-A INPUT -i eth1 -j REJECT", "{default: drop, eth1: reject}"},

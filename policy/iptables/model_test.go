@@ -216,6 +216,9 @@ func drawModel(random *rand.Rand) *model {
 	chances := 0
 	interfaces := pick(random, []string{"eth0"}, []string{"eth0"}, []string{"eth0", "eth1", "eth+"}, []string{"eth0", "eth1"})
 	for i, c := range m.chains {
+		if c.name == "FORWARD" && random.IntN(10) < 7 { // else nothing can be translated but all
+			c.rules = append(c.rules, &modelRule{states: []string{"RELATED", "ESTABLISHED"}, target: "ACCEPT"})
+		}
 		for range random.IntN(6) {
 			r := &modelRule{}
 			chance := func(percent int) bool { return random.IntN(100) < percent }
@@ -228,7 +231,7 @@ func drawModel(random *rand.Rand) *model {
 			if chance(25) {
 				r.src, r.notSrc = pick(random, modelSources...), chance(20)
 			}
-			if c.name != "FORWARD" && chance(12) {
+			if chance(12) {
 				r.dst, r.notDst = pick(random, modelDestinations...), chance(20)
 			}
 			if chance(30) {

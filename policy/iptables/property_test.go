@@ -23,7 +23,8 @@ func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 		byRules, byPolicy := mustHold(t, rand.New(rand.NewPCG(seed, 7)), 150, seen)
 		let, opened = let+byRules, opened+byPolicy
 	}
-	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject", "limit of --hashlimit-above"} {
+	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject", "limit of --hashlimit-above",
+		"forward:on", "forward:from", "forward:to", "forward:limit"} {
 		if seen[clause] == 0 {
 			t.Errorf("no policy has %q", clause)
 		}
@@ -53,6 +54,12 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 			seen["limit of --hashlimit-above"]++
 		}
 		text := rule.String()
+		if rule.Forward {
+			text = "forward: " + strings.ReplaceAll(text, " ", " forward:")
+			if rule.Limit.Count > 0 {
+				seen["forward:limit"]++
+			}
+		}
 		for _, word := range strings.Fields(text) {
 			seen[word]++
 		}
@@ -75,8 +82,10 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 		if why := judge(r, m, p, accepted, line); why != "" {
 			t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s", why, m.text, p, line, accepted, r.YAML())
 		}
-		if why := judgeRouted(r, m, p, random); why != "" {
-			t.Fatalf("%s\n%s\n%s\n%s", why, m.text, p, r.YAML())
+		q := p
+		q.out = pick(random, modelInterfaces...)
+		if why := judgeRouted(r, m, q); why != "" {
+			t.Fatalf("%s\n%s\n%s\n%s", why, m.text, q, r.YAML())
 		}
 	}
 	return let, opened
@@ -123,7 +132,7 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 
 // allows is what a policy means for one packet, in the words of the README.
 func allows(p *policy.Policy, k modelPacket) bool {
-	if k.state != "ESTABLISHED" && !(k.state == "INVALID" && p.Invalid != policy.InvalidLog) && letsIn(p, k) {
+	if k.state != "ESTABLISHED" && !(k.state == "INVALID" && p.Invalid != policy.InvalidLog) && letsIn(p, k, false) {
 		return true
 	}
 	switch {
@@ -144,16 +153,16 @@ func allows(p *policy.Policy, k modelPacket) bool {
 	return false
 }
 
-// letsIn reports whether a rule of a policy lets a packet in: one without a
+// letsIn reports whether a rule of a policy lets a packet in, or through: one without a
 // limit, or the most generous one of those with limits, if it is not used up.
-func letsIn(p *policy.Policy, k modelPacket) bool {
+func letsIn(p *policy.Policy, k modelPacket, forward bool) bool {
 	protocol := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "gre": 47, "89": 89, "icmp": 1}[k.protocol]
 	if k.protocol == "icmp" && k.src.Is6() {
 		protocol = 58
 	}
 	var best policy.Limit
 	for _, r := range p.Open {
-		if !r.Admits(policy.Packet{Interface: k.in, Protocol: protocol, Port: k.port, Source: k.src, Destination: k.dst}) {
+		if !r.Admits(policy.Packet{Interface: k.in, Protocol: protocol, Port: k.port, Source: k.src, Destination: k.dst, Forward: forward}) {
 			continue
 		}
 		if r.Limit.Count == 0 || k.flags == "ACK" || k.flags == "FIN" {
@@ -167,8 +176,8 @@ func letsIn(p *policy.Policy, k modelPacket) bool {
 }
 
 // judgeRouted compares what becomes of a packet that is routed.
-func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
-	if p.out = pick(random, modelInterfaces...); p.to != "LOCAL" || p.state == "INVALID" {
+func judgeRouted(r *Result, m *model, p modelPacket) string {
+	if p.to != "LOCAL" || p.state == "INVALID" {
 		return ""
 	}
 	named := func(name string) bool { return strings.Contains(m.text, " "+name+" ") }
@@ -178,19 +187,23 @@ func judgeRouted(r *Result, m *model, p modelPacket, random *rand.Rand) string {
 	if !filtered(p.in) && !filtered(p.out) {
 		return ""
 	}
-	accepted, _ := m.decide("FORWARD", p)
-	lets := false
-	switch r.Policy.Forward {
-	case policy.ForwardAccept:
-		lets = true
-	case policy.ForwardEstablished:
+	accepted, line := m.decide("FORWARD", p)
+	lets := r.Policy.Forward == policy.ForwardAccept
+	if !lets && p.state == "ESTABLISHED" {
+		// It may be an answer to whatever a rule lets through by where it leaves.
+		lets = slices.ContainsFunc(r.Policy.ForwardRules(), func(rule policy.Rule) bool { return rule.AppliesOn(p.out) })
+	}
+	if r.Policy.Forward == policy.ForwardEstablished {
 		// Whoever has no name is said to be let out, too.
-		lets = p.state == "ESTABLISHED" && filtered(p.in) && !filtered(p.out) && named(p.out) || !filtered(p.in) && named(p.in)
+		lets = lets || p.state == "ESTABLISHED" && filtered(p.in) && !filtered(p.out) && named(p.out) || !filtered(p.in) && named(p.in)
 	}
-	if lets && !accepted {
+	lets = lets || letsIn(r.Policy, p, true)
+	switch {
+	case lets && !accepted && p.flags == "ACK" && p.state == "NEW" && says(r.Notes, noStateForward):
+	case lets && !accepted:
 		return "forward is wider than the rules"
-	}
-	if accepted && r.Policy.Forward == policy.ForwardDrop && p.state == "NEW" && len(r.Untranslated) == 0 {
+	case accepted && !lets && p.state == "NEW" && p.flags != "ACK" && !mentions(r.Untranslated, line) &&
+		!(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) && !(r.Policy.Forward == policy.ForwardEstablished && !filtered(p.in)):
 		return "forward is narrower than the rules, and nothing says so"
 	}
 	return ""

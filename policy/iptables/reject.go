@@ -59,7 +59,9 @@ func (t *translation) closes(in iface) bool {
 			case r.drops() && r.protocol == nil && r.from == nil && r.to == nil && len(dropped) > 0:
 				return false
 			}
-			left = left.subtract(dropped)
+			if r.certain() { // else some go on, who knows where to
+				left = left.subtract(dropped)
+			}
 		}
 		if len(left) > 0 {
 			return false

@@ -144,7 +144,11 @@ func (t *translation) rulesFor(what map[spot]region) string {
 		own[s] = of
 	}
 	var found []string
-	for _, o := range t.decompose(&rule{}, own) {
+	whole := &rule{}
+	if t.through {
+		whole.limit = &limit{} // what it would be does not come through yet
+	}
+	for _, o := range t.decompose(whole, own) {
 		o.widen()
 		if text := t.text(o); text != "" {
 			found = append(found, text)
@@ -307,7 +311,7 @@ func (t *translation) reportOutput(r *rule) {
 // those that nothing comes to.
 func (t *translation) reportUnmet(r *rule) {
 	_, byInput := t.input.deeds[r]
-	_, byForward := t.routed.deeds[r]
+	_, byForward := t.routes.input.deeds[r]
 	in := iface("")
 	if r.in != nil && !r.in.not {
 		in = iface(r.in.value)

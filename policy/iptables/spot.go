@@ -4,13 +4,13 @@ package iptables
 
 import "slices"
 
-// spot is where packets of one family come in to this host: by an interface,
-// to one of the sets of addresses that rules tell apart. In FORWARD there is
-// only the family.
+// spot is where packets of one family come in to this host, or go through it:
+// by an interface, to one of the sets of addresses that rules tell apart.
 type spot struct {
 	in     iface
 	family family
-	to     int // index into the places of the family
+	to     int   // index into the places of the family
+	out    iface // of what goes through, where it is told apart
 }
 
 // maxPlaces bounds how many sets of addresses are told apart. A rule about
@@ -21,8 +21,8 @@ const maxPlaces = 24
 var loopbacks = [...]addresses{prefixes("127.0.0.0/8"), prefixes("::1/128")}
 
 // findPlaces splits the addresses to which packets may come into those that
-// the rules for INPUT tell apart.
-func (t *translation) findPlaces(f family) {
+// the rules of a chain tell apart, as long as these are not too many.
+func (t *translation) findPlaces(f family, chain string, most int) {
 	places := []addresses{everyone[f].subtract(loopbacks[f])}
 	split := func(by addresses) {
 		var parts []addresses
@@ -33,7 +33,7 @@ func (t *translation) findPlaces(f family) {
 				parts = append(parts, p)
 			}
 		}
-		if len(parts) <= maxPlaces {
+		if len(parts) <= most {
 			places = parts
 		}
 	}
@@ -42,7 +42,7 @@ func (t *translation) findPlaces(f family) {
 		split(broadcast)
 	}
 	home := t.home[f]
-	for _, name := range t.inOrder(home, "INPUT") {
+	for _, name := range t.inOrder(home, chain) {
 		for _, r := range t.chains[home][name].rules {
 			if r.to != nil && home == f {
 				split(r.to.value)
@@ -63,9 +63,12 @@ func (t *translation) inOrder(f family, from string) []string {
 	return names
 }
 
-// arriving are the packets that there can be at a place.
-func arriving(f family, place addresses) packets {
+// arrivingAt are the packets that there can be to a place.
+func (t *translation) arrivingAt(f family, place addresses) packets {
 	p := toThisHost(f)
+	if t.through {
+		p = throughThisHost(f)
+	}
 	switch {
 	case groups[f].contains(place):
 		return packets{toGroup: p[toGroup]}
@@ -91,14 +94,16 @@ func (t *translation) spotsOf(ifaces []iface) (out []spot) {
 	for _, in := range ifaces {
 		for _, f := range families {
 			for i := range t.places[f] {
-				out = append(out, spot{in, f, i})
+				out = append(out, spot{in: in, family: f, to: i})
 			}
 		}
 	}
 	return out
 }
 
-func (t *translation) arriving(s spot) packets { return arriving(s.family, t.places[s.family][s.to]) }
+func (t *translation) arriving(s spot) packets {
+	return t.arrivingAt(s.family, t.places[s.family][s.to])
+}
 
 // begun is what may begin something at a spot, by the rules.
 func (t *translation) begun(s spot) region { return t.inputs[s].begun(t.arriving(s)) }

@@ -29,8 +29,8 @@ type translation struct {
 	refused map[iface]bool
 	result  *policy.Policy
 	input   *journal // about filtered interfaces
-	routed  *journal
-	passed  [2]packets // what perhaps is routed
+	through bool     // it is about what is routed
+	routes  *routes
 }
 
 func (t *translation) translate() error {
@@ -48,7 +48,7 @@ func (t *translation) translate() error {
 	t.checkLimits()
 	t.findClasses()
 	for _, f := range families {
-		t.findPlaces(f)
+		t.findPlaces(f, "INPUT", maxPlaces)
 	}
 	if err := t.walkInput(); err != nil {
 		return err
@@ -114,7 +114,8 @@ func (t *translation) walkInput() error {
 }
 
 func (t *translation) walkerAt(s spot) walker {
-	return walker{chains: t.rulesOf(s.family), family: s.family, in: s.in, at: s, place: t.places[s.family][s.to], steps: &t.steps}
+	return walker{chains: t.rulesOf(s.family), family: s.family, in: s.in, out: s.out, at: s, place: t.places[s.family][s.to],
+		forward: t.through, steps: &t.steps}
 }
 
 // walkFiltered walks again through the interfaces of the policy, and notes what
@@ -221,7 +222,7 @@ func (t *translation) noteElsewhere() {
 
 func (t *translation) alike(a, b iface) bool {
 	for _, s := range t.spotsOf([]iface{a}) {
-		p, q := t.inputs[s], t.inputs[spot{b, s.family, s.to}]
+		p, q := t.inputs[s], t.inputs[spot{in: b, family: s.family, to: s.to}]
 		if !p.contains(q) || !q.contains(p) {
 			return false
 		}

@@ -21,7 +21,7 @@ type walker struct {
 	in, out iface
 	at      spot
 	place   addresses // to which they are sent
-	forward bool      // they are routed, so tests of what is local mean nothing, and place is nil
+	forward bool      // they are routed, so tests of what is local mean nothing
 	steps   *int
 	may     bool     // whatever is in doubt goes both ways: what comes in is what may come in
 	log     *journal // nil: only what comes in is of interest
@@ -209,10 +209,6 @@ func (r *rule) sentTo(w *walker) (may, known bool) {
 		return true, true
 	case w.family != r.home:
 		return false, true
-	case w.forward && !r.to.not && groups[r.home].contains(r.to.value):
-		return false, true
-	case w.forward:
-		return true, false
 	}
 	inside, apart := r.to.value.contains(w.place), len(r.to.value.intersect(w.place)) == 0
 	if r.to.not {

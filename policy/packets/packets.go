@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packets compares policies by the packets that their rules let in, not by their texts.
+// Package packets compares policies by the packets that their rules let in and through, not by their texts.
 package packets
 
 import (
@@ -17,12 +17,13 @@ import (
 // Change is a difference between two policies: packets to some ports, on some interfaces, for which other sources,
 // addresses or limits count.
 type Change struct {
-	Ports []policy.PortRange
-	What  string   // Ports as rules name them, or "all but" those that are left out
-	On    []string // interfaces, or patterns of them; nil for all
-	Not   []string // those that On stands for, too, and that are no part of the change
-	Old   Admission
-	New   Admission
+	Forward bool // of packets that are routed, and not for this host
+	Ports   []policy.PortRange
+	What    string   // Ports as rules name them, or "all but" those that are left out
+	On      []string // interfaces by which they come in, or patterns of them; nil for all
+	Not     []string // those that On stands for, too, and that are no part of the change
+	Old     Admission
+	New     Admission
 
 	names   portNames
 	classes *classes
@@ -85,9 +86,33 @@ func (c Change) Difference() (gone, come []netip.Prefix) {
 	return addrset.Prefixes(addrset.Subtract(old, new)), addrset.Prefixes(addrset.Subtract(new, old))
 }
 
-// Diff returns how the packets that rules let in differ, or that are let in where input is accepted. There is no change
-// if and only if both policies let in the same by these. What the policy of ICMP says does not count.
+// Diff returns how the packets differ that are let in, and then those that are let through: by rules, or because all is
+// accepted. There is no change if and only if both policies let in and through the same by these. What the policy of
+// ICMP says does not count.
 func Diff(old, new *policy.Policy) []Change {
+	out := diff(input(old), input(new))
+	through := diff(routed(old), routed(new))
+	for i := range through {
+		through[i].Forward = true
+	}
+	return append(out, through...)
+}
+
+func input(p *policy.Policy) *policy.Policy {
+	return &policy.Policy{Interfaces: p.Interfaces, Input: p.Input, InputOn: p.InputOn, Open: p.InputRules()}
+}
+
+// routed returns what a policy says of what is routed, as if it were for this host.
+func routed(p *policy.Policy) *policy.Policy {
+	out := &policy.Policy{Interfaces: p.Interfaces, Open: p.ForwardRules()}
+	if p.Forward == policy.ForwardAccept {
+		out.Input = policy.Accept
+	}
+	return out
+}
+
+// diff is Diff of rules of one kind.
+func diff(old, new *policy.Policy) []Change {
 	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission), names: make(map[string]string)}
 	d.policies = [2]*policy.Policy{old, new}
 	d.sides = [2][]side{d.sidesOf(old), d.sidesOf(new)}

@@ -15,8 +15,8 @@ import (
 )
 
 // decide returns what rules say about a packet, rule by rule.
-func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
-	if p.InputOf(iface) == policy.Accept {
+func decide(p *policy.Policy, forward bool, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
+	if !forward && p.InputOf(iface) == policy.Accept || forward && p.Forward == policy.ForwardAccept {
 		return policy.Limit{}, true
 	}
 	in := func(list []netip.Prefix, a netip.Addr) bool {
@@ -26,7 +26,7 @@ func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, 
 		covers := slices.ContainsFunc(r.Ports, func(p policy.PortRange) bool {
 			return p.Protocol == proto && p.First <= port && port <= p.Last
 		})
-		if !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
+		if r.Forward != forward || !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
 			continue
 		}
 		if !ok || r.Limit.Compare(limit) > 0 {
@@ -74,8 +74,9 @@ func randomPrefixes(r *rand.Rand, chance int) (out []netip.Prefix) {
 func randomRule(r *rand.Rand) policy.Rule {
 	first := uint16(1 + r.IntN(5))
 	rule := policy.Rule{
-		Ports: []policy.PortRange{{Protocol: protocols[r.IntN(2)], First: first, Last: first + uint16(r.IntN(3))}},
-		From:  randomPrefixes(r, 2), Except: randomPrefixes(r, 3), To: randomPrefixes(r, 3),
+		Forward: r.IntN(3) == 0,
+		Ports:   []policy.PortRange{{Protocol: protocols[r.IntN(2)], First: first, Last: first + uint16(r.IntN(3))}},
+		From:    randomPrefixes(r, 2), Except: randomPrefixes(r, 3), To: randomPrefixes(r, 3),
 	}
 	if r.IntN(6) == 0 {
 		rule.Ports = []policy.PortRange{{Protocol: 47}}
@@ -109,6 +110,9 @@ func TestChangesAreThoseOfPackets(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 400 {
 		old := &policy.Policy{Input: policy.Verdict(r.IntN(6) / 4), InputOn: randomInput(r), Interfaces: []string{"eth0", "e*"}[:r.IntN(3)]}
+		if r.IntN(4) == 0 {
+			old.Forward = policy.ForwardAccept
+		}
 		for range r.IntN(6) {
 			old.Open = append(old.Open, randomRule(r))
 		}
@@ -133,12 +137,13 @@ func TestChangesAreThoseOfPackets(t *testing.T) {
 			if proto == 47 {
 				port = 0
 			}
-			before, wasOpen := decide(old, iface, proto, port, src, dst)
-			after, isOpen := decide(new, iface, proto, port, src, dst)
+			forward := r.IntN(3) == 0
+			before, wasOpen := decide(old, forward, iface, proto, port, src, dst)
+			after, isOpen := decide(new, forward, iface, proto, port, src, dst)
 			differs := wasOpen != isOpen || rate(before) != rate(after)
 			var holds []Change
 			for _, c := range changes {
-				if !matches(c, iface, proto, port) {
+				if c.Forward != forward || !matches(c, iface, proto, port) {
 					continue
 				}
 				was, open := c.Old.Allows(src, dst)

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
 )
@@ -65,6 +67,39 @@ func BenchmarkClauses(b *testing.B) {
 		{"protocol from a source", nil, w.of(frame.ProtoESP, w.friend), true},
 	} {
 		b.Run(c.name, func(b *testing.B) { measureWith(b, options, testdp.XDP, c.before, c.frame, c.passes) })
+	}
+}
+
+// BenchmarkForwardRules measures a packet that is routed and that the last of some rules lets through, as it comes in and as
+// it leaves, and one that none does. ns/op holds the kernel's own cost of a test run, and what it takes to look the route up.
+func BenchmarkForwardRules(b *testing.B) {
+	r := newRouter(b)
+	w := routings()[0]
+	for _, n := range []int{1, 100, 10_000} {
+		text := "forward:\n  open:\n"
+		for i := range n {
+			text += fmt.Sprintf("    - %d/tcp from 192.0.2.0/24 to 198.51.100.2\n", 10_000+i)
+		}
+		d := r.load(b, text)
+		d.SetInterfaces(b, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, maps.Interface{Name: "eth1"})...)
+		port := uint16(10_000 + n - 1)
+		answer := w.leaving(w.inside, frame.TCP{SrcPort: port, DstPort: 40000, Flags: frame.ACK})
+		for _, c := range []struct {
+			name   string
+			path   testdp.Path
+			frame  []byte
+			from   testdp.From
+			passes bool
+		}{
+			{"let through", testdp.XDP, w.through(syn(port)), r.outside, true},
+			{"not let through", testdp.XDP, w.through(syn(9)), r.outside, false},
+			{"the answer leaves", testdp.Out, answer, testdp.From{Device: r.outside.Device, Routed: r.inside}, true},
+		} {
+			b.Run(fmt.Sprintf("%s/%d rules", c.name, n), func(b *testing.B) {
+				testdp.Enter(b, r.host.Name)
+				d.Repeat(b, c.path, c.frame, c.from, c.passes, b.N)
+			})
+		}
 	}
 }
 

@@ -57,6 +57,8 @@ var permutations = []struct {
 	{testdp.Options{Policy: "forward: established", L3: true}, filters},
 	{testdp.Options{Policy: "forward: established", MultiBuffer: true}, receivers[:1]},
 	{testdp.Options{Policy: "forward: established\ninput: accept\ninvalid: accept"}, receivers},
+	{testdp.Options{Policy: "forward: {open: [22/tcp on eth0 to 192.0.2.1 limit 6/minute]}"}, filters},
+	{testdp.Options{Policy: "forward: {policy: established, open: [all on eth0]}\ninput: reject"}, filters},
 	{testdp.Options{Policy: "open: [22/tcp limit 6/minute]"}, filters},
 	{testdp.Options{Policy: "open: [22/tcp to 192.0.2.1]"}, filters},
 	{testdp.Options{Policy: "forward: established\nopen: [22/tcp to 192.0.2.1 limit 6/minute]"}, filters},

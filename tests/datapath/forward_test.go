@@ -16,10 +16,11 @@ import (
 type router struct {
 	host    *lab.Host
 	outside testdp.From // the device towards the client
+	inside  uint32      // the index of the other one
 }
 
 // newRouter makes a router whose device has the MAC of the constants.
-func newRouter(t *testing.T) router {
+func newRouter(t testing.TB) router {
 	t.Helper()
 	l := lab.New(t)
 	l.AddInside(t)
@@ -27,18 +28,13 @@ func newRouter(t *testing.T) router {
 	l.Server.IP(t, "route", "add", "default", "via", lab.ClientV4.String())
 	l.Server.IP(t, "route", "add", "default", "via", lab.ClientV6.String())
 	r := router{host: l.Server}
-	l.Server.Do(t, func() error {
-		device, err := net.InterfaceByName("eth0")
-		if err == nil {
-			r.outside = testdp.From{Device: uint32(device.Index)}
-		}
-		return err
-	})
+	r.outside = testdp.From{Device: r.indexOf(t, "eth0")}
+	r.inside = r.indexOf(t, "eth1")
 	return r
 }
 
 // load loads the datapath for the router, with the local prefixes that it has.
-func (r router) load(t *testing.T, policy string) *testdp.Datapath {
+func (r router) load(t testing.TB, policy string) *testdp.Datapath {
 	t.Helper()
 	d := load(t, testdp.Options{Policy: policy, MAC: ours})
 	var local []netip.Prefix

@@ -51,18 +51,18 @@ var (
 	noLength       = &difference{row: "IPv6 payload length 0 before a hop-by-hop header", netfilter: input, ours: drop, either: true}
 	manyHeaders    = &difference{row: "more than 10 IPv6 extension headers", netfilter: input, ours: drop}
 	cutOff         = &difference{row: "a header cut off before the ports, under `forward: accept`", netfilter: forwarded, ours: drop}
-	aboutAnswer    = &difference{row: "ICMP error about an answer to a host behind this one, on its way back out of the same interface", netfilter: forwarded, ours: drop}
 	markRouted     = &difference{row: "to a transparent proxy (TPROXY), or routed here by a rule about marks, ports or the type of service", netfilter: input, ours: drop}
 	closedPort     = &difference{row: "answer to what left from a port while it was open, after it is closed", netfilter: input, ours: drop, either: true}
 	limitedACK     = &difference{row: "TCP that begins no connection and belongs to none, to a port with a limit", netfilter: drop, ours: input}
 	limitedUDP     = &difference{row: "UDP and other protocols than TCP, to a port with a limit, after an answer", netfilter: input, ours: drop}
 	secondLimit    = &difference{row: "a packet for which two rules with limits count", netfilter: input, ours: drop}
 	published      = &difference{row: "published container ports (DNAT)", netfilter: forwarded, ours: drop}
+	unasked        = &difference{row: "an answer to nothing, from an unfiltered interface and a port that a forward rule opens", netfilter: drop, ours: forwarded}
 	allDifferent   = []*difference{
 		dhcpAnswer, dhcp6Answer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, spokeAgain, unansweredData, behindAH, unseen,
 		splitLie, wrongTag, pickup, halfSCTP, otherCode, otherCall, givenUp, openPort, strayToOpen, brokenReset,
-		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, aboutAnswer, markRouted,
-		closedPort, limitedACK, limitedUDP, secondLimit, published,
+		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, markRouted,
+		closedPort, limitedACK, limitedUDP, secondLimit, published, unasked,
 	}
 )
 

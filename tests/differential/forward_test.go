@@ -112,7 +112,7 @@ func (d *difference) through(w *world) *difference {
 	switch {
 	case d.netfilter == drop && w.through != nil:
 		return &difference{row: d.row, netfilter: drop, ours: forwarded}
-	case d.ours == drop && (w.through != nil && d == aboutAnswer || w.forward == "ACCEPT"):
+	case d.ours == drop && w.forward == "ACCEPT":
 		return &difference{row: d.row, netfilter: forwarded, ours: drop}
 	}
 	return nil
@@ -148,7 +148,6 @@ var whenRouted = []struct {
 }{
 	// The query has a checksum that netfilter takes for wrong, and comes from another host, so it tracks nothing.
 	{&forwardEstablished, "UDP-Lite with UDP's checksum", checksum},
-	{&forwardEstablished, "for the peer", aboutAnswer},
 	{&forwardAccept, "protocol 6, 3 bytes", cutOff},
 	{&forwardAccept, "protocol 6, 0 bytes", cutOff},
 	{&forwardAccept, "nothing behind the header", cutOff},

@@ -24,13 +24,16 @@ import (
 // world is what the hosts of some cases are set to, in netfilter's words and in ours.
 type world struct {
 	name       string
-	forwarding bool              // the server routes for a host behind it
-	notOnEth0  bool              // but eth0 is said not to forward IPv6
-	rules      []string          // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
-	own4, own6 []string          // rules of one family, as those
-	anywhere   []string          // rules of INPUT that name their interfaces themselves
-	forward    string            // policy of FORWARD; "": DROP
-	through    []string          // rules of FORWARD
+	forwarding bool     // the server routes for a host behind it
+	notOnEth0  bool     // but eth0 is said not to forward IPv6
+	rules      []string // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
+	own4, own6 []string // rules of one family, as those
+	anywhere   []string // rules of INPUT that name their interfaces themselves
+	forward    string   // policy of FORWARD; "": DROP
+	through    []string // rules of FORWARD
+	through4   []string // and behind them those of one family
+	through6   []string
+	cards      []string          // that are filtered; nil: eth0
 	nft        string            // what the server's nft is told, on both sides
 	before     string            // what its ip is told, on both sides, one command a line
 	after      string            // and what once the filter is up
@@ -103,7 +106,11 @@ func (w world) netfilterSide(t testing.TB) *side {
 		for _, rule := range w.anywhere {
 			text += "-A INPUT " + rule + "\n"
 		}
-		for _, rule := range w.through {
+		more := w.through4
+		if icmp == "ipv6-icmp" {
+			more = w.through6
+		}
+		for _, rule := range slices.Concat(w.through, more) {
 			text += "-A FORWARD " + rule + "\n"
 		}
 		restore := s.lab.Server.Command(command)
@@ -125,10 +132,14 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cards := w.cards
+	if cards == nil {
+		cards = []string{"eth0"}
+	}
 	var filter *loader.Filter
 	s.lab.Server.Do(t, func() error {
 		_, err := loader.Up(context.Background(), loader.Options{
-			PinPath: s.lab.PinPath, Interfaces: []string{"eth0"}, Mode: mode, Policy: p,
+			PinPath: s.lab.PinPath, Interfaces: cards, Mode: mode, Policy: p,
 		})
 
 		if err != nil {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -328,20 +327,17 @@ func (a *agent) mustFilterTunnel(closed *net.UDPConn) {
 // tun makes a device without Ethernet at a host, on which that has the router's address, and returns its other end.
 func tun(t *testing.T, h *lab.Host, name string) (wire *os.File) {
 	t.Helper()
-	h.Do(t, func() error {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return err
-		}
-		wire = os.NewFile(uintptr(fd), "tun")
-		request, err := unix.NewIfreq(name)
-		if err != nil {
-			return err
-		}
-		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	return tunnel(t, h, name, lab.RouterV4.String()+"/24")
+}
+
+// tunnel is tun with an address.
+func tunnel(t *testing.T, h *lab.Host, name, address string) (wire *os.File) {
+	t.Helper()
+	h.Do(t, func() (err error) {
+		wire, err = openTun(name)
+		return err
 	})
 	h.IP(t, "link", "set", name, "up")
-	h.IP(t, "addr", "add", lab.RouterV4.String()+"/24", "dev", name)
+	h.IP(t, "addr", "add", address, "dev", name)
 	return wire
 }

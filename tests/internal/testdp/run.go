@@ -88,6 +88,15 @@ func (d *Datapath) Passes(tb testing.TB, path Path, b []byte, from From) bool {
 	return false
 }
 
+// Repeat runs a frame many times and in a row, for benchmarks.
+func (d *Datapath) Repeat(tb testing.TB, path Path, b []byte, from From, passes bool, times int) {
+	tb.Helper()
+	result, err := d.programs[string(path)].Run(&ebpf.RunOptions{Data: b, Context: from.context(path, len(b)), Repeat: uint32(times)})
+	if err != nil || result != Verdict(path, passes) {
+		tb.Fatalf("%s returned %d, %v", path, int32(result), err)
+	}
+}
+
 // Answer runs a frame that may not pass and returns the one that goes back for it, or nil.
 func (d *Datapath) Answer(tb testing.TB, path Path, b []byte, from From) []byte {
 	tb.Helper()

@@ -124,6 +124,14 @@ func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
 	}
 }
 
+// SetInterfaces says what is known of interfaces by which packets come that are routed.
+func (d *Datapath) SetInterfaces(tb testing.TB, list ...maps.Interface) {
+	tb.Helper()
+	if err := d.Set.SyncInterfaces(list); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // Close takes everything out of the kernel.
 func (d *Datapath) Close() { d.close() }
 
