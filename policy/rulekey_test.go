@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,7 @@ func TestKeysOfLongListsAreShortAndTheirOwn(t *testing.T) {
 	for i := range 1000 {
 		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32))
 	}
-	rule := policy.Rule{Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 80}}, From: list}
+	rule := Rule{Ports: []PortRange{{Protocol: TCP, First: 80, Last: 80}}, From: list}
 	same, other := rule, rule
 	same.From, other.From = slices.Clone(list), slices.Clone(list)
 	slices.Reverse(same.From)
