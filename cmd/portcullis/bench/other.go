@@ -28,6 +28,7 @@ func (b *bench) otherParts() []part {
 	return []part{
 		{"program", b.options.Rounds, false, b.program},
 		{"open-port", b.options.Rounds, false, b.openPort},
+		{"apply-large", b.largeRounds(), false, b.applyLarge},
 		{"stream", len(streams) * (1 + len(streamCounts)*b.options.Rounds), true, func() error { return b.throughput(streams) }},
 		{"connections", len(streams) * (1 + b.options.Rounds), true, func() error { return b.connections(streams) }},
 	}

@@ -32,6 +32,7 @@ const (
 	Gigabits     = "Gb/s"
 	Connections  = "conn/s"
 	Entries      = "entries"
+	Megabytes    = "MB"
 )
 
 // Work is one kind of work, and what it cost each subject.

@@ -32,6 +32,8 @@ var targets = []target{
 	{work: "established-200k", title: "Established, 200k flows", against: keyPass, limit: 1.35, peer: "×1.97"},
 	{work: "open-port-writes", title: "One port opened, map writes", limit: 10},
 	{work: "open-port-command", title: "One port opened, whole command", limit: 4000, peer: "iptables 4.0 ms, ufw 204 ms"},
+	{work: "apply-large", title: "10,000 rules with 100,000 networks put in force, whole command, of nft", against: keyNft, limit: 1},
+	{work: "apply-large-more", title: "One rule more in them, whole command", limit: 100000},
 	{work: "program", title: "Program alone, closed port, over an empty one", against: keyEmpty, plus: true, limit: 15, peer: "xdp-filter +10, stateless"},
 	{work: "stream-1", title: "Bulk TCP, TC mode, of no firewall", against: keyNone, subject: keyTC, limit: 0.97, least: true, peer: "nft ×0.96"},
 	{work: "stream-1", title: "Bulk TCP, native XDP, of pass-only", against: keyPass, limit: 0.97, least: true},
