@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // Journal is a file to which each ban is appended, and each end of one. What is cut off by a crash spoils nothing but
@@ -61,12 +61,12 @@ const (
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
 // Add appends bans, which are on the disk when it returns.
-func (j Journal) Add(bans []loader.Ban) error {
+func (j Journal) Add(bans []maps.Ban) error {
 	if info, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0 {
 		if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
 			return err
 		}
-		return j.write(func(add func(*loader.Ban)) error {
+		return j.write(func(add func(*maps.Ban)) error {
 			for i := range bans {
 				add(&bans[i])
 			}
@@ -97,7 +97,7 @@ func (j Journal) Clear() error {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return j.write(func(func(*loader.Ban)) error { return nil })
+	return j.write(func(func(*maps.Ban)) error { return nil })
 }
 
 // append appends records. What cannot be written whole is taken back.
@@ -191,8 +191,8 @@ func parseHeader(line []byte) (base int64, err error) {
 
 // Compact writes the journal anew, with the bans that have not ended at a time.
 func (j Journal) Compact(now time.Time) error {
-	return j.write(func(add func(*loader.Ban)) error {
-		_, err := j.Load(now, func(b loader.Ban) error {
+	return j.write(func(add func(*maps.Ban)) error {
+		_, err := j.Load(now, func(b maps.Ban) error {
 			add(&b)
 			return nil
 		})
@@ -201,7 +201,7 @@ func (j Journal) Compact(now time.Time) error {
 }
 
 // write replaces the journal whole, by the bans that each adds.
-func (j Journal) write(each func(add func(*loader.Ban)) error) (err error) {
+func (j Journal) write(each func(add func(*maps.Ban)) error) (err error) {
 	next := j.path + nextFile // always the same, so that killed processes leave one at most
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -252,7 +252,7 @@ type journalWriter struct {
 
 func (w *journalWriter) header(size int64) { w.buffer = fmt.Appendf(w.buffer, journalHeader, size) }
 
-func (w *journalWriter) add(b *loader.Ban) {
+func (w *journalWriter) add(b *maps.Ban) {
 	start := w.begin(addedMark, b.Prefix)
 	w.buffer = append(strconv.AppendInt(append(w.buffer, ' '), b.Since.UnixMilli(), 10), ' ')
 	if b.Until.IsZero() {

@@ -18,17 +18,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 var now = time.UnixMilli(1764340000123)
 
-func ban(address string, period time.Duration, reason string) loader.Ban {
+func ban(address string, period time.Duration, reason string) maps.Ban {
 	p, err := ParseAddress(address)
 	if err != nil {
 		panic(err)
 	}
-	b := loader.Ban{Prefix: p, Since: now, Reason: reason}
+	b := maps.Ban{Prefix: p, Since: now, Reason: reason}
 	if period != 0 {
 		b.Until = now.Add(period)
 	}
@@ -48,28 +48,28 @@ func must(t *testing.T) func(error) {
 }
 
 // all returns what a journal holds, as Load tells it.
-func (j Journal) all(at time.Time) (live []loader.Ban, damaged int, err error) {
-	damaged, err = j.Load(at, func(b loader.Ban) error {
+func (j Journal) all(at time.Time) (live []maps.Ban, damaged int, err error) {
+	damaged, err = j.Load(at, func(b maps.Ban) error {
 		live = append(live, b)
 		return nil
 	})
 	return live, damaged, err
 }
 
-func loadAll(text []byte) (live []loader.Ban, damaged int, err error) {
-	damaged, err = load(bytes.NewReader(text), now, func(b loader.Ban) error {
+func loadAll(text []byte) (live []maps.Ban, damaged int, err error) {
+	damaged, err = load(bytes.NewReader(text), now, func(b maps.Ban) error {
 		live = append(live, b)
 		return nil
 	})
 	return live, damaged, err
 }
 
-func (j Journal) mustHold(t *testing.T, at time.Time, want ...loader.Ban) {
+func (j Journal) mustHold(t *testing.T, at time.Time, want ...maps.Ban) {
 	t.Helper()
 	j.mustHoldDamaged(t, at, 0, want...)
 }
 
-func (j Journal) mustHoldDamaged(t *testing.T, at time.Time, lines int, want ...loader.Ban) {
+func (j Journal) mustHoldDamaged(t *testing.T, at time.Time, lines int, want ...maps.Ban) {
 	t.Helper()
 	live, damaged, err := j.all(at)
 	if err != nil || damaged != lines || !sameBans(live, want) {
@@ -77,8 +77,8 @@ func (j Journal) mustHoldDamaged(t *testing.T, at time.Time, lines int, want ...
 	}
 }
 
-func sameBans(a, b []loader.Ban) bool {
-	return slices.EqualFunc(a, b, func(a, b loader.Ban) bool {
+func sameBans(a, b []maps.Ban) bool {
+	return slices.EqualFunc(a, b, func(a, b maps.Ban) bool {
 		return a.Prefix == b.Prefix && a.Since.Equal(b.Since) && a.Until.Equal(b.Until) && a.Reason == b.Reason
 	})
 }
@@ -92,8 +92,8 @@ func TestJournal(t *testing.T) {
 	}
 	a, b := ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "a long, long reason – with words")
 	c, d := ban("198.51.100.0/24", time.Minute, ""), ban("2001:db8::1", 90*time.Second, "nginx")
-	must(j.Add([]loader.Ban{a, b, c}))
-	must(j.Add([]loader.Ban{d}))
+	must(j.Add([]maps.Ban{a, b, c}))
+	must(j.Add([]maps.Ban{d}))
 	j.mustHold(t, now, a, b, c, d)
 	j.mustHold(t, now.Add(time.Minute-time.Millisecond), a, b, c, d)
 	j.mustHold(t, now.Add(time.Minute), a, b, d)
@@ -101,11 +101,11 @@ func TestJournal(t *testing.T) {
 	must(j.Remove([]netip.Prefix{a.Prefix, ban("192.0.2.9", 0, "").Prefix}))
 	j.mustHold(t, now, b, c, d)
 	longer := ban("198.51.100.0/24", 3*time.Hour, "again")
-	must(j.Add([]loader.Ban{longer, a}))
+	must(j.Add([]maps.Ban{longer, a}))
 	j.mustHold(t, now.Add(30*time.Minute), b, longer, a)
 	must(j.Compact(now.Add(2 * time.Hour)))
 	j.mustHold(t, now.Add(2*time.Hour), b, longer)
-	must(j.Add([]loader.Ban{a}))
+	must(j.Add([]maps.Ban{a}))
 	j.mustHold(t, now, b, longer, a)
 	for path, mode := range map[string]fs.FileMode{j.Path(): 0o600, filepath.Dir(j.Path()): 0o700 | fs.ModeDir} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
@@ -119,7 +119,7 @@ func TestJournal(t *testing.T) {
 // A machine without a clock of its own may boot in the past: a ban does not last longer than it was made for.
 func TestJournalOfAClockThatIsBehind(t *testing.T) {
 	j := journal(t)
-	must(t)(j.Add([]loader.Ban{ban("203.0.113.7", time.Hour, "")}))
+	must(t)(j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "")}))
 	live, _, err := j.all(time.UnixMilli(1000))
 	if err != nil || len(live) != 1 || !live[0].Until.Equal(time.UnixMilli(1000).Add(time.Hour)) {
 		t.Errorf("got %v, %v", live, err)
@@ -130,7 +130,7 @@ func TestJournalOfAClockThatIsBehind(t *testing.T) {
 // what is appended later.
 func TestDamagedJournal(t *testing.T) {
 	j, must := journal(t), must(t)
-	var all []loader.Ban
+	var all []maps.Ban
 	for i := range 20 {
 		all = append(all, ban(fmt.Sprintf("203.0.113.%d", i+1), time.Hour, strings.Repeat("r", i)))
 	}
@@ -148,7 +148,7 @@ func TestDamagedJournal(t *testing.T) {
 		if live, damaged, err := j.all(now); cut > headerLen && (err != nil || damaged != torn || !sameBans(live, all[:lines])) {
 			t.Fatalf("cut at %d: %v, %d lines damaged, %v", cut, live, damaged, err)
 		}
-		must(j.Add([]loader.Ban{late}))
+		must(j.Add([]maps.Ban{late}))
 		live, _, err := j.all(now)
 		if err != nil || !sameBans(live, append(slices.Clone(all[:max(lines, 0)]), late)) {
 			t.Fatalf("cut at %d, and appended to: %v, %v", cut, live, err)
@@ -171,7 +171,7 @@ func TestDamagedJournal(t *testing.T) {
 			t.Fatalf("bit %d: %d bans, %d lines damaged, %v", bit, len(live), damaged, err)
 		}
 		for _, b := range live {
-			if !slices.ContainsFunc(all, func(a loader.Ban) bool { return sameBans([]loader.Ban{a}, []loader.Ban{b}) }) {
+			if !slices.ContainsFunc(all, func(a maps.Ban) bool { return sameBans([]maps.Ban{a}, []maps.Ban{b}) }) {
 				t.Fatalf("bit %d makes %v", bit, b)
 			}
 		}
@@ -184,7 +184,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	later := "portcullis bans, version 2, 000000000000 bytes\nwhatever\n"
 	must(os.WriteFile(j.Path(), []byte(later), 0o600))
 	const want = "a later version of portcullis has written it"
-	if err := j.Add([]loader.Ban{ban("203.0.113.7", 0, "")}); err == nil || !strings.Contains(err.Error(), want) {
+	if err := j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("added to: %v", err)
 	}
 	if _, _, err := j.all(now); err == nil || !strings.Contains(err.Error(), want) {
@@ -200,7 +200,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	must(os.WriteFile(other, []byte("precious\n"), 0o600))
 	must(os.Symlink(other, j.Path()))
-	if j.Add([]loader.Ban{ban("203.0.113.7", 0, "")}) == nil {
+	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}) == nil {
 		t.Error("a link is followed")
 	}
 	if text, _ := os.ReadFile(other); string(text) != "precious\n" {
@@ -208,7 +208,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	}
 	must(os.Remove(j.Path()))
 	must(os.Mkdir(j.Path(), 0o700))
-	if j.Add([]loader.Ban{ban("203.0.113.7", 0, "")}) == nil {
+	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}) == nil {
 		t.Error("a directory takes bans")
 	}
 }
@@ -217,12 +217,12 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 func TestJournalIsCompacted(t *testing.T) {
 	j, must := journal(t), must(t)
 	kept := ban("2001:db8::/32", 0, "kept")
-	must(j.Add([]loader.Ban{kept}))
+	must(j.Add([]maps.Ban{kept}))
 	longest := int64(0)
 	for i := range 3000 {
 		b := ban(fmt.Sprintf("203.0.113.%d", i%256), time.Second, "sshd")
 		b.Since, b.Until = time.Now(), time.Now().Add(time.Hour)
-		must(j.Add([]loader.Ban{b}))
+		must(j.Add([]maps.Ban{b}))
 		must(j.Remove([]netip.Prefix{b.Prefix}))
 		info, err := os.Stat(j.Path())
 		must(err)
@@ -291,7 +291,7 @@ func write(j Journal) {
 	for i := 0; ; i++ {
 		b := ban(fmt.Sprintf("10.%d.%d.%d", i>>12&255, i>>4&255, i&15), 0, strings.Repeat("x", longestReason))
 		fmt.Println("begin", Text(b.Prefix))
-		if err := j.Add([]loader.Ban{b}); err != nil {
+		if err := j.Add([]maps.Ban{b}); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -317,10 +317,10 @@ func TestManyBansInTheJournal(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 60 MB")
 	}
-	all, now := make([]loader.Ban, 1_000_000), time.UnixMilli(time.Now().UnixMilli())
+	all, now := make([]maps.Ban, 1_000_000), time.UnixMilli(time.Now().UnixMilli())
 	for i := range all {
 		addr := netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
-		all[i] = loader.Ban{Prefix: netip.PrefixFrom(addr, 32), Since: now, Until: now.Add(time.Hour), Reason: "crowdsec: ssh"}
+		all[i] = maps.Ban{Prefix: netip.PrefixFrom(addr, 32), Since: now, Until: now.Add(time.Hour), Reason: "crowdsec: ssh"}
 	}
 	j := journal(t)
 	start := time.Now()
@@ -336,7 +336,7 @@ func TestManyBansInTheJournal(t *testing.T) {
 
 func FuzzJournal(f *testing.F) {
 	j := NewJournal(filepath.Join(f.TempDir(), "bans"))
-	if err := j.Add([]loader.Ban{ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "")}); err != nil {
+	if err := j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "")}); err != nil {
 		f.Fatal(err)
 	}
 	if err := j.Remove([]netip.Prefix{ban("203.0.113.7", 0, "").Prefix}); err != nil {
@@ -359,11 +359,11 @@ func FuzzJournal(f *testing.F) {
 		must := must(t)
 		must(os.WriteFile(j.Path(), text, 0o600))
 		late := ban("192.0.2.254", time.Hour, "late")
-		live = slices.DeleteFunc(live, func(b loader.Ban) bool { return b.Prefix == late.Prefix })
-		must(j.Add([]loader.Ban{late}))
+		live = slices.DeleteFunc(live, func(b maps.Ban) bool { return b.Prefix == late.Prefix })
+		must(j.Add([]maps.Ban{late}))
 		again, _, err := j.all(now)
 		must(err)
-		again = slices.DeleteFunc(again, func(b loader.Ban) bool { return b.Prefix == late.Prefix })
+		again = slices.DeleteFunc(again, func(b maps.Ban) bool { return b.Prefix == late.Prefix })
 		if len(again) < len(live) {
 			t.Fatalf("%v has become %v", live, again)
 		}

@@ -17,12 +17,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // Load calls each for every ban that has not ended at a time, in the order in which they were made, and returns how many
 // lines are damaged. A journal that is not there has none.
-func (j Journal) Load(now time.Time, each func(loader.Ban) error) (damaged int, err error) {
+func (j Journal) Load(now time.Time, each func(maps.Ban) error) (damaged int, err error) {
 	f, err := os.OpenFile(j.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -40,9 +40,9 @@ func (j Journal) Load(now time.Time, each func(loader.Ban) error) (damaged int, 
 
 // load reads a journal twice: the first time to see which line about an address is the last one, as there may be more bans
 // than there is memory for.
-func load(r io.ReadSeeker, now time.Time, each func(loader.Ban) error) (damaged int, err error) {
+func load(r io.ReadSeeker, now time.Time, each func(maps.Ban) error) (damaged int, err error) {
 	l := &journalReader{single: make(map[[4]byte]int32), other: make(map[netip.Prefix]int32), reasons: make(map[string]string)}
-	damaged, err = l.scan(r, func(n int32, b loader.Ban, added bool) error {
+	damaged, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
 		if added {
 			l.setLast(b.Prefix, n)
 		} else {
@@ -56,7 +56,7 @@ func load(r io.ReadSeeker, now time.Time, each func(loader.Ban) error) (damaged 
 	if err != nil {
 		return damaged, err
 	}
-	_, err = l.scan(r, func(n int32, b loader.Ban, added bool) error {
+	_, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
 		if !added || l.last(b.Prefix) != n || !holds(&b, now) {
 			return nil
 		}
@@ -67,7 +67,7 @@ func load(r io.ReadSeeker, now time.Time, each func(loader.Ban) error) (damaged 
 
 // holds reports whether a ban has not ended. Where the clock is behind the one by which it was made, as before a machine
 // without a clock of its own has asked for the time, it lasts no longer than it would have then.
-func holds(b *loader.Ban, now time.Time) bool {
+func holds(b *maps.Ban, now time.Time) bool {
 	if b.Until.IsZero() {
 		return true
 	}
@@ -108,7 +108,7 @@ func (l *journalReader) setLast(p netip.Prefix, n int32) {
 
 // scan calls each for every whole line but the first, with its number and the ban that it adds or takes back, and returns
 // how many others there are.
-func (l *journalReader) scan(r io.Reader, each func(n int32, b loader.Ban, added bool) error) (damaged int, err error) {
+func (l *journalReader) scan(r io.Reader, each func(n int32, b maps.Ban, added bool) error) (damaged int, err error) {
 	lines := bufio.NewReaderSize(r, 256<<10)
 	for n := int32(1); ; n++ {
 		line, err := lines.ReadSlice('\n')
@@ -142,7 +142,7 @@ func (l *journalReader) scan(r io.Reader, each func(n int32, b loader.Ban, added
 }
 
 // record reads a line, and reports whether it is whole.
-func (l *journalReader) record(line []byte) (b loader.Ban, added, ok bool) {
+func (l *journalReader) record(line []byte) (b maps.Ban, added, ok bool) {
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) < sumLen+len(" + ::") {
 		return b, false, false
@@ -164,7 +164,7 @@ func (l *journalReader) record(line []byte) (b loader.Ban, added, ok bool) {
 }
 
 // parseBan reads what stands behind the address of a ban.
-func (l *journalReader) parseBan(b *loader.Ban, rest []byte) (ok bool) {
+func (l *journalReader) parseBan(b *maps.Ban, rest []byte) (ok bool) {
 	since, rest, _ := bytes.Cut(rest, []byte(" "))
 	until, reason, _ := bytes.Cut(rest, []byte(" "))
 	if b.Since, ok = parseMilli(since); !ok {
