@@ -327,7 +327,7 @@ func snapshot(f Filter) (*schedule.Snapshot, error) {
 // came later are taken off; those that are gone stay so.
 func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 	ctx = fw.waiting(ctx)
-	p, err := policy.Parse("the policy from before", []byte(s.Policy))
+	p, err := policy.ParseComplete("the policy from before", []byte(s.Policy))
 	if err != nil {
 		return err
 	}
