@@ -32,6 +32,7 @@ type TryReport struct {
 	File        string             `json:"file"`
 	Interfaces  []loader.Interface `json:"interfaces"`
 	Rules       []string           `json:"rules"`
+	Forward     []string           `json:"forward_rules"`
 	Config      string             `json:"config"` // what Confirm writes
 	SecondsLeft int                `json:"seconds_left"`
 	Warnings    []string           `json:"warnings"`
@@ -97,7 +98,8 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	return &TryReport{
 		File:        file,
 		Interfaces:  list(up.Interfaces),
-		Rules:       policy.Texts(p.Open),
+		Rules:       policy.Texts(p.InputRules()),
+		Forward:     policy.Texts(p.ForwardRules()),
 		Config:      config,
 		SecondsLeft: seconds(c.Trial.Due),
 		Warnings:    list(warnings),

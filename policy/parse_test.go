@@ -98,7 +98,7 @@ func TestParseErrors(t *testing.T) {
 		{"anchor on nothing", "&a\n", `f:1:1: anchor "&a": take it out`},
 		{"tag on nothing", "!!null\n", `f:1:1: tag "!!null": take it out`},
 		{"word", "input: refuse\n", `f:1:8: unknown value "refuse" for "input": write drop, accept or reject`},
-		{"word list", "forward: [drop]\n", `f:1:10: list "[drop]" for "forward": write drop, established or accept`},
+		{"word list", "forward: [drop]\n", `f:1:10: list "[drop]" for "forward": write drop, established, accept or {policy: drop, open: [all on eth1]}`},
 		{"word missing", "invalid:\n", `f:1:1: no value for "invalid": write log, drop or accept`},
 		{"scalar for list", "open: http\n", `f:1:7: value "http" for "open": write a list, such as [http]`},
 		{"mapping for list", "interfaces: {a: b}\n", `f:1:13: mapping "{a: b}" for "interfaces": write a list, such as [eth0]`},

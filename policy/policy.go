@@ -82,6 +82,20 @@ func (p *Policy) Clone() *Policy {
 	return &c
 }
 
+// InputRules returns the rules about what is for this host.
+func (p *Policy) InputRules() []Rule { return rulesOfKind(p.Open, false) }
+
+// ForwardRules returns the rules about what is routed.
+func (p *Policy) ForwardRules() []Rule { return rulesOfKind(p.Open, true) }
+
+func rulesOfKind(rules []Rule, forward bool) []Rule {
+	other := func(r Rule) bool { return r.Forward != forward }
+	if !slices.ContainsFunc(rules, other) {
+		return slices.Clip(rules)
+	}
+	return slices.DeleteFunc(slices.Clone(rules), other)
+}
+
 // Equal reports whether both policies decide the same on every packet. The
 // order of rules and interfaces does not count, nor how they are written.
 func (p *Policy) Equal(o *Policy) bool { return len(Diff(p, o)) == 0 }

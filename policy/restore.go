@@ -157,6 +157,8 @@ func (r Rule) inNumbers() Rule {
 // storedRule is a rule in JSON: the text for a reader, the numbers for
 // [RestoreRule].
 type storedRule struct {
+	Forward bool `json:"forward,omitempty"`
+
 	What   string         `json:"what"`
 	Ports  []string       `json:"ports"` // FIRST-LAST/PROTO, gre, proto/89 or all
 	On     []string       `json:"on,omitempty"`
@@ -174,7 +176,7 @@ type storedRule struct {
 // meaning when [ServicesFile] or a list does.
 func (r Rule) MarshalJSON() ([]byte, error) {
 	s := storedRule{
-		What: r.What(), On: r.On, From: r.From, Except: r.Except, To: r.To,
+		Forward: r.Forward, What: r.What(), On: r.On, From: r.From, Except: r.Except, To: r.To,
 		FromText: r.lists.from, ExceptText: r.lists.except, ToText: r.lists.to,
 	}
 	if isAll(r.Ports) {
@@ -202,7 +204,7 @@ func (r *Rule) UnmarshalJSON(data []byte) (err error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
-	numbers := Rule{On: s.On, From: s.From, Except: s.Except, To: s.To}
+	numbers := Rule{Forward: s.Forward, On: s.On, From: s.From, Except: s.Except, To: s.To}
 	for _, text := range s.Ports {
 		p, err := ParseRule(text)
 		if err != nil {

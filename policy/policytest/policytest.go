@@ -45,6 +45,14 @@ func Base(t testing.TB) *policy.Policy {
 			Except: prefixes("192.0.2.7/32"),
 			To:     prefixes("198.51.100.0/24", "2001:db8:1::/48"),
 			Limit:  policy.Limit{Count: 6, Per: time.Minute, Burst: 7},
+		}, {
+			Forward: true,
+			Ports:   []policy.PortRange{{Protocol: policy.UDP, First: 53, Last: 54}},
+			On:      []string{"eth1"},
+			From:    prefixes("192.0.2.0/24", "2001:db8:2::/48"),
+			Except:  prefixes("192.0.2.7/32"),
+			To:      prefixes("198.51.100.0/24", "2001:db8:1::/48"),
+			Limit:   policy.Limit{Count: 6, Per: time.Minute, Burst: 7},
 		}},
 		MaxFlows: 2048,
 		Timeouts: map[string]time.Duration{"udp": 45 * time.Second},
@@ -175,6 +183,8 @@ func (w *walker) walk(path string, v reflect.Value, at place) {
 		for i := range v.Len() {
 			w.walk(fmt.Sprintf("%s[%d]", path, i), v.Index(i), func(p *policy.Policy) reflect.Value { return at(p).Index(i) })
 		}
+	case reflect.Bool:
+		w.set(path, at, !v.Bool())
 	case reflect.String:
 		w.set(path, at, v.String()+"1")
 	case reflect.Int:
