@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -35,7 +34,6 @@ type Kernel interface {
 	FindSession() (*host.Session, error)
 	OnPseudoTerminal() bool
 	Forwards() bool
-	Containers(context.Context) (*containers.Found, error)
 	Unfiltered(filtered []string) ([]host.Interface, error)
 	StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error
 }
@@ -114,10 +112,6 @@ func (HostKernel) FindSession() (*host.Session, error)          { return host.Fi
 func (HostKernel) OnPseudoTerminal() bool                       { return host.OnPseudoTerminal() }
 
 func (HostKernel) Forwards() bool { return host.Forwards(nil) }
-
-func (HostKernel) Containers(ctx context.Context) (*containers.Found, error) {
-	return containers.Find(ctx)
-}
 
 func (HostKernel) Unfiltered(filtered []string) ([]host.Interface, error) {
 	return host.Unfiltered(filtered)

@@ -165,8 +165,8 @@ func (fw *Firewall) readDespiteLists(config string) (*source, error) {
 	return s, nil
 }
 
-// changedLists returns the list files that rules in force name for other networks than a policy file, and the texts of
-// these rules. Of several in one clause it cannot tell which it is.
+// changedLists returns the list files that rules in force name for other networks than a policy file, and these rules by
+// the keys of their changes and their texts. Of several in one clause it cannot tell which it is.
 func changedLists(inForce, file *policy.Policy) (paths []string, rules map[string]bool) {
 	files := make(map[string]string)
 	for _, l := range file.Lists {
@@ -179,11 +179,11 @@ func changedLists(inForce, file *policy.Policy) (paths []string, rules map[strin
 	}
 	inFile := make(map[string]policy.Rule)
 	for _, r := range file.Open {
-		inFile[r.String()] = r
+		inFile[changeKey(r)+" "+r.String()] = r
 	}
 	rules = make(map[string]bool)
 	for _, have := range inForce.Open {
-		text := have.String()
+		text := changeKey(have) + " " + have.String()
 		want, ok := inFile[text]
 		if !ok {
 			continue

@@ -39,7 +39,8 @@ type Status struct {
 // RuleStatus is a rule in force, and when it closes by itself.
 type RuleStatus struct {
 	loader.RuleStatus
-	SecondsLeft int `json:"seconds_left,omitempty"`
+	Forward     bool `json:"forward"` // about what is routed
+	SecondsLeft int  `json:"seconds_left,omitempty"`
 }
 
 // TrialStatus is a policy that goes again when nobody confirms it.
@@ -83,7 +84,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if scheduled.Trial == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
-	s.Warnings = slices.Concat(s.Warnings, fw.cutOff(ctx, s.Policy, s.Config), fw.unfiltered(s.Interfaces, file.unfiltered))
+	s.Warnings = append(s.Warnings, fw.unfiltered(s.Interfaces, file.unfiltered)...)
 	status := &Status{
 		Running:    true,
 		PinPath:    s.PinPath,
@@ -108,7 +109,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 func ruleStatus(rules []loader.RuleStatus, s *schedule.Schedule) []RuleStatus {
 	out := make([]RuleStatus, len(rules))
 	for i, status := range rules {
-		out[i].RuleStatus = status
+		out[i].RuleStatus, out[i].Forward = status, status.Meaning.Forward
 		if !status.Runtime {
 			continue
 		}
@@ -186,7 +187,7 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	if len(paths) > 0 {
 		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force: \"portcullis apply\" applies it", strings.Join(paths, " or ")))
 	}
-	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return d.Key == "open" && rules[d.Old+d.New] })
+	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return rules[d.Key+" "+d.Old+d.New] })
 	switch len(changes) {
 	case 0:
 	case 1:

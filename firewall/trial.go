@@ -32,6 +32,7 @@ type TryReport struct {
 	File        string             `json:"file"`
 	Interfaces  []loader.Interface `json:"interfaces"`
 	Rules       []string           `json:"rules"`
+	Forward     []string           `json:"forward_rules"`
 	Config      string             `json:"config"` // what Confirm writes
 	SecondsLeft int                `json:"seconds_left"`
 	Warnings    []string           `json:"warnings"`
@@ -97,7 +98,8 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	return &TryReport{
 		File:        file,
 		Interfaces:  list(up.Interfaces),
-		Rules:       policy.Texts(p.Open),
+		Rules:       policy.Texts(p.InputRules()),
+		Forward:     policy.Texts(p.ForwardRules()),
 		Config:      config,
 		SecondsLeft: seconds(c.Trial.Due),
 		Warnings:    list(warnings),
@@ -327,7 +329,7 @@ func snapshot(f Filter) (*schedule.Snapshot, error) {
 // came later are taken off; those that are gone stay so.
 func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 	ctx = fw.waiting(ctx)
-	p, err := policy.Parse("the policy from before", []byte(s.Policy))
+	p, err := policy.ParseComplete("the policy from before", []byte(s.Policy))
 	if err != nil {
 		return err
 	}

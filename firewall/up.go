@@ -27,6 +27,7 @@ type UpReport struct {
 	Config     string             `json:"config"`
 	BuiltIn    bool               `json:"built_in"`
 	Rules      []string           `json:"rules"`
+	Forward    []string           `json:"forward_rules"`
 	Warnings   []string           `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
@@ -82,7 +83,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), fw.ineffective(ctx, p, config), fw.unfiltered(report.Interfaces, nil))
+	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), p.UselessTexts(), fw.unfiltered(report.Interfaces, nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
@@ -90,7 +91,8 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		Seeded:     report.Seeded,
 		Config:     config,
 		BuiltIn:    s.builtIn,
-		Rules:      policy.Texts(p.Open),
+		Rules:      policy.Texts(p.InputRules()),
+		Forward:    policy.Texts(p.ForwardRules()),
 		Warnings:   list(warnings),
 		Policy:     p,
 	}, nil

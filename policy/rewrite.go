@@ -21,6 +21,7 @@ func (r Reader) Rewrite(filename string, data []byte, want *Policy) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	want = want.withListsOf(have)
 	for _, k := range keys {
 		// A key may take several steps, each of which leaves less to do.
 		for left := k.diff(k.label, have, want); len(left) > 0; {

@@ -31,7 +31,7 @@ the mistakes.
   portcullis check -o json | jq -r '.errors[] | "\(.file):\(.line): \(.message)"'`,
 		Args:              atMostOneFile,
 		ValidArgsFunction: completeFile,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.check(cmd.Context(), firstOf(args)) },
+		RunE:              func(_ *cobra.Command, args []string) error { return a.check(firstOf(args)) },
 	}
 }
 
@@ -87,8 +87,8 @@ type checkError struct {
 	Message string `json:"message"`
 }
 
-func (a *app) check(ctx context.Context, file string) error {
-	report, err := a.firewall.Check(ctx, file)
+func (a *app) check(file string) error {
+	report, err := a.firewall.Check(file)
 	if err != nil {
 		if a.output == asJSON {
 			err = errors.Join(a.print(checkView{Errors: checkErrors(err, cmp.Or(file, a.config))}, nil), err)

@@ -65,7 +65,12 @@ func (a *app) completeFiltered(cmd *cobra.Command, args []string, _ string) ([]s
 
 // completeRules completes the rules in force.
 func (a *app) completeRules(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return left(a.running(cmd, func(p *policy.Policy) []string { return policy.Texts(p.Open) }), args)
+	return left(a.running(cmd, func(p *policy.Policy) []string {
+		if forward, _ := cmd.Flags().GetBool(forwardFlag); forward {
+			return policy.Texts(p.ForwardRules())
+		}
+		return policy.Texts(p.InputRules())
+	}), args)
 }
 
 // completeOpen completes the words of a rule: what it opens, its clauses, and what these take.

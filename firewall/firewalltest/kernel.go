@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -45,7 +44,6 @@ type Kernel struct {
 	Session      host.Session // of the user
 	PTY          bool
 	Forwarding   bool
-	Guests       containers.Found
 	Others       []host.Interface   // that are not filtered
 	Past         []loader.Interface // past which packets come
 	PastErr      error
@@ -79,8 +77,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	return report, nil
 }
 
-func (f *Kernel) Forwards() bool                                        { return f.Forwarding }
-func (f *Kernel) Containers(context.Context) (*containers.Found, error) { return &f.Guests, nil }
+func (f *Kernel) Forwards() bool { return f.Forwarding }
 
 func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Others, nil }
 
