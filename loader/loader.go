@@ -109,6 +109,9 @@ type Options struct {
 	NoTCX bool
 
 	Former []maps.Rule // rules of an earlier policy: what is among them goes on counting under its number
+
+	Blocking *maps.Blocking // block lists and trusted sources; nil: those in force, if there are any
+	Bans     []maps.Ban     // of an earlier filter: they are in force before anything is attached; what runs has its own
 }
 
 // Interface is one attached interface.

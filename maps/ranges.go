@@ -266,14 +266,18 @@ func wireIndex(i rangeIndex, p placed) bpf.FirewallRangeIndex {
 	}
 }
 
-// dropSets drops the sets in force but for those of compiled rules.
+// dropSets drops the sets in force but for those of compiled rules, and those that the policy blocks and trusts.
 func (r *Ruleset) dropSets(known []policy.KnownSet, keep map[uint16]policy.SetContents) error {
 	sets, err := r.rangeSets()
 	if err != nil {
 		return err
 	}
 	for _, k := range known {
-		if _, ok := keep[k.Number]; !ok && !k.Dropped {
+		blocking, err := r.isBlocking(k.Number)
+		if err != nil {
+			return err
+		}
+		if _, ok := keep[k.Number]; !ok && !k.Dropped && !blocking {
 			setState(&sets[k.Number], bpf.FirewallRangeSetStateSET_DROPPED)
 		}
 	}

@@ -23,6 +23,8 @@ var rulesetKinds = []kind{
 	{bpf.FirewallMapRangeSets, "range_sets"},
 	{bpf.FirewallMapRangeLines, "range_lines"},
 	{bpf.FirewallMapRangeBuckets, "range_buckets"},
+	{blockingMap, "blocking"},
+	{bpf.FirewallMapBlockLists, "block_lists"},
 	{bpf.FirewallMapLimits, "limits"},
 	{bpf.FirewallMapRules, "rules"},
 	{bpf.FirewallMapRuleRecords, "rule_records"},
@@ -116,7 +118,7 @@ func (r *Ruleset) adopt(dir string) error {
 	// Those of which one says what is where in the others.
 	for _, together := range [][]string{
 		{bpf.FirewallMapRules, bpf.FirewallMapRuleRecords},
-		{bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets},
+		{bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets, blockingMap, bpf.FirewallMapBlockLists},
 	} {
 		if !slices.ContainsFunc(together, func(name string) bool { return !fits(name) }) {
 			continue
