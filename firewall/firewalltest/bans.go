@@ -31,8 +31,8 @@ func (f *Kernel) BlockedBy(addr netip.Addr) (list string, blocked, trusted bool,
 // BlockLists implements firewall.Filter.
 func (f *Kernel) BlockLists() ([]maps.BlockListInForce, error) { return nil, nil }
 
-// PutBans implements firewall.Filter.
-func (f *Kernel) PutBans(bans []maps.Ban) (put int, err error) {
+// PutCountedBans implements firewall.Filter.
+func (f *Kernel) PutCountedBans(bans []maps.Ban) (put int, err error) {
 	if f.Fail != nil {
 		return 0, f.Fail
 	}
