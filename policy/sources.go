@@ -24,6 +24,8 @@ type Networks struct {
 	Count    int
 	Digest   string         // the same for the same networks, whatever their order
 	Prefixes []netip.Prefix // in order, each once; nil where only their digest is known
+	// Spared are networks that are to be left out of those in force, though the list holds them.
+	Spared []netip.Prefix
 }
 
 // NewNetworks returns networks as block and trust have them.
@@ -58,7 +60,9 @@ func newNetworks(sorted []netip.Prefix) *Networks {
 const digestSize = 16 // bytes
 
 // IsKnown reports whether the networks of the source are known, rather than their digest.
-func (s Source) IsKnown() bool { return s.List == "" || s.Holds.Count == len(s.Holds.Prefixes) }
+func (s Source) IsKnown() bool {
+	return s.List == "" || s.Holds.Count == 0 || s.Holds.Prefixes != nil
+}
 
 // Prefixes returns the networks of the source.
 func (s Source) Prefixes() []netip.Prefix {
@@ -83,6 +87,9 @@ func (s Source) key() string {
 	}
 	return s.String() + " " + s.Holds.Digest
 }
+
+// Equal reports whether two sources hold the same by the same name.
+func (s Source) Equal(o Source) bool { return s.key() == o.key() }
 
 // sources is the kind of a key with networks and lists.
 type sources struct{ list[Source, string] }
