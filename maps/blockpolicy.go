@@ -51,7 +51,7 @@ func digestOf(s policy.Source) [32]byte {
 
 // Keeps reports whether a ruleset blocks by the same lists already, in the same order.
 func (r *Ruleset) Keeps(lists []BlockList) (bool, error) {
-	have, err := r.BlockLists()
+	have, err := r.orderedLists()
 	return slices.EqualFunc(have, lists, func(a BlockListInForce, b BlockList) bool {
 		return a.Name == b.Name && a.Digest == b.Digest
 	}), err
