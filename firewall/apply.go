@@ -42,7 +42,7 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	if file != c.config {
 		also = fw.options.Invoker
 	}
-	if c.source, err = readSource(file, also...); err != nil {
+	if c.source, err = fw.readSource(file, also...); err != nil {
 		return nil, err
 	}
 	filtered, err := f.Interfaces()
@@ -142,6 +142,7 @@ type ApplyReport struct {
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
 	Applied  bool           `json:"applied"` // false where it was in force already
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -173,7 +174,8 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Changes:  c.changes,
 		Packets:  c.packets,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), c.policy.UselessTexts()),
+		Skipped:  skippedLines(c.policy),
+		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), c.policy.UselessTexts()),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -212,6 +214,7 @@ type DiffReport struct {
 	File     string         `json:"file"`
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -229,6 +232,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 		return nil, err
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
+		Skipped:  skippedLines(c.policy),
 		Warnings: list(slices.Concat(c.warnings(), fw.doubts(c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
@@ -241,6 +245,7 @@ type CheckReport struct {
 	File     string   `json:"file"`
 	Rules    []string `json:"rules"`
 	Forward  []string `json:"forward_rules"`
+	Skipped  []string `json:"skipped"` // lines of list files that are no networks
 	Warnings []string `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
@@ -251,14 +256,14 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	if file == "" {
 		file = fw.options.Config
 	}
-	p, err := policy.Load(file)
+	p, err := policy.Reader{ReadURL: fw.newListFiles().readURL}.Load(file)
 	if err != nil {
 		return nil, err
 	}
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
+	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Skipped: skippedLines(p), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
 	}
@@ -291,5 +296,6 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
+	out = append(out, listWarnings(p)...)
 	return slices.Concat(out, fw.user.Unreachable(p), p.UselessTexts())
 }

@@ -209,7 +209,9 @@ func (fl *Follower) noteChanges(s *source, saved *policy.Policy, changed []strin
 	}
 	fl.tried, fl.lastError = s.stamp(), ""
 	for _, path := range changed {
-		fl.note(Info, "%s has changed", path)
+		if !s.lists.isFetched(path) { // of these it is told when they are fetched
+			fl.note(Info, "%s has changed", path)
+		}
 	}
 	for _, c := range policy.Diff(saved, s.policy) {
 		if c.Key != "interface" {

@@ -41,7 +41,7 @@ type policyFile struct {
 // policyFile reads the file that the running policy belongs to, which must be locked.
 func (fw *Firewall) policyFile(f Filter) (*policyFile, error) {
 	recorded := cmp.Or(f.Config(), DefaultConfig)
-	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules, lists: newListFiles()}
+	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules, lists: fw.newListFiles()}
 	old, err := readTrusted(file.path)
 	switch {
 	case err == nil:
@@ -252,7 +252,7 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s stays as it is", err, path)
 	}
-	file := &policyFile{path: path, inForce: f.Rules, lists: newListFiles()}
+	file := &policyFile{path: path, inForce: f.Rules, lists: fw.newListFiles()}
 	report := &SaveReport{Config: path, Changes: []Change{}, Warnings: []string{}}
 	file.old, err = readFile(path)
 	switch {

@@ -52,7 +52,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := readSource(file, fw.options.Invoker...)
+	s, err := fw.readSource(file, fw.options.Invoker...)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,7 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: not confirmed", err)
 	}
-	now, lists := stampOf(report.Config, []byte(c.Trial.Text))
+	now, lists := fw.stampOf(report.Config, []byte(c.Trial.Text))
 	c.recordApplied(now)
 	c.Timed = nil // what was open for a time ended when the trial began
 	if err := c.endTrial(false); err != nil {

@@ -28,6 +28,7 @@ type UpReport struct {
 	BuiltIn    bool               `json:"built_in"`
 	Rules      []string           `json:"rules"`
 	Forward    []string           `json:"forward_rules"`
+	Skipped    []string           `json:"skipped"` // lines of list files that are no networks
 	Warnings   []string           `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
@@ -83,7 +84,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), p.UselessTexts(), fw.unfiltered(report.Interfaces, nil))
+	warnings := slices.Concat(ended, listWarnings(p), warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), p.UselessTexts(), fw.unfiltered(report.Interfaces, nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
@@ -93,6 +94,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		BuiltIn:    s.builtIn,
 		Rules:      policy.Texts(p.InputRules()),
 		Forward:    policy.Texts(p.ForwardRules()),
+		Skipped:    skippedLines(p),
 		Warnings:   list(warnings),
 		Policy:     p,
 	}, nil

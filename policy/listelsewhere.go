@@ -89,7 +89,7 @@ func (d *document) listFile(name, v, file *yaml.Node, l *List) {
 		d.errorf(file, "cannot read list %s: %s%s", quote(name.Value), err, hint)
 		return
 	}
-	text := ReadList(l.Path, data)
+	text := d.reader.Cache.read(l.Path, data)
 	d.texts[l.Name], l.Networks = text, text.Networks
 	l.broken = text.Refused != ""
 }
@@ -126,16 +126,16 @@ func (d *document) listURL(name, v, from, every *yaml.Node, l *List) {
 	if d.reader.recorded {
 		return
 	}
-	l.Missing = "it has not been fetched from " + l.URL
+	l.Missing = "it has not been fetched from " + l.URL + " yet"
 	if d.reader.ReadURL == nil {
 		return
 	}
-	data, err := d.reader.ReadURL(l.URL)
+	data, err := d.reader.ReadURL(*l)
 	if err != nil {
 		l.Missing = err.Error()
 		return
 	}
-	text := ReadList(l.URL, data)
+	text := d.reader.Cache.read(l.URL, data)
 	if text.Refused != "" {
 		l.Missing = "the copy of " + l.URL + " is no good: " + text.Refused
 		return

@@ -138,7 +138,7 @@ func parseSource(d *document, text string) (Source, error) {
 	}
 	var held *Networks
 	if t := d.texts[name]; t != nil {
-		held = newNetworks(t.sorted)
+		held = t.networks()
 	} else {
 		held = NewNetworks(l.Networks)
 	}
