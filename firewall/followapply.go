@@ -184,6 +184,9 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 
 func (fl *Follower) noteApplied(report *loader.UpReport) {
 	fl.warn(report.Warnings)
+	if report.Bans > 0 {
+		fl.note(Info, "%d bans are in force again, from %s", report.Bans, fl.fw.Journal().Path())
+	}
 	for _, i := range report.Interfaces {
 		switch unnamed := len(fl.named) > 0 && !policy.MatchAnyInterface(fl.named, i.Name) && !policy.MatchAnyInterface(fl.request.Interfaces, i.Name); {
 		case i.Present:

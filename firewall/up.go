@@ -24,6 +24,7 @@ type UpReport struct {
 	Interfaces []loader.Interface `json:"interfaces"`
 	Updated    bool               `json:"updated"`
 	Seeded     int                `json:"seeded"`
+	Bans       int                `json:"bans"` // that are in force again
 	Config     string             `json:"config"`
 	BuiltIn    bool               `json:"built_in"`
 	Rules      []string           `json:"rules"`
@@ -90,6 +91,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		Interfaces: list(report.Interfaces),
 		Updated:    report.Updated,
 		Seeded:     report.Seeded,
+		Bans:       report.Bans,
 		Config:     config,
 		BuiltIn:    s.builtIn,
 		Rules:      policy.Texts(p.InputRules()),

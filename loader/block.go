@@ -65,21 +65,33 @@ func (c *change) putBlocking(b *maps.Blocking, former *maps.Ruleset) error {
 	return c.set.PutBlocking(b)
 }
 
-// putBans bans whom an earlier filter had banned.
+// putBans bans whom an earlier filter had banned. Without them the host is no worse off than without a filter, so an error
+// is a warning.
 func (c *change) putBans(hz uint32) error {
-	if c.old != nil || len(c.options.Bans) == 0 {
+	if c.old != nil || c.options.Bans == nil {
 		return nil
 	}
 	clock, err := clockOf(c.tools, hz)
 	if err != nil {
 		return err
 	}
-	put, err := c.set.PutBans(clock, c.options.Bans)
-	if errors.Is(err, maps.ErrBansFull) {
-		c.warn("%d of %d bans are in force again: %v", put, len(c.options.Bans), err)
-		return nil
+	lost := 0
+	err = c.options.Bans(func(bans []maps.Ban) error {
+		put, err := c.set.PutBans(clock, bans)
+		c.report.Bans += put
+		if errors.Is(err, maps.ErrBansFull) {
+			lost += len(bans) - put
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		c.warn("not all bans are in force again: %v", err)
 	}
-	return err
+	if lost > 0 {
+		c.warn("%d bans are not in force again: %v", lost, maps.ErrBansFull)
+	}
+	return nil
 }
 
 // PutBlocking replaces what is blocked and trusted in the running filter, in one step. Where the running maps have no room

@@ -65,6 +65,9 @@ func (a *app) printUp(report *firewall.UpReport) {
 	if report.Seeded > 0 {
 		a.printf("%s\n", count(report.Seeded, "live connection goes on", "live connections go on"))
 	}
+	if report.Bans > 0 {
+		a.printf("%s in force again\n", count(report.Bans, "ban is", "bans are"))
+	}
 	p := report.Policy
 	if !report.BuiltIn {
 		a.printf("policy: %s: %s\n", report.Config, openText(p))

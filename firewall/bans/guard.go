@@ -51,6 +51,12 @@ func (g *Guard) Check(p netip.Prefix) error {
 	return fmt.Errorf("%s holds %s-%s, %s: use --force if it is meant", Text(p), hit.First, hit.Last, hit.why)
 }
 
+// Holds reports whether an address or a network is, or holds, one that is protected.
+func (g *Guard) Holds(p netip.Prefix) bool {
+	_, ok := g.find(addrset.RangeOf(p))
+	return ok
+}
+
 // shortestPrefix is that of the largest network that is banned without further ado.
 func shortestPrefix(addr netip.Addr) int {
 	if addr.Is4() {

@@ -35,9 +35,15 @@ type Kernel struct {
 	Logged       []loader.LoggedPacket
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
-	Fail         error             // of what changes something
-	PolicyErr    error             // why the policy in force cannot be read
-	OpenErr      error             // why the filter cannot be opened
+	GatewayList  []netip.Addr      // the default gateways
+	ResolverList []netip.Addr
+	SSHList      []host.Connection // over which somebody has logged in
+	BanList      []maps.Ban
+	Trusts       []netip.Prefix
+	Full         int   // how many bans there is room for, or 0
+	Fail         error // of what changes something
+	PolicyErr    error // why the policy in force cannot be read
+	OpenErr      error // why the filter cannot be opened
 	Ups          []loader.Options
 	Downs        [][]string
 	NoWatchdog   error        // why no watchdog can be started
@@ -63,6 +69,15 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 		o.Policy, o.Config = f.Running, f.File
 	}
 	report := &loader.UpReport{Updated: f.Running != nil, Warnings: []string{"something to know"}}
+	if f.Running == nil && o.Bans != nil {
+		if err := o.Bans(func(bans []maps.Ban) error {
+			put, err := f.PutBans(bans)
+			report.Bans += put
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
 	interfaces := o.Interfaces
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
