@@ -167,6 +167,9 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		if err := fw.user.Guard(c.policy, c.path); err != nil {
 			return nil, err
 		}
+		if err := fw.guardLists(c.policy); err != nil {
+			return nil, err
+		}
 	}
 	report := &ApplyReport{
 		Config:   c.config,
@@ -201,6 +204,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 	}
 	if c.path == c.config {
 		change.recordApplied(c.stamp())
+		change.recordForced(c.stamp(), r.Force, c.policy)
 	} else {
 		change.recordOverruled(c.config)
 	}
@@ -296,6 +300,6 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	out = append(out, listWarnings(p)...)
+	out = slices.Concat(out, listWarnings(p), fw.hazardTexts(p))
 	return slices.Concat(out, fw.user.Unreachable(p), p.UselessTexts())
 }

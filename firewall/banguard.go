@@ -22,33 +22,12 @@ func (fw *Firewall) banGuard(f Filter, lines []bans.Line) (*bans.Guard, error) {
 	for _, r := range trusted {
 		g.ProtectRange(r, "trusted by the policy")
 	}
-	own, err := fw.kernel.Addresses()
+	all, err := fw.vitals(inLines(lines))
 	if err != nil {
-		return nil, fmt.Errorf("find the addresses of this host: %w", err)
+		return nil, err
 	}
-	for _, addr := range own {
-		g.Protect(addr.WithZone(""), "an address of this host")
-	}
-	gateways, err := fw.kernel.Gateways()
-	if err != nil {
-		return nil, fmt.Errorf("find the default gateway: %w", err)
-	}
-	for _, addr := range gateways {
-		g.Protect(addr, "the default gateway")
-	}
-	for _, addr := range fw.kernel.Resolvers() {
-		g.Protect(addr, "a resolver of this host")
-	}
-	among := inLines(lines)
-	if s, ok := fw.user.Recorded(); ok && among(s.Remote.Addr()) {
-		g.Protect(s.Remote.Addr(), "the source of this ssh session")
-	}
-	sessions, err := fw.kernel.SSHSessions(among)
-	if err != nil {
-		return nil, fmt.Errorf("find the ssh sessions of this host: %w", err)
-	}
-	for _, c := range sessions {
-		g.Protect(c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port()))
+	for _, v := range all {
+		g.Protect(v.addr, v.why)
 	}
 	return g, nil
 }

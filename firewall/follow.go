@@ -45,6 +45,8 @@ type Follower struct {
 	problem string        // what is wrong with it
 	waiting *source       // to be applied when it is known to which interface
 	locked  bool          // another command was at work when there was something to do
+	spared  string        // what was noted of what is not blocked
+	blocked string        // what is blocked though this host lives on it
 	owed    bool          // that was a start
 	asked   bool          // or a reload that somebody asked for
 }
@@ -277,6 +279,9 @@ func (fl *Follower) read() (s *source, err error) {
 		text = []byte(err.Error())
 	}
 	fl.seen, fl.lists, fl.fetched = stamp(fl.config, text, lists), lists.paths(), lists.fetched
+	if err == nil {
+		fl.spare(s)
+	}
 	return s, err
 }
 

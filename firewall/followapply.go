@@ -21,6 +21,7 @@ func (fl *Follower) fallBack(wrong error) (*source, error) {
 			fl.tell(s.mistakes)
 			fl.note(Error, "%v; the last good copy is used until that is mended, from %s", s.mistakes, strings.Join(s.lists.copied(), ", "))
 		}
+		fl.spare(s)
 		return s, nil
 	}
 	fl.reject(wrong, "")
@@ -28,7 +29,9 @@ func (fl *Follower) fallBack(wrong error) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{path: fl.config, policy: p}, nil
+	s := &source{path: fl.config, policy: p}
+	fl.spare(s)
+	return s, nil
 }
 
 // lastResort returns the policy for where the file cannot be used at all.

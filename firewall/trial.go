@@ -67,6 +67,9 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 		if before, err = snapshot(f); err != nil {
 			return nil, err
 		}
+		if err := c.saveLists(f); err != nil {
+			return nil, err
+		}
 		filtered = before.Interfaces
 	case !errors.Is(err, loader.ErrNotRunning):
 		return nil, err
@@ -91,7 +94,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
-	warnings := up.Warnings
+	warnings := slices.Concat(up.Warnings, listWarnings(p), fw.hazardTexts(p))
 	if s, ok := fw.user.Recorded(); ok && !fw.user.Survives(s, p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}
@@ -331,6 +334,9 @@ func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 	ctx = fw.waiting(ctx)
 	p, err := policy.ParseComplete("the policy from before", []byte(s.Policy))
 	if err != nil {
+		return err
+	}
+	if err := fw.restoreLists(p); err != nil {
 		return err
 	}
 	o := loader.Options{PinPath: fw.options.PinPath, Mode: loader.ModeAuto, Policy: p, Config: s.Config}

@@ -65,6 +65,9 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		if err := fw.user.Guard(withInterfaces(p, without(filtered, ending)), config); err != nil {
 			return nil, err
 		}
+		if err := fw.guardLists(p); err != nil {
+			return nil, err
+		}
 	}
 	report, err := fw.kernel.Up(fw.waiting(ctx), loader.Options{
 		PinPath:    fw.options.PinPath,
@@ -79,6 +82,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	c.recordApplied(s.stamp())
+	c.recordForced(s.stamp(), r.Force, p)
 	var ended []string
 	for _, timed := range c.Timed {
 		if _, open := p.Find(timed.Rule); !open {

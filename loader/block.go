@@ -130,6 +130,11 @@ func (f *Filter) putBlockingAnew(b *maps.Blocking) error {
 // BlockLists returns the block lists in force, in the order of the policy.
 func (f *Filter) BlockLists() ([]maps.BlockListInForce, error) { return f.set.BlockLists() }
 
+// EachBlocked calls visit with what is blocked, by list, as the fewest networks.
+func (f *Filter) EachBlocked(visit func(list string, network netip.Prefix)) error {
+	return f.set.EachBlocked(visit)
+}
+
 // BlockedBy returns the name of the block list that blocks an address, and reports whether one does and whether the
 // address is trusted: then it is let in all the same.
 func (f *Filter) BlockedBy(addr netip.Addr) (list string, blocked, trusted bool, err error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // OwnBlockList is the name of the list of what a policy blocks by itself: it is no name that a list can have.
@@ -28,7 +29,7 @@ func BlockListsOf(p *policy.Policy) (lists []BlockList, trust []netip.Prefix, kn
 			own = len(lists)
 			lists = append(lists, BlockList{Name: OwnBlockList})
 		}
-		lists[own].Prefixes = append(lists[own].Prefixes, s.Network)
+		lists[own].Prefixes = append(lists[own].Prefixes, s.Prefixes()...)
 	}
 	if own >= 0 {
 		lists[own].Digest = sha256.Sum256([]byte(policy.NewNetworks(lists[own].Prefixes).Digest))
@@ -55,4 +56,18 @@ func (r *Ruleset) Keeps(lists []BlockList) (bool, error) {
 	return slices.EqualFunc(have, lists, func(a BlockListInForce, b BlockList) bool {
 		return a.Name == b.Name && a.Digest == b.Digest
 	}), err
+}
+
+// EachBlocked calls visit with what is blocked, by list, as the fewest networks. What several lists hold is the first one's.
+func (r *Ruleset) EachBlocked(visit func(list string, network netip.Prefix)) error {
+	b, err := r.Blocking()
+	if err != nil || b.block == nil {
+		return err
+	}
+	b.block.eachRange(func(is4 bool, first, last address, value uint32) {
+		for _, p := range addrset.Prefixes([]addrset.Range{{First: first.netip(is4), Last: last.netip(is4)}}) {
+			visit(b.lists[value-1].Name, p)
+		}
+	})
+	return nil
 }

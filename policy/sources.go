@@ -16,7 +16,8 @@ import (
 type Source struct {
 	Network netip.Prefix // of an entry that is no list
 	List    string       // its name, or ""
-	Holds   *Networks    // what the list holds. Treat it as immutable
+	// Holds is what the list holds, or what is left of a network of which something is spared. Treat it as immutable.
+	Holds *Networks
 }
 
 // Networks is what a list holds.
@@ -66,7 +67,7 @@ func (s Source) IsKnown() bool {
 
 // Prefixes returns the networks of the source.
 func (s Source) Prefixes() []netip.Prefix {
-	if s.List == "" {
+	if s.Holds == nil {
 		return []netip.Prefix{s.Network}
 	}
 	return s.Holds.Prefixes

@@ -231,6 +231,7 @@ func (a *Agent) settle(ctx context.Context) {
 	}
 	a.mend(ctx, f)
 	a.complain(f.SyncLocal())
+	a.log(a.file.Spare(ctx, f))
 	changed, err := f.HostChanges()
 	a.complain(err)
 	switch {

@@ -104,3 +104,14 @@ func (f *Kernel) ForgetEndedBans() (int, error) {
 	f.BanList = slices.DeleteFunc(f.BanList, func(b maps.Ban) bool { return !b.Until.IsZero() && b.Until.Before(time.Now()) })
 	return n - len(f.BanList), nil
 }
+
+// EachBlocked implements firewall.Filter.
+func (f *Kernel) EachBlocked(visit func(list string, network netip.Prefix)) error {
+	lists, _, _ := maps.BlockListsOf(f.Running)
+	for _, l := range lists {
+		for _, p := range l.Prefixes {
+			visit(l.Name, p)
+		}
+	}
+	return f.PolicyErr
+}
