@@ -308,7 +308,7 @@ func (fw *Firewall) rewritten(file *policyFile, old []byte, inForce *policy.Poli
 	if err != nil {
 		return nil, nil, err
 	}
-	want := inForce.Clone()
+	want := inForce.WithListsOf(before)
 	if name, err := fw.kernel.DefaultInterface(); err == nil && len(before.Interfaces) == 0 &&
 		len(want.Interfaces) == 1 && want.Interfaces[0] == name {
 		want.Interfaces = nil

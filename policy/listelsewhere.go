@@ -41,6 +41,9 @@ func (d *document) listElsewhere(name, v *yaml.Node, l *List) {
 		}
 		values[key.Value] = value
 	})
+	if unknown {
+		return
+	}
 	for _, value := range values {
 		if d.bad[value] {
 			l.broken = true
@@ -58,7 +61,7 @@ func (d *document) listElsewhere(name, v *yaml.Node, l *List) {
 		d.listFile(name, v, file, l)
 	case len(v.Content) == 0:
 		d.errorf(v, "nothing in the braces of list %s: write {file: PATH}, or [] for no networks", quote(name.Value))
-	case !unknown:
+	default:
 		d.errorf(v, "no file or url in list %s: write {%s}", quote(name.Value), fileExample)
 	}
 	if d.reader.recorded && len(d.problems) == 0 {

@@ -199,9 +199,9 @@ func (k sources) view(p *Policy) any {
 	return out
 }
 
-// withListsOf returns the policy with what a file's lists hold in the place of what they held: a file names them, and it
+// WithListsOf returns the policy with what a file's lists hold in the place of what they held: a file names them, and it
 // is not for an edit of it to change them.
-func (p *Policy) withListsOf(file *Policy) *Policy {
+func (p *Policy) WithListsOf(file *Policy) *Policy {
 	held := make(map[string]*Networks)
 	for _, s := range slices.Concat(file.Block, file.Trust) {
 		if s.List != "" {
