@@ -67,7 +67,10 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	}
 	gone := slices.ContainsFunc(filtered, func(i loader.Interface) bool { return !i.Present && i.Pattern == "" })
 	c.current = len(c.changes) == 0 && len(runtime) == 0 && !gone && f.Config() == c.config
-	return c, nil
+	if c.current {
+		c.current, err = blocksAll(f, c.policy)
+	}
+	return c, err
 }
 
 // deferFlows marks a change of "flows: max" that waits: the table keeps its size for as long as the filter runs.

@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,4 +118,13 @@ func changedBlocking(inForce, file *policy.Policy) (from []string, keys map[stri
 		}
 	}
 	return union(from), keys
+}
+
+// blocksAll reports whether a filter spares nothing of what a policy blocks.
+func blocksAll(f Filter, p *policy.Policy) (bool, error) {
+	lists, _, _ := maps.BlockListsOf(p)
+	have, err := f.BlockLists()
+	return slices.EqualFunc(have, lists, func(a maps.BlockListInForce, b maps.BlockList) bool {
+		return a.Name == b.Name && a.Digest == b.Digest
+	}), err
 }
