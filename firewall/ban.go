@@ -53,25 +53,37 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		return nil, err
 	}
 	defer f.Close()
+	b := &ban{fw: fw, filter: f, lines: r.Bans, refused: make(map[int]error)}
 	report := &BanReport{Warnings: []string{}}
-	var guard *bans.Guard
 	if !r.Force {
-		if guard, err = fw.banGuard(f, r.Bans); err != nil {
+		if err := b.askGuard(); err != nil {
 			return nil, err
 		}
 	}
-	wanted, err := chooseBans(f, r.Bans, guard, report)
-	if err != nil || len(wanted) == 0 {
-		return report, err
+	if err := b.choose(report); err != nil {
+		return nil, err
 	}
-	put, err := f.PutBans(wanted)
+	if !r.Force {
+		if err := b.askSessions(); err != nil {
+			return nil, err
+		}
+	}
+	for place := range b.lines {
+		if err := b.refused[place]; err != nil {
+			report.Refused = append(report.Refused, RefusedBan{place, err})
+		}
+	}
+	if len(b.wanted) == 0 {
+		return report, nil
+	}
+	put, err := f.PutCountedBans(b.wanted)
 	if err != nil {
 		err = fmt.Errorf("ban: %w", err)
 		if errors.Is(err, maps.ErrBansFull) {
 			err = fmt.Errorf("%w; \"portcullis unban\" makes room", err)
 		}
 	}
-	wanted = wanted[:put]
+	wanted := b.wanted[:put]
 	report.Banned += put
 	prefixes := prefixesOf(wanted)
 	cut, cutErr := f.Cut(prefixes)
@@ -82,52 +94,64 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	if r.Force {
 		report.Warnings = append(report.Warnings, trustedAmong(f, prefixes)...)
 	}
-	return report, errors.Join(err, fw.recordBans(report, func(j bans.Journal) error { return j.Add(wanted) }))
+	warning, unrecorded := fw.record(func(j bans.Journal) error { return j.Add(wanted, len(b.banned) == 0) })
+	if warning != "" {
+		report.Warnings = append(report.Warnings, warning)
+	}
+	return report, errors.Join(err, unrecorded)
 }
 
-// chooseBans returns those that are to be put in force.
-func chooseBans(f Filter, lines []bans.Line, guard *bans.Guard, report *BanReport) ([]maps.Ban, error) {
-	prefixes := make([]netip.Prefix, len(lines))
-	for i, l := range lines {
+// ban is one run of Ban.
+type ban struct {
+	fw      *Firewall
+	filter  Filter
+	lines   []bans.Line
+	refused map[int]error // by their places in lines
+	wanted  []maps.Ban    // what is to be put in force
+	places  []int         // of wanted in lines
+	banned  map[netip.Prefix]maps.Ban
+}
+
+// choose finds out which bans are to be put in force, beside those that stay as they are.
+func (b *ban) choose(report *BanReport) (err error) {
+	prefixes := make([]netip.Prefix, len(b.lines))
+	for i, l := range b.lines {
 		prefixes[i] = l.Prefix
 	}
-	banned, err := f.FindBans(prefixes)
-	if err != nil {
-		return nil, err
+	if b.banned, err = b.filter.FindBans(prefixes); err != nil {
+		return err
 	}
 	now := time.Now()
-	out := make([]maps.Ban, 0, len(lines))
-	places := make(map[netip.Prefix]int) // in out, where there are several
-	for i, l := range lines {
-		if guard != nil {
-			if err := guard.Check(l.Prefix); err != nil {
-				report.Refused = append(report.Refused, RefusedBan{i, err})
-				continue
-			}
+	b.wanted = make([]maps.Ban, 0, len(b.lines))
+	named := make(map[netip.Prefix]int) // in wanted
+	for i, l := range b.lines {
+		if b.refused[i] != nil {
+			continue
 		}
-		b := maps.Ban{Prefix: l.Prefix, Since: now.Truncate(time.Second), Reason: l.Reason}
+		one := maps.Ban{Prefix: l.Prefix, Since: now.Truncate(time.Second), Reason: l.Reason}
 		if l.For > 0 {
-			b.Until = now.Add(l.For)
+			one.Until = now.Add(l.For)
 		}
-		have, ok := banned[l.Prefix]
-		if place, named := places[l.Prefix]; named {
-			if !outlasts(&out[place], &b) {
-				out[place] = b
+		have, ok := b.banned[l.Prefix]
+		one.Packets = have.Packets
+		if at, twice := named[l.Prefix]; twice {
+			if !outlasts(&b.wanted[at], &one) {
+				b.wanted[at] = one
 			}
 			report.Banned++
 			continue
 		}
-		if ok && outlasts(&have, &b) {
+		if ok && outlasts(&have, &one) {
 			report.Banned++
 			report.Kept++
 			continue
 		}
-		if len(lines) > 1 {
-			places[l.Prefix] = len(out)
+		if len(b.lines) > 1 {
+			named[l.Prefix] = len(b.wanted)
 		}
-		out = append(out, b)
+		b.wanted, b.places = append(b.wanted, one), append(b.places, i)
 	}
-	return out, nil
+	return nil
 }
 
 // outlasts reports whether a ban stays as it is when another one of the same source comes: that is for another reason, and
@@ -145,15 +169,6 @@ func prefixesOf(list []maps.Ban) []netip.Prefix {
 		out[i] = list[i].Prefix
 	}
 	return out
-}
-
-// recordBans writes to the journal.
-func (fw *Firewall) recordBans(report *BanReport, write func(bans.Journal) error) error {
-	warning, err := fw.record(write)
-	if warning != "" {
-		report.Warnings = append(report.Warnings, warning)
-	}
-	return err
 }
 
 // record writes to the journal. That it could not be made smaller is a warning.

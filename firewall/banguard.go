@@ -3,33 +3,115 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
-// banGuard returns the guard for bans of some sources. What costs a look at every process is asked only where one of them
-// has a connection.
-func (fw *Firewall) banGuard(f Filter, lines []bans.Line) (*bans.Guard, error) {
+// askGuard refuses bans that hit who looks after this host, but for ssh sessions.
+func (b *ban) askGuard() error {
 	g := &bans.Guard{}
-	trusted, err := f.Trusted()
+	trusted, err := b.filter.Trusted()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range trusted {
 		g.ProtectRange(r, "trusted by the policy")
 	}
-	all, err := fw.vitals(inLines(lines))
+	all, err := b.fw.vitals()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, v := range all {
 		g.Protect(v.addr, v.why)
 	}
-	return g, nil
+	if s, ok := b.fw.user.Recorded(); ok {
+		g.Protect(s.Remote.Addr(), "the source of this ssh session")
+	}
+	b.refuse(g)
+	return nil
+}
+
+// refuse takes note of what a guard refuses.
+func (b *ban) refuse(g *bans.Guard) {
+	for i, l := range b.lines {
+		if err := g.Check(l.Prefix); err != nil && b.refused[i] == nil {
+			b.refused[i] = err
+		}
+	}
+}
+
+const (
+	fewBans     = 64          // that are in force before it is known whether they are refused
+	provisional = time.Second // and for how long they are if this process ends at once
+)
+
+// askSessions refuses bans of who has logged in by ssh. To find out takes a look at every process, so a few bans are in force
+// meanwhile, for a second: long enough to look, and too short to lock anybody out.
+func (b *ban) askSessions() error {
+	if len(b.wanted) == 0 {
+		return nil
+	}
+	undo := func([]netip.Prefix) error { return nil }
+	if len(b.wanted) <= fewBans {
+		soon := time.Now().Add(provisional)
+		now := slices.Clone(b.wanted)
+		for i := range now {
+			now[i].Until = soon
+		}
+		undo = b.takeBack
+		if put, err := b.filter.PutCountedBans(now); err != nil && !errors.Is(err, maps.ErrBansFull) { // of that Ban tells
+			return errors.Join(err, undo(prefixesOf(now[:put])))
+		}
+	}
+	sessions, err := b.fw.kernel.SSHSessions(inLines(b.lines))
+	if err != nil {
+		return errors.Join(fmt.Errorf("find the ssh sessions of this host: %w", err), undo(prefixesOf(b.wanted)))
+	}
+	if len(sessions) == 0 {
+		return nil
+	}
+	g := &bans.Guard{}
+	for _, c := range sessions {
+		g.Protect(c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port()))
+	}
+	b.refuse(g)
+	var back []netip.Prefix
+	kept := b.wanted[:0]
+	for i, one := range b.wanted {
+		if b.refused[b.places[i]] != nil {
+			back = append(back, one.Prefix)
+		} else {
+			kept = append(kept, one)
+		}
+	}
+	b.wanted = kept
+	return undo(back)
+}
+
+// takeBack makes bans what they were.
+func (b *ban) takeBack(prefixes []netip.Prefix) error {
+	var before []maps.Ban
+	var gone []netip.Prefix
+	for _, p := range prefixes {
+		if have, ok := b.banned[p]; ok {
+			before = append(before, have)
+		} else {
+			gone = append(gone, p)
+		}
+	}
+	_, err := b.filter.RemoveBans(gone)
+	if len(before) > 0 {
+		_, err2 := b.filter.PutCountedBans(before)
+		err = errors.Join(err, err2)
+	}
+	return err
 }
 
 // inLines returns a function that reports whether an address is in one of the lines.

@@ -65,7 +65,7 @@ type Filter interface {
 	HostChanges() (loader.HostChanges, error)
 	SyncLocal() error
 
-	PutBans([]maps.Ban) (put int, err error)
+	PutCountedBans([]maps.Ban) (put int, err error)
 	RemoveBans([]netip.Prefix) (missing []netip.Prefix, err error)
 	FindBans([]netip.Prefix) (map[netip.Prefix]maps.Ban, error)
 	Bans() iter.Seq2[maps.Ban, error]

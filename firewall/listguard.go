@@ -21,9 +21,8 @@ type vital struct {
 	why  string
 }
 
-// vitals returns the addresses that are not to be blocked. What costs a look at every process is asked only of connections
-// with addresses among those that are meant.
-func (fw *Firewall) vitals(among func(netip.Addr) bool) (out []vital, err error) {
+// vitals returns addresses that are not to be blocked: all but those of sessions.
+func (fw *Firewall) vitals() (out []vital, err error) {
 	add := func(addr netip.Addr, why string) { out = append(out, vital{addr.WithZone(""), why}) }
 	own, err := fw.kernel.Addresses()
 	if err != nil {
@@ -42,15 +41,25 @@ func (fw *Firewall) vitals(among func(netip.Addr) bool) (out []vital, err error)
 	for _, addr := range fw.kernel.Resolvers() {
 		add(addr, "a resolver of this host")
 	}
+	return out, nil
+}
+
+// vitalsAmong is vitals with the sources of ssh sessions, which takes a look at every process: only those that are among
+// the addresses that are meant.
+func (fw *Firewall) vitalsAmong(among func(netip.Addr) bool) ([]vital, error) {
+	out, err := fw.vitals()
+	if err != nil {
+		return nil, err
+	}
 	if s, ok := fw.user.Recorded(); ok && among(s.Remote.Addr()) {
-		add(s.Remote.Addr(), "the source of this ssh session")
+		out = append(out, vital{s.Remote.Addr(), "the source of this ssh session"})
 	}
 	sessions, err := fw.kernel.SSHSessions(among)
 	if err != nil {
 		return nil, fmt.Errorf("find the ssh sessions of this host: %w", err)
 	}
 	for _, c := range sessions {
-		add(c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port()))
+		out = append(out, vital{c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port())})
 	}
 	return out, nil
 }
@@ -105,7 +114,7 @@ func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 	blocked := func(addr netip.Addr) bool {
 		return !holdsAddress(ranges, addr) && slices.ContainsFunc(held, func(n *policy.Networks) bool { return len(n.Holding(addr)) > 0 })
 	}
-	all, err := fw.vitals(blocked)
+	all, err := fw.vitalsAmong(blocked)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +243,7 @@ func (fw *Firewall) blockedVitals(f Filter) (out []string, err error) {
 		}
 		return list
 	}
-	all, failed := fw.vitals(func(addr netip.Addr) bool { return by(addr) != "" })
+	all, failed := fw.vitalsAmong(func(addr netip.Addr) bool { return by(addr) != "" })
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}

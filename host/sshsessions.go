@@ -16,52 +16,63 @@ import (
 )
 
 // SSHSessions returns the connections to an sshd over which somebody has logged in, of those whose remote end is among the
-// addresses. Who only tries to log in has a connection, too, and no session. Where nobody may look whose a connection is,
-// it counts as a session.
+// addresses. Who only tries to log in has a connection, too, and no session. Where not every process may be looked at, any
+// connection to an sshd counts.
 func SSHSessions(among func(netip.Addr) bool) ([]Connection, error) {
 	byInode, err := establishedFrom(among)
 	if err != nil || len(byInode) == 0 {
 		return nil, err
 	}
-	ports, err := SSHPorts()
+	known := make(map[Connection]bool)
+	sessions := make(map[Connection]bool)
+	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[Connection]bool) // whether somebody may have logged in
-	seen := make(map[Connection]bool)  // who holds it
-	processes, _ := filepath.Glob("/proc/[0-9]*")
+	blind := !seesEveryProcess()
 	for _, process := range processes {
-		inodes, err := socketInodes(process)
-		if err != nil {
+		title, err := os.ReadFile(process + "/cmdline")
+		loggedIn := isLoggedIn(string(bytes.TrimRight(title, "\x00 ")))
+		if err != nil || !loggedIn && !blind {
 			continue
 		}
-		title, asked := "", false
+		inodes, _ := socketInodes(process)
 		for _, inode := range inodes {
-			c, ok := byInode[inode]
-			if !ok {
-				continue
+			if c, ok := byInode[inode]; ok {
+				known[c] = true
+				sessions[c] = sessions[c] || loggedIn
 			}
-			if !asked {
-				text, _ := os.ReadFile(process + "/cmdline")
-				title, asked = string(bytes.TrimRight(text, "\x00 ")), true
-			}
-			seen[c] = true
-			found[c] = found[c] || isLoggedIn(title)
 		}
 	}
-	told := recordedSessions(processes)
-	still, err := establishedFrom(among) // what has ended meanwhile was nobody's
-	if err != nil {
-		return nil, err
+	for c := range recordedSessions(processes) {
+		sessions[c] = true
+	}
+	var ports []uint16
+	if blind {
+		if ports, err = SSHPorts(); err != nil {
+			return nil, err
+		}
 	}
 	var out []Connection
-	for inode, c := range byInode {
-		hidden := slices.Contains(ports, c.Local.Port()) && !seen[c] && still[inode] == c
-		if found[c] || told[c] || hidden {
+	for _, c := range byInode {
+		if sessions[c] || blind && !known[c] && slices.Contains(ports, c.Local.Port()) {
 			out = append(out, c)
 		}
 	}
 	return out, nil
+}
+
+// initialPIDs is the inode of the first PID namespace (PROC_PID_INIT_INO in linux/proc_ns.h).
+const initialPIDs = "pid:[4026531836]"
+
+// seesEveryProcess reports whether this process may look at all that there are.
+func seesEveryProcess() bool {
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil || namespace != initialPIDs {
+		return false
+	}
+	_, err = os.ReadDir("/proc/1/fd")
+	return err == nil
 }
 
 // establishedFrom returns the connections with other hosts at some addresses, by their inodes.

@@ -19,6 +19,20 @@ func (f *Filter) FindBans(prefixes []netip.Prefix) (map[netip.Prefix]maps.Ban, e
 	return f.set.FindBans(clock, prefixes)
 }
 
+// PutCountedBans is PutBans for who has asked what is banned already: each goes on with the packets that it says.
+func (f *Filter) PutCountedBans(bans []maps.Ban) (put int, err error) {
+	unlock, err := f.change()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	clock, err := f.clock()
+	if err != nil {
+		return 0, err
+	}
+	return f.set.PutCountedBans(clock, bans)
+}
+
 // Cut ends the connections with some addresses: their flows are marked so that nothing revives them but a new connection,
 // and their sockets are closed where the kernel can. It returns how many there were.
 func (f *Filter) Cut(prefixes []netip.Prefix) (int, error) {

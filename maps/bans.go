@@ -33,26 +33,35 @@ const banBatch = 4096
 // PutBans bans sources at once, one after the other, and returns how many are: all, if there is no error. A ban of the
 // same address or network is replaced, but goes on counting its packets: what bans says of those is left out.
 func (s *State) PutBans(clock Clock, bans []Ban) (put int, err error) {
-	put, err = s.putBans(clock, bans)
+	counted, err := s.countedBans(bans)
+	if err != nil {
+		return 0, err
+	}
+	return s.putCounted(clock, bans, func(b *Ban) uint64 { return counted[b.Prefix] })
+}
+
+// PutCountedBans is PutBans for who has asked what is banned already: each goes on with the packets that it says.
+func (s *State) PutCountedBans(clock Clock, bans []Ban) (put int, err error) {
+	return s.putCounted(clock, bans, func(b *Ban) uint64 { return b.Packets })
+}
+
+func (s *State) putCounted(clock Clock, bans []Ban, packets func(*Ban) uint64) (put int, err error) {
+	put, err = s.putBans(clock, bans, packets)
 	if !errors.Is(err, ErrBansFull) {
 		return put, err
 	}
 	if ended, err := s.ForgetEndedBans(clock); err != nil || ended == 0 {
 		return put, errors.Join(ErrBansFull, err)
 	}
-	more, err := s.putBans(clock, bans[put:])
+	more, err := s.putBans(clock, bans[put:], packets)
 	return put + more, err
 }
 
-func (s *State) putBans(clock Clock, bans []Ban) (put int, err error) {
+func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put int, err error) {
 	if err := s.openGate(bans); err != nil {
 		return 0, err
 	}
 	reasons, err := s.banReasons()
-	if err != nil {
-		return 0, err
-	}
-	counted, err := s.countedBans(bans)
 	if err != nil {
 		return 0, err
 	}
@@ -63,13 +72,14 @@ func (s *State) putBans(clock Clock, bans []Ban) (put int, err error) {
 			n++
 		}
 		values := make([]bpf.FirewallBan, n)
-		for i, b := range rest[:n] {
+		for i := range rest[:n] {
+			b := &rest[i]
 			number, err := reasons.number(b.Reason)
 			if err != nil {
 				return put, err
 			}
 			values[i] = bpf.FirewallBan{
-				Until: clock.jiffiesAt(b.Until), Since: uint64(max(b.Since.Unix(), 0)), Packets: counted[b.Prefix],
+				Until: clock.jiffiesAt(b.Until), Since: uint64(max(b.Since.Unix(), 0)), Packets: packets(b),
 				Reason: number, PrefixLen: uint32(b.Prefix.Bits()),
 			}
 		}

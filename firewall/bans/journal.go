@@ -48,6 +48,7 @@ const (
 	journalHeader = journalTitle + "1, %012d bytes\n"
 	headerLen     = len(journalTitle) + len("1, 000000000000 bytes\n")
 
+	manyBans  = 1024     // that are worth to be told of in the first line
 	slack     = 64 << 10 // bytes that a journal may grow by, however small it is
 	chunk     = 1 << 20  // bytes that are written at once
 	longLine  = 512      // bytes; more than any line that is written
@@ -60,8 +61,9 @@ const (
 
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
-// Add appends bans, which are on the disk when it returns.
-func (j Journal) Add(bans []maps.Ban) error {
+// Add appends bans, which are on the disk when it returns. Where none of them takes the place of another one, they make
+// the journal no reason to be written anew.
+func (j Journal) Add(bans []maps.Ban, fresh bool) error {
 	if info, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0 {
 		if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
 			return err
@@ -73,7 +75,7 @@ func (j Journal) Add(bans []maps.Ban) error {
 			return nil
 		})
 	}
-	return j.append(func(w *journalWriter) {
+	return j.append(len(bans) >= manyBans && fresh, func(w *journalWriter) {
 		for i := range bans {
 			w.add(&bans[i])
 		}
@@ -85,7 +87,7 @@ func (j Journal) Remove(prefixes []netip.Prefix) error {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return j.append(func(w *journalWriter) {
+	return j.append(false, func(w *journalWriter) {
 		for _, p := range prefixes {
 			w.remove(p)
 		}
@@ -100,18 +102,19 @@ func (j Journal) Clear() error {
 	return j.write(func(func(*maps.Ban)) error { return nil })
 }
 
-// append appends records. What cannot be written whole is taken back.
-func (j Journal) append(records func(*journalWriter)) (err error) {
+// append appends records, that are as good as those of a journal that was written anew or not. What cannot be written whole
+// is taken back.
+func (j Journal) append(lasting bool, records func(*journalWriter)) (err error) {
 	f, err := j.open()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	base, size, err := check(f)
+	base, size, titled, err := check(f)
 	if err != nil {
 		return fmt.Errorf("%s: %w", j.path, err)
 	}
-	w := &journalWriter{to: f}
+	w := &journalWriter{to: io.NewOffsetWriter(f, size)}
 	if size == 0 {
 		w.header(0)
 	} else {
@@ -124,7 +127,11 @@ func (j Journal) append(records func(*journalWriter)) (err error) {
 		}
 	}
 	records(w)
-	if err = w.flush(); err == nil {
+	if err = w.flush(); err == nil && lasting && titled {
+		base += w.written
+		_, err = f.WriteAt(fmt.Appendf(nil, journalHeader, base), 0)
+	}
+	if err == nil {
 		err = unix.Fdatasync(int(f.Fd()))
 	}
 	if err != nil {
@@ -141,7 +148,7 @@ func (j Journal) append(records func(*journalWriter)) (err error) {
 
 // open opens the journal to append to it.
 func (j Journal) open() (*os.File, error) {
-	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(j.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -152,20 +159,19 @@ func (j Journal) open() (*os.File, error) {
 	return f, nil
 }
 
-// check reads what the first line says, and the size of the file.
-func check(f *os.File) (base, size int64, err error) {
+// check reads what the first line says, if it is whole, and the size of the file.
+func check(f *os.File) (base, size int64, titled bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
 	first := make([]byte, headerLen)
-	if n, err := f.ReadAt(first, 0); err != nil && !errors.Is(err, io.EOF) {
-		return 0, 0, err
-	} else {
-		first = first[:n]
+	n, err := f.ReadAt(first, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, 0, false, err
 	}
-	base, err = parseHeader(first)
-	return base, info.Size(), err
+	base, err = parseHeader(first[:n])
+	return base, info.Size(), n == headerLen && bytes.HasPrefix(first, []byte(journalTitle)) && first[n-1] == '\n', err
 }
 
 // parseHeader returns the size that the first line tells, 0 where it is damaged, or refuses what a later version wrote.

@@ -92,8 +92,8 @@ func TestJournal(t *testing.T) {
 	}
 	a, b := ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "a long, long reason – with words")
 	c, d := ban("198.51.100.0/24", time.Minute, ""), ban("2001:db8::1", 90*time.Second, "nginx")
-	must(j.Add([]maps.Ban{a, b, c}))
-	must(j.Add([]maps.Ban{d}))
+	must(j.Add([]maps.Ban{a, b, c}, false))
+	must(j.Add([]maps.Ban{d}, false))
 	j.mustHold(t, now, a, b, c, d)
 	j.mustHold(t, now.Add(time.Minute-time.Millisecond), a, b, c, d)
 	j.mustHold(t, now.Add(time.Minute), a, b, d)
@@ -101,11 +101,11 @@ func TestJournal(t *testing.T) {
 	must(j.Remove([]netip.Prefix{a.Prefix, ban("192.0.2.9", 0, "").Prefix}))
 	j.mustHold(t, now, b, c, d)
 	longer := ban("198.51.100.0/24", 3*time.Hour, "again")
-	must(j.Add([]maps.Ban{longer, a}))
+	must(j.Add([]maps.Ban{longer, a}, false))
 	j.mustHold(t, now.Add(30*time.Minute), b, longer, a)
 	must(j.Compact(now.Add(2 * time.Hour)))
 	j.mustHold(t, now.Add(2*time.Hour), b, longer)
-	must(j.Add([]maps.Ban{a}))
+	must(j.Add([]maps.Ban{a}, false))
 	j.mustHold(t, now, b, longer, a)
 	for path, mode := range map[string]fs.FileMode{j.Path(): 0o600, filepath.Dir(j.Path()): 0o700 | fs.ModeDir} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
@@ -119,7 +119,7 @@ func TestJournal(t *testing.T) {
 // A machine without a clock of its own may boot in the past: a ban does not last longer than it was made for.
 func TestJournalOfAClockThatIsBehind(t *testing.T) {
 	j := journal(t)
-	must(t)(j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "")}))
+	must(t)(j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "")}, false))
 	live, _, err := j.all(time.UnixMilli(1000))
 	if err != nil || len(live) != 1 || !live[0].Until.Equal(time.UnixMilli(1000).Add(time.Hour)) {
 		t.Errorf("got %v, %v", live, err)
@@ -134,7 +134,7 @@ func TestDamagedJournal(t *testing.T) {
 	for i := range 20 {
 		all = append(all, ban(fmt.Sprintf("203.0.113.%d", i+1), time.Hour, strings.Repeat("r", i)))
 	}
-	must(j.Add(all))
+	must(j.Add(all, true))
 	whole, err := os.ReadFile(j.Path())
 	must(err)
 	late := ban("2001:db8::9", 0, "late")
@@ -148,7 +148,7 @@ func TestDamagedJournal(t *testing.T) {
 		if live, damaged, err := j.all(now); cut > headerLen && (err != nil || damaged != torn || !sameBans(live, all[:lines])) {
 			t.Fatalf("cut at %d: %v, %d lines damaged, %v", cut, live, damaged, err)
 		}
-		must(j.Add([]maps.Ban{late}))
+		must(j.Add([]maps.Ban{late}, false))
 		live, _, err := j.all(now)
 		if err != nil || !sameBans(live, append(slices.Clone(all[:max(lines, 0)]), late)) {
 			t.Fatalf("cut at %d, and appended to: %v, %v", cut, live, err)
@@ -184,7 +184,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	later := "portcullis bans, version 2, 000000000000 bytes\nwhatever\n"
 	must(os.WriteFile(j.Path(), []byte(later), 0o600))
 	const want = "a later version of portcullis has written it"
-	if err := j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}); err == nil || !strings.Contains(err.Error(), want) {
+	if err := j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}, false); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("added to: %v", err)
 	}
 	if _, _, err := j.all(now); err == nil || !strings.Contains(err.Error(), want) {
@@ -200,7 +200,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	must(os.WriteFile(other, []byte("precious\n"), 0o600))
 	must(os.Symlink(other, j.Path()))
-	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}) == nil {
+	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}, false) == nil {
 		t.Error("a link is followed")
 	}
 	if text, _ := os.ReadFile(other); string(text) != "precious\n" {
@@ -208,7 +208,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	}
 	must(os.Remove(j.Path()))
 	must(os.Mkdir(j.Path(), 0o700))
-	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}) == nil {
+	if j.Add([]maps.Ban{ban("203.0.113.7", 0, "")}, false) == nil {
 		t.Error("a directory takes bans")
 	}
 }
@@ -217,12 +217,12 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 func TestJournalIsCompacted(t *testing.T) {
 	j, must := journal(t), must(t)
 	kept := ban("2001:db8::/32", 0, "kept")
-	must(j.Add([]maps.Ban{kept}))
+	must(j.Add([]maps.Ban{kept}, false))
 	longest := int64(0)
 	for i := range 3000 {
 		b := ban(fmt.Sprintf("203.0.113.%d", i%256), time.Second, "sshd")
 		b.Since, b.Until = time.Now(), time.Now().Add(time.Hour)
-		must(j.Add([]maps.Ban{b}))
+		must(j.Add([]maps.Ban{b}, false))
 		must(j.Remove([]netip.Prefix{b.Prefix}))
 		info, err := os.Stat(j.Path())
 		must(err)
@@ -291,7 +291,7 @@ func write(j Journal) {
 	for i := 0; ; i++ {
 		b := ban(fmt.Sprintf("10.%d.%d.%d", i>>12&255, i>>4&255, i&15), 0, strings.Repeat("x", longestReason))
 		fmt.Println("begin", Text(b.Prefix))
-		if err := j.Add([]maps.Ban{b}); err != nil {
+		if err := j.Add([]maps.Ban{b}, false); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -324,7 +324,7 @@ func TestManyBansInTheJournal(t *testing.T) {
 	}
 	j := journal(t)
 	start := time.Now()
-	must(t)(j.Add(all))
+	must(t)(j.Add(all, true))
 	written := time.Since(start)
 	start = time.Now()
 	live, damaged, err := j.all(now)
@@ -336,7 +336,7 @@ func TestManyBansInTheJournal(t *testing.T) {
 
 func FuzzJournal(f *testing.F) {
 	j := NewJournal(filepath.Join(f.TempDir(), "bans"))
-	if err := j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "")}); err != nil {
+	if err := j.Add([]maps.Ban{ban("203.0.113.7", time.Hour, "sshd"), ban("2001:db8::/32", 0, "")}, false); err != nil {
 		f.Fatal(err)
 	}
 	if err := j.Remove([]netip.Prefix{ban("203.0.113.7", 0, "").Prefix}); err != nil {
@@ -360,7 +360,7 @@ func FuzzJournal(f *testing.F) {
 		must(os.WriteFile(j.Path(), text, 0o600))
 		late := ban("192.0.2.254", time.Hour, "late")
 		live = slices.DeleteFunc(live, func(b maps.Ban) bool { return b.Prefix == late.Prefix })
-		must(j.Add([]maps.Ban{late}))
+		must(j.Add([]maps.Ban{late}, false))
 		again, _, err := j.all(now)
 		must(err)
 		again = slices.DeleteFunc(again, func(b maps.Ban) bool { return b.Prefix == late.Prefix })

@@ -66,8 +66,8 @@ func recorded(p *policy.Policy) *policy.Policy {
 	return p
 }
 
-// PutBans implements firewall.Filter.
-func (f *Kernel) PutBans(bans []maps.Ban) (put int, err error) {
+// PutCountedBans implements firewall.Filter.
+func (f *Kernel) PutCountedBans(bans []maps.Ban) (put int, err error) {
 	if f.Fail != nil {
 		return 0, f.Fail
 	}

@@ -71,7 +71,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	report := &loader.UpReport{Updated: f.Running != nil, Warnings: []string{"something to know"}}
 	if f.Running == nil && o.Bans != nil {
 		if err := o.Bans(func(bans []maps.Ban) error {
-			put, err := f.PutBans(bans)
+			put, err := f.PutCountedBans(bans)
 			report.Bans += put
 			return err
 		}); err != nil {
