@@ -81,6 +81,13 @@ func (image *rangeImage) withValues(values []uint32) *rangeImage {
 	out := *image
 	out.lines = slices.Clone(image.lines)
 	for i := range out.lines {
+		if image.singles.shift != 0 && uint32(i) >= image.singles.firstLine {
+			_, line := singlesIn(&out.lines[i])
+			for j, value := range line {
+				line[j] = uint16(values[value])
+			}
+			continue
+		}
 		line := valuesOf(&out.lines[i], uint32(i) >= image.v6.firstLine)
 		for j, value := range line {
 			line[j] = values[value]

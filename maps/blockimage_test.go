@@ -86,6 +86,61 @@ func TestTheFirstListThatHasAnAddressBlocksIt(t *testing.T) {
 	}
 }
 
+// findSingle looks an address up among the singles as bpf/ranges.h does.
+func (image *rangeImage) findSingle(a netip.Addr) uint32 {
+	if image.singles.shift == 0 {
+		return 0
+	}
+	addr := uint32(addressOf(a).high)
+	addrs, values := singlesIn(&image.lines[image.singles.firstLine+addr*0x9e3779b1>>image.singles.shift])
+	value := uint32(0)
+	for i := range addrs {
+		if addrs[i] == addr {
+			value |= uint32(values[i])
+		}
+	}
+	return value
+}
+
+// Nearly all addresses that stand alone are found at once, with the value that they have among the ranges, and no others.
+func TestAddressesThatStandAlone(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 5))
+	for _, n := range []int{1000, 5000, 60000, 300000} {
+		lists := make([]BlockList, 2)
+		for i := range n {
+			l := &lists[i%2]
+			l.Name = string(rune('a' + i%2))
+			l.Prefixes = append(l.Prefixes, netip.PrefixFrom(addrOf(address{uint64(r.Uint32()), 0}, true), 32))
+		}
+		lists[0].Prefixes = append(lists[0].Prefixes, netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("255.255.255.255/32"))
+		b, err := NewBlocking(lists, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, other := 0, b.block.withValues([]uint32{0, 7, 9})
+		for _, l := range lists {
+			for _, p := range l.Prefixes {
+				want := b.block.find(p.Addr())
+				if got := b.block.findSingle(p.Addr()); got != 0 {
+					found++
+					if got != want {
+						t.Fatalf("of %d, %s has the value %d alone, and %d among the ranges", n, p, got, want)
+					}
+				}
+				if got := other.findSingle(p.Addr()); got != 0 && got != []uint32{0, 7, 9}[want] {
+					t.Fatalf("of %d, %s has the value %d, want another one for %d", n, p, got, want)
+				}
+				if next := p.Addr().Next(); next.IsValid() && b.block.findSingle(next) != 0 && b.block.find(next) != b.block.findSingle(next) {
+					t.Fatalf("%s is found, and is not blocked", next)
+				}
+			}
+		}
+		if n >= leastSingles && found < n*98/100 || n < leastSingles && found > 0 {
+			t.Errorf("of %d addresses %d are found", n, found)
+		}
+	}
+}
+
 // What is walked is what is looked up, and each address of it has its bit in the gate.
 func TestTheGateIsOpenForAllThatIsBlocked(t *testing.T) {
 	r := rand.New(rand.NewPCG(16, 2))

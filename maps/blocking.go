@@ -460,6 +460,7 @@ func (r *Ruleset) imageOfSet(number uint16) (*rangeImage, error) {
 	}
 	return &rangeImage{
 		v4: ownIndex(s.V4, s), v6: ownIndex(s.V6, s),
+		singles: singles{firstLine: s.FirstSingle - s.FirstLine, shift: s.SinglesShift},
 		lines:   lines[s.FirstLine : s.FirstLine+s.Lines],
 		buckets: buckets[s.FirstBucket : s.FirstBucket+s.Buckets],
 	}, nil

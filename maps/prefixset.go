@@ -4,6 +4,7 @@ package maps
 
 import (
 	"cmp"
+	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -64,7 +65,52 @@ func (s *prefixSet) image() *rangeImage {
 		return end6{address: p.first}, end6{behind, !ok}, p.place
 	}, end6.less, v6.put)
 	image.add(&image.v6, len(v6.ranges), func(i int) addressRange { return v6.ranges[i] })
+	image.addSingles(v4)
 	return image
+}
+
+const (
+	singlesPerLine = 10
+	leastSingles   = 1 << 12 // below that all ranges stay in the cache
+	meanSingles    = 4       // in a line, of which then one in five hundred has too many
+)
+
+// addSingles adds lines for the ranges of one address, if there are many.
+func (image *rangeImage) addSingles(r *ranges4) {
+	isSingle := func(i int) bool {
+		return r.value[i] != 0 && i+1 < len(r.first) && r.first[i+1] == r.first[i]+1
+	}
+	n := 0
+	for i := range r.first {
+		if isSingle(i) {
+			n++
+		}
+	}
+	if n < leastSingles {
+		return
+	}
+	size := bits.Len(uint(n/meanSingles - 1))
+	image.singles = singles{firstLine: uint32(len(image.lines)), shift: uint32(32 - size)}
+	image.lines = append(image.lines, make([][rangeLineSize]byte, 1<<size)...)
+	lines := image.lines[image.singles.firstLine:]
+	for i, addr := range r.first {
+		if !isSingle(i) {
+			continue
+		}
+		addrs, values := singlesIn(&lines[addr*0x9e3779b1>>image.singles.shift])
+		for place := range values {
+			if values[place] == 0 {
+				addrs[place], values[place] = addr, r.value[i]
+				break
+			}
+		}
+	}
+}
+
+// singlesIn returns what is in a struct range_singles.
+func singlesIn(line *[rangeLineSize]byte) (addrs []uint32, values []uint16) {
+	const end = 4 * singlesPerLine
+	return view[uint32](line[:end]), view[uint16](line[end:])[:singlesPerLine]
 }
 
 // end6 is an IPv6 address, or what is beyond the last one.

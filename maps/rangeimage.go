@@ -21,9 +21,13 @@ type prefixValue struct {
 // its own first ones.
 type rangeImage struct {
 	v4, v6  rangeIndex
+	singles singles
 	lines   [][rangeLineSize]byte
 	buckets []rangeBucket
 }
+
+// singles says where the lines are, behind the others, in which an address that stands alone is found by a hash.
+type singles struct{ firstLine, shift uint32 }
 
 // rangeBucket says which lines may hold the addresses of a bucket.
 type rangeBucket struct{ first, last uint32 }

@@ -239,6 +239,7 @@ func (r *Ruleset) writeSets(plan []placed) error {
 		s := &sets[p.number]
 		beforeWrite()
 		s.V4, s.V6 = wireIndex(p.image.v4, p), wireIndex(p.image.v6, p)
+		s.FirstSingle, s.SinglesShift = p.image.singles.firstLine+uint32(p.line), p.image.singles.shift
 		s.FirstLine, s.Lines = uint32(p.line), uint32(len(p.image.lines))
 		s.FirstBucket, s.Buckets = uint32(p.bucket), uint32(len(p.image.buckets))
 		s.Contents = p.content
