@@ -42,7 +42,7 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	if file != c.config {
 		also = fw.options.Invoker
 	}
-	if c.source, err = readSource(file, also...); err != nil {
+	if c.source, err = fw.readSource(file, also...); err != nil {
 		return nil, err
 	}
 	filtered, err := f.Interfaces()
@@ -119,11 +119,11 @@ func (c Change) String() string {
 func changesOf(from, to *policy.Policy, runtime []policy.Rule) []Change {
 	changes := []Change{}
 	ending := make(map[string]bool)
-	for _, text := range policy.Texts(runtime) {
-		ending[text] = true
+	for _, r := range runtime {
+		ending[changeKey(r)+" "+r.String()] = true
 	}
 	for _, c := range policy.Diff(from, to) {
-		ends := c.Key == "open" && c.Op == '-' && ending[c.Old]
+		ends := c.Op == '-' && ending[c.Key+" "+c.Old]
 		changes = append(changes, Change{Op: string(c.Op), Key: c.Key, Old: c.Old, New: c.New, Runtime: ends})
 	}
 	return changes
@@ -142,6 +142,7 @@ type ApplyReport struct {
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
 	Applied  bool           `json:"applied"` // false where it was in force already
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -166,6 +167,9 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		if err := fw.user.Guard(c.policy, c.path); err != nil {
 			return nil, err
 		}
+		if err := fw.guardLists(c.policy); err != nil {
+			return nil, err
+		}
 	}
 	report := &ApplyReport{
 		Config:   c.config,
@@ -173,7 +177,8 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Changes:  c.changes,
 		Packets:  c.packets,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), fw.ineffective(ctx, c.policy, c.path)),
+		Skipped:  skippedLines(c.policy),
+		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), c.policy.UselessTexts()),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -199,6 +204,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 	}
 	if c.path == c.config {
 		change.recordApplied(c.stamp())
+		change.recordForced(c.stamp(), r.Force, c.policy)
 	} else {
 		change.recordOverruled(c.config)
 	}
@@ -212,6 +218,7 @@ type DiffReport struct {
 	File     string         `json:"file"`
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -229,7 +236,8 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 		return nil, err
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
-		Warnings: list(slices.Concat(c.warnings(), fw.doubts(ctx, c.policy, c.named, c.path)))}
+		Skipped:  skippedLines(c.policy),
+		Warnings: list(slices.Concat(c.warnings(), fw.doubts(c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
 	}
@@ -240,24 +248,26 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 type CheckReport struct {
 	File     string   `json:"file"`
 	Rules    []string `json:"rules"`
+	Forward  []string `json:"forward_rules"`
+	Skipped  []string `json:"skipped"` // lines of list files that are no networks
 	Warnings []string `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
 }
 
 // Check reads a policy file, or the one that was given, and says what would not work on this host. It needs no root.
-func (fw *Firewall) Check(ctx context.Context, file string) (*CheckReport, error) {
+func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	if file == "" {
 		file = fw.options.Config
 	}
-	p, err := policy.Load(file)
+	p, err := policy.Reader{ReadURL: fw.newListFiles().readURL}.Load(file)
 	if err != nil {
 		return nil, err
 	}
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	report := &CheckReport{File: file, Rules: policy.Texts(p.Open), Warnings: list(fw.doubts(ctx, p, p.Interfaces, file)), Policy: p}
+	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Skipped: skippedLines(p), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
 	}
@@ -273,7 +283,7 @@ func (fw *Firewall) Check(ctx context.Context, file string) (*CheckReport, error
 }
 
 // doubts returns what would not work here, of a policy that is good by itself and whose file names some interfaces.
-func (fw *Firewall) doubts(ctx context.Context, p *policy.Policy, named []string, file string) (out []string) {
+func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out []string) {
 	for _, name := range named {
 		if policy.IsPattern(name) {
 			continue
@@ -290,5 +300,6 @@ func (fw *Firewall) doubts(ctx context.Context, p *policy.Policy, named []string
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	return slices.Concat(out, fw.user.Unreachable(p), fw.ineffective(ctx, p, file))
+	out = slices.Concat(out, listWarnings(p), fw.hazardTexts(p))
+	return slices.Concat(out, fw.user.Unreachable(p), p.UselessTexts())
 }

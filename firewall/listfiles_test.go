@@ -105,7 +105,7 @@ func TestAListOfOthersIsRefused(t *testing.T) {
 			if after, err := os.ReadFile(s.file); err != nil || string(after) != string(before) {
 				t.Errorf("the policy file is %q, %v", after, err)
 			}
-			report, err := s.fw.Check(ctx, "")
+			report, err := s.fw.Check("")
 			if c.remedy == "is not a regular file" {
 				if err == nil {
 					t.Error("check takes a FIFO")

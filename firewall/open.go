@@ -66,7 +66,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 		report.Warnings = append(report.Warnings, warning(c.forgetTimed(r.Rules))...)
 	}
 	report.Opened, report.Already = policy.Texts(opened.Opened), policy.Texts(opened.Already)
-	report.Warnings = append(report.Warnings, fw.openedInVain(ctx, f, r.Rules, report.Config)...)
+	report.Warnings = append(report.Warnings, useless(f, r.Rules)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
 			report.SecondsLeft = seconds(due)
@@ -209,9 +209,25 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)
 	}
 	report.Closed, report.NotOpen = policy.Texts(closed.Closed), policy.Texts(closed.NotOpen)
+	report.Warnings = append(report.Warnings, ofOtherKind(closed.NotOpen, after)...)
 	report.Kept, report.Killed = closed.Kept, closed.Killed
 	report.StillBy = stillOpen(after, closed.Closed)
 	return report, nil
+}
+
+// ofOtherKind returns a sentence for each of some rules that are not open but as rules of the other kind.
+func ofOtherKind(notOpen []policy.Rule, p *policy.Policy) (warnings []string) {
+	for _, r := range notOpen {
+		r.Forward = !r.Forward
+		have, ok := p.Find(r)
+		switch {
+		case ok && r.Forward:
+			warnings = append(warnings, fmt.Sprintf("%s is a forward rule: \"portcullis close --forward\" closes it", have))
+		case ok:
+			warnings = append(warnings, fmt.Sprintf("%s is no forward rule: \"portcullis close\" without --forward closes it", have))
+		}
+	}
+	return warnings
 }
 
 // unwriteRules takes rules out of the policy file.

@@ -3,7 +3,6 @@
 package firewall
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
@@ -23,28 +22,9 @@ func (fw *Firewall) Flags() cmdline.Flags {
 	return f
 }
 
-// ineffective warns of rules that restrict nothing, and of containers that a policy, which stands in a file, cuts off.
-func (fw *Firewall) ineffective(ctx context.Context, p *policy.Policy, file string) []string {
-	return append(p.RestrictingNothingTexts(), fw.cutOff(ctx, p, file)...)
-}
-
-// cutOff warns of containers that a policy, which stands in a file, cuts off.
-func (fw *Firewall) cutOff(ctx context.Context, p *policy.Policy, file string) []string {
-	if p.Forward != policy.ForwardDrop {
-		return nil
-	}
-	found, err := fw.kernel.Containers(ctx)
-	if err != nil {
-		return []string{fmt.Sprintf("whether \"forward: drop\" cuts off containers is not known: %v", err)}
-	}
-	return found.Warnings(p, quote.Name(file))
-}
-
-// openedInVain warns of rules that restrict nothing, as another one opens more, and of rules that open ports of
-// containers which the policy lets no answer out of.
-func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.Rule, file string) (warnings []string) {
-	forwards := fw.kernel.Forwards()
-	if !forwards && !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !r.Anyone() }) {
+// useless warns of rules that make no difference, as others let in more already.
+func useless(f Filter, rules []policy.Rule) (warnings []string) {
+	if !slices.ContainsFunc(rules, func(r policy.Rule) bool { return r.Forward || !r.Anyone() }) {
 		return nil // nor need the policy be read
 	}
 	p, err := f.Policy()
@@ -52,18 +32,13 @@ func (fw *Firewall) openedInVain(ctx context.Context, f Filter, rules []policy.R
 		return []string{fmt.Sprintf("whether the rules are of use is not known: %v", err)}
 	}
 	for _, r := range rules {
-		if text := p.CoveringText(r); text != "" && !r.Anyone() {
+		if r.Forward && p.Forward == policy.ForwardAccept {
+			warnings = append(warnings, fmt.Sprintf("forward rule %q has no effect: \"forward: accept\" lets everything through", r))
+		} else if text := p.CoveringText(r); text != "" && !r.Anyone() {
 			warnings = append(warnings, text)
 		}
 	}
-	if !forwards || p.Forward != policy.ForwardDrop {
-		return warnings
-	}
-	found, err := fw.kernel.Containers(ctx)
-	if err != nil {
-		return append(warnings, err.Error())
-	}
-	return append(warnings, found.OpenedInVain(p, rules, quote.Name(file))...)
+	return warnings
 }
 
 // Unfiltered returns the interfaces by which packets come in past a filter on the given ones.

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // blocking returns what the new policy blocks and trusts, and the ruleset whose lists go on counting, or nil.
@@ -17,14 +19,35 @@ func (c *change) blocking() (b *maps.Blocking, former *maps.Ruleset, err error) 
 	b = c.options.Blocking
 	if c.old != nil {
 		former = c.old.set.Ruleset
-		if b == nil {
-			b, err = former.Blocking()
+	}
+	if b == nil {
+		if b, err = c.blockingOfPolicy(former); err != nil {
+			return nil, nil, err
 		}
+	}
+	if b == nil && former != nil {
+		b, err = former.Blocking()
 	}
 	if b == nil {
 		b = &maps.Blocking{}
 	}
 	return b, former, err
+}
+
+// blockingOfPolicy returns what the new policy blocks and trusts, or nil where that is what is in force.
+func (c *change) blockingOfPolicy(former *maps.Ruleset) (*maps.Blocking, error) {
+	p := c.options.Policy
+	lists, trust, known := maps.BlockListsOf(p)
+	if !known {
+		return nil, nil
+	}
+	if former != nil && slices.EqualFunc(p.Trust, c.old.running.Policy.Trust, policy.Source.Equal) {
+		same, err := former.Keeps(lists)
+		if same || err != nil {
+			return nil, err
+		}
+	}
+	return maps.NewBlocking(lists, trust)
 }
 
 // putBlocking puts lists in the new ruleset. The gate is open to the sources of the old one, too, until that has gone.
@@ -42,21 +65,33 @@ func (c *change) putBlocking(b *maps.Blocking, former *maps.Ruleset) error {
 	return c.set.PutBlocking(b)
 }
 
-// putBans bans whom an earlier filter had banned.
+// putBans bans whom an earlier filter had banned. Without them the host is no worse off than without a filter, so an error
+// is a warning.
 func (c *change) putBans(hz uint32) error {
-	if c.old != nil || len(c.options.Bans) == 0 {
+	if c.old != nil || c.options.Bans == nil {
 		return nil
 	}
 	clock, err := clockOf(c.tools, hz)
 	if err != nil {
 		return err
 	}
-	put, err := c.set.PutBans(clock, c.options.Bans)
-	if errors.Is(err, maps.ErrBansFull) {
-		c.warn("%d of %d bans are in force again: %v", put, len(c.options.Bans), err)
-		return nil
+	lost := 0
+	err = c.options.Bans(func(bans []maps.Ban) error {
+		put, err := c.set.PutBans(clock, bans)
+		c.report.Bans += put
+		if errors.Is(err, maps.ErrBansFull) {
+			lost += len(bans) - put
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		c.warn("not all bans are in force again: %v", err)
 	}
-	return err
+	if lost > 0 {
+		c.warn("%d bans are not in force again: %v", lost, maps.ErrBansFull)
+	}
+	return nil
 }
 
 // PutBlocking replaces what is blocked and trusted in the running filter, in one step. Where the running maps have no room
@@ -94,6 +129,11 @@ func (f *Filter) putBlockingAnew(b *maps.Blocking) error {
 
 // BlockLists returns the block lists in force, in the order of the policy.
 func (f *Filter) BlockLists() ([]maps.BlockListInForce, error) { return f.set.BlockLists() }
+
+// EachBlocked calls visit with what is blocked, by list, as the fewest networks.
+func (f *Filter) EachBlocked(visit func(list string, network netip.Prefix)) error {
+	return f.set.EachBlocked(visit)
+}
 
 // BlockedBy returns the name of the block list that blocks an address, and reports whether one does and whether the
 // address is trusted: then it is let in all the same.

@@ -19,7 +19,7 @@ import (
 // A rule in force is kept as numbers, which mean the same whatever /etc/services and the lists of the file say by then,
 // and as text to be shown. Its record, in the byte order of the host:
 //
-//	u32 1 if it is not in the file
+//	u32 flags: recordRuntime, recordForward
 //	u32 bytes of text, u32 ports, u32 sources
 //	u32 exceptions, u32 destinations, u32 bytes of the interfaces
 //	u32 bytes of the text of the sources, of the exceptions, of the destinations
@@ -34,6 +34,9 @@ const (
 	recordHeadV5   = 16
 	recordPortSize = 6
 	recordAlign    = 8
+
+	recordRuntime = 1 << 0 // it is not in the file
+	recordForward = 1 << 1 // it is about what is routed
 )
 
 var errRecord = errors.New("its record is damaged")
@@ -64,14 +67,17 @@ func recordTexts(r policy.Rule) [5]string {
 func align(size int) int { return (size + recordAlign - 1) &^ (recordAlign - 1) }
 
 func encodeRule(r Rule) []byte {
-	runtime := 0
+	flags := 0
 	if r.Runtime {
-		runtime = 1
+		flags |= recordRuntime
+	}
+	if r.Rule.Forward {
+		flags |= recordForward
 	}
 	rule, texts := r.Rule, recordTexts(r.Rule)
 	b := make([]byte, 0, recordSize(rule))
 	for _, n := range [recordHead / 4]int{
-		runtime, len(texts[0]), len(rule.Ports), len(rule.From), len(rule.Except), len(rule.To),
+		flags, len(texts[0]), len(rule.Ports), len(rule.From), len(rule.Except), len(rule.To),
 		len(texts[1]), len(texts[2]), len(texts[3]), len(texts[4]),
 		int(rule.Limit.Count), int(rule.Limit.Per / time.Second), int(rule.Limit.Burst),
 	} {
@@ -104,7 +110,7 @@ func decodeRecord(id uint16, b []byte, headSize int) (Rule, error) {
 	word := func(i int) int { return int(binary.NativeEndian.Uint32(head[4*i:])) }
 	var s policy.Spelling
 	s.What = d.text(word(1))
-	var r policy.Rule
+	r := policy.Rule{Forward: word(0)&recordForward != 0}
 	if on := d.text(word(6)); on != "" {
 		r.On = strings.Split(on, interfaceSeparator)
 	}
@@ -119,7 +125,7 @@ func decodeRecord(id uint16, b []byte, headSize int) (Rule, error) {
 	if err != nil {
 		return Rule{}, err
 	}
-	return Rule{policy.NumberedRule{ID: id, Rule: r}, word(0) != 0}, nil
+	return Rule{policy.NumberedRule{ID: id, Rule: r}, word(0)&recordRuntime != 0}, nil
 }
 
 // recordReader takes a record apart. What is not there is damage.

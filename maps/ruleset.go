@@ -187,7 +187,7 @@ func (r *Ruleset) Running() (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := policy.Parse("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
+	p, err := policy.ParseComplete("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
 	if err != nil {
 		return nil, err
 	}

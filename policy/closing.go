@@ -20,9 +20,13 @@ func closeHint(r Rule, by []Rule) string {
 		opening = append(opening, left...)
 		whole = whole && all
 	}
-	hint := "close " + quoteRules(by)
+	flag := ""
+	if r.Forward {
+		flag = "--forward "
+	}
+	hint := "close " + flag + quoteRules(by)
 	if len(opening) > 0 {
-		hint += ", then open " + quoteRules(opening)
+		hint += ", then open " + flag + quoteRules(opening)
 	}
 	if !whole {
 		hint += ", then open again what should stay"

@@ -144,7 +144,11 @@ func (p *Policy) CoveringText(r Rule) string {
 	if len(by) > 1 {
 		verb = "let"
 	}
-	return fmt.Sprintf("%s %s nothing: %s %s all of it in already, until closed", quote(r.String()), what, quoteRules(by), verb)
+	name, way := quote(r.String()), "in"
+	if r.Forward {
+		name, way = r.noun()+" "+name, "through"
+	}
+	return fmt.Sprintf("%s %s nothing: %s %s all of it %s already, until closed", name, what, quoteRules(by), verb, way)
 }
 
 // portCount is how many ports there are to a protocol.
@@ -152,15 +156,25 @@ const portCount = 1 << 16
 
 // RestrictingNothing returns the rules that name sources although others let
 // anybody use all of their ports. Its work grows with the number of rules.
-func (p *Policy) RestrictingNothing() []Rule {
-	restricted := slices.DeleteFunc(slices.Clone(p.Open), Rule.isOpenToAll)
-	if len(restricted) == 0 || p.Input == Accept {
+func (p *Policy) RestrictingNothing() (out []Rule) {
+	if p.Input != Accept {
+		out = restrictingNothing(p.InputRules())
+	}
+	if p.Forward != ForwardAccept {
+		out = append(out, restrictingNothing(p.ForwardRules())...)
+	}
+	return out
+}
+
+func restrictingNothing(rules []Rule) []Rule {
+	restricted := slices.DeleteFunc(slices.Clone(rules), Rule.isOpenToAll)
+	if len(restricted) == 0 {
 		return nil
 	}
 	// By protocol: where ranges begin and end, and then how many ports below
 	// one are open to anybody.
 	open := make(map[Protocol]*[portCount + 1]int)
-	for _, r := range p.Open {
+	for _, r := range rules {
 		if !r.isOpenToAll() {
 			continue
 		}
@@ -193,9 +207,20 @@ func (p *Policy) RestrictingNothing() []Rule {
 // isOpenToAll reports whether the rule has no condition, be it the interface.
 func (r Rule) isOpenToAll() bool { return r.Unconditional() && len(r.On) == 0 }
 
-// RestrictingNothingTexts returns sentences about the rules that
+// UselessTexts returns sentences about rules that make no difference, as
+// what they let in or through comes anyway.
+func (p *Policy) UselessTexts() []string {
+	out := p.restrictingNothingTexts()
+	if rules := p.ForwardRules(); len(rules) > 0 && p.Forward == ForwardAccept {
+		out = append(out, fmt.Sprintf("\"forward: accept\" lets everything through, so that its rules (%s) have no effect: write drop or established, or take them out",
+			quoteRules(rules)))
+	}
+	return out
+}
+
+// restrictingNothingTexts returns sentences about the rules that
 // [Policy.RestrictingNothing] finds, a few of which have one each.
-func (p *Policy) RestrictingNothingTexts() (sentences []string) {
+func (p *Policy) restrictingNothingTexts() (sentences []string) {
 	const most = 3
 	rules := p.RestrictingNothing()
 	for _, r := range rules[:min(len(rules), most)] {

@@ -18,7 +18,7 @@ import (
 // again and compared with what was meant before anyone gets to write it.
 
 // InsertRule returns the text of a policy file with r added as the last entry
-// of open, in the style that the list has. Nothing else changes. If an equal
+// of open, or of that of forward, in the style that the list has. Nothing else changes. If an equal
 // rule is there already, it returns data itself.
 func InsertRule(filename string, data []byte, r Rule) ([]byte, error) {
 	return Reader{}.InsertRule(filename, data, r)
@@ -34,7 +34,7 @@ func (r Reader) InsertRule(filename string, data []byte, rule Rule) ([]byte, err
 	if !added {
 		return data, nil
 	}
-	pieces, err := openKey().edit(d, []string{"open"}, before, want)
+	pieces, err := rule.edit(d, before, want)
 	if err == nil {
 		data, err = d.apply(want, pieces)
 	}
@@ -63,7 +63,7 @@ func (r Reader) RemoveRule(filename string, data []byte, rule Rule) ([]byte, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filename, err)
 	}
-	pieces, err := openKey().edit(d, []string{"open"}, before, want)
+	pieces, err := rule.edit(d, before, want)
 	if err == nil {
 		data, err = d.apply(want, pieces)
 	}
@@ -73,7 +73,14 @@ func (r Reader) RemoveRule(filename string, data []byte, rule Rule) ([]byte, err
 	return data, nil
 }
 
-func openKey() *key { return lookUp(keys, "open") }
+// edit takes a step towards want, which has the rule or has it no more.
+func (r Rule) edit(d *document, before, want *Policy) ([]piece, error) {
+	name := "open"
+	if r.Forward {
+		name = "forward"
+	}
+	return lookUp(keys, name).edit(d, []string{name}, before, want)
+}
 
 // piece replaces data[start:end] by text.
 type piece struct {

@@ -40,7 +40,7 @@ type CoveredError struct {
 }
 
 func (e *CoveredError) Error() string {
-	return fmt.Sprintf("no rule %s, but its ports are open through %s: %s", quote(e.Rule.String()), quoteRules(e.By), e.hint)
+	return fmt.Sprintf("no %s %s, but its ports are open through %s: %s", e.Rule.noun(), quote(e.Rule.String()), quoteRules(e.By), e.hint)
 }
 
 // Error is one problem in a policy file. [Parse] returns all of them, joined.

@@ -69,6 +69,8 @@ var fuzzFiles = []string{
 	"interfaces: [a, \"\\x01\", é]\nicmp: [echo-request, ipv4/3]\nflows: {max: 2048}\ntimeouts:\n  udp: 1d1h1m1s\n",
 	"? open\n: []\n", "open: &a [*a]", "<<: {}", "open: !!seq []", "open: [http\n from]", "{\"open\":[\"http\"]}", "a: b\n---\nc: d",
 	"lists: {a: [192.0.2.1], b: {file: x}}\nopen: [ssh from @a limit 6/minute on wg* except @a]\n", "lists:\n  a:\n  - \"::/0\"\nopen:\n- gre to @a\n",
+	"forward: {policy: established, open: [all on eth1, \"80,443/tcp to 10.0.0.5\"]}\n", "forward:\n  # a\n  open:\n  - http # b\n", "forward: # a\n  drop # b\n",
+	"lists: {a: [10.0.0.0/8], b: {url: \"https://h/\", every: 1h1m}}\nblock: [\"@a\", 192.0.2.1, \"@b\"]\ntrust:\n- \"::/0\" # c\n- '@a'\n",
 	"input: {default: drop, \"wg*\": reject}\ninvalid:\n  eth0: log\n  # c\nicmp: {w: [ipv4/8], default: drop}\n",
 }
 
@@ -99,15 +101,17 @@ func FuzzParse(f *testing.F) {
 
 func FuzzInsertRemove(f *testing.F) {
 	for _, text := range fuzzFiles {
-		f.Add([]byte(text), "25/tcp from 192.0.2.1,2001:db8::")
-		f.Add([]byte(text), "ssh")
+		for _, forward := range []bool{false, true} {
+			f.Add([]byte(text), "25/tcp from 192.0.2.1,2001:db8::", forward)
+			f.Add([]byte(text), "ssh", forward)
+		}
 	}
-	f.Fuzz(func(t *testing.T, data []byte, text string) {
+	f.Fuzz(func(t *testing.T, data []byte, text string, forward bool) {
 		before, err := Parse("f", data)
 		if err != nil {
 			return
 		}
-		r, err := ParseRule(text)
+		r, err := Names{Forward: forward}.ParseRule(text)
 		if err != nil {
 			return
 		}
@@ -156,4 +160,30 @@ func isSubsequence(a, b []byte) bool {
 		}
 	}
 	return len(a) == 0
+}
+
+// What is recorded of a policy that is good is good, and means the same.
+func FuzzParseComplete(f *testing.F) {
+	for _, text := range fuzzFiles {
+		f.Add([]byte(text))
+	}
+	f.Add([]byte("lists: {a: {file: /x, networks: 3, digest: \"00112233445566778899aabbccddeeff\"}}\nblock: [\"@a\"]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Parse("f", data)
+		if err != nil {
+			if p, err = ParseComplete("f", data); err != nil {
+				checkErrorText(t, string(data), err)
+				return
+			}
+		}
+		again, err := ParseComplete("f", p.CompleteYAML())
+		if err != nil {
+			t.Fatalf("%q is recorded as\n%s\n%v", data, p.CompleteYAML(), err)
+		}
+		p = p.Clone()
+		p.Open, p.Interfaces = again.Open, again.Interfaces
+		if !again.Equal(p) {
+			t.Fatalf("%q is recorded as\n%s\nwhich lacks %v", data, p.CompleteYAML(), Diff(p, again))
+		}
+	})
 }

@@ -85,9 +85,10 @@ var keys = []*key{
 			func(p *Policy) *map[string]Verdict { return &p.InputOn }),
 	},
 	{
-		Key:    Key{Name: "forward", Meaning: "packets routed through this host", Note: "established lets only replies in"},
+		Key: Key{Name: "forward", Values: "drop, established, accept, or " + forwardExample, Meaning: "packets routed through this host",
+			Note: "established lets only replies in; rules let through what they name, and replies to it"},
 		always: true,
-		kind:   oneOf(forwardWords, func(p *Policy) *ForwardPolicy { return &p.Forward }),
+		kind:   newForward(),
 	},
 	{
 		Key: Key{Name: "icmp", Values: "accept, drop, or a list such as [echo-request]", Meaning: "ICMP that answers nothing",
@@ -100,22 +101,27 @@ var keys = []*key{
 	},
 	{
 		Key: Key{Name: "lists", Values: "names and networks, such as " + listExample, Default: "{}",
-			Meaning: "networks that rules name, as @office", Note: "partners: {file: partners.txt} takes them from a file, one a line"},
+			Meaning: "networks that rules name, as @office", Note: "partners: {file: partners.txt} takes them from a file, one a line, and {url: \"https://…\", every: 12h} from elsewhere"},
 		apart: true, rank: 1, // rules name them
 		kind: lists{},
+	},
+	{
+		Key: Key{Name: "block", Values: "a list such as [203.0.113.9, \"@bad\"]", Default: "[]",
+			Meaning: "who gets nothing in, live connections among it", Note: "addresses, networks and lists, before all that is open"},
+		kind:   sourcesOf(func(p *Policy) *[]Source { return &p.Block }),
+		sample: []sampleLine{{"[]", ""}},
+	},
+	{
+		Key: Key{Name: "trust", Values: "a list such as [203.0.113.0/24, \"@office\"]", Default: "[]",
+			Meaning: "who is never blocked, banned or limited", Note: "what is open to them is for open to say"},
+		kind:   sourcesOf(func(p *Policy) *[]Source { return &p.Trust }),
+		sample: []sampleLine{{"[]", ""}},
 	},
 	{
 		Key: Key{Name: "open", Values: "a list such as [http, 22/tcp from 203.0.113.0/24]", Default: "[]",
 			Meaning: "what is let in"},
 		always: true, apart: true,
-		kind: list[Rule, string]{
-			field: func(p *Policy) *[]Rule { return &p.Open },
-			parse: func(d *document, text string) (Rule, error) { return d.names.ParseRule(text) },
-			spell: func(r Rule, p *Policy) Rule { return r.named(p.Lists) },
-			id:    Rule.key, format: Rule.String,
-			quote: func(r Rule, inFlow bool) string { return quoteRule(r.String(), inFlow) },
-			noun:  "rule", example: "[http, 22/tcp]",
-		},
+		kind: rules(false, "[http, 22/tcp]"),
 		sample: []sampleLine{
 			{"- ssh", "first of all: this is how you get in"},
 			{"- http", "a service of " + ServicesFile},
@@ -145,6 +151,23 @@ var keys = []*key{
 		Key:  Key{Name: "timeouts", Values: "keys and values", Meaning: "how long an idle flow is kept, by its state"},
 		kind: section{"udp: 30s", timeoutKeys()},
 	},
+}
+
+// rules is the kind of a key with rules, about what is routed or about what is for this host.
+func rules(forward bool, example string) list[Rule, string] {
+	return list[Rule, string]{
+		field: func(p *Policy) *[]Rule { return &p.Open },
+		holds: func(r Rule) bool { return r.Forward == forward },
+		parse: func(d *document, text string) (Rule, error) {
+			names := d.names
+			names.Forward = forward
+			return names.ParseRule(text)
+		},
+		spell: func(r Rule, p *Policy) Rule { return r.named(p.Lists) },
+		id:    Rule.key, format: Rule.String,
+		quote: func(r Rule, inFlow bool) string { return quoteRule(r.String(), inFlow) },
+		noun:  "rule", example: example,
+	}
 }
 
 const perInterfaceNote = "per interface as {default: drop, eth1: accept, \"wg*\": reject}"

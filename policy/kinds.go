@@ -73,6 +73,7 @@ func number(example string, set func(p *Policy, text string) error, format func(
 // list is the kind of a key with a list in which the order means nothing.
 type list[T any, K comparable] struct {
 	field   func(*Policy) *[]T
+	holds   func(T) bool // of what the field holds, what the list does; nil: all
 	parse   func(d *document, text string) (T, error)
 	spell   func(entry T, p *Policy) T // as the file of p can have it; nil: as it is
 	id      func(T) K                  // the same for entries that mean the same
@@ -110,12 +111,21 @@ func (k list[T, K]) read(d *document, p *Policy, at, v *yaml.Node) {
 	})
 }
 
+// of returns the entries that p has.
+func (k list[T, K]) of(p *Policy) []T {
+	entries := *k.field(p)
+	if k.holds == nil || !slices.ContainsFunc(entries, func(entry T) bool { return !k.holds(entry) }) {
+		return entries
+	}
+	return slices.DeleteFunc(slices.Clone(entries), func(entry T) bool { return !k.holds(entry) })
+}
+
 func (k list[T, K]) diff(label string, old, new *Policy) []Change {
 	var out []Change
-	for _, entry := range k.missing(*k.field(old), *k.field(new)) {
+	for _, entry := range k.missing(k.of(old), k.of(new)) {
 		out = append(out, Change{'-', label, k.format(entry), ""})
 	}
-	for _, entry := range k.missing(*k.field(new), *k.field(old)) {
+	for _, entry := range k.missing(k.of(new), k.of(old)) {
 		out = append(out, Change{'+', label, "", k.format(entry)})
 	}
 	return slices.Compact(out)
@@ -137,7 +147,7 @@ func (k list[T, K]) missing(a, b []T) []T {
 }
 
 func (k list[T, K]) write(b *strings.Builder, indent, name string, p *Policy) {
-	entries := k.spelled(*k.field(p), p)
+	entries := k.spelled(k.of(p), p)
 	if k.oneLine || len(entries) == 0 {
 		texts := make([]string, len(entries))
 		for i, entry := range entries {
@@ -155,11 +165,11 @@ func (k list[T, K]) write(b *strings.Builder, indent, name string, p *Policy) {
 // edit adds first, and removes in a later step: with its last entry a list
 // would lose its style.
 func (k list[T, K]) edit(d *document, path []string, have, want *Policy) ([]piece, error) {
-	if add := k.spelled(k.missing(*k.field(want), *k.field(have)), have); len(add) > 0 {
+	if add := k.spelled(k.missing(k.of(want), k.of(have)), have); len(add) > 0 {
 		return d.insertion(path, len(add), func(i int, inFlow bool) string { return k.quote(add[i], inFlow) }), nil
 	}
 	gone := make(map[K]bool)
-	for _, entry := range k.missing(*k.field(have), *k.field(want)) {
+	for _, entry := range k.missing(k.of(have), k.of(want)) {
 		gone[k.id(entry)] = true
 	}
 	return d.removal(path, func(text string) bool {
@@ -182,7 +192,7 @@ func (k list[T, K]) spelled(entries []T, p *Policy) []T {
 
 func (k list[T, K]) view(p *Policy) any {
 	out := []string{}
-	for _, entry := range *k.field(p) {
+	for _, entry := range k.of(p) {
 		out = append(out, k.format(entry))
 	}
 	return out

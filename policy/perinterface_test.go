@@ -51,20 +51,21 @@ func TestPickPattern(t *testing.T) {
 
 func TestPerInterfaceErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"input: {}\n":                            `f:1:8: nothing in the braces of "input": write one value, or some such as {default: drop, eth1: accept}`,
-		"input: {eth1: x}\n":                     `f:1:15: unknown value "x" for "input" on "eth1": write drop, accept or reject`,
-		"input: {default: x}\n":                  `f:1:18: unknown value "x" for "input" by default: write drop, accept or reject`,
-		"input: {eth1: }\n":                      `f:1:9: no value for "input" on "eth1": write drop, accept or reject`,
-		"input: {eth1: [drop]}\n":                `f:1:15: list "[drop]}" for "input" on "eth1": write drop, accept or reject`,
-		"input: {lo: drop}\n":                    `f:1:9: interface "lo" is the loopback, which is never filtered: take it out`,
-		"input: {\"*\": drop}\n":                 `f:1:9: "*" stands for every interface: write default`,
-		"input: {eth+: drop}\n":                  `f:1:9: interface name "eth+" is a pattern of iptables: write "eth*"`,
-		"input: {eth1: drop, eth1: accept}\n":    `f:1:21: duplicate key "eth1": it is on line 1 already, keep one`,
-		"invalid: {abcdefghijklmnop: log}\n":     `f:1:11: interface name "abcdefghijklmnop" is 16 bytes long: write at most 15`,
-		"icmp: {eth1: echo-request}\n":           `f:1:14: type "echo-request" alone for "icmp" on "eth1": write a list, such as [echo-request]`,
-		"icmp: {eth1: [ipv4/8, 8]}\n":            `f:1:23: icmp type "8" has no family: write ipv4/8 or ipv6/8`,
-		"icmp: {eth1: {a: b}}\n":                 `f:1:14: mapping "{a: b}}" for "icmp" on "eth1": write accept, drop or a list of types`,
-		"forward: {default: drop, eth1: drop}\n": `f:1:10: mapping "{default: drop, eth1: drop}" for "forward": write drop, established or accept`,
+		"input: {}\n":                         `f:1:8: nothing in the braces of "input": write one value, or some such as {default: drop, eth1: accept}`,
+		"input: {eth1: x}\n":                  `f:1:15: unknown value "x" for "input" on "eth1": write drop, accept or reject`,
+		"input: {default: x}\n":               `f:1:18: unknown value "x" for "input" by default: write drop, accept or reject`,
+		"input: {eth1: }\n":                   `f:1:9: no value for "input" on "eth1": write drop, accept or reject`,
+		"input: {eth1: [drop]}\n":             `f:1:15: list "[drop]}" for "input" on "eth1": write drop, accept or reject`,
+		"input: {lo: drop}\n":                 `f:1:9: interface "lo" is the loopback, which is never filtered: take it out`,
+		"input: {\"*\": drop}\n":              `f:1:9: "*" stands for every interface: write default`,
+		"input: {eth+: drop}\n":               `f:1:9: interface name "eth+" is a pattern of iptables: write "eth*"`,
+		"input: {eth1: drop, eth1: accept}\n": `f:1:21: duplicate key "eth1": it is on line 1 already, keep one`,
+		"invalid: {abcdefghijklmnop: log}\n":  `f:1:11: interface name "abcdefghijklmnop" is 16 bytes long: write at most 15`,
+		"icmp: {eth1: echo-request}\n":        `f:1:14: type "echo-request" alone for "icmp" on "eth1": write a list, such as [echo-request]`,
+		"icmp: {eth1: [ipv4/8, 8]}\n":         `f:1:23: icmp type "8" has no family: write ipv4/8 or ipv6/8`,
+		"icmp: {eth1: {a: b}}\n":              `f:1:14: mapping "{a: b}}" for "icmp" on "eth1": write accept, drop or a list of types`,
+		"forward: {default: drop, eth1: drop}\n": `f:1:11: unknown key "default": write policy or open
+f:1:26: unknown key "eth1": write policy or open`,
 	} {
 		if p, err := Parse("f", []byte(text)); err == nil || err.Error() != want {
 			t.Errorf("%q: %+v\n got %v\nwant %s", text, p, err, want)

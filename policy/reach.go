@@ -14,6 +14,8 @@ var (
 	loopbackRanges = addrset.Of(loopbackNetworks)
 	neverRanges    = addrset.Of(neverSources)
 
+	neverRoutedRanges = addrset.Of(append([]netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("fe80::/10")}, loopbackNetworks...))
+
 	loopbackNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	neverSources     = append(slices.Clone(loopbackNetworks), netip.MustParsePrefix("224.0.0.0/4"),
 		netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("ff00::/8"))

@@ -64,6 +64,14 @@ func (r Rule) String() string {
 	return b.String()
 }
 
+// noun returns what the rule is, for messages.
+func (r Rule) noun() string {
+	if r.Forward {
+		return "forward rule"
+	}
+	return "rule"
+}
+
 // hasClauses reports whether the rule is written as more than what it opens.
 func (r Rule) hasClauses() bool {
 	return len(r.On) > 0 || !r.everywhere() || r.lists != (listTexts{}) || r.Limit.Count > 0

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 type Names struct {
 	Services *Services // nil for those of ServicesFile
 	Lists    []List
+	Forward  bool // the rules are about what is routed
 }
 
 // ParseRule reads one rule, with the names of services from [ServicesFile]:
@@ -35,7 +37,7 @@ func ParseRule(text string) (Rule, error) { return Names{}.ParseRule(text) }
 func (n Names) ParseRule(text string) (Rule, error) { return n.parser().rule(text) }
 
 func (n Names) parser() ruleParser {
-	in := ruleParser{services: defaultServices, lists: n.Lists}
+	in := ruleParser{services: defaultServices, lists: n.Lists, forward: n.Forward}
 	if n.Services != nil {
 		in.services = func() *Services { return n.Services }
 	}
@@ -46,6 +48,7 @@ func (n Names) parser() ruleParser {
 type ruleParser struct {
 	services func() *Services
 	lists    []List
+	forward  bool
 }
 
 func (in ruleParser) rule(text string) (Rule, error) {
@@ -125,7 +128,7 @@ func (in ruleParser) parseRule(text string) (Rule, *RuleError) {
 	if bad != nil {
 		return Rule{}, bad
 	}
-	p := clauseParser{in: in, rule: Rule{Ports: ports, what: name}, before: what, seen: make(map[string]word)}
+	p := clauseParser{in: in, rule: Rule{Forward: in.forward, Ports: ports, what: name}, before: what, seen: make(map[string]word)}
 	for rest.text != "" {
 		if rest, bad = p.clause(rest); bad != nil {
 			return Rule{}, bad
@@ -169,7 +172,7 @@ func (p *clauseParser) clause(w word) (rest word, bad *RuleError) {
 	}
 	p.seen[keyword] = key
 	if value.text == "" {
-		return rest, key.errorf("%s", missingValue(key, keyword))
+		return rest, key.errorf("%s", p.missingValue(key, keyword))
 	}
 	p.last, p.before = keyword, value
 	r := &p.rule
@@ -209,14 +212,14 @@ func burstAfter(w word) (burst, number, rest word) {
 	return burst, number, rest
 }
 
-func missingValue(key word, keyword string) string {
+func (p *clauseParser) missingValue(key word, keyword string) string {
 	word := quote(key.text)
-	switch keyword {
-	case "on":
+	switch {
+	case keyword == "on":
 		return "no interface after " + word + ": write on eth0, or leave " + word + " out"
-	case "to":
+	case keyword == "to" && !p.rule.Forward:
 		return "no address after " + word + ": write to 192.0.2.1, an address of this host, or leave " + word + " out"
-	case "limit":
+	case keyword == "limit":
 		return "no rate after " + word + ": write limit 6/minute, or leave " + word + " out"
 	}
 	return "no address after " + word + ": write " + keyword + " 203.0.113.0/24, or leave " + word + " out"
@@ -277,6 +280,16 @@ func (w word) items() func(func(word) bool) {
 // checkAdmits refuses a rule that can let nothing in.
 func (p *clauseParser) checkAdmits() *RuleError {
 	r := p.rule
+	if r.Forward {
+		for _, clause := range []struct {
+			keyword  string
+			prefixes []netip.Prefix
+		}{{"from", r.From}, {"to", r.To}} {
+			if len(clause.prefixes) > 0 && addrset.Within(addrset.Of(clause.prefixes), neverRoutedRanges) {
+				return p.seen[clause.keyword].errorf("nothing is routed %s %s: such an address is good on one link only", clause.keyword, quote(joinPrefixes(clause.prefixes)))
+			}
+		}
+	}
 	if from, given := p.seen["from"]; given && !slices.ContainsFunc(r.From, usableSource) {
 		return from.errorf("nobody can come from %s: no other host has such an address", quote(joinPrefixes(r.From)))
 	}

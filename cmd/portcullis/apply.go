@@ -68,7 +68,7 @@ func (a *app) apply(ctx context.Context, r firewall.ApplyRequest) error {
 	}
 	a.inForce = report.Config
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printApply(report) })
+	return printed(a.print(report, func() { a.printApply(report) }), report.Skipped)
 }
 
 func (a *app) printApply(v *firewall.ApplyReport) {
@@ -88,16 +88,28 @@ func (a *app) printApply(v *firewall.ApplyReport) {
 	}
 }
 
-// printPackets prints who is let in where rules have changed.
+// printPackets prints who is let in and through where rules have changed.
 func (a *app) printPackets(changes []firewall.Change, packets []firewall.PacketChange) {
-	if !slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Key == "open" }) {
+	if !slices.ContainsFunc(changes, firewall.Change.OfRules) {
 		return
 	}
 	if len(packets) == 0 {
 		a.printf("no packet fares otherwise by these rules\n")
 		return
 	}
-	a.printf("who is let in:\n")
+	through := slices.IndexFunc(packets, func(c firewall.PacketChange) bool { return c.Forward }) // they come last
+	if through < 0 {
+		through = len(packets)
+	}
+	a.printPart("who is let in:", packets[:through])
+	a.printPart("who is let through:", packets[through:])
+}
+
+func (a *app) printPart(heading string, packets []firewall.PacketChange) {
+	if len(packets) == 0 {
+		return
+	}
+	a.printf("%s\n", heading)
 	const most = 50
 	for _, c := range packets[:min(len(packets), most)] {
 		a.printf("  %s\n", c)

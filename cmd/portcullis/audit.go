@@ -14,10 +14,8 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/audit"
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 func (a *app) auditCommand() *cobra.Command {
@@ -28,8 +26,7 @@ func (a *app) auditCommand() *cobra.Command {
 containers, with the policy in force. If the filter is not up, every port is open, and audit
 names those that the policy file would close or restrict.
 
-  closed  something listens, and nobody can reach it: no rule lets anybody in, or
-          "forward: drop" cuts the container off
+  closed  something listens, and nobody can reach it: no rule lets anybody in
   open    something listens, and a rule or an unfiltered interface lets others in
   unused  a rule opens a port, and nothing listens
 
@@ -121,7 +118,7 @@ func (a *app) printAudit(v *auditView) {
 	wider := 0 // open to more than the policy says
 	for _, p := range v.Ports {
 		rows = append(rows, []string{string(p.State), p.Port, strings.Join(p.Addresses, ","), strings.Join(p.Processes, ", "),
-			fromText(p), v.remedy(p)})
+			fromText(p), p.Fix})
 		counts[p.State]++
 		if p.State == audit.Open && p.Fix != "" {
 			wider++
@@ -134,18 +131,6 @@ func (a *app) printAudit(v *auditView) {
 	} else {
 		a.printf("\n%s that the policy would close or restrict, %s\n", count(wider, "port", "ports"), unused)
 	}
-}
-
-// remedy returns what to do about a port, if it is not as it was meant.
-func (v *auditView) remedy(p audit.Entry) string {
-	if !p.CutOff || p.State != audit.Closed {
-		return p.Fix
-	}
-	text := fmt.Sprintf("cut off by \"forward: drop\": write %q to %s", containers.Remedy, quote.Text(v.Config))
-	if p.Fix != "" {
-		text += "; " + p.Fix
-	}
-	return text
 }
 
 // fromText returns who may come to a port.

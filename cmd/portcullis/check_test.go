@@ -57,7 +57,7 @@ func TestPathsStayOnTheirLine(t *testing.T) {
 	}
 	good, bad, none := write(evil+".yaml", "forward: drop\nopen: [ssh]\n"), write("bad.yaml", "input: block\n"), filepath.Join(dir, "none.yaml")
 	h := newHost(t)
-	h.Forwarding, h.Guests = true, behind()
+	h.Forwarding = true
 	rules := write("rules.sh", "iptables -P INPUT DROP\niptables -P FORWARD DROP\niptables -A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT\n")
 	for _, c := range []struct {
 		code int

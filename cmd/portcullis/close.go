@@ -13,21 +13,22 @@ import (
 )
 
 func (a *app) closeCommand() *cobra.Command {
-	var runtime, kill, force bool
+	var runtime, forward, kill, force bool
 	cmd := &cobra.Command{
 		Use:         "close RULE...",
 		Short:       "Take a rule back",
 		Annotations: needsFilter,
 		Long: `Close what a rule opened, at once, and take the rule out of the policy file; comments stay.
 Connections that the rule let in continue unless --kill cuts them, now or when the rule is
-closed already.`,
+closed already. With --forward, the rules are about what is routed through this host.`,
 		Example: `  portcullis close http
   portcullis close 22/tcp from 203.0.113.0/24
+  portcullis close --forward all on eth1
   portcullis close 5432/tcp --kill`,
 		Args:              someRule,
 		ValidArgsFunction: a.completeRules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := a.namesIn(cmd.Context(), args)
+			names, err := a.namesIn(cmd.Context(), args, forward)
 			if err != nil {
 				return err
 			}
@@ -39,6 +40,7 @@ closed already.`,
 		},
 	}
 	cmd.Long += closingNote
+	addForward(cmd, &forward)
 	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save: the next \"up\" opens it again")
 	cmd.Flags().BoolVar(&kill, "kill", false, "cut the connections that the rule let in")
 	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")

@@ -52,6 +52,8 @@ func callWithArguments(t *testing.T, c *cobra.Command) []string {
 		case strings.HasPrefix(argument, "["):
 		case argument == "RULE...":
 			call = append(call, "http")
+		case argument == "ADDRESS...":
+			call = append(call, "203.0.113.9")
 		case argument == "FILE":
 			path := filepath.Join(t.TempDir(), "policy.yaml")
 			if err := os.WriteFile(path, []byte("open: [http]\n"), 0o644); err != nil {
@@ -126,7 +128,7 @@ func TestHelpIsNotTooWide(t *testing.T) {
 func TestWordsOfOtherToolsLeadToTheCommandThatIsMeant(t *testing.T) {
 	h := newHost(t)
 	for word, command := range map[string]string{
-		"allow": "open", "permit": "open", "deny": "close", "delete": "close", "block": "close", "ban": "close",
+		"allow": "open", "permit": "open", "deny": "close", "delete": "close", "block": "portcullis ban", "unblock": "unban",
 		"reload": "apply", "enable": "up", "start": "up", "restart": "up", "disable": "down", "stop": "down",
 		"list": "status", "show": "status", "rules": "status", "Allow": "open",
 		"edit": "portcullis apply", "config": "portcullis check", "iptables": "portcullis import", "icmp": `"icmp: accept"`, "ping": "portcullis apply", "dns": "portcullis open domain",

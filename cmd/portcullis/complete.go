@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -41,6 +42,17 @@ func (a *app) completeInterfaces(_ *cobra.Command, args []string, _ string) ([]s
 
 // running asks the running filter for completions. Without one, or without the right to ask, there are none.
 func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []string {
+	return a.askFilter(cmd, func(f firewall.Filter) []string {
+		p, err := f.Policy()
+		if err != nil {
+			return nil
+		}
+		return ask(p)
+	})
+}
+
+// askFilter is running for what is not the policy's.
+func (a *app) askFilter(cmd *cobra.Command, ask func(firewall.Filter) []string) []string {
 	if a.privileged() != nil || a.prepare(cmd, nil) != nil { // a completion runs nothing before itself
 		return nil
 	}
@@ -51,11 +63,7 @@ func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []s
 		return nil
 	}
 	defer f.Close()
-	p, err := f.Policy()
-	if err != nil {
-		return nil
-	}
-	return ask(p)
+	return ask(f)
 }
 
 // completeFiltered completes the interfaces that are filtered.
@@ -65,7 +73,12 @@ func (a *app) completeFiltered(cmd *cobra.Command, args []string, _ string) ([]s
 
 // completeRules completes the rules in force.
 func (a *app) completeRules(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return left(a.running(cmd, func(p *policy.Policy) []string { return policy.Texts(p.Open) }), args)
+	return left(a.running(cmd, func(p *policy.Policy) []string {
+		if forward, _ := cmd.Flags().GetBool(forwardFlag); forward {
+			return policy.Texts(p.ForwardRules())
+		}
+		return policy.Texts(p.InputRules())
+	}), args)
 }
 
 // completeOpen completes the words of a rule: what it opens, its clauses, and what these take.

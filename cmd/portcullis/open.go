@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 )
 
 func (a *app) openCommand() *cobra.Command {
-	runtime, period := false, durationFlag{}
+	runtime, forward, period := false, false, durationFlag{}
 	cmd := &cobra.Command{
 		Use:         "open RULE...",
 		Short:       "Let in what a rule names, now and permanently",
@@ -25,26 +26,39 @@ func (a *app) openCommand() *cobra.Command {
 		Long: `Open ports in the running filter, at once, and save the rules to the policy file; its
 comments stay. What is open already stays open.
 
+With --forward, let what the rules name be routed through this host, as from one of its
+interfaces to another, and not in to it: "on" is where it comes in, "to" is where it goes.
+Replies pass. The rules are saved under "forward" in the policy file.
+
 ` + ruleGrammar,
 		Example: `  portcullis open http https
   portcullis open 22/tcp from 203.0.113.0/24,2001:db8::/32
   portcullis open ssh limit 6/minute
   portcullis open 5432/tcp on eth1 from @office
+  portcullis open --forward all on eth1          what is behind eth1 may begin outward
+  portcullis open --forward 443/tcp on eth0 to 10.0.0.5
   portcullis open 60000-61000/udp --runtime      not in the file: until the next "up"
   portcullis open 8080/tcp --for 1h              not in the file, and closes by itself`,
 		Args:              someRule,
 		ValidArgsFunction: a.completeOpen,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := a.parseRules(cmd.Context(), args)
+			rules, err := a.parseRules(cmd.Context(), args, forward)
 			if err != nil {
 				return err
 			}
 			return a.open(cmd.Context(), firewall.OpenRequest{Rules: rules, Runtime: runtime, For: period.Duration})
 		},
 	}
+	addForward(cmd, &forward)
 	cmd.Flags().BoolVar(&runtime, "runtime", false, "do not save: the next \"up\" closes it again")
 	cmd.Flags().Var(&period, "for", "like --runtime, and close it after `TIME`; live connections continue")
 	return cmd
+}
+
+const forwardFlag = "forward"
+
+func addForward(cmd *cobra.Command, forward *bool) {
+	cmd.Flags().BoolVar(forward, forwardFlag, false, "the rules are about what is routed through this host")
 }
 
 func someRule(cmd *cobra.Command, args []string) error {
@@ -55,8 +69,8 @@ func someRule(cmd *cobra.Command, args []string) error {
 }
 
 // parseRules reads the rules of a command line.
-func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, error) {
-	names, err := a.namesIn(ctx, args)
+func (a *app) parseRules(ctx context.Context, args []string, forward bool) ([]policy.Rule, error) {
+	names, err := a.namesIn(ctx, args, forward)
 	if err != nil {
 		return nil, err
 	}
@@ -69,14 +83,16 @@ func (a *app) parseRules(ctx context.Context, args []string) ([]policy.Rule, err
 
 // namesIn returns what rules of a command line may name. Where they name lists, the running filter and its policy file
 // tell what these hold.
-func (a *app) namesIn(ctx context.Context, args []string) (policy.Names, error) {
+func (a *app) namesIn(ctx context.Context, args []string, forward bool) (policy.Names, error) {
 	if !policy.NamesList(args) {
-		return policy.Names{}, nil
+		return policy.Names{Forward: forward}, nil
 	}
 	if err := a.privileged(); err != nil {
 		return policy.Names{}, err
 	}
-	return a.firewall.Names(ctx)
+	names, err := a.firewall.Names(ctx)
+	names.Forward = forward
+	return names, err
 }
 
 // ruleError returns the error for rules of a command line that cannot be read.
@@ -121,17 +137,22 @@ func (a *app) printOpen(v *firewall.OpenReport, request firewall.OpenRequest) {
 }
 
 // withPorts returns a rule as it is written, with its ports where its name stands for several: https is 443/udp, too. Ports
-// that are written themselves, and all of them, need no second time.
+// that are written themselves, and all of them, need no second time. A rule about what is routed is called one.
 func withPorts(text string, rules []policy.Rule) string {
-	for _, r := range rules {
-		if r.String() != text || len(r.Ports) < 2 || r.What() == (policy.Rule{Ports: r.Ports}).String() {
-			continue
-		}
+	i := slices.IndexFunc(rules, func(r policy.Rule) bool { return r.String() == text })
+	if i < 0 {
+		return text
+	}
+	r := rules[i]
+	if len(r.Ports) > 1 && r.What() != (policy.Rule{Ports: r.Ports}).String() {
 		ports := make([]string, len(r.Ports))
 		for i, p := range r.Ports {
 			ports[i] = p.String()
 		}
-		return fmt.Sprintf("%s (%s)", text, strings.Join(ports, ", "))
+		text = fmt.Sprintf("%s (%s)", text, strings.Join(ports, ", "))
+	}
+	if r.Forward {
+		return "forward rule " + text
 	}
 	return text
 }

@@ -30,7 +30,7 @@ func TestParseRulesJoinsWords(t *testing.T) {
 		{"22/tcp from|192.0.2.1|http|from|2001:db8::/32", []string{"22/tcp from 192.0.2.1", "http from 2001:db8::/32"}},
 		{"http|80/tcp", []string{"http"}},
 	} {
-		rules, err := new(app).parseRules(t.Context(), strings.Split(c.args, "|"))
+		rules, err := new(app).parseRules(t.Context(), strings.Split(c.args, "|"), false)
 		if err != nil || !slices.Equal(policy.Texts(rules), c.want) {
 			t.Errorf("%s: %q, %v; want %q", c.args, policy.Texts(rules), err, c.want)
 		}

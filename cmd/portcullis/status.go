@@ -27,8 +27,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Annotations: needsFilter,
 		Long: `Show the interfaces, the policy, how many packets each rule let in, what became of all
 others and why, and how full the flow table is. Rules are printed as "portcullis open"
-and "portcullis close" take them; long lists of addresses are counted unless you say --all
-or -o json. Exits with 3 if the filter is not up.
+and "portcullis close" take them, those that they take with --forward apart; long lists
+of addresses are counted unless you say --all or -o json. Exits with 3 if the filter is
+not up.
 
 An assured flow keeps its place in the table. A flow that is not assured, or whose
 connection is over, counts among the others, and is evicted when the table is full and a
@@ -89,31 +90,42 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 	}
 	a.noted(rows)
 
-	if len(v.Rules) == 0 {
+	if !a.printRules("OPEN", v.Rules, false, all) {
 		a.printf("\nno port is open\n")
-	} else {
-		rows = [][]string{{"OPEN", "PACKETS", "NOTE"}}
-		for _, r := range v.Rules {
-			note := ""
-			switch {
-			case r.SecondsLeft > 0:
-				note = "for another " + schedule.Span(time.Duration(r.SecondsLeft)*time.Second)
-			case r.Runtime:
-				note = "runtime"
-			}
-			text := r.Rule
-			if !all {
-				text = folded(text)
-			}
-			rows = append(rows, []string{text, strconv.FormatUint(r.Packets, 10), note})
-		}
-		a.printf("\n")
-		a.noted(rows)
 	}
-
+	a.printRules("FORWARDED", v.Rules, true, all)
+	a.printLists(v.Lists)
 	a.printCounters(v.Counters)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
+}
+
+// printRules prints the rules of one kind, and reports whether there are any.
+func (a *app) printRules(heading string, rules []firewall.RuleStatus, forward, all bool) bool {
+	rows := [][]string{{heading, "PACKETS", "NOTE"}}
+	for _, r := range rules {
+		if r.Forward != forward {
+			continue
+		}
+		note := ""
+		switch {
+		case r.SecondsLeft > 0:
+			note = "for another " + schedule.Span(time.Duration(r.SecondsLeft)*time.Second)
+		case r.Runtime:
+			note = "runtime"
+		}
+		text := r.Rule
+		if !all {
+			text = folded(text)
+		}
+		rows = append(rows, []string{text, strconv.FormatUint(r.Packets, 10), note})
+	}
+	if len(rows) == 1 {
+		return false
+	}
+	a.printf("\n")
+	a.noted(rows)
+	return true
 }
 
 // printCounters prints the verdicts, and then the kinds of what was invalid, which are of packets that have a verdict, too.

@@ -8,46 +8,20 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
-	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// behind is what a host with containers has.
-func behind() containers.Found {
-	return containers.Found{
-		Guests:    []host.Guests{{Device: "docker0", Manager: "Docker"}, {Device: "br\x1b[2J"}},
-		Published: []netfilter.Published{{Protocol: policy.TCP, First: 8080, Last: 8080, To: "172.17.0.2:80"}},
+func TestForwardRulesOfNoEffectAreNamed(t *testing.T) {
+	h := newHost(t)
+	path := h.writes("interfaces: [eth0]\nforward: {policy: accept, open: [all on eth1]}\nopen: [ssh]\n")
+	const sentence = `"forward: accept" lets everything through, so that its rules ("all on eth1") have no effect`
+	for _, args := range [][]string{{"check", path}, {"up", "--config", path}, {"apply"}, {"diff"}} {
+		h.types(0, args...)
+		h.complains(sentence)
 	}
-}
-
-func TestContainersThatAreCutOffAreNamed(t *testing.T) {
-	for _, forward := range []string{"", "forward: drop\n", "forward: established\n", "forward: accept\n"} {
-		h := newHost(t)
-		h.Forwarding, h.Guests = true, behind()
-		path := h.writes("interfaces: [eth0]\n" + forward + "open: [ssh]\n")
-		warned := func(text string) {
-			t.Helper()
-			want := forward == "" || forward == "forward: drop\n"
-			got := strings.Contains(h.stderr, text) && strings.Contains(h.stderr, `"forward: established" to `+path)
-			if got != want || strings.Contains(h.stderr, "\x1b") {
-				t.Errorf("under %q it warns: %t, want %t: %q", forward, got, want, h.stderr)
-			}
-		}
-		h.types(0, "up", "--config", path)
-		warned(`docker0 (Docker), br\x1b[2J`)
-		h.types(0, "status")
-		warned("8080/tcp")
-		h.types(0, "apply")
-		warned("8080/tcp")
-		h.types(0, "open", "8000-9000/tcp")
-		warned("8000-9000/tcp is open, but leads to 172.17.0.2:80")
-		h.types(0, "open", "8080/udp", "8081/tcp")
-		if strings.Contains(h.stderr, "leads to") {
-			t.Errorf("another port leads to a container: %s", h.stderr)
-		}
-	}
+	h.types(0, "open", "--forward", "http")
+	h.complains(`forward rule "http" has no effect: "forward: accept" lets everything through`)
 }
 
 func TestBuiltInPolicyOfForwardingHost(t *testing.T) {

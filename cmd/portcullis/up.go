@@ -52,7 +52,7 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 	}
 	a.inForce = report.Config
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printUp(report) })
+	return printed(a.print(report, func() { a.printUp(report) }), report.Skipped)
 }
 
 func (a *app) printUp(report *firewall.UpReport) {
@@ -65,6 +65,9 @@ func (a *app) printUp(report *firewall.UpReport) {
 	if report.Seeded > 0 {
 		a.printf("%s\n", count(report.Seeded, "live connection goes on", "live connections go on"))
 	}
+	if report.Bans > 0 {
+		a.printf("%s in force again\n", count(report.Bans, "ban is", "bans are"))
+	}
 	p := report.Policy
 	if !report.BuiltIn {
 		a.printf("policy: %s: %s\n", report.Config, openText(p))
@@ -76,7 +79,7 @@ func (a *app) printUp(report *firewall.UpReport) {
 		forwarded = "what is behind this host reaches out, and only answers come in"
 	}
 	a.printf("  replies to what this host sends and ICMP come in; %s\n", forwarded)
-	for _, r := range p.Open {
+	for _, r := range p.InputRules() {
 		a.printf("  open: %s, because an sshd listens on port %d\n", r, r.Ports[0].First)
 	}
 	if len(p.Open) == 0 {
@@ -87,14 +90,22 @@ func (a *app) printUp(report *firewall.UpReport) {
 
 // openText returns the rules of a policy in one line, however many there are.
 func openText(p *policy.Policy) string {
-	const most = 6
+	text := "no port is open"
 	if p.Input == policy.Accept {
-		return "input is accepted"
+		text = "input is accepted"
+	} else if rules := p.InputRules(); len(rules) > 0 {
+		text = "open: " + rulesText(rules)
 	}
-	if len(p.Open) == 0 {
-		return "no port is open"
+	if rules := p.ForwardRules(); len(rules) > 0 && p.Forward != policy.ForwardAccept {
+		text += "; forwarded: " + rulesText(rules)
 	}
-	rules, more := policy.Texts(p.Open), ""
+	return text
+}
+
+// rulesText returns some rules in one line, and how many more there are.
+func rulesText(list []policy.Rule) string {
+	const most = 6
+	rules, more := policy.Texts(list), ""
 	if len(rules) > most {
 		more = fmt.Sprintf("; and %d more", len(rules)-most)
 		rules = rules[:most]
@@ -102,7 +113,7 @@ func openText(p *policy.Policy) string {
 	for i, text := range rules {
 		rules[i] = folded(text)
 	}
-	return "open: " + strings.Join(rules, "; ") + more
+	return strings.Join(rules, "; ") + more
 }
 
 // filteringText returns a line about an interface that was to be filtered.

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/firewall/cmdline"
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -35,7 +34,6 @@ type Entry struct {
 	Rules     []string `json:"rules"`     // that open it
 	From      []string `json:"from"`      // whom the rules let come, and where; empty is nobody, * anyone anywhere
 	Bypass    []string `json:"bypass"`    // interfaces that are not filtered, by which anyone may come
-	CutOff    bool     `json:"cut_off"`   // it leads to a container, and "forward: drop" lets nothing through
 	Fix       string   `json:"fix"`       // what to type if that was not meant; empty where all is well
 }
 
@@ -63,7 +61,6 @@ type service struct {
 	bypass      []string
 	only        int  // the interface that all of its sockets listen on, or 0
 	published   bool // by DNAT
-	behind      bool // it leads to another host, as a container is
 }
 
 // Compare returns the ports, apart for addresses at which others may come: those that are closed, those that are open, and the rules that nothing uses.
@@ -85,22 +82,17 @@ func Compare(in Input) (entries []Entry) {
 			}
 			entries = append(entries, entry)
 			continue
-		case s.behind && in.Policy.Forward == policy.ForwardDrop:
-			if entry.State == Closed {
-				entry.Fix = in.Flags.Line("open", opens(s))
-			}
-			entry.CutOff, entry.State, entry.From, toAll = true, Closed, []string{}, false
 		}
 		switch {
 		case len(s.bypass) > 0 && !toAll:
 			entry.State, entry.Fix = Open, in.Flags.Line(append([]string{"up"}, s.bypass...)...)
-		case entry.State == Closed && !entry.CutOff:
+		case entry.State == Closed:
 			entry.Fix = in.Flags.Line("open", opens(s))
 		}
 		entries = append(entries, entry)
 	}
 	for i, r := range in.Policy.Open {
-		if used[i] || !hasPorts(r) {
+		if used[i] || r.Forward || !hasPorts(r) {
 			continue
 		}
 		unused := Entry{State: Unused, Port: what(r), Addresses: []string{}, Processes: []string{},
@@ -126,7 +118,7 @@ func (in *Input) services() (list []service) {
 				if l.only != s.only {
 					l.only = 0
 				}
-				l.published, l.behind = l.published || s.published, l.behind || s.behind
+				l.published = l.published || s.published
 				return
 			}
 		}
@@ -146,7 +138,7 @@ func (in *Input) services() (list []service) {
 	for _, p := range in.Published {
 		if address, ok := in.reachable(p.Destination); ok {
 			add(service{protocol: p.Protocol, first: p.First, last: p.Last, addresses: []string{address}, processes: []string{"to " + p.To},
-				bypass: in.bypassTo(0), published: true, behind: containers.LeadsBehind(p.To)})
+				bypass: in.bypassTo(0), published: true})
 		}
 	}
 	slices.SortFunc(list, func(a, b service) int {

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
-	"strconv"
 	"strings"
 
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/host/netfilter"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -36,44 +33,22 @@ func (e *examination) forwarding(guests []host.Guests) {
 	for i, g := range guests {
 		behind[i] = g.String()
 	}
+	rules := len(e.Policy.ForwardRules())
 	switch {
 	case !host.Forwards(e.files):
 		e.ok("forward", "this host forwards nothing")
-	case e.Policy.Forward == policy.ForwardDrop && len(guests) > 0:
-		e.warn("forward", "\"forward: drop\" cuts off what is behind %s; \"established\" lets it reach out, and only answers come in", strings.Join(behind, ", ")).
-			fix(e.setForward()...)
-	case e.Policy.Forward == policy.ForwardDrop:
-		e.note("forward", "this host forwards, and \"forward: drop\" lets nothing through; \"established\" would let others reach out through it").
-			fix(e.setForward()...)
 	case e.Policy.Forward == policy.ForwardAccept:
 		e.note("forward", "\"forward: accept\" lets everything through to what is behind this host")
-	default:
+	case e.Policy.Forward == policy.ForwardEstablished && rules == 0:
 		e.ok("forward", "what is behind this host reaches out, and only answers come in")
-	}
-}
-
-// setForward writes the forward policy into the policy file, and puts it in force.
-func (e *examination) setForward() []string {
-	const line = containers.Remedy
-	var edit []string
-	text, _ := host.ReadFile(e.files, strings.TrimPrefix(e.Config, "/"))
-	file := quote.Shell(e.Config)
-	switch {
-	case e.BuiltIn:
-		rules := make([]string, len(e.Policy.Open))
-		for i, r := range e.Policy.Open {
-			rules[i] = strconv.Quote(r.String())
-		}
-		edit = []string{
-			"mkdir -p " + quote.Shell(path.Dir(e.Config)),
-			fmt.Sprintf("printf '%%s\\n' '%s' 'open: [%s]' > %s", line, strings.Join(rules, ", "), file),
-		}
-	case strings.HasPrefix(string(text), "forward:") || strings.Contains(string(text), "\nforward:"):
-		edit = []string{fmt.Sprintf("sed -i 's/^forward:[^#]*/%s /' %s", line, file)}
+	case rules > 0:
+		e.ok("forward", "\"forward: %s\", and rules let through what they name: %s", e.Policy.Forward, few(policy.Texts(e.Policy.ForwardRules())))
+	case len(guests) > 0:
+		e.ok("forward", "what is behind %s reaches out, answers come in, and so does what \"open\" lets in to published ports; nothing else is forwarded",
+			strings.Join(behind, ", "))
 	default:
-		edit = []string{fmt.Sprintf("echo '%s' >> %s", line, file)}
+		e.note("forward", "this host forwards, and \"forward: drop\" lets nothing through; \"portcullis open --forward 'all on eth1'\" would let through what comes in by eth1, and answers to it")
 	}
-	return append(edit, e.up(e.Interfaces...))
 }
 
 // netfilter examines what else filters.

@@ -22,20 +22,17 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 	docker := host.Guests{Device: "docker0", Manager: "Docker"}
-	const up = "\nportcullis up eth0"
-	const replace = "sed -i 's/^forward:[^#]*/forward: established /' " + conf + up
 	enabled := func(name string) func(*situation) {
 		return file("etc/systemd/system/multi-user.target.wants/"+name+".service", "[Unit]\n")
 	}
 	runAll(t, []testcase{
-		{"containers", well, forwarding(policy.ForwardDrop, docker, host.Guests{Device: "virbr0", Manager: "libvirt"}), "forward", Warn, "docker0 (Docker), virbr0 (libvirt)", replace},
-		{"router", well, forwarding(policy.ForwardDrop), "forward", Note, "lets nothing through", replace},
-		{"no line in the file", well, both(forwarding(policy.ForwardDrop), file(conf[1:], "open: [ssh]\n")), "forward", Note, "",
-			"echo 'forward: established' >> " + conf + up},
-		{"no file", well, both(forwarding(policy.ForwardDrop), func(s *situation) {
-			r, _ := policy.ParseRule("ssh")
-			s.options.BuiltIn, s.options.Policy.Open = true, []policy.Rule{r}
-		}), "forward", Note, "", "mkdir -p /etc/portcullis\n" + `printf '%s\n' 'forward: established' 'open: ["ssh"]' > ` + conf + up},
+		{"containers", well, forwarding(policy.ForwardDrop, docker, host.Guests{Device: "virbr0", Manager: "libvirt"}), "forward", OK,
+			"what is behind docker0 (Docker), virbr0 (libvirt) reaches out", ""},
+		{"router", well, forwarding(policy.ForwardDrop), "forward", Note, "\"portcullis open --forward 'all on eth1'\" would let through", ""},
+		{"router with rules", well, both(forwarding(policy.ForwardDrop, docker), func(s *situation) {
+			r, _ := policy.Names{Forward: true}.ParseRule("all on eth1")
+			s.options.Policy.Open = append(s.options.Policy.Open, r)
+		}), "forward", OK, "\"forward: drop\", and rules let through what they name: all on eth1", ""},
 		{"established", well, forwarding(policy.ForwardEstablished, docker), "forward", OK, "only answers", ""},
 		{"accept", well, forwarding(policy.ForwardAccept), "forward", Note, "everything", ""},
 		{"none", well, func(s *situation) { s.guests = []host.Guests{docker} }, "forward", OK, "forwards nothing", ""},

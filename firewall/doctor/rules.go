@@ -16,8 +16,14 @@ func (e *examination) rules(own []netip.Addr) {
 	if e.Policy == nil {
 		return
 	}
-	var nowhere, toNobody []string
+	var nowhere, toNobody, toOurselves []string
 	for _, r := range e.Policy.Open {
+		if r.Forward { // it may come in by any interface
+			if len(r.To) > 0 && len(own) > 0 && !slices.ContainsFunc(r.To, func(to netip.Prefix) bool { return !to.IsSingleIP() || !slices.Contains(own, to.Addr()) }) {
+				toOurselves = append(toOurselves, r.String())
+			}
+			continue
+		}
 		if len(r.On) > 0 && len(e.Interfaces) > 0 && !slices.ContainsFunc(e.Interfaces, r.AppliesOn) {
 			nowhere = append(nowhere, r.String())
 		}
@@ -30,6 +36,9 @@ func (e *examination) rules(own []netip.Addr) {
 	}
 	if len(toNobody) > 0 {
 		e.note("rules", "to no address that this host has: %s", few(toNobody))
+	}
+	if len(toOurselves) > 0 {
+		e.note("rules", "forward rules to addresses of this host, to which nothing is routed: %s; what comes to these is let in by \"portcullis open\" without --forward", few(toOurselves))
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
-	"github.com/portcullis-firewall/portcullis/firewall/containers"
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -36,16 +35,21 @@ type Kernel struct {
 	Logged       []loader.LoggedPacket
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
-	Fail         error             // of what changes something
-	PolicyErr    error             // why the policy in force cannot be read
-	OpenErr      error             // why the filter cannot be opened
+	GatewayList  []netip.Addr      // the default gateways
+	ResolverList []netip.Addr
+	SSHList      []host.Connection // over which somebody has logged in
+	BanList      []maps.Ban
+	Trusts       []netip.Prefix
+	Full         int   // how many bans there is room for, or 0
+	Fail         error // of what changes something
+	PolicyErr    error // why the policy in force cannot be read
+	OpenErr      error // why the filter cannot be opened
 	Ups          []loader.Options
 	Downs        [][]string
 	NoWatchdog   error        // why no watchdog can be started
 	Session      host.Session // of the user
 	PTY          bool
 	Forwarding   bool
-	Guests       containers.Found
 	Others       []host.Interface   // that are not filtered
 	Past         []loader.Interface // past which packets come
 	PastErr      error
@@ -65,6 +69,15 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 		o.Policy, o.Config = f.Running, f.File
 	}
 	report := &loader.UpReport{Updated: f.Running != nil, Warnings: []string{"something to know"}}
+	if f.Running == nil && o.Bans != nil {
+		if err := o.Bans(func(bans []maps.Ban) error {
+			put, err := f.PutBans(bans)
+			report.Bans += put
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
 	interfaces := o.Interfaces
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
@@ -79,8 +92,7 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 	return report, nil
 }
 
-func (f *Kernel) Forwards() bool                                        { return f.Forwarding }
-func (f *Kernel) Containers(context.Context) (*containers.Found, error) { return &f.Guests, nil }
+func (f *Kernel) Forwards() bool { return f.Forwarding }
 
 func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Others, nil }
 

@@ -56,7 +56,7 @@ func isWayIn(p *policy.Policy, port uint16, own []netip.Addr) bool {
 		interfaces = []string{""}
 	}
 	return slices.ContainsFunc(interfaces, func(name string) bool { return inputOf(p, name) == policy.Accept }) ||
-		slices.ContainsFunc(p.Open, func(r policy.Rule) bool {
+		slices.ContainsFunc(p.InputRules(), func(r policy.Rule) bool {
 			return r.Covers(policy.TCP, port) && isOnOneOf(r, interfaces) && letsOthersIn(r, own)
 		})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package packets compares policies by the packets that their rules let in, not by their texts.
+// Package packets compares policies by the packets that their rules let in and through, not by their texts.
 package packets
 
 import (
@@ -18,11 +18,12 @@ import (
 // Change is a difference between two policies: packets to some ports, on some interfaces, for which other sources,
 // addresses or limits count.
 type Change struct {
-	Ports []policy.PortRange
-	What  string   // Ports as a rule names them
-	On    []string // interfaces, or patterns of them; nil for all
-	Old   Admission
-	New   Admission
+	Forward bool // of packets that are routed, and not for this host
+	Ports   []policy.PortRange
+	What    string   // Ports as a rule names them
+	On      []string // interfaces by which they come in, or patterns of them; nil for all
+	Old     Admission
+	New     Admission
 }
 
 // others stands in On for the interfaces that no rule names.
@@ -69,9 +70,23 @@ func (c Change) Difference() (gone, come []netip.Prefix) {
 	return addrset.Prefixes(addrset.Subtract(old, new)), addrset.Prefixes(addrset.Subtract(new, old))
 }
 
-// Diff returns how the packets that rules let in differ. There is no change if and only if the rules of both policies
-// let in the same.
+// Diff returns how the packets differ that rules let in, and then those that they let through. There is no change if and
+// only if the rules of both policies let in and through the same.
 func Diff(old, new *policy.Policy) []Change {
+	out := diff(withRules(old, old.InputRules()), withRules(new, new.InputRules()))
+	through := diff(withRules(old, old.ForwardRules()), withRules(new, new.ForwardRules()))
+	for i := range through {
+		through[i].Forward = true
+	}
+	return append(out, through...)
+}
+
+func withRules(p *policy.Policy, rules []policy.Rule) *policy.Policy {
+	return &policy.Policy{Interfaces: p.Interfaces, Open: rules}
+}
+
+// diff is Diff of rules of one kind.
+func diff(old, new *policy.Policy) []Change {
 	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission), names: make(map[string]string)}
 	d.old, d.new = d.sides(old), d.sides(new)
 	d.learnNames(new.Open)

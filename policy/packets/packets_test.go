@@ -15,7 +15,7 @@ import (
 )
 
 // decide returns what rules say about a packet, rule by rule.
-func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
+func decide(p *policy.Policy, forward bool, iface string, proto policy.Protocol, port uint16, src, dst netip.Addr) (limit policy.Limit, ok bool) {
 	in := func(list []netip.Prefix, a netip.Addr) bool {
 		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
@@ -23,7 +23,7 @@ func decide(p *policy.Policy, iface string, proto policy.Protocol, port uint16, 
 		covers := slices.ContainsFunc(r.Ports, func(p policy.PortRange) bool {
 			return p.Protocol == proto && p.First <= port && port <= p.Last
 		})
-		if !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
+		if r.Forward != forward || !covers || !r.AppliesOn(iface) || len(r.From) > 0 && !in(r.From, src) || in(r.Except, src) || len(r.To) > 0 && !in(r.To, dst) {
 			continue
 		}
 		if !ok || r.Limit.Compare(limit) > 0 {
@@ -70,8 +70,9 @@ func randomPrefixes(r *rand.Rand, chance int) (out []netip.Prefix) {
 func randomRule(r *rand.Rand) policy.Rule {
 	first := uint16(1 + r.IntN(5))
 	rule := policy.Rule{
-		Ports: []policy.PortRange{{Protocol: protocols[r.IntN(2)], First: first, Last: first + uint16(r.IntN(3))}},
-		From:  randomPrefixes(r, 2), Except: randomPrefixes(r, 3), To: randomPrefixes(r, 3),
+		Forward: r.IntN(3) == 0,
+		Ports:   []policy.PortRange{{Protocol: protocols[r.IntN(2)], First: first, Last: first + uint16(r.IntN(3))}},
+		From:    randomPrefixes(r, 2), Except: randomPrefixes(r, 3), To: randomPrefixes(r, 3),
 	}
 	if r.IntN(6) == 0 {
 		rule.Ports = []policy.PortRange{{Protocol: 47}}
@@ -112,13 +113,15 @@ func TestChangesAreThoseOfPackets(t *testing.T) {
 	for round := range 400 {
 		// Every class is there whatever the rules are.
 		old := &policy.Policy{Open: []policy.Rule{{Ports: []policy.PortRange{{Protocol: 50}}, On: []string{"eth0", "eth1", "wg*", "w*"}}}}
+		old.Open = append(old.Open, old.Open[0])
+		old.Open[1].Forward = true
 		for range r.IntN(6) {
 			old.Open = append(old.Open, randomRule(r))
 		}
 		new := old.Clone()
 		for range 1 + r.IntN(3) {
-			if len(new.Open) > 1 && r.IntN(2) == 0 {
-				new.Open = slices.Delete(new.Open, 1, 2)
+			if len(new.Open) > 2 && r.IntN(2) == 0 {
+				new.Open = slices.Delete(new.Open, 2, 3)
 			} else {
 				new.Open = append(new.Open, randomRule(r))
 			}
@@ -133,12 +136,13 @@ func TestChangesAreThoseOfPackets(t *testing.T) {
 			if proto == 47 {
 				port = 0
 			}
-			before, wasOpen := decide(old, iface, proto, port, src, dst)
-			after, isOpen := decide(new, iface, proto, port, src, dst)
+			forward := r.IntN(3) == 0
+			before, wasOpen := decide(old, forward, iface, proto, port, src, dst)
+			after, isOpen := decide(new, forward, iface, proto, port, src, dst)
 			differs := wasOpen != isOpen || rate(before) != rate(after)
 			var holds []Change
 			for _, c := range changes {
-				if !matches(c, iface, proto, port) {
+				if c.Forward != forward || !matches(c, iface, proto, port) {
 					continue
 				}
 				was, open := c.Old.Allows(src, dst)
