@@ -141,13 +141,17 @@ __noinline int is_banned(struct packet *packet, __u64 time)
 /* The reason for which a source is dropped, or PARSED. */
 static __always_inline int source_verdict(struct packet *packet, __u64 time)
 {
-	__u32 list;
+	__u32 set, list = 0;
 
 	if (!state.asks || !may_be_blocked(packet) || is_trusted(packet))
 		return PARSED;
 	if (state.asks & ASK_BANS && is_banned(packet, time))
 		return DROP_BANNED;
-	list = source_value(blocking_sets().block_set, packet);
+	set = blocking_sets().block_set;
+	if (set && packet->family == 4)
+		list = single_value4(set, bpf_ntohl(packet->src[0]));
+	if (!list)
+		list = source_value(set, packet);
 	if (!list)
 		return PARSED;
 	count_source(&list);

@@ -267,16 +267,18 @@ type FirewallRangeLine struct {
 }
 
 type FirewallRangeSet struct {
-	_           structs.HostLayout
-	V4          FirewallRangeIndex
-	V6          FirewallRangeIndex
-	Contents    [32]uint8
-	State       uint32
-	FirstLine   uint32
-	Lines       uint32
-	FirstBucket uint32
-	Buckets     uint32
-	Pad         [3]uint32
+	_            structs.HostLayout
+	V4           FirewallRangeIndex
+	V6           FirewallRangeIndex
+	Contents     [32]uint8
+	State        uint32
+	FirstLine    uint32
+	Lines        uint32
+	FirstBucket  uint32
+	Buckets      uint32
+	FirstSingle  uint32
+	SinglesShift uint32
+	Pad          uint32
 }
 
 type FirewallRangeSetState uint32

@@ -24,22 +24,12 @@ func (b *ban) askGuard() error {
 	for _, r := range trusted {
 		g.ProtectRange(r, "trusted by the policy")
 	}
-	own, err := b.fw.kernel.Addresses()
+	all, err := b.fw.vitals()
 	if err != nil {
-		return fmt.Errorf("find the addresses of this host: %w", err)
+		return err
 	}
-	for _, addr := range own {
-		g.Protect(addr.WithZone(""), "an address of this host")
-	}
-	gateways, err := b.fw.kernel.Gateways()
-	if err != nil {
-		return fmt.Errorf("find the default gateway: %w", err)
-	}
-	for _, addr := range gateways {
-		g.Protect(addr, "the default gateway")
-	}
-	for _, addr := range b.fw.kernel.Resolvers() {
-		g.Protect(addr, "a resolver of this host")
+	for _, v := range all {
+		g.Protect(v.addr, v.why)
 	}
 	if s, ok := b.fw.user.Recorded(); ok {
 		g.Protect(s.Remote.Addr(), "the source of this ssh session")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // FollowRequest says what a Follower puts in force.
@@ -33,18 +34,21 @@ type Follower struct {
 
 	lastError string // that was noted
 
-	seen    string   // the stamp of the policy file when it was last read
-	lists   []string // the list files that it named
-	tried   string   // its stamp when it was last to be put in force
-	steady  string   // its stamp when Steady was last called
-	told    string   // the kind of the mistake that was noted last
-	existed bool     // it has been read
-	named   []string // the interfaces that it named
-	problem string   // what is wrong with it
-	waiting *source  // to be applied when it is known to which interface
-	locked  bool     // another command was at work when there was something to do
-	owed    bool     // that was a start
-	asked   bool     // or a reload that somebody asked for
+	seen    string        // the stamp of the policy file when it was last read
+	lists   []string      // the list files that it named
+	fetched []policy.List // those of its lists that are fetched
+	tried   string        // its stamp when it was last to be put in force
+	steady  string        // its stamp when Steady was last called
+	told    string        // the kind of the mistake that was noted last
+	existed bool          // it has been read
+	named   []string      // the interfaces that it named
+	problem string        // what is wrong with it
+	waiting *source       // to be applied when it is known to which interface
+	locked  bool          // another command was at work when there was something to do
+	spared  string        // what was noted of what is not blocked
+	blocked string        // what is blocked though this host lives on it
+	owed    bool          // that was a start
+	asked   bool          // or a reload that somebody asked for
 }
 
 // Level says how much a note matters.
@@ -73,6 +77,9 @@ func (fl *Follower) Config() string { return fl.config }
 
 // Files returns the files that are followed: the policy file, and those of its lists.
 func (fl *Follower) Files() []string { return append([]string{fl.config}, fl.lists...) }
+
+// Fetched returns those of the lists that come from a URL, also where something else is wrong with the policy file.
+func (fl *Follower) Fetched() []policy.List { return fl.fetched }
 
 // Problem says what is wrong with the policy file, or "".
 func (fl *Follower) Problem() string { return fl.problem }
@@ -226,7 +233,7 @@ func (fl *Follower) again(err error) {
 // SetConfig makes another file the one that is followed.
 func (fl *Follower) SetConfig(config string) {
 	fl.config, fl.seen, fl.steady, fl.told = config, "", "", ""
-	fl.named, fl.lists, fl.existed, fl.problem = nil, nil, false, ""
+	fl.named, fl.lists, fl.fetched, fl.existed, fl.problem = nil, nil, nil, false, ""
 }
 
 // reject notes what is wrong with the policy file, and what that means.
@@ -263,7 +270,7 @@ func (fl *Follower) tell(err error) {
 
 // read reads the policy file.
 func (fl *Follower) read() (s *source, err error) {
-	lists := newListFiles()
+	lists := fl.fw.newListFiles()
 	text, err := readTrusted(fl.config)
 	if err == nil {
 		fl.existed = true
@@ -271,7 +278,10 @@ func (fl *Follower) read() (s *source, err error) {
 	} else {
 		text = []byte(err.Error())
 	}
-	fl.seen, fl.lists = stamp(fl.config, text, lists), lists.paths()
+	fl.seen, fl.lists, fl.fetched = stamp(fl.config, text, lists), lists.paths(), lists.fetched
+	if err == nil {
+		fl.spare(s)
+	}
 	return s, err
 }
 
@@ -297,9 +307,14 @@ func (fl *Follower) look() string {
 	if err != nil {
 		text = []byte(err.Error())
 	}
-	lists := newListFiles()
+	lists := fl.fw.newListFiles()
 	for _, path := range fl.lists {
-		_, _ = lists.read(path) // the stamp has the error
+		if !lists.isFetched(path) {
+			_, _ = lists.read(path) // the stamp has the error
+		}
+	}
+	for _, l := range fl.fetched {
+		_, _ = lists.readURL(l)
 	}
 	return stamp(fl.config, text, lists)
 }

@@ -76,6 +76,7 @@ type Filter interface {
 	Trusted() ([]addrset.Range, error)
 	BlockedBy(netip.Addr) (list string, blocked, trusted bool, err error)
 	BlockLists() ([]maps.BlockListInForce, error)
+	EachBlocked(visit func(list string, network netip.Prefix)) error
 }
 
 // HostKernel is the kernel of this host.

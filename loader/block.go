@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // blocking returns what the new policy blocks and trusts, and the ruleset whose lists go on counting, or nil.
@@ -17,14 +19,35 @@ func (c *change) blocking() (b *maps.Blocking, former *maps.Ruleset, err error) 
 	b = c.options.Blocking
 	if c.old != nil {
 		former = c.old.set.Ruleset
-		if b == nil {
-			b, err = former.Blocking()
+	}
+	if b == nil {
+		if b, err = c.blockingOfPolicy(former); err != nil {
+			return nil, nil, err
 		}
+	}
+	if b == nil && former != nil {
+		b, err = former.Blocking()
 	}
 	if b == nil {
 		b = &maps.Blocking{}
 	}
 	return b, former, err
+}
+
+// blockingOfPolicy returns what the new policy blocks and trusts, or nil where that is what is in force.
+func (c *change) blockingOfPolicy(former *maps.Ruleset) (*maps.Blocking, error) {
+	p := c.options.Policy
+	lists, trust, known := maps.BlockListsOf(p)
+	if !known {
+		return nil, nil
+	}
+	if former != nil && slices.EqualFunc(p.Trust, c.old.running.Policy.Trust, policy.Source.Equal) {
+		same, err := former.Keeps(lists)
+		if same || err != nil {
+			return nil, err
+		}
+	}
+	return maps.NewBlocking(lists, trust)
 }
 
 // putBlocking puts lists in the new ruleset. The gate is open to the sources of the old one, too, until that has gone.
@@ -106,6 +129,11 @@ func (f *Filter) putBlockingAnew(b *maps.Blocking) error {
 
 // BlockLists returns the block lists in force, in the order of the policy.
 func (f *Filter) BlockLists() ([]maps.BlockListInForce, error) { return f.set.BlockLists() }
+
+// EachBlocked calls visit with what is blocked, by list, as the fewest networks.
+func (f *Filter) EachBlocked(visit func(list string, network netip.Prefix)) error {
+	return f.set.EachBlocked(visit)
+}
 
 // BlockedBy returns the name of the block list that blocks an address, and reports whether one does and whether the
 // address is trusted: then it is let in all the same.

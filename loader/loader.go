@@ -189,6 +189,8 @@ type Status struct {
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`
+
+	BlockLists []maps.BlockListInForce `json:"-"` // in the order of the policy
 }
 
 // Flow is one live flow, as users see it.

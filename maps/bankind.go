@@ -24,7 +24,7 @@ const (
 	networks6
 )
 
-var banKinds = []banKind{addresses4, addresses6, networks4, networks6}
+var banKinds = [...]banKind{addresses4, addresses6, networks4, networks6}
 
 func banKindOf(p netip.Prefix) banKind {
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -102,29 +103,48 @@ func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put
 
 // RemoveBans ends bans, and returns the addresses and networks that were not banned.
 func (s *State) RemoveBans(clock Clock, prefixes []netip.Prefix) (missing []netip.Prefix, err error) {
+	type found struct{ there, live bool }
+	held := make(map[netip.Prefix]found, len(prefixes))
 	for _, p := range prefixes {
-		kind := banKindOf(p)
-		m, err := s.Map(kind.name())
-		if err != nil {
+		held[p] = found{}
+	}
+	if err := s.eachOf(prefixes, func(p netip.Prefix, wire *bpf.FirewallBan) {
+		if _, ok := held[p]; ok {
+			held[p] = found{there: true, live: wire.Until > clock.Jiffies}
+		}
+	}); err != nil {
+		return nil, err
+	}
+	var there [len(banKinds)][]netip.Prefix
+	for _, p := range prefixes {
+		if !held[p].live {
+			missing = append(missing, p)
+		}
+		if held[p].there {
+			kind := banKindOf(p)
+			there[kind] = append(there[kind], p)
+			held[p] = found{} // who is named twice is not there the second time
+		}
+	}
+	for _, kind := range banKinds {
+		if err := s.removeBans(kind, there[kind]); err != nil {
 			return missing, err
-		}
-		var ban bpf.FirewallBan
-		key := kind.key(p)
-		switch err := kind.lookup(m, key, p, &ban); {
-		case errors.Is(err, ebpf.ErrKeyNotExist):
-			missing = append(missing, p)
-			continue
-		case err != nil:
-			return missing, fmt.Errorf("look for the ban of %s: %w", p, err)
-		}
-		if ban.Until <= clock.Jiffies {
-			missing = append(missing, p)
-		}
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return missing, fmt.Errorf("end the ban of %s: %w", p, err)
 		}
 	}
 	return missing, nil
+}
+
+func (s *State) removeBans(kind banKind, prefixes []netip.Prefix) error {
+	m, err := s.Map(kind.name())
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(prefixes, banBatch) {
+		if err := kind.remove(m, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Bans returns the bans in force, in no order. It reads them in batches: one that is put or removed meanwhile may be
@@ -204,14 +224,8 @@ func (s *State) ForgetEndedBans(clock Clock) (n int, err error) {
 		}); err != nil {
 			return n, err
 		}
-		m, err := s.Map(kind.name())
-		if err != nil {
+		if err := s.removeBans(kind, ended); err != nil {
 			return n, err
-		}
-		for rest := ended; len(rest) > 0; rest = rest[min(banBatch, len(rest)):] {
-			if err := kind.remove(m, rest[:min(banBatch, len(rest))]); err != nil {
-				return n, err
-			}
 		}
 		n += len(ended)
 	}
@@ -220,37 +234,50 @@ func (s *State) ForgetEndedBans(clock Clock) (n int, err error) {
 
 // countedBans returns the packets of those of bans that there are already.
 func (s *State) countedBans(bans []Ban) (map[netip.Prefix]uint64, error) {
-	const few = 256 // for which a look at each is less than one at all that there are
+	prefixes := make([]netip.Prefix, len(bans))
+	for i, b := range bans {
+		prefixes[i] = b.Prefix
+	}
 	counted := make(map[netip.Prefix]uint64)
-	if len(bans) <= few {
-		for _, b := range bans {
-			kind := banKindOf(b.Prefix)
-			m, err := s.Map(kind.name())
-			if err != nil {
-				return nil, err
-			}
-			var wire bpf.FirewallBan
-			err = kind.lookup(m, kind.key(b.Prefix), b.Prefix, &wire)
-			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return nil, fmt.Errorf("look for the ban of %s: %w", b.Prefix, err)
-			}
-			if err == nil && wire.Packets > 0 {
-				counted[b.Prefix] = wire.Packets
+	err := s.eachOf(prefixes, func(p netip.Prefix, wire *bpf.FirewallBan) {
+		if wire.Packets > 0 {
+			counted[p] = wire.Packets
+		}
+	})
+	return counted, err
+}
+
+// eachOf calls each for those of prefixes that are banned, or were until a while ago. Where there are many, it may call it
+// for others, too.
+func (s *State) eachOf(prefixes []netip.Prefix, each func(netip.Prefix, *bpf.FirewallBan)) error {
+	const few = 256 // for which a look at each is less than one at all that there are
+	if len(prefixes) > few {
+		for _, kind := range banKinds {
+			if err := s.eachBan(kind, func(p netip.Prefix, wire *bpf.FirewallBan) bool {
+				each(p, wire)
+				return true
+			}); err != nil {
+				return err
 			}
 		}
-		return counted, nil
+		return nil
 	}
-	for _, kind := range banKinds {
-		if err := s.eachBan(kind, func(p netip.Prefix, wire *bpf.FirewallBan) bool {
-			if wire.Packets > 0 {
-				counted[p] = wire.Packets
-			}
-			return true
-		}); err != nil {
-			return nil, err
+	for _, p := range prefixes {
+		kind := banKindOf(p)
+		m, err := s.Map(kind.name())
+		if err != nil {
+			return err
+		}
+		var wire bpf.FirewallBan
+		switch err := kind.lookup(m, kind.key(p), p, &wire); {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+		case err != nil:
+			return fmt.Errorf("look for the ban of %s: %w", p, err)
+		default:
+			each(p, &wire)
 		}
 	}
-	return counted, nil
+	return nil
 }
 
 // ban returns a ban as commands know it.

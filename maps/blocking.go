@@ -61,6 +61,15 @@ func (b *Blocking) Resize(spec *ebpf.CollectionSpec, former *Ruleset) error {
 	return nil
 }
 
+// BeforeWrite, if it is set, is called before each write by which block lists change. Tests kill their process there.
+var BeforeWrite func()
+
+func beforeWrite() {
+	if BeforeWrite != nil {
+		BeforeWrite()
+	}
+}
+
 // PutBlocking replaces what is blocked and trusted, in one step: no packet meets a part of the one and a part of the other.
 // Lists of the same name go on counting. If something has no room, the error is ErrNoRoom and nothing has changed.
 // What the gate has for the old lists stays until TidyGate.
@@ -93,9 +102,11 @@ func (s *Set) PutBlocking(b *Blocking) error {
 		if err != nil {
 			return err
 		}
+		beforeWrite()
 		b.block.eachRange(func(is4 bool, first, last address, _ uint32) {
 			gateRange(gate, is4, first, last, setShared)
 		})
+		beforeWrite()
 		if err := s.changeAsks(bpf.FirewallAskASK_LISTS, 0); err != nil {
 			return err
 		}
@@ -123,6 +134,7 @@ func (s *Set) PutBlocking(b *Blocking) error {
 	}
 	for _, l := range numbered {
 		if _, ok := former[l.Name]; !ok {
+			beforeWrite()
 			if err := s.resetSourceCounter(l.number); err != nil {
 				return err
 			}
@@ -131,6 +143,7 @@ func (s *Set) PutBlocking(b *Blocking) error {
 	if err := s.writeLists(numbered, next.Half); err != nil {
 		return err
 	}
+	beforeWrite()
 	atomic.StoreUint64(word, *(*uint64)(unsafe.Pointer(&next)))
 	sets, err := s.rangeSets()
 	if err != nil {
@@ -138,6 +151,7 @@ func (s *Set) PutBlocking(b *Blocking) error {
 	}
 	for _, number := range []uint16{now.BlockSet, now.TrustSet} {
 		if number != 0 {
+			beforeWrite()
 			setState(&sets[number], bpf.FirewallRangeSetStateSET_DROPPED)
 		}
 	}
@@ -237,8 +251,10 @@ func (r *Ruleset) writeLists(lists []BlockListInForce, half uint16) error {
 	if err != nil {
 		return err
 	}
+	beforeWrite()
 	clear(places)
 	for i, l := range lists {
+		beforeWrite()
 		p := &places[l.number]
 		*p = bpf.FirewallBlockList{
 			Digest: l.Digest, Since: uint64(l.Since.Unix()),
@@ -444,6 +460,7 @@ func (r *Ruleset) imageOfSet(number uint16) (*rangeImage, error) {
 	}
 	return &rangeImage{
 		v4: ownIndex(s.V4, s), v6: ownIndex(s.V6, s),
+		singles: singles{firstLine: s.FirstSingle - s.FirstLine, shift: s.SinglesShift},
 		lines:   lines[s.FirstLine : s.FirstLine+s.Lines],
 		buckets: buckets[s.FirstBucket : s.FirstBucket+s.Buckets],
 	}, nil

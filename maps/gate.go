@@ -121,6 +121,7 @@ func (s *Set) TidyGate() error {
 	if err != nil {
 		return err
 	}
+	beforeWrite()
 	all := bpf.FirewallAskASK_BANS | bpf.FirewallAskASK_LISTS
 	if err := s.changeAsks(0, all&^asks); err != nil {
 		return err
@@ -132,7 +133,9 @@ func (s *Set) TidyGate() error {
 			}
 		}
 	}
+	beforeWrite()
 	clear(gate.V4[:], want.V4[:])
+	beforeWrite()
 	clear(gate.V6[:], want.V6[:])
 	return nil
 }

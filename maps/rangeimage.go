@@ -21,9 +21,13 @@ type prefixValue struct {
 // its own first ones.
 type rangeImage struct {
 	v4, v6  rangeIndex
+	singles singles
 	lines   [][rangeLineSize]byte
 	buckets []rangeBucket
 }
+
+// singles says where the lines are, behind the others, in which an address that stands alone is found by a hash.
+type singles struct{ firstLine, shift uint32 }
 
 // rangeBucket says which lines may hold the addresses of a bucket.
 type rangeBucket struct{ first, last uint32 }
@@ -151,38 +155,41 @@ func newRangeImage(prefixes []prefixValue) *rangeImage {
 		return cmp.Compare(p.prefix.Addr().BitLen(), most+1) // IPv4 comes first
 	})
 	image := &rangeImage{}
-	image.add(&image.v4, rangesOf(sorted[:border]), rangesPerLine, putLine4)
-	image.add(&image.v6, rangesOf(sorted[border:]), longPerLine, putLine6)
+	v4, v6 := rangesOf(sorted[:border]), rangesOf(sorted[border:])
+	image.add(&image.v4, len(v4), func(i int) addressRange { return v4[i] })
+	image.add(&image.v6, len(v6), func(i int) addressRange { return v6[i] })
 	return image
 }
 
-// add appends the ranges of a family. Behind the base there are about two buckets a line, so that most hold a border of
+// add appends the n ranges of a family. Behind the base there are about two buckets a line, so that most hold a border of
 // no more than one.
-func (image *rangeImage) add(index *rangeIndex, ranges []addressRange, perLine int, put func(line []byte, ranges []addressRange)) {
-	*index = rangeIndex{firstLine: uint32(len(image.lines)), firstBucket: uint32(len(image.buckets))}
-	var begins []address // of each line
-	for rest := ranges; len(rest) > 0; {
-		n := min(perLine, len(rest))
-		var line [rangeLineSize]byte
-		put(line[:], rest[:n])
-		image.lines = append(image.lines, line)
-		begins = append(begins, rest[0].first)
-		rest = rest[n:]
+func (image *rangeImage) add(index *rangeIndex, n int, at func(i int) addressRange) {
+	perLine, put := longPerLine, putRange6
+	if index == &image.v4 {
+		perLine, put = rangesPerLine, putRange4
 	}
-	index.lastLine = uint32(len(begins) - 1)
+	before, count := len(image.lines), (n+perLine-1)/perLine
+	*index = rangeIndex{firstLine: uint32(before), firstBucket: uint32(len(image.buckets)), lastLine: uint32(count - 1)}
+	image.lines = slices.Grow(image.lines, count)[:before+count]
+	for i := range count {
+		for place := range perLine {
+			put(&image.lines[before+i], place, at(min(i*perLine+place, n-1)))
+		}
+	}
 	if index.lastLine == 0 {
 		return
 	}
-	index.base = ranges[1].first.high
-	span := ranges[len(ranges)-1].first.high - index.base
-	for span>>index.shift >= uint64(2*len(begins)) {
+	index.base = at(1).first.high
+	span := at(n-1).first.high - index.base
+	for span>>index.shift >= uint64(2*count) {
 		index.shift++
 	}
 	index.lastBucket = uint32(span >> index.shift)
+	image.buckets = slices.Grow(image.buckets, int(index.lastBucket)+1)
 	line := uint32(0)
 	for bucket := range uint64(index.lastBucket) + 1 {
 		begin := address{index.base + bucket<<index.shift, 0}
-		for line < index.lastLine && compareAddresses(begins[line+1], begin) <= 0 {
+		for line < index.lastLine && compareAddresses(at(int(line+1)*perLine).first, begin) <= 0 {
 			line++
 		}
 		if bucket > 0 {
@@ -196,23 +203,17 @@ func compareAddresses(a, b address) int {
 	return cmp.Or(cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low))
 }
 
-// putLine4 writes ranges as a struct range_line4.
-func putLine4(line []byte, ranges []addressRange) {
-	for i := range rangesPerLine {
-		r := ranges[min(i, len(ranges)-1)]
-		binary.NativeEndian.PutUint32(line[4*i:], uint32(r.first.high))
-		binary.NativeEndian.PutUint32(line[4*(rangesPerLine+i):], r.value)
-	}
+// putRange4 writes a range to its place in a struct range_line4.
+func putRange4(line *[rangeLineSize]byte, place int, r addressRange) {
+	binary.NativeEndian.PutUint32(line[4*place:], uint32(r.first.high))
+	binary.NativeEndian.PutUint32(line[4*(rangesPerLine+place):], r.value)
 }
 
-// putLine6 writes ranges as a struct range_line6.
-func putLine6(line []byte, ranges []addressRange) {
-	for i := range longPerLine {
-		r := ranges[min(i, len(ranges)-1)]
-		binary.NativeEndian.PutUint64(line[8*i:], r.first.high)
-		binary.NativeEndian.PutUint64(line[8*(longPerLine+i):], r.first.low)
-		binary.NativeEndian.PutUint32(line[16*longPerLine+4*i:], r.value)
-	}
+// putRange6 writes a range to its place in a struct range_line6.
+func putRange6(line *[rangeLineSize]byte, place int, r addressRange) {
+	binary.NativeEndian.PutUint64(line[8*place:], r.first.high)
+	binary.NativeEndian.PutUint64(line[8*(longPerLine+place):], r.first.low)
+	binary.NativeEndian.PutUint32(line[4*(4*longPerLine+place):], r.value)
 }
 
 // valuesOf returns the values in a line.

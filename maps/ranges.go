@@ -237,10 +237,13 @@ func (r *Ruleset) writeSets(plan []placed) error {
 			return err
 		}
 		s := &sets[p.number]
+		beforeWrite()
 		s.V4, s.V6 = wireIndex(p.image.v4, p), wireIndex(p.image.v6, p)
+		s.FirstSingle, s.SinglesShift = p.image.singles.firstLine+uint32(p.line), p.image.singles.shift
 		s.FirstLine, s.Lines = uint32(p.line), uint32(len(p.image.lines))
 		s.FirstBucket, s.Buckets = uint32(p.bucket), uint32(len(p.image.buckets))
 		s.Contents = p.content
+		beforeWrite()
 		setState(s, bpf.FirewallRangeSetStateSET_IN_USE)
 	}
 	return nil
@@ -254,6 +257,7 @@ func (r *Ruleset) writeArray(name string, from, length int, write func(memory []
 	if err != nil {
 		return err
 	}
+	beforeWrite()
 	write(memory)
 	release()
 	return nil

@@ -41,6 +41,9 @@ func (d *document) listElsewhere(name, v *yaml.Node, l *List) {
 		}
 		values[key.Value] = value
 	})
+	if unknown {
+		return
+	}
 	for _, value := range values {
 		if d.bad[value] {
 			l.broken = true
@@ -58,7 +61,7 @@ func (d *document) listElsewhere(name, v *yaml.Node, l *List) {
 		d.listFile(name, v, file, l)
 	case len(v.Content) == 0:
 		d.errorf(v, "nothing in the braces of list %s: write {file: PATH}, or [] for no networks", quote(name.Value))
-	case !unknown:
+	default:
 		d.errorf(v, "no file or url in list %s: write {%s}", quote(name.Value), fileExample)
 	}
 	if d.reader.recorded && len(d.problems) == 0 {
@@ -89,7 +92,7 @@ func (d *document) listFile(name, v, file *yaml.Node, l *List) {
 		d.errorf(file, "cannot read list %s: %s%s", quote(name.Value), err, hint)
 		return
 	}
-	text := ReadList(l.Path, data)
+	text := d.reader.Cache.read(l.Path, data)
 	d.texts[l.Name], l.Networks = text, text.Networks
 	l.broken = text.Refused != ""
 }
@@ -126,16 +129,16 @@ func (d *document) listURL(name, v, from, every *yaml.Node, l *List) {
 	if d.reader.recorded {
 		return
 	}
-	l.Missing = "it has not been fetched from " + l.URL
+	l.Missing = "it has not been fetched from " + l.URL + " yet"
 	if d.reader.ReadURL == nil {
 		return
 	}
-	data, err := d.reader.ReadURL(l.URL)
+	data, err := d.reader.ReadURL(*l)
 	if err != nil {
 		l.Missing = err.Error()
 		return
 	}
-	text := ReadList(l.URL, data)
+	text := d.reader.Cache.read(l.URL, data)
 	if text.Refused != "" {
 		l.Missing = "the copy of " + l.URL + " is no good: " + text.Refused
 		return

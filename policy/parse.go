@@ -31,8 +31,12 @@ type Reader struct {
 	// returns that. An edit reads the same list more than once.
 	ReadList func(path string) ([]byte, error)
 
-	// ReadURL returns the text that was last fetched from a URL; nil stands for none. Its error is why there is none.
-	ReadURL func(url string) ([]byte, error)
+	// ReadURL returns the text that was last fetched of a list with a URL; nil stands for none. Its error is why there is
+	// none.
+	ReadURL func(l List) ([]byte, error)
+
+	// Cache, unless nil, keeps what lists hold from one reading to the next.
+	Cache *ListCache
 
 	recorded bool // lists are told by what they held
 }

@@ -35,6 +35,7 @@ type ListText struct {
 	Refused string
 
 	sorted []netip.Prefix // Networks in order
+	held   *Networks
 }
 
 // ParseList reads the text of a list: an address or a network a line, and comments after # or ;. Other formats are told
@@ -63,6 +64,38 @@ func ReadList(path string, data []byte) *ListText {
 		t.Refused = fmt.Sprintf("%d of its %d lines are no network", t.Bad, t.Lines)
 	}
 	return t
+}
+
+// ListCache keeps what texts of lists hold, so that a long one is read once for all that a command does.
+type ListCache struct{ texts map[string]cachedList }
+
+type cachedList struct {
+	data []byte
+	text *ListText
+}
+
+// read is ReadList for a text that may have been read before.
+func (c *ListCache) read(path string, data []byte) *ListText {
+	if c == nil || len(data) == 0 {
+		return ReadList(path, data)
+	}
+	if have, ok := c.texts[path]; ok && len(have.data) == len(data) && &have.data[0] == &data[0] {
+		return have.text
+	}
+	text := ReadList(path, data)
+	if c.texts == nil {
+		c.texts = make(map[string]cachedList)
+	}
+	c.texts[path] = cachedList{data, text}
+	return text
+}
+
+// networks returns what the list holds as block and trust have it.
+func (t *ListText) networks() *Networks {
+	if t.held == nil {
+		t.held = newNetworks(t.sorted)
+	}
+	return t.held
 }
 
 type listReader struct {

@@ -16,7 +16,8 @@ import (
 type Source struct {
 	Network netip.Prefix // of an entry that is no list
 	List    string       // its name, or ""
-	Holds   *Networks    // what the list holds. Treat it as immutable
+	// Holds is what the list holds, or what is left of a network of which something is spared. Treat it as immutable.
+	Holds *Networks
 }
 
 // Networks is what a list holds.
@@ -24,6 +25,8 @@ type Networks struct {
 	Count    int
 	Digest   string         // the same for the same networks, whatever their order
 	Prefixes []netip.Prefix // in order, each once; nil where only their digest is known
+	// Spared are networks that are to be left out of those in force, though the list holds them.
+	Spared []netip.Prefix
 }
 
 // NewNetworks returns networks as block and trust have them.
@@ -58,11 +61,13 @@ func newNetworks(sorted []netip.Prefix) *Networks {
 const digestSize = 16 // bytes
 
 // IsKnown reports whether the networks of the source are known, rather than their digest.
-func (s Source) IsKnown() bool { return s.List == "" || s.Holds.Count == len(s.Holds.Prefixes) }
+func (s Source) IsKnown() bool {
+	return s.List == "" || s.Holds.Count == 0 || s.Holds.Prefixes != nil
+}
 
 // Prefixes returns the networks of the source.
 func (s Source) Prefixes() []netip.Prefix {
-	if s.List == "" {
+	if s.Holds == nil {
 		return []netip.Prefix{s.Network}
 	}
 	return s.Holds.Prefixes
@@ -83,6 +88,9 @@ func (s Source) key() string {
 	}
 	return s.String() + " " + s.Holds.Digest
 }
+
+// Equal reports whether two sources hold the same by the same name.
+func (s Source) Equal(o Source) bool { return s.key() == o.key() }
 
 // sources is the kind of a key with networks and lists.
 type sources struct{ list[Source, string] }
@@ -131,7 +139,7 @@ func parseSource(d *document, text string) (Source, error) {
 	}
 	var held *Networks
 	if t := d.texts[name]; t != nil {
-		held = newNetworks(t.sorted)
+		held = t.networks()
 	} else {
 		held = NewNetworks(l.Networks)
 	}
@@ -191,9 +199,9 @@ func (k sources) view(p *Policy) any {
 	return out
 }
 
-// withListsOf returns the policy with what a file's lists hold in the place of what they held: a file names them, and it
+// WithListsOf returns the policy with what a file's lists hold in the place of what they held: a file names them, and it
 // is not for an edit of it to change them.
-func (p *Policy) withListsOf(file *Policy) *Policy {
+func (p *Policy) WithListsOf(file *Policy) *Policy {
 	held := make(map[string]*Networks)
 	for _, s := range slices.Concat(file.Block, file.Trust) {
 		if s.List != "" {

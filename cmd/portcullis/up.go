@@ -52,7 +52,7 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 	}
 	a.inForce = report.Config
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printUp(report) })
+	return printed(a.print(report, func() { a.printUp(report) }), report.Skipped)
 }
 
 func (a *app) printUp(report *firewall.UpReport) {

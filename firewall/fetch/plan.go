@@ -87,7 +87,7 @@ func (p *Plan) Set(lists []policy.List) {
 
 // dueFirst returns when a list is due of which only the copy is known.
 func (p *Plan) dueFirst(l policy.List) time.Time {
-	confirmed, ok := p.fetcher.Store.confirmed(l.URL)
+	confirmed, ok := p.fetcher.Store.Confirmed(l.URL)
 	now := time.Now()
 	if !ok || l.Missing != "" || confirmed.After(now) {
 		return now

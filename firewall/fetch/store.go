@@ -84,8 +84,8 @@ func (s Store) Read(url string) (*Copy, error) {
 	return c, nil
 }
 
-// confirmed returns when the server last confirmed the copy of a list, without reading it.
-func (s Store) confirmed(url string) (time.Time, bool) {
+// Confirmed returns when the server of a list last said that the copy is the list, without reading it.
+func (s Store) Confirmed(url string) (time.Time, bool) {
 	info, err := os.Stat(s.Path(url))
 	if s.Dir == "" || err != nil {
 		return time.Time{}, false

@@ -170,11 +170,11 @@ func (f *Kernel) Bypassed(context.Context, time.Duration) ([]loader.Interface, e
 }
 
 func (f *Kernel) Close() error                    { return nil }
-func (f *Kernel) Policy() (*policy.Policy, error) { return f.Running.Clone(), f.PolicyErr }
+func (f *Kernel) Policy() (*policy.Policy, error) { return recorded(f.Running), f.PolicyErr }
 func (f *Kernel) Config() string                  { return f.File }
 
 func (f *Kernel) Saved() (*policy.Policy, error) {
-	p := f.Running.Clone()
+	p := recorded(f.Running)
 	p.Open = slices.DeleteFunc(p.Open, func(r policy.Rule) bool { return slices.Contains(f.Runtime, r.String()) })
 	return p, nil
 }
@@ -187,8 +187,9 @@ func (f *Kernel) Status() (*loader.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Running.Clone(), Saved: saved, Config: f.File, Counters: f.Counters,
+	s := &loader.Status{Interfaces: f.interfaces(), Policy: recorded(f.Running), Saved: saved, Config: f.File, Counters: f.Counters,
 		Flows: f.Table}
+	s.BlockLists, _ = f.BlockLists()
 	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.FlowList {
 		switch {

@@ -24,6 +24,8 @@ var targets = []target{
 	{work: "spoofed-ack-10k", title: "The same with 10k flows", against: keyDrop, limit: 1.2, peer: "about ×8"},
 	{work: "interfaces-8", title: "Closed port, 8 interfaces of different rules", against: keyDrop, limit: 1.12},
 	{work: "sources-100k", title: "Port with 100,000 allowed sources, random others", against: keyDrop, limit: 1.5, peer: "nft set of 10,000 ×12.7"},
+	{work: "blocked-clean", title: "Clean random sources, 1M blocked addresses", against: keyDrop, limit: 1.7, peer: "nft ×4.4, ipset ×5.2"},
+	{work: "blocked-hit", title: "Random blocked sources, 1M blocked addresses", against: keyDrop, limit: 2.6, peer: "nft ×4.8, ipset ×5.7"},
 	{work: "open-interfaces-8", title: "Open port, 8 interfaces of different rules", against: keyPass, limit: 1.03},
 	{work: "open", title: "Open port, accept", against: keyPass, limit: 1.03, peer: "×1.5"},
 	{work: "syn-flood", title: "SYN flood on an open port, random sources", against: keyPass, limit: 1.05, peer: "×1.7"},
