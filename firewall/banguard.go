@@ -48,12 +48,12 @@ func (b *ban) refuse(g *bans.Guard) {
 }
 
 const (
-	fewBans     = 64          // that are in force before it is known whether they are refused
-	provisional = time.Second // and for how long they are if this process ends at once
+	fewBans     = 64              // that are in force before it is known whether they are refused
+	provisional = 5 * time.Second // and for how long they are if this process ends at once
 )
 
 // askSessions refuses bans of who has logged in by ssh. To find out takes a look at every process, so a few bans are in force
-// meanwhile, for a second: long enough to look, and too short to lock anybody out.
+// meanwhile, for some seconds: long enough to look, and too short to lock anybody out.
 func (b *ban) askSessions() error {
 	if len(b.wanted) == 0 {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -46,12 +47,40 @@ func SSHSessions(among func(netip.Addr) bool) ([]Connection, error) {
 	if err != nil || len(byInode) == 0 {
 		return nil, err
 	}
-	known := make(map[Connection]bool)
-	sessions := make(map[Connection]bool)
-	processes, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil, err
+	// To read of a process waits for it where it is in the middle of getting memory, which may be long.
+	done := make(chan map[Connection]bool, 1)
+	go func() { done <- sessionsOf(byInode) }()
+	select {
+	case sessions := <-done:
+		var out []Connection
+		for _, c := range byInode {
+			if sessions[c] {
+				out = append(out, c)
+			}
+		}
+		return out, nil
+	case <-time.After(longestLook):
+		return atSSHPorts(byInode)
 	}
+}
+
+// longestLook is how long processes are looked at. Then any connection to an sshd counts.
+const longestLook = 2 * time.Second
+
+func atSSHPorts(byInode map[uint32]Connection) (out []Connection, err error) {
+	ports, err := SSHPorts()
+	for _, c := range byInode {
+		if slices.Contains(ports, c.Local.Port()) {
+			out = append(out, c)
+		}
+	}
+	return out, err
+}
+
+// sessionsOf looks at every process.
+func sessionsOf(byInode map[uint32]Connection) map[Connection]bool {
+	sessions, known := make(map[Connection]bool), make(map[Connection]bool)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
 	blind := !seesEveryProcess()
 	for _, process := range processes {
 		title, err := os.ReadFile(process + "/cmdline")
@@ -70,19 +99,13 @@ func SSHSessions(among func(netip.Addr) bool) ([]Connection, error) {
 	for c := range recordedSessions(processes) {
 		sessions[c] = true
 	}
-	var ports []uint16
 	if blind {
-		if ports, err = SSHPorts(); err != nil {
-			return nil, err
+		hidden, err := atSSHPorts(byInode)
+		for _, c := range hidden {
+			sessions[c] = sessions[c] || err == nil && !known[c]
 		}
 	}
-	var out []Connection
-	for _, c := range byInode {
-		if sessions[c] || blind && !known[c] && slices.Contains(ports, c.Local.Port()) {
-			out = append(out, c)
-		}
-	}
-	return out, nil
+	return sessions
 }
 
 // initialPIDs is the inode of the first PID namespace (PROC_PID_INIT_INO in linux/proc_ns.h).
