@@ -258,6 +258,23 @@ func chosenToEnd(all iter.Seq2[maps.Ban, error], find func([]netip.Prefix) (map[
 	return out, nil
 }
 
+// EachBan returns the bans in force, in no order.
+func (fw *Firewall) EachBan(ctx context.Context) iter.Seq2[maps.Ban, error] {
+	return func(yield func(maps.Ban, error) bool) {
+		f, err := fw.View(ctx)
+		if err != nil {
+			yield(maps.Ban{}, err)
+			return
+		}
+		defer f.Close()
+		for b, err := range f.Bans() {
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
 // unbanInJournal ends bans of which the filter, that is not there, need not know.
 func (fw *Firewall) unbanInJournal(r UnbanRequest, notRunning error) error {
 	j := fw.Journal()

@@ -59,6 +59,7 @@ type Agent struct {
 	halved     []string   // interfaces that were found filtered in one direction only
 	retuned    time.Time  // when programs were last loaded for a new MAC address
 	refusals   refusals
+	tidied     time.Time         // when bans that have ended were last taken out
 	fetching   *fetch.Plan       // of lists
 	unfetched  map[string]string // by URL: what was logged of lists that could not be fetched
 }
@@ -168,6 +169,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.lastError = "" // what is still wrong is logged again
 			a.attach(ctx)    // which must not wait
 			a.complain(a.fw.CatchUp(ctx))
+			a.tidyBans(ctx)
 			a.reloadIfSteady(ctx)
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom

@@ -29,6 +29,7 @@ var large = map[string]string{
 var siblings = map[string][]string{
 	"firewall/agent":        {"firewall/firewalltest", "firewall/savefile", "firewall/schedule"},
 	"firewall/audit":        {"firewall/cmdline", "firewall/containers"},
+	"firewall/crowdsec":     {"firewall/bans"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"policy/iptables":       {"policy/quote"},
