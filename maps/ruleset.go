@@ -175,7 +175,7 @@ func (r *Ruleset) PutRunning(running *Running) error {
 func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
 	text := p.CompleteYAML()
 	if len(text) > len(wire.Policy) {
-		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most: shorten the list of icmp types", len(text), len(wire.Policy))
+		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most: put networks of block and trust into list files, or shorten the list of icmp types", len(text), len(wire.Policy))
 	}
 	wire.PolicyLength = uint32(copy(wire.Policy[:], text))
 	return wire, nil

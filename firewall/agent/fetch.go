@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/portcullis-firewall/portcullis/firewall/fetch"
 )
@@ -20,7 +21,7 @@ func (a *Agent) fetched(ctx context.Context, r fetch.Report) {
 	}
 	if a.unfetched[r.URL] != "" || r.Changed {
 		delete(a.unfetched, r.URL)
-		a.Log.Info("list %s was fetched from %s: %d networks", r.List, r.URL, r.Networks)
+		a.Log.Info("list %s was fetched from %s: %s", r.List, r.URL, networksText(r.Networks))
 	}
 	if !r.Changed {
 		return
@@ -29,4 +30,11 @@ func (a *Agent) fetched(ctx context.Context, r fetch.Report) {
 		a.Log.Warn("list %s from %s has lines that are no networks, and are left out, such as line %d: %s", r.List, r.URL, r.Skipped[0].Line, r.Skipped[0].Msg)
 	}
 	a.reload(ctx)
+}
+
+func networksText(n int) string {
+	if n == 1 {
+		return "1 network"
+	}
+	return fmt.Sprintf("%d networks", n)
 }
