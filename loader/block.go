@@ -77,7 +77,7 @@ func (c *change) putBans(hz uint32) error {
 	}
 	lost := 0
 	err = c.options.Bans(func(bans []maps.Ban) error {
-		put, err := c.set.PutCountedBans(clock, bans)
+		put, err := c.set.LoadBans(clock, bans)
 		c.report.Bans += put
 		if errors.Is(err, maps.ErrBansFull) {
 			lost += len(bans) - put

@@ -58,6 +58,11 @@ func (s *State) putCounted(clock Clock, bans []Ban, packets func(*Ban) uint64) (
 	return put + more, err
 }
 
+// LoadBans is PutBans for a filter that runs nowhere yet: nobody has counted anything.
+func (s *State) LoadBans(clock Clock, bans []Ban) (put int, err error) {
+	return s.putBans(clock, bans, func(*Ban) uint64 { return 0 })
+}
+
 func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put int, err error) {
 	if err := s.openGate(bans); err != nil {
 		return 0, err
@@ -104,14 +109,9 @@ func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put
 // RemoveBans ends bans, and returns the addresses and networks that were not banned.
 func (s *State) RemoveBans(clock Clock, prefixes []netip.Prefix) (missing []netip.Prefix, err error) {
 	type found struct{ there, live bool }
-	held := make(map[netip.Prefix]found, len(prefixes))
-	for _, p := range prefixes {
-		held[p] = found{}
-	}
+	held := make(map[netip.Prefix]found)
 	if err := s.eachOf(prefixes, func(p netip.Prefix, wire *bpf.FirewallBan) {
-		if _, ok := held[p]; ok {
-			held[p] = found{there: true, live: wire.Until > clock.Jiffies}
-		}
+		held[p] = found{there: true, live: wire.Until > clock.Jiffies}
 	}); err != nil {
 		return nil, err
 	}
@@ -135,6 +135,9 @@ func (s *State) RemoveBans(clock Clock, prefixes []netip.Prefix) (missing []neti
 }
 
 func (s *State) removeBans(kind banKind, prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
 	m, err := s.Map(kind.name())
 	if err != nil {
 		return err
@@ -247,20 +250,14 @@ func (s *State) countedBans(bans []Ban) (map[netip.Prefix]uint64, error) {
 	return counted, err
 }
 
-// eachOf calls each for those of prefixes that are banned, or were until a while ago. Where there are many, it may call it
-// for others, too.
+// eachOf calls each for those of prefixes that are banned, or were until a while ago; for some, twice.
 func (s *State) eachOf(prefixes []netip.Prefix, each func(netip.Prefix, *bpf.FirewallBan)) error {
-	const few = 256 // for which a look at each is less than one at all that there are
+	const few = 256 // that are looked for one by one in any case
 	if len(prefixes) > few {
-		for _, kind := range banKinds {
-			if err := s.eachBan(kind, func(p netip.Prefix, wire *bpf.FirewallBan) bool {
-				each(p, wire)
-				return true
-			}); err != nil {
-				return err
-			}
+		err := s.eachOfMany(prefixes, each)
+		if !errors.Is(err, errStopped) {
+			return err
 		}
-		return nil
 	}
 	for _, p := range prefixes {
 		kind := banKindOf(p)
@@ -275,6 +272,32 @@ func (s *State) eachOf(prefixes []netip.Prefix, each func(netip.Prefix, *bpf.Fir
 			return fmt.Errorf("look for the ban of %s: %w", p, err)
 		default:
 			each(p, &wire)
+		}
+	}
+	return nil
+}
+
+// eachOfMany is eachOf by a walk over all that are banned. The error is errStopped where these are so many more that to
+// look for each takes less.
+func (s *State) eachOfMany(prefixes []netip.Prefix, each func(netip.Prefix, *bpf.FirewallBan)) error {
+	const cheaper = 4                // times as fast is the walk
+	var wanted map[netip.Prefix]bool // made when there is any ban
+	left := cheaper * len(prefixes)
+	for _, kind := range banKinds {
+		if err := s.eachBan(kind, func(p netip.Prefix, wire *bpf.FirewallBan) bool {
+			if wanted == nil {
+				wanted = make(map[netip.Prefix]bool, len(prefixes))
+				for _, p := range prefixes {
+					wanted[p] = true
+				}
+			}
+			if wanted[p] {
+				each(p, wire)
+			}
+			left--
+			return left > 0
+		}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -4,11 +4,7 @@ package maps
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
@@ -16,48 +12,17 @@ import (
 
 // FindBans returns those of the bans in force that are of the very addresses and networks named, by these.
 func (s *State) FindBans(clock Clock, prefixes []netip.Prefix) (map[netip.Prefix]Ban, error) {
-	const few = 256 // for which a look at each is less than one at all that there are
 	reasons, err := s.banReasons()
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[netip.Prefix]Ban)
-	if len(prefixes) <= few {
-		for _, p := range prefixes {
-			kind := banKindOf(p)
-			m, err := s.Map(kind.name())
-			if err != nil {
-				return nil, err
-			}
-			var wire bpf.FirewallBan
-			switch err := kind.lookup(m, kind.key(p), p, &wire); {
-			case errors.Is(err, ebpf.ErrKeyNotExist):
-			case err != nil:
-				return nil, fmt.Errorf("look for the ban of %s: %w", p, err)
-			case wire.Until > clock.Jiffies:
-				found[p] = reasons.ban(clock, p, &wire)
-			}
+	err = s.eachOf(prefixes, func(p netip.Prefix, wire *bpf.FirewallBan) {
+		if wire.Until > clock.Jiffies {
+			found[p] = reasons.ban(clock, p, wire)
 		}
-		return found, nil
-	}
-	var wanted map[netip.Prefix]bool // made where there is any ban
-	for _, kind := range banKinds {
-		if err := s.eachBan(kind, func(p netip.Prefix, wire *bpf.FirewallBan) bool {
-			if wanted == nil {
-				wanted = make(map[netip.Prefix]bool, len(prefixes))
-				for _, p := range prefixes {
-					wanted[p] = true
-				}
-			}
-			if wanted[p] && wire.Until > clock.Jiffies {
-				found[p] = reasons.ban(clock, p, wire)
-			}
-			return true
-		}); err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
+	})
+	return found, err
 }
 
 // Trusted returns the sources that the policy trusts.

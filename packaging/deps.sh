@@ -51,6 +51,7 @@ needs() {
 		echo shellcheck shellcheck
 		echo iptables iptables
 		echo nft nftables
+		echo ipset ipset
 		echo conntrack conntrack
 		echo tcpdump tcpdump
 		echo ssh openssh-client
@@ -90,6 +91,7 @@ needs() {
 		needs build
 		echo iptables iptables
 		echo nft nftables
+		echo ipset ipset
 		echo iperf3 iperf3
 		echo xdp-filter xdp-tools
 		;;

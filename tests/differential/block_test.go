@@ -55,7 +55,7 @@ func (b *blocking) makeSets(t testing.TB, h *lab.Host) {
 }
 
 // ours returns the same for Portcullis.
-func (b *blocking) ours(t testing.TB) (*maps.Blocking, []maps.Ban) {
+func (b *blocking) ours(t testing.TB) (_ *maps.Blocking, bans func(put func([]maps.Ban) error) error) {
 	t.Helper()
 	if b == nil {
 		return nil, nil
@@ -70,11 +70,11 @@ func (b *blocking) ours(t testing.TB) (*maps.Blocking, []maps.Ban) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var bans []maps.Ban
+	var list []maps.Ban
 	for _, p := range parse(b.banned) {
-		bans = append(bans, maps.Ban{Prefix: p, Reason: "test"})
+		list = append(list, maps.Ban{Prefix: p, Reason: "test"})
 	}
-	return ours, bans
+	return ours, func(put func([]maps.Ban) error) error { return put(list) }
 }
 
 var blocks = world{

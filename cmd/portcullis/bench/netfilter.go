@@ -4,7 +4,6 @@ package bench
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -67,7 +66,7 @@ func (iptables) install(s *stand, r rules) error {
 		return err
 	}
 	if r.blocked > 0 {
-		if _, err := command(ipsetText(r.blocked), "ipset", "restore"); err != nil {
+		if _, err := command(ipsetText(r.blocked, false), "ipset", "restore"); err != nil {
 			return err
 		}
 		if _, err := command(blockRule, "iptables-restore"); err != nil {
@@ -81,9 +80,13 @@ func (iptables) install(s *stand, r rules) error {
 const blockRule = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m set --match-set bench src -j DROP\nCOMMIT\n"
 
 // ipsetText makes a set of blocked addresses, for ipset restore.
-func ipsetText(blocked int) string {
+func ipsetText(blocked int, timeout bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "create -exist bench hash:ip hashsize %d maxelem %d\n", blocked, 2*blocked)
+	fmt.Fprintf(&b, "create -exist bench hash:ip hashsize %d maxelem %d", blocked, 2*blocked)
+	if timeout {
+		b.WriteString(" timeout 3600")
+	}
+	b.WriteByte('\n')
 	for _, a := range scatteredSources(blocked) {
 		fmt.Fprintf(&b, "add -exist bench %s\n", a)
 	}
@@ -186,18 +189,14 @@ func nftBlocked(blocked int) string {
 	if blocked == 0 {
 		return ""
 	}
-	var b strings.Builder
-	b.WriteString("table ip bench {\n\tcounter blocked {}\n\tset blocked { type ipv4_addr; elements = { ")
-	seen := make(map[netip.Addr]bool, blocked)
-	for _, a := range scatteredSources(blocked) {
-		if !seen[a] {
-			seen[a] = true
-			b.WriteString(a.String() + ", ")
-		}
+	return nftSet(blocked, "") + `table ip bench {
+	counter blocked {}
+	chain early {
+		type filter hook prerouting priority raw; policy accept;
+		ip saddr @blocked counter name blocked drop
 	}
-	b.WriteString("} }\n\tchain early {\n\t\ttype filter hook prerouting priority raw; policy accept;\n" +
-		"\t\tip saddr @blocked counter name blocked drop\n\t}\n}\n")
-	return b.String()
+}
+`
 }
 
 func (nft) remove(*stand) error {

@@ -28,6 +28,8 @@ func (b *bench) otherParts() []part {
 	return []part{
 		{"program", b.options.Rounds, false, b.program},
 		{"open-port", b.options.Rounds, false, b.openPort},
+		{"block-load", min(b.options.Rounds, bulkRounds), false, b.blockLoad},
+		{"ban-bulk", min(b.options.Rounds, bulkRounds), false, b.banBulk},
 		{"stream", len(streams) * (1 + len(streamCounts)*b.options.Rounds), true, func() error { return b.throughput(streams) }},
 		{"connections", len(streams) * (1 + b.options.Rounds), true, func() error { return b.connections(streams) }},
 	}
