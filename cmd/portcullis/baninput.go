@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
@@ -147,6 +149,9 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 	if err := a.privileged(); err != nil {
 		return err
 	}
+	// What main sets is for commands that are over soon, and need little.
+	debug.SetGCPercent(100)
+	debug.SetMemoryLimit(math.MaxInt64)
 	total := &firewall.BanReport{Warnings: []string{}}
 	told := &problems{app: a, list: []banProblem{}}
 	var failed error
