@@ -23,7 +23,8 @@ LOAD        ?=
 
 # What is installed beside the program, and where.
 INSTALLED   = bin/completion/bash:$(BASHDIR)/portcullis bin/completion/zsh:$(ZSHDIR)/_portcullis \
-	bin/completion/fish:$(FISHDIR)/portcullis.fish packaging/portcullis.yaml:$(DOCDIR)/examples/portcullis.yaml
+	bin/completion/fish:$(FISHDIR)/portcullis.fish packaging/portcullis.yaml:$(DOCDIR)/examples/portcullis.yaml \
+	packaging/fail2ban/portcullis.conf:$(FAIL2BANDIR)/portcullis.conf
 
 BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -53,6 +54,7 @@ SBINDIR     ?= $(PREFIX)/sbin
 MANDIR      ?= $(PREFIX)/share/man
 DOCDIR      ?= $(PREFIX)/share/doc/portcullis
 UNITDIR     ?= $(PREFIX)/lib/systemd/system
+FAIL2BANDIR ?= /etc/fail2ban/action.d
 BASHDIR     ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR      ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR     ?= $(PREFIX)/share/fish/vendor_completions.d

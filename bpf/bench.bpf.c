@@ -19,6 +19,8 @@
 volatile const __u8 protocol = PROTO_TCP;
 volatile const __u32 first_source = 0;
 volatile const __u32 source_mask = 0; /* of the random bits of the source */
+volatile const bool anywhere = false; /* the source is any ordinary address */
+volatile const __u32 scattered = 0;   /* it is one of so many of those; user space knows which */
 volatile const bool random_ports = false;
 volatile const __u16 source_port = 0;
 volatile const __u16 port = 0;	      /* destination, where it is not random */
@@ -62,6 +64,17 @@ static __always_inline __u16 flow_port(__u32 number)
 	return first_flow_port + ((number * 40503 & 0xffff) * flow_ports >> 16);
 }
 
+#define SCATTERED (1ULL << 40) /* a number that is not sent: other addresses than those that are drawn anywhere */
+
+/* One of the ordinary addresses, which are all from 1.0.0.0 to 223.255.255.255 but for 127.0.0.0/8. User space computes
+ * the same. */
+static __always_inline __u32 ordinary(__u32 dice)
+{
+	__u32 address = (__u32)((__u64)dice * (222u << 24) >> 32) + (1 << 24);
+
+	return address < 127u << 24 ? address : address + (1 << 24);
+}
+
 SEC("xdp")
 int bench_send(struct xdp_md *ctx)
 {
@@ -81,6 +94,10 @@ int bench_send(struct xdp_md *ctx)
 
 		source += flow;
 		to = flow_port(flow);
+	} else if (scattered) {
+		source = ordinary(mix(SCATTERED + ((mix(number) >> 32) * scattered >> 32)) >> 32);
+	} else if (anywhere) {
+		source = ordinary(mix(number) >> 32);
 	} else if (source_mask || random_ports) {
 		__u64 dice = mix(number);
 

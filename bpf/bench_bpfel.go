@@ -20,6 +20,7 @@ const (
 	BenchProgBenchCatch   = "bench_catch"
 	BenchProgBenchSend    = "bench_send"
 	BenchProgBenchSink    = "bench_sink"
+	BenchVarAnywhere      = "anywhere"
 	BenchVarCatching      = "catching"
 	BenchVarFirstFlowPort = "first_flow_port"
 	BenchVarFirstSource   = "first_source"
@@ -31,6 +32,7 @@ const (
 	BenchVarProtocol      = "protocol"
 	BenchVarRandomPorts   = "random_ports"
 	BenchVarReceived      = "received"
+	BenchVarScattered     = "scattered"
 	BenchVarSent          = "sent"
 	BenchVarSourceMask    = "source_mask"
 	BenchVarSourcePort    = "source_port"
@@ -96,6 +98,7 @@ type BenchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchVariableSpecs struct {
+	Anywhere      *ebpf.VariableSpec `ebpf:"anywhere"`
 	Catching      *ebpf.VariableSpec `ebpf:"catching"`
 	FirstFlowPort *ebpf.VariableSpec `ebpf:"first_flow_port"`
 	FirstSource   *ebpf.VariableSpec `ebpf:"first_source"`
@@ -107,6 +110,7 @@ type BenchVariableSpecs struct {
 	Protocol      *ebpf.VariableSpec `ebpf:"protocol"`
 	RandomPorts   *ebpf.VariableSpec `ebpf:"random_ports"`
 	Received      *ebpf.VariableSpec `ebpf:"received"`
+	Scattered     *ebpf.VariableSpec `ebpf:"scattered"`
 	Sent          *ebpf.VariableSpec `ebpf:"sent"`
 	SourceMask    *ebpf.VariableSpec `ebpf:"source_mask"`
 	SourcePort    *ebpf.VariableSpec `ebpf:"source_port"`
@@ -147,6 +151,7 @@ func (m *BenchMaps) Close() error {
 //
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchVariables struct {
+	Anywhere      *ebpf.Variable `ebpf:"anywhere"`
 	Catching      *ebpf.Variable `ebpf:"catching"`
 	FirstFlowPort *ebpf.Variable `ebpf:"first_flow_port"`
 	FirstSource   *ebpf.Variable `ebpf:"first_source"`
@@ -158,6 +163,7 @@ type BenchVariables struct {
 	Protocol      *ebpf.Variable `ebpf:"protocol"`
 	RandomPorts   *ebpf.Variable `ebpf:"random_ports"`
 	Received      *ebpf.Variable `ebpf:"received"`
+	Scattered     *ebpf.Variable `ebpf:"scattered"`
 	Sent          *ebpf.Variable `ebpf:"sent"`
 	SourceMask    *ebpf.Variable `ebpf:"source_mask"`
 	SourcePort    *ebpf.Variable `ebpf:"source_port"`

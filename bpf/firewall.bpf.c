@@ -252,6 +252,7 @@ volatile const enum mark mark_names = 0;
 volatile const enum decision_kind decision_kind_names = 0;
 volatile const enum range_set_state range_set_state_names = 0;
 volatile const enum forwarder_flag forwarder_flag_names = 0;
+volatile const enum ask ask_names = 0;
 struct event *volatile const event_type = NULL;
 struct decision *volatile const decision_type = NULL;
 

@@ -20,6 +20,55 @@ type FirewallAccount struct {
 	NextSet  uint32
 }
 
+type FirewallAsk uint32
+
+const (
+	FirewallAskASK_LISTS         FirewallAsk = 1
+	FirewallAskASK_BANS4         FirewallAsk = 2
+	FirewallAskASK_BANS6         FirewallAsk = 4
+	FirewallAskASK_BAN_NETWORKS4 FirewallAsk = 8
+	FirewallAskASK_BAN_NETWORKS6 FirewallAsk = 16
+	FirewallAskASK_BANS          FirewallAsk = 30
+)
+
+type FirewallBan struct {
+	_         structs.HostLayout
+	Until     uint64
+	Since     uint64
+	Packets   uint64
+	Reason    uint32
+	PrefixLen uint32
+}
+
+type FirewallBanKey6 struct {
+	_    structs.HostLayout
+	Addr [4]uint32
+}
+
+type FirewallBanReason struct {
+	_    structs.HostLayout
+	Text [64]uint8
+}
+
+type FirewallBlockList struct {
+	_         structs.HostLayout
+	Name      [64]uint8
+	Digest    [32]uint8
+	Since     uint64
+	Networks4 uint32
+	Networks6 uint32
+	Order     uint32
+	Pad       [3]uint32
+}
+
+type FirewallBlocking struct {
+	_        structs.HostLayout
+	BlockSet uint16
+	TrustSet uint16
+	Half     uint16
+	Changes  uint16
+}
+
 type FirewallBucketSet struct {
 	_       structs.HostLayout
 	Buckets [8]struct {
@@ -232,16 +281,18 @@ type FirewallRangeLine struct {
 }
 
 type FirewallRangeSet struct {
-	_           structs.HostLayout
-	V4          FirewallRangeIndex
-	V6          FirewallRangeIndex
-	Contents    [32]uint8
-	State       uint32
-	FirstLine   uint32
-	Lines       uint32
-	FirstBucket uint32
-	Buckets     uint32
-	Pad         [3]uint32
+	_            structs.HostLayout
+	V4           FirewallRangeIndex
+	V6           FirewallRangeIndex
+	Contents     [32]uint8
+	State        uint32
+	FirstLine    uint32
+	Lines        uint32
+	FirstBucket  uint32
+	Buckets      uint32
+	FirstSingle  uint32
+	SinglesShift uint32
+	Pad          uint32
 }
 
 type FirewallRangeSetState uint32
@@ -280,14 +331,16 @@ const (
 	FirewallReasonDROP_BAD_EXTENSION      FirewallReason = 22
 	FirewallReasonDROP_BAD_TRANSPORT      FirewallReason = 23
 	FirewallReasonDROP_TINY_FRAGMENT      FirewallReason = 24
-	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 25
-	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 26
-	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 27
-	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 28
-	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 29
-	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 30
-	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 31
-	FirewallReasonREASON_COUNT            FirewallReason = 32
+	FirewallReasonDROP_BLOCKED            FirewallReason = 25
+	FirewallReasonDROP_BANNED             FirewallReason = 26
+	FirewallReasonSEEN_FLOWS_FULL         FirewallReason = 27
+	FirewallReasonSEEN_FLOWS_EVICTED      FirewallReason = 28
+	FirewallReasonSEEN_INVALID_HEADER     FirewallReason = 29
+	FirewallReasonSEEN_INVALID_LENGTH     FirewallReason = 30
+	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 31
+	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 32
+	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 33
+	FirewallReasonREASON_COUNT            FirewallReason = 34
 	FirewallReasonRULE_ZERO               FirewallReason = 64
 )
 
@@ -372,13 +425,20 @@ type FirewallSettings struct {
 	Policy       [12264]uint8
 }
 
+type FirewallSourceGate struct {
+	_  structs.HostLayout
+	V4 [262144]uint64
+	V6 [16384]uint64
+}
+
 type FirewallState struct {
 	_           structs.HostLayout
 	Seed        uint64
 	ClockOffset uint64
 	Zero        uint32
 	Sweep       uint8
-	_           [3]byte
+	Asks        uint8
+	_           [2]byte
 }
 
 type FirewallStation struct {
@@ -411,6 +471,12 @@ type FirewallTags struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FirewallMapBanNetworks4       = "ban_networks4"
+	FirewallMapBanNetworks6       = "ban_networks6"
+	FirewallMapBanReasons         = "ban_reasons"
+	FirewallMapBans4              = "bans4"
+	FirewallMapBans6              = "bans6"
+	FirewallMapBlockLists         = "block_lists"
 	FirewallMapCounters           = "counters"
 	FirewallMapEventBudgets       = "event_budgets"
 	FirewallMapEvents             = "events"
@@ -430,6 +496,8 @@ const (
 	FirewallMapRules              = "rules"
 	FirewallMapRunning            = "running"
 	FirewallMapSearches           = "searches"
+	FirewallMapSourceCounters     = "source_counters"
+	FirewallMapSourceGate         = "source_gate"
 	FirewallMapStations           = "stations"
 	FirewallProgPortcullisClock   = "portcullis_clock"
 	FirewallProgPortcullisEnter   = "portcullis_enter"
@@ -438,6 +506,8 @@ const (
 	FirewallProgPortcullisSweep   = "portcullis_sweep"
 	FirewallProgPortcullisXdp     = "portcullis_xdp"
 	FirewallVarAccount            = "account"
+	FirewallVarAskNames           = "ask_names"
+	FirewallVarBlocks             = "blocks"
 	FirewallVarDecisionKindNames  = "decision_kind_names"
 	FirewallVarDecisionType       = "decision_type"
 	FirewallVarEthernet           = "ethernet"
@@ -528,26 +598,34 @@ type FirewallProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallMapSpecs struct {
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	FlowTags     *ebpf.MapSpec `ebpf:"flow_tags"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Forwarders   *ebpf.MapSpec `ebpf:"forwarders"`
-	LimitBuckets *ebpf.MapSpec `ebpf:"limit_buckets"`
-	Limits       *ebpf.MapSpec `ebpf:"limits"`
-	Local4       *ebpf.MapSpec `ebpf:"local4"`
-	Local6       *ebpf.MapSpec `ebpf:"local6"`
-	Questions    *ebpf.MapSpec `ebpf:"questions"`
-	RangeBuckets *ebpf.MapSpec `ebpf:"range_buckets"`
-	RangeLines   *ebpf.MapSpec `ebpf:"range_lines"`
-	RangeSets    *ebpf.MapSpec `ebpf:"range_sets"`
-	Rejections   *ebpf.MapSpec `ebpf:"rejections"`
-	RuleRecords  *ebpf.MapSpec `ebpf:"rule_records"`
-	Rules        *ebpf.MapSpec `ebpf:"rules"`
-	Running      *ebpf.MapSpec `ebpf:"running"`
-	Searches     *ebpf.MapSpec `ebpf:"searches"`
-	Stations     *ebpf.MapSpec `ebpf:"stations"`
+	BanNetworks4   *ebpf.MapSpec `ebpf:"ban_networks4"`
+	BanNetworks6   *ebpf.MapSpec `ebpf:"ban_networks6"`
+	BanReasons     *ebpf.MapSpec `ebpf:"ban_reasons"`
+	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
+	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
+	BlockLists     *ebpf.MapSpec `ebpf:"block_lists"`
+	Counters       *ebpf.MapSpec `ebpf:"counters"`
+	EventBudgets   *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
+	Limits         *ebpf.MapSpec `ebpf:"limits"`
+	Local4         *ebpf.MapSpec `ebpf:"local4"`
+	Local6         *ebpf.MapSpec `ebpf:"local6"`
+	Questions      *ebpf.MapSpec `ebpf:"questions"`
+	RangeBuckets   *ebpf.MapSpec `ebpf:"range_buckets"`
+	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
+	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
+	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
+	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
+	Rules          *ebpf.MapSpec `ebpf:"rules"`
+	Running        *ebpf.MapSpec `ebpf:"running"`
+	Searches       *ebpf.MapSpec `ebpf:"searches"`
+	SourceCounters *ebpf.MapSpec `ebpf:"source_counters"`
+	SourceGate     *ebpf.MapSpec `ebpf:"source_gate"`
+	Stations       *ebpf.MapSpec `ebpf:"stations"`
 }
 
 // FirewallVariableSpecs contains global variables before they are loaded into the kernel.
@@ -555,6 +633,8 @@ type FirewallMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallVariableSpecs struct {
 	Account            *ebpf.VariableSpec `ebpf:"account"`
+	AskNames           *ebpf.VariableSpec `ebpf:"ask_names"`
+	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
 	Ethernet           *ebpf.VariableSpec `ebpf:"ethernet"`
@@ -611,30 +691,44 @@ func (o *FirewallObjects) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallMaps struct {
-	Counters     *ebpf.Map `ebpf:"counters"`
-	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
-	Events       *ebpf.Map `ebpf:"events"`
-	FlowTags     *ebpf.Map `ebpf:"flow_tags"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Forwarders   *ebpf.Map `ebpf:"forwarders"`
-	LimitBuckets *ebpf.Map `ebpf:"limit_buckets"`
-	Limits       *ebpf.Map `ebpf:"limits"`
-	Local4       *ebpf.Map `ebpf:"local4"`
-	Local6       *ebpf.Map `ebpf:"local6"`
-	Questions    *ebpf.Map `ebpf:"questions"`
-	RangeBuckets *ebpf.Map `ebpf:"range_buckets"`
-	RangeLines   *ebpf.Map `ebpf:"range_lines"`
-	RangeSets    *ebpf.Map `ebpf:"range_sets"`
-	Rejections   *ebpf.Map `ebpf:"rejections"`
-	RuleRecords  *ebpf.Map `ebpf:"rule_records"`
-	Rules        *ebpf.Map `ebpf:"rules"`
-	Running      *ebpf.Map `ebpf:"running"`
-	Searches     *ebpf.Map `ebpf:"searches"`
-	Stations     *ebpf.Map `ebpf:"stations"`
+	BanNetworks4   *ebpf.Map `ebpf:"ban_networks4"`
+	BanNetworks6   *ebpf.Map `ebpf:"ban_networks6"`
+	BanReasons     *ebpf.Map `ebpf:"ban_reasons"`
+	Bans4          *ebpf.Map `ebpf:"bans4"`
+	Bans6          *ebpf.Map `ebpf:"bans6"`
+	BlockLists     *ebpf.Map `ebpf:"block_lists"`
+	Counters       *ebpf.Map `ebpf:"counters"`
+	EventBudgets   *ebpf.Map `ebpf:"event_budgets"`
+	Events         *ebpf.Map `ebpf:"events"`
+	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
+	Flows          *ebpf.Map `ebpf:"flows"`
+	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
+	Limits         *ebpf.Map `ebpf:"limits"`
+	Local4         *ebpf.Map `ebpf:"local4"`
+	Local6         *ebpf.Map `ebpf:"local6"`
+	Questions      *ebpf.Map `ebpf:"questions"`
+	RangeBuckets   *ebpf.Map `ebpf:"range_buckets"`
+	RangeLines     *ebpf.Map `ebpf:"range_lines"`
+	RangeSets      *ebpf.Map `ebpf:"range_sets"`
+	Rejections     *ebpf.Map `ebpf:"rejections"`
+	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
+	Rules          *ebpf.Map `ebpf:"rules"`
+	Running        *ebpf.Map `ebpf:"running"`
+	Searches       *ebpf.Map `ebpf:"searches"`
+	SourceCounters *ebpf.Map `ebpf:"source_counters"`
+	SourceGate     *ebpf.Map `ebpf:"source_gate"`
+	Stations       *ebpf.Map `ebpf:"stations"`
 }
 
 func (m *FirewallMaps) Close() error {
 	return _FirewallClose(
+		m.BanNetworks4,
+		m.BanNetworks6,
+		m.BanReasons,
+		m.Bans4,
+		m.Bans6,
+		m.BlockLists,
 		m.Counters,
 		m.EventBudgets,
 		m.Events,
@@ -654,6 +748,8 @@ func (m *FirewallMaps) Close() error {
 		m.Rules,
 		m.Running,
 		m.Searches,
+		m.SourceCounters,
+		m.SourceGate,
 		m.Stations,
 	)
 }
@@ -663,6 +759,8 @@ func (m *FirewallMaps) Close() error {
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallVariables struct {
 	Account            *ebpf.Variable `ebpf:"account"`
+	AskNames           *ebpf.Variable `ebpf:"ask_names"`
+	Blocks             *ebpf.Variable `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
 	Ethernet           *ebpf.Variable `ebpf:"ethernet"`

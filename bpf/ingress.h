@@ -3,6 +3,7 @@
 #ifndef PORTCULLIS_INGRESS_H
 #define PORTCULLIS_INGRESS_H
 
+#include "block.h"
 #include "config.h"
 #include "flow.h"
 #include "forward.h"
@@ -87,7 +88,7 @@ static __always_inline __u32 by_condition(const struct input *input, struct pack
 
 	if (!decision.number)
 		return DROP_SOURCE;
-	if (uses_limits && decision.kind == LIMITED && begins_something(packet) &&
+	if (uses_limits && decision.kind == LIMITED && begins_something(packet) && !is_trusted(packet) &&
 	    !limit_admits(packet, decision.number, input->time))
 		return DROP_LIMIT;
 	return RULE_REASON(decision.number);
@@ -178,6 +179,9 @@ static __always_inline int ingress(const struct input *input)
 	int result;
 
 	result = parse(&input->frame, &packet);
+	if (result != PARSED)
+		return result;
+	result = source_verdict(&packet, input->time);
 	if (result != PARSED)
 		return result;
 	if (is_for_other_host(input->ctx, input->skb, input->ifindex, &packet, input->time))

@@ -14,6 +14,10 @@
 #define RULE_WORDS 32768
 #define MAX_LOCAL 4096
 #define MAX_FORWARDERS 4096
+#define MAX_BANS4 1048576
+#define MAX_BANS6 262144
+#define MAX_BAN_NETWORKS 65536 /* of a family */
+#define BLOCK_LISTS 16
 #define LIMIT_SETS 8192 /* a megabyte, for 65536 sources */
 
 /* The flow table, see table.h. Where memory is mapped it begins with a page, so each entry is one line of the cache. */
@@ -65,6 +69,7 @@ struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
+	__u8 asks; /* enum ask, of block.h */
 } state SEC(".data.state") = {.sweep = 1};
 
 /* How many flows are in the table, dead ones that nobody has taken out among them, the most that it keeps, and which set
@@ -99,6 +104,87 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket_set);
 } limit_buckets SEC(".maps");
+
+/* Which networks may have somebody in them who is blocked or banned: see block.h. */
+#define GATE_WORDS4 (1 << 18)
+#define GATE_WORDS6 (1 << 14)
+struct source_gate {
+	__u64 v4[GATE_WORDS4];
+	__u64 v6[GATE_WORDS6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct source_gate);
+} source_gate SEC(".maps");
+
+/* The sets of addresses that a policy blocks and trusts. User space writes it as one word: all of it changes at once. */
+struct blocking blocks SEC(".data.blocking");
+
+/* The block lists of the policy, for the commands: two halves, of which `blocks` names the one that counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * BLOCK_LISTS);
+	__type(key, __u32);
+	__type(value, struct block_list);
+} block_lists SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BANS4);
+	__type(key, __u32);
+	__type(value, struct ban);
+} bans4 SEC(".maps");
+
+struct ban_key6 {
+	__u32 addr[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BANS6);
+	__type(key, struct ban_key6);
+	__type(value, struct ban);
+} bans6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BAN_NETWORKS);
+	__type(key, struct local_key4);
+	__type(value, struct ban);
+} ban_networks4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BAN_NETWORKS);
+	__type(key, struct local_key6);
+	__type(value, struct ban);
+} ban_networks6 SEC(".maps");
+
+/* The texts of the numbers that bans have as their reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_BAN_REASONS);
+	__type(key, __u32);
+	__type(value, struct ban_reason);
+} ban_reasons SEC(".maps");
+
+/* Packets by block list, and behind those by the reason of bans. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_BLOCK_LISTS + MAX_BAN_REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} source_counters SEC(".maps");
 
 /* What the kernel would deliver here. Value: whether this host alone has the address. */
 #define LOCAL_OWN 1

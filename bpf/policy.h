@@ -39,6 +39,15 @@ static __always_inline struct port protocol_entry(__u8 protocol)
 	return entry_at(CLASS_SLOTS + BOUNDED(protocol, 255));
 }
 
+/* What a set says of an address; of none, 0. */
+static __always_inline __u32 value_of(__u32 set, __u8 family, const __u32 *addr)
+{
+	if (family == 4)
+		return range_value4(set, bpf_ntohl(addr[0]));
+	return range_value6(set, (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]),
+			    (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]));
+}
+
 /* A word that holds a struct decision. */
 union answer {
 	struct decision decision;
@@ -47,13 +56,8 @@ union answer {
 
 static __always_inline struct decision decision_of(__u32 set, __u8 family, const __u32 *addr)
 {
-	union answer answer;
+	union answer answer = {.word = value_of(set, family, addr)};
 
-	if (family == 4)
-		answer.word = range_value4(set, bpf_ntohl(addr[0]));
-	else
-		answer.word = range_value6(set, (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]),
-					   (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]));
 	return answer.decision;
 }
 

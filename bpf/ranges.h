@@ -27,10 +27,20 @@ struct range_line6 {
 	__u32 pad;
 };
 
+/* Of a set with very many ranges of one IPv4 address, those that a hash of the address leads to: they take one read in
+ * place of two that wait for each other. One that found no room here is among the ranges, as all of them are. */
+#define SINGLES 10
+struct range_singles {
+	__u32 addr[SINGLES];
+	__u16 value[SINGLES]; /* 0: nobody's */
+	__u32 pad;
+};
+
 struct range_line {
 	union {
 		struct range_line4 v4;
 		struct range_line6 v6;
+		struct range_singles singles;
 	};
 };
 _Static_assert(sizeof(struct range_line) == 64, "a line of ranges is a line of the cache");
@@ -68,7 +78,9 @@ struct range_set {
 	__u32 lines;
 	__u32 first_bucket;
 	__u32 buckets;
-	__u32 pad[3];
+	__u32 first_single;  /* line of singles, of those that first_line and lines tell of */
+	__u32 singles_shift; /* of the hash; 0: there are none */
+	__u32 pad;
 };
 _Static_assert(sizeof(struct range_set) == 128, "a set fills lines of the cache");
 
@@ -199,6 +211,24 @@ __noinline __u32 range_value6(__u32 number, __u64 high, __u64 low)
 	if (not_above128(line->v6.high[1], line->v6.low[1], high, low))
 		return line->v6.value[1];
 	return line->v6.value[0];
+}
+
+/* The value of an IPv4 address that stands alone among the ranges, or 0 if it is not in the lines for those. */
+__noinline __u32 single_value4(__u32 number, __u32 addr)
+{
+	struct range_set *set = bpf_map_lookup_elem(&range_sets, &number);
+	struct range_line *line;
+	__u64 value = 0;
+
+	if (!set || !set->singles_shift)
+		return 0;
+	number = set->first_single + (addr * 0x9e3779b1 >> (set->singles_shift & 31)); /* 2^32 by the golden ratio */
+	line = bpf_map_lookup_elem(&range_lines, &number);
+	if (!line)
+		return 0;
+	for (int i = 0; i < SINGLES; i++)
+		value |= line->singles.value[i] & -(((__u64)(line->singles.addr[i] ^ addr) - 1) >> 63);
+	return value;
 }
 
 #endif

@@ -241,6 +241,44 @@ struct local_key6 {
 	__u32 addr[4];
 };
 
+/* Numbers of block lists, and of reasons that bans have, are below these. */
+#define MAX_BLOCK_LISTS 1024
+#define MAX_BAN_REASONS 4096
+
+/* A source that is banned: an address or a network. */
+struct ban {
+	__u64 until;   /* jiffies; from then on it is as if it were not there */
+	__u64 since;   /* seconds of the time of day */
+	__u64 packets; /* that were dropped */
+	__u32 reason;
+	__u32 prefix_len; /* its key's */
+};
+
+struct ban_reason {
+	__u8 text[64]; /* ends with a 0; of the number 0, and of those that are free, it is empty */
+};
+
+/* The sets of addresses that are blocked and trusted, by their numbers; 0: none is. What the first one says of an address
+ * is the number of the block list. */
+struct blocking {
+	__u16 block_set;
+	__u16 trust_set;
+	__u16 half;    /* of block_lists that counts */
+	__u16 changes; /* how many there have been */
+} __attribute__((aligned(8)));
+
+/* A block list in force. */
+struct block_list {
+	__u8 name[64]; /* ends with a 0 */
+	__u8 digest[32];
+	__u64 since; /* seconds of the time of day when these networks were first in force */
+	__u32 networks4;
+	__u32 networks6;
+	__u32 order; /* its place among the lists of the policy, from 1 on; 0: there is no such list */
+	__u32 pad[3];
+};
+_Static_assert(sizeof(struct block_list) == 128, "a block list fills lines of the cache");
+
 /* Where the record of a rule is, for the commands that come after: user space writes it as one aligned word, so a rule
  * is there as a whole or not at all. */
 struct rule {

@@ -34,6 +34,8 @@ enum reason {
 	DROP_BAD_EXTENSION, /* IPv6 extension headers cut off, or too many */
 	DROP_BAD_TRANSPORT, /* too short for ports */
 	DROP_TINY_FRAGMENT, /* TCP header split over fragments: RFC 1858, RFC 3128 */
+	DROP_BLOCKED,	    /* the source is on a block list */
+	DROP_BANNED,
 
 	/* Not verdicts: what is counted besides. */
 	SEEN_FLOWS_FULL,     /* a flow of ours found no room: what answers it is dropped */

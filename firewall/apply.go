@@ -42,7 +42,7 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	if file != c.config {
 		also = fw.options.Invoker
 	}
-	if c.source, err = readSource(file, also...); err != nil {
+	if c.source, err = fw.readSource(file, also...); err != nil {
 		return nil, err
 	}
 	filtered, err := f.Interfaces()
@@ -67,7 +67,10 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	}
 	gone := slices.ContainsFunc(filtered, func(i loader.Interface) bool { return !i.Present && i.Pattern == "" })
 	c.current = len(c.changes) == 0 && len(runtime) == 0 && !gone && f.Config() == c.config
-	return c, nil
+	if c.current {
+		c.current, err = blocksAll(f, c.policy)
+	}
+	return c, err
 }
 
 // deferFlows marks a change of "flows: max" that waits: the table keeps its size for as long as the filter runs.
@@ -142,6 +145,7 @@ type ApplyReport struct {
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
 	Applied  bool           `json:"applied"` // false where it was in force already
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -166,6 +170,9 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		if err := fw.user.Guard(c.policy, c.path); err != nil {
 			return nil, err
 		}
+		if err := fw.guardLists(c.policy); err != nil {
+			return nil, err
+		}
 	}
 	report := &ApplyReport{
 		Config:   c.config,
@@ -173,7 +180,8 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Changes:  c.changes,
 		Packets:  c.packets,
 		Applied:  !c.current,
-		Warnings: slices.Concat(c.warnings(), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces)),
+		Skipped:  skippedLines(c.policy),
+		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -199,6 +207,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 	}
 	if c.path == c.config {
 		change.recordApplied(c.stamp())
+		change.recordForced(c.stamp(), r.Force, c.policy)
 	} else {
 		change.recordOverruled(c.config)
 	}
@@ -212,6 +221,7 @@ type DiffReport struct {
 	File     string         `json:"file"`
 	Changes  []Change       `json:"changes"`
 	Packets  []PacketChange `json:"packets"`
+	Skipped  []string       `json:"skipped"` // lines of list files that are no networks
 	Warnings []string       `json:"warnings"`
 
 	Deferred bool `json:"-"` // the size of the flow table is another than the policy asks for
@@ -229,6 +239,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 		return nil, err
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
+		Skipped:  skippedLines(c.policy),
 		Warnings: list(slices.Concat(c.warnings(), fw.doubts(c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
@@ -241,6 +252,7 @@ type CheckReport struct {
 	File     string   `json:"file"`
 	Rules    []string `json:"rules"`
 	Forward  []string `json:"forward_rules"`
+	Skipped  []string `json:"skipped"` // lines of list files that are no networks
 	Warnings []string `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
@@ -251,14 +263,14 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 	if file == "" {
 		file = fw.options.Config
 	}
-	p, err := policy.Load(file)
+	p, err := policy.Reader{ReadURL: fw.newListFiles().readURL}.Load(file)
 	if err != nil {
 		return nil, err
 	}
 	if err := maps.CheckCapacity(p); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
+	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Skipped: skippedLines(p), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
 	if err := savefile.Check(file); err != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
 	}
@@ -291,5 +303,6 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
+	out = slices.Concat(out, listWarnings(p), fw.hazardTexts(p))
 	return slices.Concat(out, fw.user.Unreachable(p), ineffective(p, p.Interfaces))
 }

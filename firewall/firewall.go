@@ -75,12 +75,13 @@ func New(o Options) *Firewall {
 	if o.Kernel == nil {
 		o.Kernel = HostKernel{}
 	}
-	return &Firewall{
+	fw := &Firewall{
 		options: o,
-		kernel:  o.Kernel,
 		user:    user.New(o.Kernel, o.Session),
 		store:   schedule.NewStore(filepath.Join(o.RunDir, filepath.Base(schedule.Dir)), o.PinPath),
 	}
+	fw.kernel = restoring{o.Kernel, fw.Journal}
+	return fw
 }
 
 // Waiting returns the same firewall, which waits so long for another command.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // FollowRequest says what a Follower puts in force.
@@ -34,8 +35,9 @@ type Follower struct {
 
 	lastError string // that was noted
 
-	seen    string   // the stamp of the policy file when it was last read
-	lists   []string // the list files that it named, in order
+	seen    string        // the stamp of the policy file when it was last read
+	lists   []string      // the list files that it named, in order
+	fetched []policy.List // those of its lists that are fetched
 	looked  looked
 	tried   string   // its stamp when it was last to be put in force
 	steady  string   // its stamp when Steady was last called
@@ -45,6 +47,8 @@ type Follower struct {
 	problem string   // what is wrong with it
 	waiting *source  // to be applied when it is known to which interface
 	locked  bool     // another command was at work when there was something to do
+	spared  string   // what was noted of what is not blocked
+	blocked string   // what is blocked though this host lives on it
 	owed    bool     // that was a start
 	asked   bool     // or a reload that somebody asked for
 }
@@ -75,6 +79,9 @@ func (fl *Follower) Config() string { return fl.config }
 
 // Files returns the files that are followed: the policy file, and those of its lists.
 func (fl *Follower) Files() []string { return append([]string{fl.config}, fl.lists...) }
+
+// Fetched returns those of the lists that come from a URL, also where something else is wrong with the policy file.
+func (fl *Follower) Fetched() []policy.List { return fl.fetched }
 
 // Problem says what is wrong with the policy file, or "".
 func (fl *Follower) Problem() string { return fl.problem }
@@ -228,7 +235,7 @@ func (fl *Follower) again(err error) {
 // SetConfig makes another file the one that is followed.
 func (fl *Follower) SetConfig(config string) {
 	fl.config, fl.seen, fl.steady, fl.told = config, "", "", ""
-	fl.named, fl.lists, fl.existed, fl.problem = nil, nil, false, ""
+	fl.named, fl.lists, fl.fetched, fl.existed, fl.problem = nil, nil, nil, false, ""
 }
 
 // reject notes what is wrong with the policy file, and what that means.
@@ -265,7 +272,7 @@ func (fl *Follower) tell(err error) {
 
 // read reads the policy file.
 func (fl *Follower) read() (s *source, err error) {
-	lists := newListFiles()
+	lists := fl.fw.newListFiles()
 	text, err := readTrusted(fl.config)
 	if err == nil {
 		fl.existed = true
@@ -273,7 +280,10 @@ func (fl *Follower) read() (s *source, err error) {
 	} else {
 		text = []byte(err.Error())
 	}
-	fl.seen, fl.lists = stamp(fl.config, text, lists), lists.paths()
+	fl.seen, fl.lists, fl.fetched = stamp(fl.config, text, lists), lists.paths(), lists.fetched
+	if err == nil {
+		fl.spare(s)
+	}
 	return s, err
 }
 
@@ -299,7 +309,19 @@ func (fl *Follower) look() string {
 	if err != nil {
 		text = []byte(err.Error())
 	}
-	return stampBy(fl.config, text, fl.lists, fl.looked.digest)
+	lists := fl.fw.newListFiles()
+	urls := make(map[string]policy.List)
+	for _, l := range fl.fetched {
+		urls[lists.store.Path(l.URL)] = l
+	}
+	return stampBy(fl.config, text, fl.lists, func(path string) string {
+		return fl.looked.digest(path, func(path string) ([]byte, error) {
+			if l, ok := urls[path]; ok {
+				return lists.readURL(l)
+			}
+			return readTrustedList(path)
+		})
+	})
 }
 
 // Changed reports whether the policy file or a list file is another than when it was last read.

@@ -21,6 +21,7 @@ func (fl *Follower) fallBack(wrong error) (*source, error) {
 			fl.tell(s.mistakes)
 			fl.note(Error, "%v; the last good copy is used until that is mended, from %s", s.mistakes, strings.Join(s.lists.copied(), ", "))
 		}
+		fl.spare(s)
 		return s, nil
 	}
 	fl.reject(wrong, "")
@@ -28,7 +29,9 @@ func (fl *Follower) fallBack(wrong error) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{path: fl.config, policy: p}, nil
+	s := &source{path: fl.config, policy: p}
+	fl.spare(s)
+	return s, nil
 }
 
 // lastResort returns the policy for where the file cannot be used at all.
@@ -184,6 +187,9 @@ func (fl *Follower) up(ctx context.Context, o loader.Options) error {
 
 func (fl *Follower) noteApplied(report *loader.UpReport) {
 	fl.warn(report.Warnings)
+	if report.Bans > 0 {
+		fl.note(Info, "%d bans are in force again, from %s", report.Bans, fl.fw.Journal().Path())
+	}
 	for _, i := range report.Interfaces {
 		switch unnamed := len(fl.named) > 0 && !policy.MatchAnyInterface(fl.named, i.Name) && !policy.MatchAnyInterface(fl.request.Interfaces, i.Name); {
 		case i.Present:
@@ -209,7 +215,9 @@ func (fl *Follower) noteChanges(s *source, saved *policy.Policy, changed []strin
 	}
 	fl.tried, fl.lastError = s.stamp(), ""
 	for _, path := range changed {
-		fl.note(Info, "%s has changed", path)
+		if !s.lists.isFetched(path) { // of these it is told when they are fetched
+			fl.note(Info, "%s has changed", path)
+		}
 	}
 	for _, c := range policy.Diff(saved, s.policy) {
 		if c.Key != "interface" {

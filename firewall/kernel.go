@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // Kernel is what a firewall needs of the loader and of the host that it is on.
@@ -32,6 +34,9 @@ type Kernel interface {
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
 	Arrivals(host.Connection) ([]string, error)
 	FindSession() (*host.Session, error)
+	SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error)
+	Gateways() ([]netip.Addr, error)
+	Resolvers() []netip.Addr
 	OnPseudoTerminal() bool
 	Forwards() bool
 	Unfiltered(filtered []string) ([]host.Interface, error)
@@ -59,6 +64,19 @@ type Filter interface {
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
 	HostChanges() (loader.HostChanges, error)
 	SyncHost() error
+
+	PutCountedBans([]maps.Ban) (put int, err error)
+	RemoveBans([]netip.Prefix) (missing []netip.Prefix, err error)
+	FindBans([]netip.Prefix) (map[netip.Prefix]maps.Ban, error)
+	Bans() iter.Seq2[maps.Ban, error]
+	BansOf(netip.Addr) ([]maps.Ban, error)
+	BanReasons() ([]maps.BanReason, error)
+	ForgetEndedBans() (n int, err error)
+	Cut([]netip.Prefix) (int, error)
+	Trusted() ([]addrset.Range, error)
+	BlockedBy(netip.Addr) (list string, blocked, trusted bool, err error)
+	BlockLists() ([]maps.BlockListInForce, error)
+	EachBlocked(visit func(list string, network netip.Prefix)) error
 }
 
 // HostKernel is the kernel of this host.
@@ -109,7 +127,13 @@ func (HostKernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 
 func (HostKernel) Arrivals(c host.Connection) ([]string, error) { return host.Arrivals(c) }
 func (HostKernel) FindSession() (*host.Session, error)          { return host.FindSession() }
-func (HostKernel) OnPseudoTerminal() bool                       { return host.OnPseudoTerminal() }
+func (HostKernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
+	return host.SSHSessions(among)
+}
+
+func (HostKernel) Gateways() ([]netip.Addr, error) { return host.Gateways() }
+func (HostKernel) Resolvers() []netip.Addr         { return host.Resolvers(nil) }
+func (HostKernel) OnPseudoTerminal() bool          { return host.OnPseudoTerminal() }
 
 func (HostKernel) Forwards() bool { return host.Forwards(nil) }
 

@@ -17,15 +17,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/fetch"
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // listFiles are the files of lists that a policy file names. Each is read once, so that all of a change sees the same.
 type listFiles struct {
-	also   []uint32 // users who may write to them, beside root
-	copies string   // the directory of last good copies, for files that are not good; "" where none are wanted
-	files  map[string]listFile
+	also    []uint32 // users who may write to them, beside root
+	copies  string   // the directory of last good copies, for files that are not good; "" where none are wanted
+	files   map[string]listFile
+	fetched []policy.List // that are fetched, each as often as it was read
+	store   fetch.Store   // with the copies of these
+	cache   policy.ListCache
+	lost    bool // a file that is missing is an empty list
 }
 
 // listFile is what a list file held.
@@ -35,11 +40,43 @@ type listFile struct {
 	copied bool // the text is that of a last good copy
 }
 
-func newListFiles(also ...uint32) *listFiles {
-	return &listFiles{also: also, files: make(map[string]listFile)}
+func (fw *Firewall) newListFiles(also ...uint32) *listFiles {
+	return &listFiles{also: also, files: make(map[string]listFile), store: fw.listStore()}
 }
 
-func (l *listFiles) reader() policy.Reader { return policy.Reader{ReadList: l.read} }
+// listStore returns where the copies of lists are that are fetched.
+func (fw *Firewall) listStore() fetch.Store {
+	dir := stateDir
+	if path := fw.lastGoodPath(); path != "" {
+		dir = filepath.Dir(path)
+	}
+	return fetch.Store{Dir: filepath.Join(dir, "lists")}
+}
+
+func (l *listFiles) reader() policy.Reader {
+	return policy.Reader{ReadList: l.read, ReadURL: l.readURL, Cache: &l.cache}
+}
+
+// readURL returns the copy of a list that is fetched.
+func (l *listFiles) readURL(list policy.List) ([]byte, error) {
+	path := l.store.Path(list.URL)
+	file, ok := l.files[path]
+	if !ok {
+		var c *fetch.Copy
+		if c, file.err = l.store.Read(list.URL); file.err == nil {
+			file.text = c.Text
+		}
+		l.files[path] = file
+	}
+	if list.Missing = ""; file.err != nil {
+		list.Missing = file.err.Error()
+	}
+	l.fetched = append(l.fetched, list)
+	return file.text, file.err
+}
+
+// isFetched reports whether a file is the copy of a list that is fetched.
+func (l *listFiles) isFetched(path string) bool { return filepath.Dir(path) == l.store.Dir }
 
 // read returns the text of a list file that nobody else can change.
 func (l *listFiles) read(path string) ([]byte, error) {
@@ -48,6 +85,9 @@ func (l *listFiles) read(path string) ([]byte, error) {
 		file.text, file.err = readTrustedList(path, l.also...)
 		if l.copies != "" {
 			file = file.orCopy(path, l.copies)
+		}
+		if l.lost && file.err != nil {
+			file = listFile{text: []byte("# " + noFile + "\n")}
 		}
 		l.files[path] = file
 	}
@@ -133,8 +173,8 @@ func stampBy(config string, text []byte, paths []string, digestOf func(path stri
 }
 
 // stampOf is stamp for a text whose list files are to be read now.
-func stampOf(config string, text []byte) (string, *listFiles) {
-	lists := newListFiles()
+func (fw *Firewall) stampOf(config string, text []byte) (string, *listFiles) {
+	lists := fw.newListFiles()
 	_, _ = lists.reader().Parse(config, text) // what is wrong with it was told by who put it there
 	return stamp(config, text, lists), lists
 }
@@ -158,11 +198,11 @@ func (fw *Firewall) readDespiteLists(config string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, mistakes := parseSource(config, text, newListFiles())
+	s, mistakes := parseSource(config, text, fw.newListFiles())
 	if mistakes == nil {
 		return s, nil
 	}
-	lists := newListFiles()
+	lists := fw.newListFiles()
 	lists.copies = fw.copiesDir()
 	if s, err = parseSource(config, text, lists); err != nil || len(lists.copied()) == 0 {
 		return nil, mistakes
@@ -251,6 +291,9 @@ func (fw *Firewall) keepCopies(lists *listFiles) error {
 	var wanted []string
 	var failed error
 	for _, path := range lists.paths() {
+		if lists.isFetched(path) {
+			continue
+		}
 		file, to := lists.files[path], copyPath(dir, path)
 		wanted = append(wanted, filepath.Base(to))
 		if file.err != nil || file.copied {

@@ -24,7 +24,7 @@ func (fw *Firewall) Names(ctx context.Context) (policy.Names, error) {
 		return policy.Names{}, err
 	}
 	known := policy.ListsOf(inForce.Open)
-	s, err := readSource(fw.configToWrite(f))
+	s, err := fw.readSource(fw.configToWrite(f))
 	if err != nil {
 		if len(known) == 0 && !errors.Is(err, fs.ErrNotExist) {
 			return policy.Names{}, err

@@ -41,7 +41,7 @@ type policyFile struct {
 // policyFile reads the file that the running policy belongs to, which must be locked.
 func (fw *Firewall) policyFile(f Filter) (*policyFile, error) {
 	recorded := cmp.Or(f.Config(), DefaultConfig)
-	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules, lists: newListFiles()}
+	file := &policyFile{path: fw.configToWrite(f), inForce: f.Rules, lists: fw.newListFiles()}
 	old, err := readTrusted(file.path)
 	switch {
 	case err == nil:
@@ -252,7 +252,7 @@ func (fw *Firewall) Save(ctx context.Context) (*SaveReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s stays as it is", err, path)
 	}
-	file := &policyFile{path: path, inForce: f.Rules, lists: newListFiles()}
+	file := &policyFile{path: path, inForce: f.Rules, lists: fw.newListFiles()}
 	report := &SaveReport{Config: path, Changes: []Change{}, Warnings: []string{}}
 	file.old, err = readFile(path)
 	switch {
@@ -308,7 +308,7 @@ func (fw *Firewall) rewritten(file *policyFile, old []byte, inForce *policy.Poli
 	if err != nil {
 		return nil, nil, err
 	}
-	want := inForce.Clone()
+	want := inForce.WithListsOf(before)
 	if name, err := fw.kernel.DefaultInterface(); err == nil && len(before.Interfaces) == 0 &&
 		len(want.Interfaces) == 1 && want.Interfaces[0] == name {
 		want.Interfaces = nil

@@ -80,7 +80,7 @@ func (c *change) recordOverruled(config string) {
 	if err != nil {
 		text = nil // what cannot be read counts as none: when it can, it has changed
 	}
-	now, _ := stampOf(config, text)
+	now, _ := c.fw.stampOf(config, text)
 	c.recordApplied(now)
 }
 
@@ -139,7 +139,7 @@ func (fw *Firewall) keepLastGood(f Filter, lists *listFiles) (warnings []string)
 	}
 	p, err := f.Saved()
 	if err == nil {
-		err = saveLastGood(path, p)
+		err = saveLastGood(path, fw.withCopies(p))
 	}
 	if err = errors.Join(err, fw.keepCopies(lists)); err != nil {
 		return []string{fmt.Sprintf("keep the policy for the next boot: %v", err)}
@@ -171,5 +171,27 @@ func saveLastGood(path string, p *policy.Policy) error {
 	return savefile.SavePrivate(path, text)
 }
 
-// lastGood returns the policy that was kept.
-func (fw *Firewall) lastGood() (*policy.Policy, error) { return policy.Load(fw.lastGoodPath()) }
+// withCopies returns the policy with the last good copies of lists in the place of their files.
+func (fw *Firewall) withCopies(p *policy.Policy) *policy.Policy {
+	p = p.Clone()
+	for i := range p.Lists {
+		if l := &p.Lists[i]; l.Path != "" {
+			l.Path = copyPath(fw.copiesDir(), l.Path)
+			l.File = l.Path
+		}
+	}
+	return p
+}
+
+// lastGood returns the policy that was kept. Where a copy of a list is gone, the list is empty: the rest is not to be lost
+// for that.
+func (fw *Firewall) lastGood() (*policy.Policy, error) {
+	path := fw.lastGoodPath()
+	text, err := policy.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	lists := fw.newListFiles()
+	lists.lost = true
+	return lists.reader().Parse(path, text)
+}

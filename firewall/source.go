@@ -30,12 +30,12 @@ type source struct {
 func (s *source) stamp() string { return stamp(s.path, s.text, s.lists) }
 
 // readSource reads a policy file that nobody else can change, but for the users named, nor its list files.
-func readSource(path string, also ...uint32) (*source, error) {
+func (fw *Firewall) readSource(path string, also ...uint32) (*source, error) {
 	text, err := readTrusted(path, also...)
 	if err != nil {
 		return nil, err
 	}
-	return parseSource(path, text, newListFiles(also...))
+	return parseSource(path, text, fw.newListFiles(also...))
 }
 
 // parseSource reads a policy that a filter has room for.
@@ -73,7 +73,7 @@ func readTrusted(path string, also ...uint32) ([]byte, error) {
 
 // wanted returns the policy of the file, or the built-in one where there is none and none is asked for.
 func (fw *Firewall) wanted(config string) (*source, error) {
-	s, err := readSource(config)
+	s, err := fw.readSource(config)
 	if fw.options.ConfigGiven || config != DefaultConfig || !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}

@@ -29,6 +29,7 @@ type Status struct {
 	Patterns   []string               `json:"patterns"` // of interfaces that are filtered when they appear
 	Settings   policy.Settings        `json:"policy"`
 	Rules      []RuleStatus           `json:"rules"`
+	Lists      []ListStatus           `json:"block_lists"`
 	Counters   []loader.CounterStatus `json:"counters"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
@@ -96,6 +97,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Patterns:   list(s.Patterns),
 		Settings:   s.Policy.Settings(),
 		Rules:      ruleStatus(s.Rules, scheduled),
+		Lists:      fw.listStatus(s),
 		Counters:   list(s.Counters),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),
@@ -181,11 +183,19 @@ func (fw *Firewall) compare(s *loader.Status) (c comparison) {
 	}
 	file.Interfaces = s.Saved.Interfaces
 	const ways = "\"portcullis apply\" applies the file, \"portcullis save\" overwrites it"
+	c.differences = slices.Concat(c.differences, listWarnings(file), fw.overdue(file))
+	for _, line := range skippedLines(file) {
+		c.differences = append(c.differences, line+"; the line is left out")
+	}
 	paths, rules := changedLists(s.Saved, file)
+	blocking, keys := changedBlocking(s.Saved, file)
+	paths = union(paths, blocking)
 	if len(paths) > 0 {
 		c.differences = append(c.differences, fmt.Sprintf("%s differs from what is in force: \"portcullis apply\" applies it", strings.Join(paths, " or ")))
 	}
-	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool { return rules[d.Key+" "+cmp.Or(d.Old, d.New)] })
+	changes := slices.DeleteFunc(policy.Diff(s.Saved, file), func(d policy.Change) bool {
+		return rules[d.Key+" "+cmp.Or(d.Old, d.New)] || keys[d.Key]
+	})
 	switch len(changes) {
 	case 0:
 	case 1:

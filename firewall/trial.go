@@ -52,7 +52,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := readSource(file, fw.options.Invoker...)
+	s, err := fw.readSource(file, fw.options.Invoker...)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +65,9 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 		defer f.Close()
 		config = fw.configOf(f)
 		if before, err = snapshot(f); err != nil {
+			return nil, err
+		}
+		if err := c.saveLists(f); err != nil {
 			return nil, err
 		}
 		filtered = before.Interfaces
@@ -91,7 +94,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
-	warnings := up.Warnings
+	warnings := slices.Concat(up.Warnings, listWarnings(p), fw.hazardTexts(p))
 	if s, ok := fw.user.Recorded(); ok && !fw.user.Survives(s, p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}
@@ -256,7 +259,7 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: not confirmed", err)
 	}
-	now, lists := stampOf(report.Config, []byte(c.Trial.Text))
+	now, lists := fw.stampOf(report.Config, []byte(c.Trial.Text))
 	c.recordApplied(now)
 	c.Timed = nil // what was open for a time ended when the trial began
 	if err := c.endTrial(false); err != nil {
@@ -329,8 +332,11 @@ func snapshot(f Filter) (*schedule.Snapshot, error) {
 // came later are taken off; those that are gone stay so.
 func (fw *Firewall) restore(ctx context.Context, s *schedule.Snapshot) error {
 	ctx = fw.waiting(ctx)
-	p, err := policy.Parse("the policy from before", []byte(s.Policy))
+	p, err := policy.ParseComplete("the policy from before", []byte(s.Policy))
 	if err != nil {
+		return err
+	}
+	if err := fw.restoreLists(p); err != nil {
 		return err
 	}
 	o := loader.Options{PinPath: fw.options.PinPath, Mode: loader.ModeAuto, Policy: p, Config: s.Config}

@@ -24,10 +24,12 @@ type UpReport struct {
 	Interfaces []loader.Interface `json:"interfaces"`
 	Updated    bool               `json:"updated"`
 	Seeded     int                `json:"seeded"`
+	Bans       int                `json:"bans"` // that are in force again
 	Config     string             `json:"config"`
 	BuiltIn    bool               `json:"built_in"`
 	Rules      []string           `json:"rules"`
 	Forward    []string           `json:"forward_rules"`
+	Skipped    []string           `json:"skipped"` // lines of list files that are no networks
 	Warnings   []string           `json:"warnings"`
 
 	Policy *policy.Policy `json:"-"`
@@ -63,6 +65,9 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		if err := fw.user.Guard(withInterfaces(p, without(filtered, ending)), config); err != nil {
 			return nil, err
 		}
+		if err := fw.guardLists(p); err != nil {
+			return nil, err
+		}
 	}
 	report, err := fw.kernel.Up(fw.waiting(ctx), loader.Options{
 		PinPath:    fw.options.PinPath,
@@ -77,22 +82,25 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	c.recordApplied(s.stamp())
+	c.recordForced(s.stamp(), r.Force, p)
 	var ended []string
 	for _, timed := range c.Timed {
 		if _, open := p.Find(timed.Rule); !open {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), ineffective(p, withInterfaces(p, without(filtered, ending)).Interfaces), fw.unfiltered(report.Interfaces, nil))
+	warnings := slices.Concat(ended, listWarnings(p), warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), ineffective(p, withInterfaces(p, without(filtered, ending)).Interfaces), fw.unfiltered(report.Interfaces, nil))
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
 		Updated:    report.Updated,
 		Seeded:     report.Seeded,
+		Bans:       report.Bans,
 		Config:     config,
 		BuiltIn:    s.builtIn,
 		Rules:      policy.Texts(p.InputRules()),
 		Forward:    policy.Texts(p.ForwardRules()),
+		Skipped:    skippedLines(p),
 		Warnings:   list(warnings),
 		Policy:     p,
 	}, nil

@@ -109,6 +109,10 @@ type Options struct {
 	NoTCX bool
 
 	Former []maps.Rule // rules of an earlier policy: what is among them goes on counting under its number
+
+	Blocking *maps.Blocking // block lists and trusted sources; nil: those in force, if there are any
+	// Bans puts those of an earlier filter in force, before anything is attached. What runs has its own; nil: none.
+	Bans func(put func([]maps.Ban) error) error
 }
 
 // Interface is one attached interface.
@@ -125,6 +129,7 @@ type UpReport struct {
 	Interfaces []Interface `json:"interfaces"`
 	Updated    bool        `json:"updated"`  // it was running, and got the policy in place
 	Seeded     int         `json:"seeded"`   // live connections that were entered as flows
+	Bans       int         `json:"bans"`     // of an earlier filter that are in force again
 	Warnings   []string    `json:"warnings"` // native refused, forwarding and the like, one sentence each
 }
 
@@ -184,6 +189,8 @@ type Status struct {
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`
+
+	BlockLists []maps.BlockListInForce `json:"-"` // in the order of the policy
 }
 
 // Flow is one live flow, as users see it.

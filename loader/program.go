@@ -85,6 +85,9 @@ func (c *change) openStandby() error {
 	if err != nil {
 		return err
 	}
+	if err := c.set.PutBlocking(&maps.Blocking{}); err != nil {
+		return err
+	}
 	return c.set.PutRules(nil, rules, nil) // or both policies' sources would have to find room
 }
 

@@ -82,8 +82,16 @@ func (f *Filter) openRules(rules []policy.Rule, runtime bool) (report *OpenRepor
 
 // putAnew puts rules in force in maps of their own. No packet meets half of them, as with a new policy.
 func (f *Filter) putAnew(rules []maps.Rule) error {
+	if err := f.renew(rules, nil); err != nil {
+		return fmt.Errorf("make room for the rules: %w", err)
+	}
+	return nil
+}
+
+// renew puts rules, and block lists unless they are to stay, in force in maps of their own.
+func (f *Filter) renew(rules []maps.Rule, blocking *maps.Blocking) error {
 	p := f.running.Policy.Clone()
-	o := Options{PinPath: f.pins.Base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true}
+	o := Options{PinPath: f.pins.Base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true, Blocking: blocking}
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)
 		if r.Runtime {
@@ -94,7 +102,7 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 		return err
 	}
 	if _, err := Up(f.ctx, o); err != nil {
-		return fmt.Errorf("make room for the rules: %w", err)
+		return err
 	}
 	now, err := OpenToChange(f.ctx, f.pins.Base)
 	if err != nil {

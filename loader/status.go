@@ -63,6 +63,9 @@ func (f *Filter) status() (*Status, error) {
 	if s.Flows, err = f.flowsStatus(counters); err != nil {
 		return nil, err
 	}
+	if s.BlockLists, err = f.BlockLists(); err != nil {
+		return nil, err
+	}
 	for _, r := range f.renames {
 		s.Warnings = append(s.Warnings, r.String())
 	}

@@ -23,30 +23,31 @@ import (
 
 // change is one run of Up: what is made for it, and how to take back what it did.
 type change struct {
-	options    Options
-	pins       pin.Dir
-	old        *Filter     // nil when nothing ran
-	state      *maps.State // what the new policy goes on with, or nil
-	maintains  bool        // what runs, of which nobody has named anything anew
-	damaged    bool        // what runs lacks so many of its pins that there is no old
-	older      *pin.Dir    // of an older version, whose filter is taken over
-	readable   *maps.Older // what is kept of it, or nil where that cannot be read
-	numbered   bool        // the rules have its numbers, so its counters can go on
-	unreadable bool        // its flows
-	set        *maps.Set
-	factory    *factory
-	grouping   grouping                                                       // of interfaces by the rules
-	load       func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
-	tools      *tools
-	constants  maps.Constants // of no interface yet
-	report     UpReport
-	targets    []*target
-	switchover *switchover        // nil while nothing that runs is replaced
-	bypassed   []Interface        // whose drivers do not run what is attached
-	replaced   []*ebpf.Program    // of an older version
-	retired    []*hook.Attachment // what others stand in for from now on
-	undo       []func() error
-	committed  bool // the new policy stands
+	options      Options
+	pins         pin.Dir
+	old          *Filter     // nil when nothing ran
+	state        *maps.State // what the new policy goes on with, or nil
+	maintains    bool        // what runs, of which nobody has named anything anew
+	damaged      bool        // what runs lacks so many of its pins that there is no old
+	older        *pin.Dir    // of an older version, whose filter is taken over
+	readable     *maps.Older // what is kept of it, or nil where that cannot be read
+	numbered     bool        // the rules have its numbers, so its counters can go on
+	unreadable   bool        // its flows
+	set          *maps.Set
+	factory      *factory
+	grouping     grouping                                                       // of interfaces by the rules
+	load         func(t *target, name, direction string) (*ebpf.Program, error) // gets a program for a target
+	tools        *tools
+	constants    maps.Constants // of no interface yet
+	listsChanged bool           // the gate has bits of lists that have gone
+	report       UpReport
+	targets      []*target
+	switchover   *switchover        // nil while nothing that runs is replaced
+	bypassed     []Interface        // whose drivers do not run what is attached
+	replaced     []*ebpf.Program    // of an older version
+	retired      []*hook.Attachment // what others stand in for from now on
+	undo         []func() error
+	committed    bool // the new policy stands
 }
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
@@ -209,6 +210,13 @@ func (c *change) build() error {
 		capacity = max(capacity, uint32(r.ID)+1)
 	}
 	maps.ResizeRules(spec, max(capacity, spec.Maps[bpf.FirewallMapRules].MaxEntries))
+	blocking, former, err := c.blocking()
+	if err != nil {
+		return err
+	}
+	if err := blocking.Resize(spec, former); err != nil {
+		return err
+	}
 	if c.set, err = maps.NewSet(spec, c.state); err != nil {
 		return err
 	}
@@ -247,6 +255,9 @@ func (c *change) build() error {
 		return err
 	}
 	c.inheritCounters()
+	if err := c.putBlocking(blocking, former); err != nil {
+		return err
+	}
 	own, shared, err := host.LocalPrefixes()
 	if err != nil {
 		return err
@@ -264,6 +275,9 @@ func (c *change) build() error {
 		return err
 	}
 	if running.Netns, err = host.NetnsCookie(); err != nil {
+		return err
+	}
+	if err := c.putBans(running.HZ); err != nil {
 		return err
 	}
 	if err := c.set.PutRunning(&running); err != nil {
@@ -334,6 +348,11 @@ func (c *change) commit() error {
 		return err
 	}
 	defer f.Close()
+	if c.listsChanged {
+		if err := f.set.TidyGate(); err != nil {
+			return err
+		}
+	}
 	if c.report.Interfaces, err = f.Interfaces(); err != nil || len(c.options.LetGo) == 0 {
 		return err
 	}

@@ -80,5 +80,18 @@ func datapathOf(t *testing.T, p *policy.Policy) string {
 		fmt.Fprintf(&b, "%s %d %x\n", name, spec.Maps[name].MaxEntries, spec.Maps[name].Contents)
 	}
 	fmt.Fprintf(&b, "%v\n", rules.Sources)
+	lists, trust, known := BlockListsOf(p)
+	if !known {
+		t.Fatal("what lists hold is not known")
+	}
+	blocking, err := NewBlocking(lists, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []*rangeImage{blocking.block, blocking.trust} {
+		if image != nil {
+			fmt.Fprintf(&b, "%x\n", image.lines)
+		}
+	}
 	return b.String()
 }

@@ -237,10 +237,13 @@ func (r *Ruleset) writeSets(plan []placed) error {
 			return err
 		}
 		s := &sets[p.number]
+		beforeWrite()
 		s.V4, s.V6 = wireIndex(p.image.v4, p), wireIndex(p.image.v6, p)
+		s.FirstSingle, s.SinglesShift = p.image.singles.firstLine+uint32(p.line), p.image.singles.shift
 		s.FirstLine, s.Lines = uint32(p.line), uint32(len(p.image.lines))
 		s.FirstBucket, s.Buckets = uint32(p.bucket), uint32(len(p.image.buckets))
 		s.Contents = p.content
+		beforeWrite()
 		setState(s, bpf.FirewallRangeSetStateSET_IN_USE)
 	}
 	return nil
@@ -254,6 +257,7 @@ func (r *Ruleset) writeArray(name string, from, length int, write func(memory []
 	if err != nil {
 		return err
 	}
+	beforeWrite()
 	write(memory)
 	release()
 	return nil
@@ -266,14 +270,18 @@ func wireIndex(i rangeIndex, p placed) bpf.FirewallRangeIndex {
 	}
 }
 
-// dropSets drops the sets in force but for those of compiled rules.
+// dropSets drops the sets in force but for those of compiled rules, and those that the policy blocks and trusts.
 func (r *Ruleset) dropSets(known []policy.KnownSet, keep map[uint16]policy.SetContents) error {
 	sets, err := r.rangeSets()
 	if err != nil {
 		return err
 	}
 	for _, k := range known {
-		if _, ok := keep[k.Number]; !ok && !k.Dropped {
+		blocking, err := r.isBlocking(k.Number)
+		if err != nil {
+			return err
+		}
+		if _, ok := keep[k.Number]; !ok && !k.Dropped && !blocking {
 			setState(&sets[k.Number], bpf.FirewallRangeSetStateSET_DROPPED)
 		}
 	}

@@ -24,6 +24,8 @@ var rulesetKinds = []kind{
 	{bpf.FirewallMapRangeLines, "range_lines"},
 	{bpf.FirewallMapRangeBuckets, "range_buckets"},
 	{bpf.FirewallMapForwarders, "forwarders"},
+	{blockingMap, "blocking"},
+	{bpf.FirewallMapBlockLists, "block_lists"},
 	{bpf.FirewallMapLimits, "limits"},
 	{bpf.FirewallMapRules, "rules"},
 	{bpf.FirewallMapRuleRecords, "rule_records"},
@@ -120,7 +122,7 @@ func (r *Ruleset) adopt(dir string) error {
 	// Those of which one says what is where in the others.
 	for _, together := range [][]string{
 		{bpf.FirewallMapRules, bpf.FirewallMapRuleRecords},
-		{bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets},
+		{bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets, blockingMap, bpf.FirewallMapBlockLists},
 	} {
 		if !slices.ContainsFunc(together, func(name string) bool { return !fits(name) }) {
 			continue
@@ -177,7 +179,7 @@ func (r *Ruleset) PutRunning(running *Running) error {
 func wirePolicy(p *policy.Policy) (wire bpf.FirewallSettings, err error) {
 	text := p.CompleteYAML()
 	if len(text) > len(wire.Policy) {
-		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most: shorten the list of icmp types", len(text), len(wire.Policy))
+		return wire, fmt.Errorf("the policy without its rules is %d bytes, and %d is the most: put networks of block and trust into list files, or shorten the list of icmp types", len(text), len(wire.Policy))
 	}
 	wire.PolicyLength = uint32(copy(wire.Policy[:], text))
 	return wire, nil
@@ -189,7 +191,7 @@ func (r *Ruleset) Running() (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := policy.Parse("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
+	p, err := policy.ParseComplete("policy in force", wire.Policy[:min(int(wire.PolicyLength), len(wire.Policy))])
 	if err != nil {
 		return nil, err
 	}

@@ -40,12 +40,22 @@ var stateKinds = []kind{
 	{usedMap, "used"},
 	{".data.syn_sent", "syn_sent"},
 	{runMap, "last_run"},
+	{bpf.FirewallMapSourceGate, "source_gate"},
+	{bpf.FirewallMapBans4, "bans4"},
+	{bpf.FirewallMapBans6, "bans6"},
+	{bpf.FirewallMapBanNetworks4, "ban_networks4"},
+	{bpf.FirewallMapBanNetworks6, "ban_networks6"},
+	{bpf.FirewallMapBanReasons, "ban_reasons"},
+	{bpf.FirewallMapSourceCounters, "source_counters"},
 	{stateMap, "state"},
 	{accountMap, "account"},
 }
 
 // keepSize lists the maps that keep their size as long as the filter runs.
-var keepSize = []string{bpf.FirewallMapFlows, bpf.FirewallMapFlowTags}
+var keepSize = []string{
+	bpf.FirewallMapFlows, bpf.FirewallMapFlowTags,
+	bpf.FirewallMapBans4, bpf.FirewallMapBans6, bpf.FirewallMapBanNetworks4, bpf.FirewallMapBanNetworks6,
+}
 
 // State holds the maps that outlive a policy: flows, counters, local addresses and what the datapath has found out.
 type State struct{ group }

@@ -51,6 +51,7 @@ needs() {
 		echo shellcheck shellcheck
 		echo iptables iptables
 		echo nft nftables
+		echo ipset ipset
 		echo conntrack conntrack
 		echo tcpdump tcpdump
 		echo ssh openssh-client
@@ -62,6 +63,8 @@ needs() {
 	all) # and what tests are skipped without: 'make test' must not bring a server to anybody's machine by itself
 		needs test
 		echo sshd openssh-server
+		echo fail2ban-server fail2ban
+		echo crowdsec crowdsec
 		echo gcc gcc
 		echo /usr/include/stdlib.h libc6-dev
 		;;
@@ -88,6 +91,7 @@ needs() {
 		needs build
 		echo iptables iptables
 		echo nft nftables
+		echo ipset ipset
 		echo iperf3 iperf3
 		echo xdp-filter xdp-tools
 		;;
@@ -142,6 +146,16 @@ if [ -n "$missing" ]; then
 	done
 
 	# Tests run an sshd of their own: where there was none, none shall begin to listen (sshd(8) of Debian).
+	case $install in
+	*fail2ban* | *crowdsec*)
+		# So it is with those who ban: none shall begin to, nor tell anybody elsewhere of this machine (README.Debian of crowdsec).
+		mkdir -p /etc/systemd/system /etc/crowdsec
+		for unit in fail2ban crowdsec; do
+			case $install in *"$unit"*) [ -e "/etc/systemd/system/$unit.service" ] || ln -sf /dev/null "/etc/systemd/system/$unit.service" ;; esac
+		done
+		[ -e /etc/crowdsec/online_api_credentials.yaml ] || echo '# not registered' >/etc/crowdsec/online_api_credentials.yaml
+		;;
+	esac
 	case $install in
 	*openssh-server*) mkdir -p /etc/ssh && : >/etc/ssh/sshd_not_to_be_run ;;
 	esac

@@ -28,12 +28,16 @@ type document struct {
 	root     *yaml.Node // nil for a file without content
 	bad      map[*yaml.Node]bool
 	problems []*Error
-	names    Names // what a rule in it may name, once its lists are read
+	names    Names                // what a rule in it may name, once its lists are read
+	texts    map[string]*ListText // of lists from elsewhere, by name
+	held     map[string]*Networks // what lists hold that block or trust names
+	blocks   map[string]bool      // the names of these
 	reader   Reader
 }
 
 func (r Reader) readDocument(file string, data []byte) *document {
-	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool), reader: r}
+	d := &document{file: file, data: data, lines: []int{0}, ascii: true, bad: make(map[*yaml.Node]bool), reader: r,
+		texts: make(map[string]*ListText), held: make(map[string]*Networks), blocks: make(map[string]bool)}
 	for i, c := range data {
 		if c == '\n' {
 			d.lines = append(d.lines, i+1)

@@ -70,6 +70,7 @@ var fuzzFiles = []string{
 	"? open\n: []\n", "open: &a [*a]", "<<: {}", "open: !!seq []", "open: [http\n from]", "{\"open\":[\"http\"]}", "a: b\n---\nc: d",
 	"lists: {a: [192.0.2.1], b: {file: x}}\nopen: [ssh from @a limit 6/minute on wg* except @a]\n", "lists:\n  a:\n  - \"::/0\"\nopen:\n- gre to @a\n",
 	"forward: {policy: established, open: [all on eth1, \"80,443/tcp to 10.0.0.5\"]}\n", "forward:\n  # a\n  open:\n  - http # b\n", "forward: # a\n  drop # b\n",
+	"lists: {a: [10.0.0.0/8], b: {url: \"https://h/\", every: 1h1m}}\nblock: [\"@a\", 192.0.2.1, \"@b\"]\ntrust:\n- \"::/0\" # c\n- '@a'\n",
 	"input: {default: drop, \"wg*\": reject}\ninvalid:\n  eth0: log\n  # c\nicmp: {w: [ipv4/8], default: drop}\n",
 }
 
@@ -159,4 +160,30 @@ func isSubsequence(a, b []byte) bool {
 		}
 	}
 	return len(a) == 0
+}
+
+// What is recorded of a policy that is good is good, and means the same.
+func FuzzParseComplete(f *testing.F) {
+	for _, text := range fuzzFiles {
+		f.Add([]byte(text))
+	}
+	f.Add([]byte("lists: {a: {file: /x, networks: 3, digest: \"00112233445566778899aabbccddeeff\"}}\nblock: [\"@a\"]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := Parse("f", data)
+		if err != nil {
+			if p, err = ParseComplete("f", data); err != nil {
+				checkErrorText(t, string(data), err)
+				return
+			}
+		}
+		again, err := ParseComplete("f", p.CompleteYAML())
+		if err != nil {
+			t.Fatalf("%q is recorded as\n%s\n%v", data, p.CompleteYAML(), err)
+		}
+		p = p.Clone()
+		p.Open, p.Interfaces = again.Open, again.Interfaces
+		if !again.Equal(p) {
+			t.Fatalf("%q is recorded as\n%s\nwhich lacks %v", data, p.CompleteYAML(), Diff(p, again))
+		}
+	})
 }

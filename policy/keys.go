@@ -103,9 +103,21 @@ var keys = []*key{
 	},
 	{
 		Key: Key{Name: "lists", Values: "names and networks, such as " + listExample, Default: "{}",
-			Meaning: "networks that rules name, as @office", Note: "partners: {file: partners.txt} takes them from a file, one a line"},
+			Meaning: "networks that rules name, as @office", Note: "partners: {file: partners.txt} takes them from a file, one a line, and {url: \"https://…\", every: 12h} from elsewhere"},
 		apart: true, rank: 1, // rules name them
 		kind: lists{},
+	},
+	{
+		Key: Key{Name: "block", Values: "a list such as [203.0.113.9, \"@bad\"]", Default: "[]",
+			Meaning: "who gets nothing in, live connections among it", Note: "addresses, networks and lists, before all that is open"},
+		kind:   sourcesOf(func(p *Policy) *[]Source { return &p.Block }),
+		sample: []sampleLine{{"[]", ""}},
+	},
+	{
+		Key: Key{Name: "trust", Values: "a list such as [203.0.113.0/24, \"@office\"]", Default: "[]",
+			Meaning: "who is never blocked, banned or limited", Note: "what is open to them is for open to say"},
+		kind:   sourcesOf(func(p *Policy) *[]Source { return &p.Trust }),
+		sample: []sampleLine{{"[]", ""}},
 	},
 	{
 		Key: Key{Name: "open", Values: "a list such as [http, 22/tcp from 203.0.113.0/24]", Default: "[]",

@@ -67,11 +67,12 @@ func TestEveryFieldCounts(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	p := policytest.Base(t)
-	const text = "input drop (eth1 accept), forward drop, icmp [echo-request] (wg* drop), invalid log (eth1 accept), flows max 2048, timeouts udp 45s"
+	const text = "input drop (eth1 accept), forward drop, icmp [echo-request] (wg* drop), block [203.0.113.9, @bad (1 network)], trust [203.0.113.0/25], invalid log (eth1 accept), flows max 2048, timeouts udp 45s"
 	if got := p.Settings().String(); got != text {
 		t.Errorf("got  %s\nwant %s", got, text)
 	}
 	const object = `{"input":{"default":"drop","eth1":"accept"},"forward":"drop","icmp":{"default":["echo-request"],"wg*":"drop"},` +
+		`"block":["203.0.113.9","@bad (1 network)"],"trust":["203.0.113.0/25"],` +
 		`"invalid":{"default":"log","eth1":"accept"},"flows":{"max":"2048"},"timeouts":{"udp":"45s"}}`
 	if got, err := json.Marshal(p.Settings()); err != nil || string(got) != object {
 		t.Errorf("got  %s, %v\nwant %s", got, err, object)
@@ -168,7 +169,7 @@ func TestReadmeShowsEveryKey(t *testing.T) {
 		}
 	}
 	// It says that it shows the defaults, but for these.
-	p.Interfaces, p.Open = nil, nil
+	p.Interfaces, p.Open, p.Block, p.Trust = nil, nil, nil, nil
 	if changes := policy.Diff(policy.Default(), p); len(changes) > 0 || p.Timeout("udp") != 30*time.Second {
 		t.Errorf("it shows what is no default: %v", changes)
 	}

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode/utf8"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
@@ -20,8 +20,15 @@ type List struct {
 	// File is the file that the networks come from, as the policy file names it,
 	// and "" for a list in the policy file itself. Path is where that file is.
 	File, Path string
+	// URL is where the networks come from, so often, of a list that is fetched.
+	URL   string
+	Every time.Duration
+	// Missing says why nobody knows what the list holds, which then has no networks; "" where it is known.
+	Missing string
+	// Skipped are lines of a text that are no networks, and are left out: of a list that only block and trust name.
+	Skipped []*Error
 
-	broken bool // an error in it has been reported
+	broken bool // an error in it has been reported, or will be
 }
 
 // Text returns the networks as the text of a list file.
@@ -81,6 +88,9 @@ func (in ruleParser) list(w word, name string) (List, *RuleError) {
 			bad.reported = true
 			return List{}, bad
 		}
+		if missing := in.lists[i].Missing; missing != "" {
+			return List{}, w.errorf("list %s is not known yet: %s; \"portcullis run\" fetches it", quote(name), missing)
+		}
 		return in.lists[i], nil
 	}
 	known := make([]string, len(in.lists))
@@ -111,67 +121,3 @@ func validListName(name string) bool {
 }
 
 const maxListName = 60
-
-// maxListErrors is how many errors of one list file are told: a file of another
-// kind has one in each line.
-const maxListErrors = 10
-
-// ParseList reads the text of a list file: an address or a network a line, and
-// comments after #. path is for messages only. It returns all problems joined,
-// each an [*Error].
-func ParseList(path string, data []byte) ([]netip.Prefix, error) {
-	networks, problems := parseList(path, data)
-	if err := joinErrors(path, problems); err != nil {
-		return nil, err
-	}
-	return networks, nil
-}
-
-func parseList(path string, data []byte) (networks []netip.Prefix, problems []*Error) {
-	count := 0
-	report := func(line, column int, format string, args ...any) {
-		if count++; count <= maxListErrors {
-			problems = append(problems, &Error{File: path, Line: line, Column: column, Msg: fmt.Sprintf(format, args...)})
-		}
-	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the mark that some editors put before UTF-8
-	if len(data) == 0 {
-		report(1, 1, "nothing in the file, as if it had been cut off: write networks, or a comment alone for none")
-	}
-	set := newPrefixSet(bytes.Count(data, []byte("\n")))
-	number := 0
-	for len(data) > 0 {
-		number++
-		line, rest, complete := bytes.Cut(data, []byte("\n"))
-		data = rest
-		text, _, _ := strings.Cut(string(line), "#")
-		item := word{text: text}.trim()
-		column := utf8.RuneCountInString(text[:item.offset]) + 1
-		switch {
-		case item.text == "":
-			continue
-		case !complete && !bytes.ContainsRune(line, '#'):
-			report(number, column, "no newline after %s, as if the file had been cut off: add one", quote(item.text))
-			continue
-		case strings.HasPrefix(item.text, listMark):
-			report(number, column, "list %s in a list: write its networks", quote(item.text))
-			continue
-		case strings.ContainsAny(item.text, blanks+","):
-			report(number, column, "more than one address in %s: write one a line", quote(item.text))
-			continue
-		}
-		p, bad := parsePrefix(item)
-		if bad != nil {
-			report(number, column, "%s", bad.Msg)
-			continue
-		}
-		if set.add(p); len(set.prefixes) > maxSources {
-			report(number, 1, "more than %d networks: a filter has no room for them, join them to larger ones", maxSources)
-			break
-		}
-	}
-	if more := count - len(problems); more > 0 {
-		problems = append(problems, &Error{File: path, Line: number, Column: 1, Msg: fmt.Sprintf("%d more errors like these", more)})
-	}
-	return set.prefixes, problems
-}

@@ -121,7 +121,7 @@ p:1:46: duplicate network "192.0.2.1": it is on line 1 already, keep one`,
 		"lists: {1a: []}\n":                             `p:1:9: list name "1a" is not possible: write letters, digits, -, _ and ., a letter first, 60 at most`,
 		"lists: {a: [], a: []}\n":                       `p:1:16: duplicate key "a": it is on line 1 already, keep one`,
 		"lists: {office: {}}\n":                         `p:1:17: nothing in the braces of list "office": write {file: PATH}, or [] for no networks`,
-		"lists: {office: {fiel: x}}\n" + open:           `p:1:18: unknown key "fiel" in list "office": write file: and a path`,
+		"lists: {office: {fiel: x}}\n" + open:           `p:1:18: unknown key "fiel" in list "office": write file: and a path, or url: and every:`,
 		"lists: {office: {file: }}\n":                   `p:1:17: no path of a file for list "office": write file: /etc/portcullis/partners.txt`,
 		"lists: {office: {file: [x]}}\n":                `p:1:17: no path of a file for list "office": write file: /etc/portcullis/partners.txt`,
 		"lists: {office: {file: missing.txt}}\n" + open: `p:1:24: cannot read list "office": open DIR/missing.txt: no such file or directory: put the file there, or name another`,
@@ -287,8 +287,8 @@ func TestALongListIsReadInTime(t *testing.T) {
 	if &p.Open[0].From[0] != &p.Open[1].From[0] {
 		t.Error("each rule has a copy of its own")
 	}
-	tooLong := longList(maxSources + 1)
-	if _, err := ParseList("f", []byte(tooLong)); err == nil || !strings.Contains(err.Error(), "f:1048578:1: more than 1048576 networks") {
+	tooLong := longList(MaxListNetworks + 1)
+	if _, err := ParseList("f", []byte(tooLong)); err == nil || !strings.Contains(err.Error(), "f:2097154:1: more than 2097152 networks") {
 		t.Errorf("a list that no filter has room for: %v", err)
 	}
 }

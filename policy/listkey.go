@@ -3,11 +3,8 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -40,7 +37,7 @@ func (lists) read(d *document, p *Policy, at, v *yaml.Node) {
 		case d.bad[networks]:
 			l.broken = true
 		case networks.Kind == yaml.MappingNode:
-			d.listFile(name, networks, &l)
+			d.listElsewhere(name, networks, &l)
 		default:
 			d.listHere(name, networks, &l)
 		}
@@ -78,48 +75,6 @@ func (d *document) listHere(name, v *yaml.Node, l *List) {
 	l.Networks = set.prefixes
 }
 
-// listFile reads {file: PATH}. A relative path begins where the policy file is.
-func (d *document) listFile(name, v *yaml.Node, l *List) {
-	var file *yaml.Node
-	d.entries(v, func(key, value *yaml.Node) {
-		if key.Value != "file" {
-			d.errorf(key, "unknown key %s in list %s: write file: and a path", quote(key.Value), quote(name.Value))
-			return
-		}
-		file = value
-	})
-	switch {
-	case file == nil:
-		if len(v.Content) == 0 {
-			d.errorf(v, "nothing in the braces of list %s: write {file: PATH}, or [] for no networks", quote(name.Value))
-		}
-		return
-	case d.bad[file]:
-		l.broken = true
-		return
-	case isNull(file) || file.Kind != yaml.ScalarNode || file.Value == "":
-		d.errorf(v, "no path of a file for list %s: write file: /etc/portcullis/partners.txt", quote(name.Value))
-		return
-	}
-	l.File, l.Path = file.Value, file.Value
-	if !filepath.IsAbs(l.Path) {
-		l.Path = filepath.Join(filepath.Dir(d.file), l.Path)
-	}
-	data, err := d.reader.readList(l.Path)
-	if err != nil {
-		// The error itself is left out: that a list is missing is not that the policy file is.
-		hint := ""
-		if errors.Is(err, fs.ErrNotExist) {
-			hint = ": put the file there, or name another"
-		}
-		d.errorf(file, "cannot read list %s: %s%s", quote(name.Value), err, hint)
-		return
-	}
-	var problems []*Error
-	l.Networks, problems = parseList(l.Path, data)
-	d.problems = append(d.problems, problems...)
-}
-
 func (lists) diff(string, *Policy, *Policy) []Change { return nil }
 
 func (lists) isDefault(p *Policy) bool { return len(p.Lists) == 0 }
@@ -133,7 +88,10 @@ func (lists) write(b *strings.Builder, indent, name string, p *Policy) {
 
 // value returns what stands behind the name of the list in a file.
 func (l List) value() string {
-	if l.File != "" {
+	switch {
+	case l.URL != "":
+		return fmt.Sprintf("{url: %s, every: %s}", quoteName(l.URL), formatTimeout(l.Every))
+	case l.File != "":
 		return "{file: " + quoteName(l.File) + "}"
 	}
 	texts := make([]string, len(l.Networks))

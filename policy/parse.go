@@ -30,6 +30,15 @@ type Reader struct {
 	// [ReadListFile]. Who has a copy of a list for when its file is missing
 	// returns that. An edit reads the same list more than once.
 	ReadList func(path string) ([]byte, error)
+
+	// ReadURL returns the text that was last fetched of a list with a URL; nil stands for none. Its error is why there is
+	// none.
+	ReadURL func(l List) ([]byte, error)
+
+	// Cache, unless nil, keeps what lists hold from one reading to the next.
+	Cache *ListCache
+
+	recorded bool // lists are told by what they held
 }
 
 func (r Reader) readList(path string) ([]byte, error) {
@@ -75,6 +84,7 @@ func (d *document) policy(p *Policy) {
 		d.errorf(d.root, "%s is no policy: write keys and values, such as input: drop", d.describe(d.root))
 	default:
 		d.mapping(d.root, keys, p)
+		d.judgeLists(p)
 	}
 }
 
@@ -143,7 +153,7 @@ func (d *document) list(key, v *yaml.Node, example string, visit func(item *yaml
 	}
 	if v.Kind != yaml.SequenceNode {
 		if v.Kind == yaml.ScalarNode && isPlain(v.Value) {
-			example = "[" + v.Value + "]"
+			example = "[" + quoteSource(v.Value) + "]"
 		}
 		d.errorf(v, "%s for %s: write a list, such as %s", d.describe(v), quote(key.Value), example)
 		return

@@ -30,8 +30,10 @@ type Policy struct {
 	Forward    ForwardPolicy
 	ICMP       ICMP
 	ICMPOn     map[string]ICMP
-	Lists      []List // what the rules may name; they hold the networks themselves
-	Open       []Rule // about what is for this host, and about what is routed
+	Lists      []List   // what the rules may name; they hold the networks themselves
+	Block      []Source // from whom nothing comes in, before all rules
+	Trust      []Source // who is never blocked
+	Open       []Rule   // about what is for this host, and about what is routed
 	Invalid    InvalidPolicy
 	InvalidOn  map[string]InvalidPolicy
 	MaxFlows   int                      // 0 means DefaultMaxFlows
@@ -73,6 +75,7 @@ func (p *Policy) Clone() *Policy {
 		c.ICMPOn[pattern] = icmp.clone()
 	}
 	c.Lists = slices.Clone(p.Lists)
+	c.Block, c.Trust = slices.Clone(p.Block), slices.Clone(p.Trust)
 	c.InvalidOn = maps.Clone(p.InvalidOn)
 	c.Open = slices.Clone(p.Open)
 	c.Timeouts = maps.Clone(p.Timeouts)

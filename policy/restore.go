@@ -137,10 +137,11 @@ func SpellRules(rules []Rule) []Rule {
 
 // InNumbers returns a copy of the policy whose rules name ports and networks,
 // and no service or list, so that its text means the same whatever
-// [ServicesFile] and the files of lists say when it is read.
+// [ServicesFile] and the files of lists say when it is read. It has the lists
+// that block and trust name, which may be too long for a text.
 func (p *Policy) InNumbers() *Policy {
 	c := p.Clone()
-	c.Lists = nil
+	c.Lists = p.Named()
 	for i := range c.Open {
 		c.Open[i] = c.Open[i].inNumbers()
 	}
@@ -224,13 +225,44 @@ func (r *Rule) UnmarshalJSON(data []byte) (err error) {
 
 // CompleteYAML returns the policy without its interfaces and rules as the text
 // of a policy file, with each default written out: it means the same to a
-// version that has others.
+// version that has others. Of lists that block or trust names and that come
+// from elsewhere it has the digest. [ParseComplete] reads it.
 func (p *Policy) CompleteYAML() []byte {
 	c := p.Clone()
 	c.Interfaces, c.Lists, c.Open, c.Timeouts, c.MaxFlows = nil, nil, nil, nil, 0
-	text := fmt.Appendf(c.YAML(), "flows:\n  max: %d\ntimeouts:\n", p.FlowLimit())
+	text := append(p.recordLists(), c.YAML()...)
+	text = fmt.Appendf(text, "flows:\n  max: %d\ntimeouts:\n", p.FlowLimit())
 	for _, t := range Timeouts {
 		text = fmt.Appendf(text, "  %s: %s\n", t.Name, formatTimeout(p.Timeout(t.Name)))
 	}
 	return text
+}
+
+// recordLists returns the key lists with what lists hold that block or trust names.
+func (p *Policy) recordLists() []byte {
+	held := make(map[string]*Networks)
+	for _, s := range slices.Concat(p.Block, p.Trust) {
+		held[s.List] = s.Holds
+	}
+	var text []byte
+	for _, l := range p.Named() {
+		value, n := l.value(), held[l.Name]
+		switch {
+		case l.URL != "":
+			value = fmt.Sprintf("{url: %s, every: %s, networks: %d, digest: %q}", quoteName(l.URL), formatTimeout(l.Every), n.Count, n.Digest)
+		case l.Path != "":
+			value = fmt.Sprintf("{file: %s, networks: %d, digest: %q}", quoteName(l.Path), n.Count, n.Digest)
+		}
+		text = fmt.Appendf(text, "  %s: %s\n", quoteName(l.Name), value)
+	}
+	if text == nil {
+		return nil
+	}
+	return append([]byte("lists:\n"), text...)
+}
+
+// ParseComplete reads what [Policy.CompleteYAML] has written. No list is read: what those from elsewhere held is known by
+// its digest.
+func ParseComplete(filename string, data []byte) (*Policy, error) {
+	return Reader{recorded: true}.Parse(filename, data)
 }

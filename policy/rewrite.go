@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -21,6 +22,10 @@ func (r Reader) Rewrite(filename string, data []byte, want *Policy) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	if d, have, err = r.addLists(d, have, want); err != nil {
+		return nil, err
+	}
+	want = want.WithListsOf(have)
 	for _, k := range keys {
 		// A key may take several steps, each of which leaves less to do.
 		for left := k.diff(k.label, have, want); len(left) > 0; {
@@ -41,6 +46,21 @@ func (r Reader) Rewrite(filename string, data []byte, want *Policy) ([]byte, err
 		return nil, fmt.Errorf("%s: the file would not mean what it should, edit it by hand", filename)
 	}
 	return d.data, nil
+}
+
+// addLists writes the lists that block and trust of want name and the file does not have.
+func (r Reader) addLists(d *document, have, want *Policy) (*document, *Policy, error) {
+	for _, l := range want.Named() {
+		if slices.ContainsFunc(have.Lists, func(h List) bool { return h.Name == l.Name }) {
+			continue
+		}
+		out := d.splice(d.setting(d.root, []string{"lists", l.Name}, l.value()))
+		var err error
+		if d, have, err = r.document(d.file, out); err != nil {
+			return nil, nil, fmt.Errorf("%s: the way this file is written does not allow to add the list %s, edit it by hand: %w", d.file, quote(l.Name), err)
+		}
+	}
+	return d, have, nil
 }
 
 // setting gives the key at the end of a path below a mapping a value.

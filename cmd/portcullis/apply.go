@@ -68,7 +68,7 @@ func (a *app) apply(ctx context.Context, r firewall.ApplyRequest) error {
 	}
 	a.inForce = report.Config
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printApply(report) })
+	return printed(a.print(report, func() { a.printApply(report) }), report.Skipped)
 }
 
 func (a *app) printApply(v *firewall.ApplyReport) {

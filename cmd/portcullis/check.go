@@ -102,7 +102,22 @@ func (a *app) check(file string) error {
 		return err
 	}
 	a.warn(report.Warnings...)
-	return a.print(checkView{true, report, []checkError{}}, func() { a.printf("%s is good: %s\n", report.File, openText(report.Policy)) })
+	bad := []checkError{}
+	for _, l := range report.Policy.Lists {
+		if l.URL != "" {
+			continue
+		}
+		for _, mistake := range l.Skipped {
+			bad = append(bad, checkErrors(mistake, file)...)
+		}
+	}
+	return printed(a.print(checkView{len(bad) == 0, report, bad}, func() {
+		good := "good"
+		if len(bad) > 0 {
+			good = "good, but for lines of its lists"
+		}
+		a.printf("%s is %s: %s\n", report.File, good, openText(report.Policy))
+	}), report.Skipped)
 }
 
 // checkErrors returns each of the errors that one holds.
@@ -144,7 +159,7 @@ func (a *app) diff(ctx context.Context, file string) error {
 		return err
 	}
 	a.warn(report.Warnings...)
-	return a.print(report, func() {
+	return printed(a.print(report, func() {
 		a.printChanges(report.Changes)
 		a.printPackets(report.Changes, report.Packets)
 		switch {
@@ -154,5 +169,5 @@ func (a *app) diff(ctx context.Context, file string) error {
 		default:
 			a.printf("no difference: what %s says is in force\n", report.File)
 		}
-	})
+	}), report.Skipped)
 }

@@ -52,6 +52,8 @@ func callWithArguments(t *testing.T, c *cobra.Command) []string {
 		case strings.HasPrefix(argument, "["):
 		case argument == "RULE...":
 			call = append(call, "http")
+		case argument == "ADDRESS...":
+			call = append(call, "203.0.113.9")
 		case argument == "FILE":
 			path := filepath.Join(t.TempDir(), "policy.yaml")
 			if err := os.WriteFile(path, []byte("open: [http]\n"), 0o644); err != nil {
@@ -87,7 +89,7 @@ func TestEveryCommandNeedsWhatItsHelpSays(t *testing.T) {
 		if refused := code == exitFailed && stderr.String() == "portcullis: "+errPrivileges.Error()+"\n"; refused != (needs != "") {
 			t.Errorf("%q without root: exits with %d and says %q, but its help says that it needs %q", call, code, stderr.String(), needs)
 		}
-		if needs == needsRoot[needsAnnotation] && len(call) == 1 && (call[0] == "run" || call[0] == "bench") {
+		if needs == needsRoot[needsAnnotation] && len(call) == 1 && slices.Contains([]string{"run", "bench", "bouncer"}, call[0]) {
 			continue // these would begin in earnest
 		}
 
@@ -126,7 +128,7 @@ func TestHelpIsNotTooWide(t *testing.T) {
 func TestWordsOfOtherToolsLeadToTheCommandThatIsMeant(t *testing.T) {
 	h := newHost(t)
 	for word, command := range map[string]string{
-		"allow": "open", "permit": "open", "deny": "close", "delete": "close", "block": "close", "ban": "close",
+		"allow": "open", "permit": "open", "deny": "close", "delete": "close", "block": "portcullis ban", "unblock": "unban",
 		"reload": "apply", "enable": "up", "start": "up", "restart": "up", "disable": "down", "stop": "down",
 		"list": "status", "show": "status", "rules": "status", "Allow": "open",
 		"edit": "portcullis apply", "config": "portcullis check", "iptables": "portcullis import", "icmp": `"icmp: accept"`, "ping": "portcullis apply", "dns": "portcullis open domain",

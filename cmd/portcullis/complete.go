@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -48,6 +49,17 @@ func (a *app) completeInterfaces(_ *cobra.Command, args []string, _ string) ([]s
 
 // running asks the running filter for completions. Without one, or without the right to ask, there are none.
 func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []string {
+	return a.askFilter(cmd, func(f firewall.Filter) []string {
+		p, err := f.Policy()
+		if err != nil {
+			return nil
+		}
+		return ask(p)
+	})
+}
+
+// askFilter is running for what is not the policy's.
+func (a *app) askFilter(cmd *cobra.Command, ask func(firewall.Filter) []string) []string {
 	if a.privileged() != nil || a.prepare(cmd, nil) != nil { // a completion runs nothing before itself
 		return nil
 	}
@@ -58,11 +70,7 @@ func (a *app) running(cmd *cobra.Command, ask func(*policy.Policy) []string) []s
 		return nil
 	}
 	defer f.Close()
-	p, err := f.Policy()
-	if err != nil {
-		return nil
-	}
-	return ask(p)
+	return ask(f)
 }
 
 // completeFiltered completes the interfaces that are filtered.

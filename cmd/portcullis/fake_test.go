@@ -27,6 +27,7 @@ type fakeHost struct {
 	variables      map[string]string // of the environment
 	stateDir       string            // of the last good policy
 	privileges     error
+	stdin          string // of the next command
 	stdout, stderr string
 }
 
@@ -37,6 +38,7 @@ func newHost(t *testing.T) *fakeHost {
 // env is that of a command at the host.
 func (h *fakeHost) env() env {
 	return env{
+		stdin:      strings.NewReader(h.stdin),
 		getenv:     func(name string) string { return h.variables[name] },
 		kernel:     h.Kernel,
 		privileged: func() error { return h.privileges },

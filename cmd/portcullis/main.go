@@ -43,6 +43,7 @@ const memoryBeforeCollection = 128 << 20 // bytes
 
 // env is all that a command knows of the world around it.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	privileged     func() error    // why this process may not change the kernel's filters
@@ -54,7 +55,7 @@ type env struct {
 
 func main() {
 	collectLate()
-	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: user.FindSSHConnection}
+	e := env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, privileged: privileged, session: user.FindSSHConnection}
 	if code := run(e, os.Args[1:]); code != 0 {
 		os.Exit(code)
 	}
@@ -122,7 +123,7 @@ func (a *app) complain(err error) {
 	if errors.Is(err, unix.EPERM) && !errors.Is(err, errPrivileges) {
 		text += "\n" + errPrivileges.Error()
 	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(text) { // none of what was told already
 		if line = strings.TrimSpace(line); line != "" {
 			fmt.Fprintf(a.stderr, "portcullis: %s\n", strings.TrimPrefix(line, "portcullis is "))
 		}

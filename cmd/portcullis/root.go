@@ -124,11 +124,11 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
 	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.runCommand(), a.statusCommand(), a.openCommand(),
 		a.closeCommand(), a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.tryCommand(), a.confirmCommand(),
-		a.revertCommand(), a.flowsCommand(), a.logCommand()} {
+		a.revertCommand(), a.banCommand(), a.unbanCommand(), a.bansCommand(), a.flowsCommand(), a.logCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand())
+	root.AddCommand(a.bouncerCommand(), a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}

@@ -94,6 +94,7 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 		a.printf("\nno port is open\n")
 	}
 	a.printRules("FORWARDED", v.Rules, true, all)
+	a.printLists(v.Lists)
 	a.printCounters(v.Counters)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)

@@ -21,7 +21,10 @@ var otherWords = map[string][]string{
 	"run":     {"daemon", "agent"},
 	"status":  {"list", "show", "rules", "ls", "info", "stats", "counters"},
 	"open":    {"allow", "permit", "accept", "add", "insert", "append", "dns", "limit", "forward", "route"},
-	"close":   {"deny", "block", "ban", "delete", "del", "remove", "rm", "drop", "reject"},
+	"close":   {"deny", "delete", "del", "remove", "rm", "drop", "reject"},
+	"ban":     {"block", "blacklist"},
+	"unban":   {"unblock", "pardon"},
+	"bans":    {"banned", "blocked"},
 	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping"},
 	"check":   {"validate", "verify", "lint", "config", "configure"},
 	"diff":    {"compare"},
@@ -37,7 +40,7 @@ var otherWords = map[string][]string{
 	"bench":   {"benchmark"},
 }
 
-const noBlockList = "there is no block list; what no rule opens is closed, \"except 203.0.113.9\" in a rule keeps a source out, and \"portcullis close RULE\" takes a rule back"
+const blockKey = "\"portcullis ban ADDRESS\" drops what comes from an address; for lists, write the key \"block\" in the policy file"
 
 const editor = "edit the policy file with any editor; \"portcullis check\" finds mistakes, and \"portcullis apply\" puts it in force"
 
@@ -57,9 +60,9 @@ var notQuite = map[string]string{
 	"limit":     "a limit is part of a rule: \"portcullis open ssh limit 6/minute\"",
 	"ping":      icmpKey,
 
-	"ban":   noBlockList,
-	"block": noBlockList,
-	"flush": "\"portcullis flows flush\" deletes all flows; \"portcullis close RULE\" takes a rule back",
+	"blacklist": blockKey,
+	"block":     blockKey,
+	"flush":     "\"portcullis flows flush\" deletes all flows; \"portcullis close RULE\" takes a rule back",
 }
 
 // hint returns what to do about a command that does not exist.

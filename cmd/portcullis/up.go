@@ -52,7 +52,7 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 	}
 	a.inForce = report.Config
 	a.warn(report.Warnings...)
-	return a.print(report, func() { a.printUp(report) })
+	return printed(a.print(report, func() { a.printUp(report) }), report.Skipped)
 }
 
 func (a *app) printUp(report *firewall.UpReport) {
@@ -64,6 +64,9 @@ func (a *app) printUp(report *firewall.UpReport) {
 	}
 	if report.Seeded > 0 {
 		a.printf("%s\n", count(report.Seeded, "live connection goes on", "live connections go on"))
+	}
+	if report.Bans > 0 {
+		a.printf("%s in force again\n", count(report.Bans, "ban is", "bans are"))
 	}
 	p := report.Policy
 	if !report.BuiltIn {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/fetch"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -58,10 +59,14 @@ type Agent struct {
 	halved     []string   // interfaces that were found filtered in one direction only
 	retuned    time.Time  // when programs were last loaded for a new MAC address
 	refusals   refusals
+	tidied     time.Time         // when bans that have ended were last taken out
+	fetching   *fetch.Plan       // of lists
+	unfetched  map[string]string // by URL: what was logged of lists that could not be fetched
 }
 
 func newAgent(o Options) *Agent {
 	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
+		fetching: o.Firewall.FetchPlan(), unfetched: make(map[string]string),
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
 
@@ -90,6 +95,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	a.attach(ctx)
+	go a.fetching.Run(ctx)
 	a.watchRefusals(ctx)
 	a.report(ctx)
 	a.service.ready()
@@ -146,6 +152,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 				a.attach(ctx)
 				relinked = true
 			}
+			a.fetching.Retry()
 			soon()
 		case <-settle.C:
 			settling = false
@@ -162,6 +169,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.lastError = "" // what is still wrong is logged again
 			a.attach(ctx)    // which must not wait
 			a.complain(a.fw.CatchUp(ctx))
+			a.tidyBans(ctx)
 			a.reloadIfSteady(ctx)
 			soon()
 			debug.FreeOSMemory() // that of loading programs, which is seldom
@@ -170,6 +178,8 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case s := <-a.seenPast:
 			a.goOver(ctx, s)
 			a.report(ctx)
+		case r := <-a.fetching.Reports():
+			a.fetched(ctx, r)
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
 		case <-a.files.policy:
@@ -223,6 +233,7 @@ func (a *Agent) settle(ctx context.Context) {
 	}
 	a.mend(ctx, f)
 	a.complain(f.SyncHost())
+	a.log(a.file.Spare(ctx, f))
 	changed, err := f.HostChanges()
 	a.complain(err)
 	switch {
@@ -239,7 +250,10 @@ func (a *Agent) settle(ctx context.Context) {
 }
 
 // follow watches what commands and editors write.
-func (a *Agent) follow() { a.files.follow(a.file.Files(), loader.PinDirs(a.fw.PinPath())) }
+func (a *Agent) follow() {
+	a.files.follow(a.file.Files(), loader.PinDirs(a.fw.PinPath()))
+	a.fetching.Set(a.file.Fetched())
+}
 
 // reload puts the policy file in force if it has changed, or one of its lists.
 func (a *Agent) reload(ctx context.Context) {

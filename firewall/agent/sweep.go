@@ -41,6 +41,20 @@ func (a *Agent) sweep(ctx context.Context) time.Duration {
 	return sweepTime
 }
 
+// tidyTime is how often bans that have ended are taken out. They decide nothing, but take room.
+const tidyTime = 10 * time.Minute
+
+// tidyBans takes them out of the filter, and out of the journal.
+func (a *Agent) tidyBans(ctx context.Context) {
+	if time.Since(a.tidied) < tidyTime {
+		return
+	}
+	a.tidied = time.Now()
+	if _, err := a.fw.TidyBans(ctx); !errors.Is(err, loader.ErrNotRunning) {
+		a.complain(err)
+	}
+}
+
 // refusalTime is the shortest interval between two messages about refused flows.
 const refusalTime = 10 * time.Minute
 

@@ -35,9 +35,15 @@ type Kernel struct {
 	Logged       []loader.LoggedPacket
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
-	Fail         error             // of what changes something
-	PolicyErr    error             // why the policy in force cannot be read
-	OpenErr      error             // why the filter cannot be opened
+	GatewayList  []netip.Addr      // the default gateways
+	ResolverList []netip.Addr
+	SSHList      []host.Connection // over which somebody has logged in
+	BanList      []maps.Ban
+	Trusts       []netip.Prefix
+	Full         int   // how many bans there is room for, or 0
+	Fail         error // of what changes something
+	PolicyErr    error // why the policy in force cannot be read
+	OpenErr      error // why the filter cannot be opened
 	Ups          []loader.Options
 	Downs        [][]string
 	NoWatchdog   error        // why no watchdog can be started
@@ -63,6 +69,15 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 		o.Policy, o.Config = f.Running, f.File
 	}
 	report := &loader.UpReport{Updated: f.Running != nil, Warnings: []string{"something to know"}}
+	if f.Running == nil && o.Bans != nil {
+		if err := o.Bans(func(bans []maps.Ban) error {
+			put, err := f.PutCountedBans(bans)
+			report.Bans += put
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
 	interfaces := o.Interfaces
 	if f.Running != nil {
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
@@ -155,11 +170,11 @@ func (f *Kernel) Bypassed(context.Context, time.Duration) ([]loader.Interface, e
 }
 
 func (f *Kernel) Close() error                    { return nil }
-func (f *Kernel) Policy() (*policy.Policy, error) { return f.Running.Clone(), f.PolicyErr }
+func (f *Kernel) Policy() (*policy.Policy, error) { return recorded(f.Running), f.PolicyErr }
 func (f *Kernel) Config() string                  { return f.File }
 
 func (f *Kernel) Saved() (*policy.Policy, error) {
-	p := f.Running.Clone()
+	p := recorded(f.Running)
 	p.Open = slices.DeleteFunc(p.Open, func(r policy.Rule) bool { return slices.Contains(f.Runtime, r.String()) })
 	return p, nil
 }
@@ -172,8 +187,9 @@ func (f *Kernel) Status() (*loader.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &loader.Status{Interfaces: f.interfaces(), Policy: f.Running.Clone(), Saved: saved, Config: f.File, Counters: f.Counters,
+	s := &loader.Status{Interfaces: f.interfaces(), Policy: recorded(f.Running), Saved: saved, Config: f.File, Counters: f.Counters,
 		Flows: f.Table}
+	s.BlockLists, _ = f.BlockLists()
 	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.FlowList {
 		switch {

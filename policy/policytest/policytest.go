@@ -24,12 +24,19 @@ func Base(t testing.TB) *policy.Policy {
 		}
 		return out
 	}
+	bad, worse := prefixes("192.0.2.128/25"), prefixes("2001:db8:bad::/48")
 	return &policy.Policy{
 		Interfaces: []string{"eth0"},
-		InputOn:    map[string]policy.Verdict{"eth1": policy.Accept},
-		ICMP:       policy.ICMP{Mode: policy.ICMPList, Types: []policy.ICMPType{icmpType(t, "echo-request")}},
-		ICMPOn:     map[string]policy.ICMP{"wg*": {Mode: policy.ICMPDrop}},
-		InvalidOn:  map[string]policy.InvalidPolicy{"eth1": policy.InvalidAccept},
+		Lists:      []policy.List{{Name: "bad", Networks: bad}, {Name: "worse", Networks: worse}},
+		Block: []policy.Source{
+			{Network: netip.MustParsePrefix("203.0.113.9/32")},
+			{List: "bad", Holds: policy.NewNetworks(bad)},
+		},
+		Trust:     []policy.Source{{Network: netip.MustParsePrefix("203.0.113.0/25")}},
+		InputOn:   map[string]policy.Verdict{"eth1": policy.Accept},
+		ICMP:      policy.ICMP{Mode: policy.ICMPList, Types: []policy.ICMPType{icmpType(t, "echo-request")}},
+		ICMPOn:    map[string]policy.ICMP{"wg*": {Mode: policy.ICMPDrop}},
+		InvalidOn: map[string]policy.InvalidPolicy{"eth1": policy.InvalidAccept},
 		Open: []policy.Rule{{
 			Ports: []policy.PortRange{{Protocol: policy.TCP, First: 80, Last: 90}},
 			On:    []string{"eth0"},
@@ -71,7 +78,7 @@ func Variants(t testing.TB) []Variant {
 var notCompared = map[string]string{
 	"Rule.what":    "the text of the ports, which says how they are written",
 	"Rule.lists":   "the names of lists, which say how the sources are written",
-	"Policy.Lists": "networks by names, which count through the rules that name them",
+	"Policy.Lists": "networks by names, which count through what names them",
 	"Rule.was":     "the text that they had",
 }
 
@@ -99,6 +106,13 @@ func (w *walker) walk(path string, v reflect.Value, at place) {
 	case netip.Prefix:
 		w.set(path, at, netip.MustParsePrefix("192.0.2.0/25"))
 		w.set(path, at, netip.MustParsePrefix("2001:db8::/32"))
+		return
+	case policy.Source:
+		other := policy.Source{Network: netip.MustParsePrefix("192.0.2.0/26")}
+		if known.List != "" {
+			other = policy.Source{List: "worse", Holds: policy.NewNetworks([]netip.Prefix{netip.MustParsePrefix("2001:db8:bad::/48")})}
+		}
+		w.set(path, at, other)
 		return
 	case policy.ICMPType:
 		w.set(path, at, icmpType(w.t, "ipv4/8"))

@@ -219,6 +219,9 @@ var expected = map[bpf.FirewallReason]bool{ // TestAFullTableCounts
 }
 
 func TestMain(m *testing.M) {
+	if order := os.Getenv(victimVariable); order != "" {
+		swapAndDie(order)
+	}
 	code := leaktest.Main(m, func() {
 		for _, d := range loaded {
 			d.Close()

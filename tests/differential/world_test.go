@@ -24,14 +24,15 @@ import (
 // world is what the hosts of some cases are set to, in netfilter's words and in ours.
 type world struct {
 	name       string
-	forwarding bool     // the server routes for a host behind it
-	notOnEth0  bool     // but eth0 is said not to forward IPv6
-	rules      []string // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
-	own4, own6 []string // rules of one family, as those
-	anywhere   []string // rules of INPUT that name their interfaces themselves
-	forward    string   // policy of FORWARD; "": DROP
-	through    []string // rules of FORWARD
-	through4   []string // and behind them those of one family
+	forwarding bool      // the server routes for a host behind it
+	notOnEth0  bool      // but eth0 is said not to forward IPv6
+	rules      []string  // of INPUT, behind -A INPUT -i eth0; PROTO-icmp stands for either family's
+	own4, own6 []string  // rules of one family, as those
+	block      *blocking // whom a rule before all others drops
+	anywhere   []string  // rules of INPUT that name their interfaces themselves
+	forward    string    // policy of FORWARD; "": DROP
+	through    []string  // rules of FORWARD
+	through4   []string  // and behind them those of one family
 	through6   []string
 	cards      []string          // that are filtered; nil: eth0
 	nft        string            // what the server's nft is told, on both sides
@@ -94,12 +95,14 @@ var modes = []loader.Mode{loader.ModeNative, loader.ModeGeneric, loader.ModeTC}
 func (w world) netfilterSide(t testing.TB) *side {
 	t.Helper()
 	s := newSide(t, "netfilter", w)
+	w.block.makeSets(t, s.lab.Server)
 	for command, icmp := range map[string]string{"iptables-restore": "icmp", "ip6tables-restore": "ipv6-icmp"} {
 		text := fmt.Sprintf("*filter\n:INPUT DROP\n:FORWARD %s\n:OUTPUT ACCEPT\n", cmp.Or(w.forward, "DROP"))
-		own := w.own4
+		own, family := w.own4, "4"
 		if icmp == "ipv6-icmp" {
-			own = w.own6
+			own, family = w.own6, "6"
 		}
+		text += w.block.rules(family)
 		for _, rule := range slices.Concat(w.rules, own) {
 			text += "-A INPUT -i eth0 " + strings.ReplaceAll(rule, "PROTO-icmp", icmp) + "\n"
 		}
@@ -136,12 +139,12 @@ func (w world) portcullisSide(t testing.TB, mode loader.Mode) *side {
 	if cards == nil {
 		cards = []string{"eth0"}
 	}
+	blocking, bans := w.block.ours(t)
 	var filter *loader.Filter
 	s.lab.Server.Do(t, func() error {
 		_, err := loader.Up(context.Background(), loader.Options{
-			PinPath: s.lab.PinPath, Interfaces: cards, Mode: mode, Policy: p,
+			PinPath: s.lab.PinPath, Interfaces: cards, Mode: mode, Policy: p, Blocking: blocking, Bans: bans,
 		})
-
 		if err != nil {
 			return err
 		}

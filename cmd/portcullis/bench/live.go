@@ -45,6 +45,8 @@ func (g live) prepare(s *stand, t traffic) (sender, error) {
 		bpf.BenchVarSparedPort:   uint16(openPort),
 		bpf.BenchVarSourcePort:   uint16(oneSource),
 		bpf.BenchVarRandomPorts:  t.randomPorts,
+		bpf.BenchVarAnywhere:     t.anywhere,
+		bpf.BenchVarScattered:    uint32(t.scattered),
 		bpf.BenchVarIpSum:        ip,
 		bpf.BenchVarTransportSum: transport,
 	}

@@ -32,6 +32,9 @@ func tracksFlows(r rules) string {
 	if text := r.conditional(); text != "" {
 		return text
 	}
+	if r.blocked > 0 && installed("ipset")() != "" {
+		return "ipset is not installed"
+	}
 	if room := conntrackRoom(); room > 0 && r.flows > room {
 		return fmt.Sprintf("nf_conntrack_max of this machine is %d", room)
 	}
@@ -62,10 +65,37 @@ func (iptables) install(s *stand, r rules) error {
 	if _, err := command(b.String(), "iptables-restore"); err != nil {
 		return err
 	}
+	if r.blocked > 0 {
+		if _, err := command(ipsetText(r.blocked, false), "ipset", "restore"); err != nil {
+			return err
+		}
+		if _, err := command(blockRule, "iptables-restore"); err != nil {
+			return err
+		}
+	}
 	return lenient()
 }
 
+// blockRule drops by a set where netfilter can at the earliest.
+const blockRule = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m set --match-set bench src -j DROP\nCOMMIT\n"
+
+// ipsetText makes a set of blocked addresses, for ipset restore.
+func ipsetText(blocked int, timeout bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "create -exist bench hash:ip hashsize %d maxelem %d", blocked, 2*blocked)
+	if timeout {
+		b.WriteString(" timeout 3600")
+	}
+	b.WriteByte('\n')
+	for _, a := range scatteredSources(blocked) {
+		fmt.Fprintf(&b, "add -exist bench %s\n", a)
+	}
+	return b.String()
+}
+
 func (iptables) remove(*stand) error {
+	_, _ = command("*raw\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n", "iptables-restore") // where nothing was blocked it may be missing
+	_, _ = command("", "ipset", "destroy", "bench")
 	_, err := command("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n", "iptables-restore")
 	forget()
 	return err
@@ -78,10 +108,15 @@ func pattern(text string) func() *regexp.Regexp {
 // Patterns are compiled when they are first needed: other commands start the sooner.
 var (
 	iptablesPolicy = pattern(`(?m)^Chain INPUT \(policy DROP (\d+) packets`)
+	iptablesSet    = pattern(`(?m)^ *(\d+) .* match-set bench src`)
 	iptablesRule   = pattern(`(?m)^num.*\n1 +(\d+) .*\n2 +(\d+) `)
 )
 
 func (iptables) counted(_ *stand, f fate) (uint64, bool, error) {
+	inRaw, err := iptablesBlocked()
+	if f == blocked || err != nil {
+		return inRaw, true, err
+	}
 	args := []string{"-t", "filter", "-nvx", "--line-numbers", "-L", "INPUT"}
 	out, err := command("", "iptables", args...)
 	if err != nil {
@@ -94,7 +129,21 @@ func (iptables) counted(_ *stand, f fate) (uint64, bool, error) {
 	if f == opened {
 		group = 2
 	}
-	return number(line().FindStringSubmatch(out), group, "iptables")
+	n, has, err := number(line().FindStringSubmatch(out), group, "iptables")
+	if f == dropped {
+		n += inRaw
+	}
+	return n, has, err
+}
+
+// iptablesBlocked returns what the rule for a set has dropped, if there is one.
+func iptablesBlocked() (uint64, error) {
+	out, err := command("", "iptables", "-t", "raw", "-nvx", "-L", "PREROUTING")
+	if err != nil || !strings.Contains(out, "match-set") {
+		return 0, err
+	}
+	n, _, err := number(iptablesSet().FindStringSubmatch(out), 1, "iptables")
+	return n, err
 }
 
 // number reads the count that a program has printed.
@@ -114,7 +163,7 @@ func (nft) install(s *stand, r rules) error {
 	for _, port := range r.ports {
 		fmt.Fprintf(&ports, "%d, ", port)
 	}
-	_, err := command(fmt.Sprintf(`table ip bench {
+	_, err := command(nftBlocked(r.blocked)+fmt.Sprintf(`table ip bench {
 	counter dropped {}
 	counter opened {}
 	counter established {}
@@ -135,6 +184,21 @@ func (nft) install(s *stand, r rules) error {
 	return lenient()
 }
 
+// nftBlocked returns what drops by a set where nft can at the earliest behind a device.
+func nftBlocked(blocked int) string {
+	if blocked == 0 {
+		return ""
+	}
+	return nftSet(blocked, "") + `table ip bench {
+	counter blocked {}
+	chain early {
+		type filter hook prerouting priority raw; policy accept;
+		ip saddr @blocked counter name blocked drop
+	}
+}
+`
+}
+
 func (nft) remove(*stand) error {
 	_, err := command("", "nft", "delete", "table", "ip", "bench")
 	forget()
@@ -144,7 +208,17 @@ func (nft) remove(*stand) error {
 var nftCounter = pattern(`packets (\d+)`)
 
 func (nft) counted(_ *stand, f fate) (uint64, bool, error) {
-	name := map[fate]string{dropped: "dropped", opened: "opened", established: "established"}[f]
+	name := map[fate]string{dropped: "dropped", opened: "opened", established: "established", blocked: "blocked"}[f]
+	n, has, err := nftCount(name)
+	if f == dropped && err == nil {
+		if early, _, err := nftCount("blocked"); err == nil { // else nothing is
+			n += early
+		}
+	}
+	return n, has, err
+}
+
+func nftCount(name string) (uint64, bool, error) {
 	out, err := command("", "nft", "list", "counter", "ip", "bench", name)
 	if err != nil {
 		return 0, true, err

@@ -29,6 +29,8 @@ func (b *bench) otherParts() []part {
 		{"program", b.options.Rounds, false, b.program},
 		{"open-port", b.options.Rounds, false, b.openPort},
 		{"apply-large", b.largeRounds(), false, b.applyLarge},
+		{"block-load", min(b.options.Rounds, bulkRounds), false, b.blockLoad},
+		{"ban-bulk", min(b.options.Rounds, bulkRounds), false, b.banBulk},
 		{"stream", len(streams) * (1 + len(streamCounts)*b.options.Rounds), true, func() error { return b.throughput(streams) }},
 		{"connections", len(streams) * (1 + b.options.Rounds), true, func() error { return b.connections(streams) }},
 	}

@@ -65,6 +65,18 @@ func elsewhere(sources int) []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("192.0.2.254/32")}
 }
 
+// blockLists returns a list of so many addresses.
+func blockLists(n int) []maps.BlockList {
+	if n == 0 {
+		return nil
+	}
+	list := maps.BlockList{Name: "bench"}
+	for _, a := range scatteredSources(n) {
+		list.Prefixes = append(list.Prefixes, netip.PrefixFrom(a, 32))
+	}
+	return []maps.BlockList{list}
+}
+
 func (p *portcullis) install(s *stand, r rules) error {
 	pol := policy.Default()
 	pol.Interfaces = []string{s.to.name}
@@ -92,7 +104,13 @@ func (p *portcullis) install(s *stand, r rules) error {
 			Ports: []policy.PortRange{{Protocol: policy.TCP, First: uint16(2000 + i), Last: uint16(2000 + i)}}, On: []string{name},
 		})
 	}
-	report, err := loader.Up(context.Background(), loader.Options{PinPath: pinPath, Interfaces: pol.Interfaces, Mode: p.mode, Policy: pol})
+	blocking, err := maps.NewBlocking(blockLists(r.blocked), nil)
+	if err != nil {
+		return err
+	}
+	report, err := loader.Up(context.Background(), loader.Options{
+		PinPath: pinPath, Interfaces: pol.Interfaces, Mode: p.mode, Policy: pol, Blocking: blocking,
+	})
 	if err != nil {
 		return err
 	}
@@ -120,14 +138,18 @@ func counting(f fate) maps.Reason {
 	if f == opened {
 		return maps.RuleReason(1)
 	}
-	name := map[fate]string{dropped: "closed port", established: "established", refused: "source"}[f]
+	name := map[fate]string{dropped: "closed port", established: "established", refused: "source", blocked: "blocked"}[f]
 	all := maps.Reasons()
 	return all[slices.IndexFunc(all, func(r maps.Reason) bool { return r.String() == name })]
 }
 
 func (p *portcullis) counted(_ *stand, f fate) (uint64, bool, error) {
 	counters, err := p.filter.Counters()
-	return counters[counting(f)], true, err
+	n := counters[counting(f)]
+	if f == dropped { // a clean source that is drawn among all may be one that is not
+		n += counters[counting(blocked)]
+	}
+	return n, true, err
 }
 
 // flows counts the flows that live.

@@ -24,6 +24,7 @@ type rules struct {
 	sources    int
 	limited    bool
 	interfaces int
+	blocked    int
 }
 
 // conditional refuses what only the rules of Portcullis can say, or what nobody would do so with another firewall.
@@ -54,6 +55,7 @@ const (
 	opened
 	established
 	refused // the port is open, but not to the sender
+	blocked // the sender is on a block list
 )
 
 // subject is something that is measured. Its methods run in the room inside.

@@ -45,6 +45,8 @@ type traffic struct {
 	flags         byte // of TCP
 	port          uint16
 	randomSources bool
+	anywhere      bool // random sources among all ordinary addresses
+	scattered     int  // random sources among so many of those: see scatteredSources
 	randomPorts   bool // source and destination, but never openPort
 	flows         int  // answers of so many flows, and the rest does not count
 	inOrder       bool // each flow once, beginning with the first
@@ -53,6 +55,34 @@ type traffic struct {
 // flowPort is the local port of a flow, as bench.bpf.c computes it. To pktgen all flows have the same.
 func flowPort(number uint32, ports uint32) uint16 {
 	return firstFlowPort + uint16((number*40503&0xffff)*ports>>16)
+}
+
+// mix and ordinary are those of bench.bpf.c.
+func mix(number uint64) uint64 {
+	number ^= number >> 33
+	number *= 0xff51afd7ed558ccd
+	number ^= number >> 33
+	number *= 0xc4ceb9fe1a85ec53
+	return number ^ number>>33
+}
+
+func ordinary(dice uint32) netip.Addr {
+	address := uint32(uint64(dice)*(222<<24)>>32) + 1<<24
+	if address >= 127<<24 {
+		address += 1 << 24
+	}
+	return addrOf(address)
+}
+
+const scattered = 1 << 40 // SCATTERED of bench.bpf.c
+
+// scatteredSources returns the addresses that scattered traffic comes from.
+func scatteredSources(n int) []netip.Addr {
+	sources := make([]netip.Addr, n)
+	for i := range sources {
+		sources[i] = ordinary(uint32(mix(scattered+uint64(i)) >> 32))
+	}
+	return sources
 }
 
 // remote is the address at the other end of a flow.

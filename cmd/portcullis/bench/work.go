@@ -10,6 +10,7 @@ type scene struct {
 	sources      int  // that may use openPort, at another address than the stand's: none of them is let in; 0: anybody
 	limited      bool // openPort has a limit for each source
 	interfaces   int  // that are filtered beside the stand's, each with rules of its own
+	blocked      int  // addresses on a block list: see scatteredSources
 }
 
 func (s scene) String() string {
@@ -20,6 +21,9 @@ func (s scene) String() string {
 	if s.limited {
 		text += ", a limit"
 	}
+	if s.blocked > 0 {
+		text += fmt.Sprintf(", %s", count(s.blocked, "blocked address"))
+	}
 	if s.interfaces > 0 {
 		text += fmt.Sprintf(", %s more", count(s.interfaces, "interface"))
 	}
@@ -28,7 +32,7 @@ func (s scene) String() string {
 
 // rules of the scene. The first port is openPort; the others lie as far apart as they can, beyond the closed one.
 func (s scene) rules(protocol uint8) rules {
-	r := rules{protocol: protocol, ports: []uint16{openPort}, flows: s.flows, sources: s.sources, limited: s.limited, interfaces: s.interfaces}
+	r := rules{protocol: protocol, ports: []uint16{openPort}, flows: s.flows, sources: s.sources, limited: s.limited, interfaces: s.interfaces, blocked: s.blocked}
 	const from, room = 1024, 60000
 	for i := range s.ports - 1 {
 		r.ports = append(r.ports, uint16(from+i*(room/s.ports)))
@@ -56,7 +60,7 @@ const (
 
 // baseline is the subject that a fate is measured against.
 func (f fate) baseline() string {
-	if f == dropped || f == refused {
+	if f == dropped || f == refused || f == blocked {
 		return keyDrop
 	}
 	return keyPass
@@ -79,6 +83,10 @@ func packetWorks() []work {
 		{key: "interfaces-8", title: "Closed port, 8 interfaces of different rules", scene: scene{ports: 1, interfaces: 7}, traffic: syn},
 		{key: "sources-100k", title: "Port with 100,000 allowed sources, random others", scene: scene{ports: 1, sources: 100000}, fate: refused,
 			traffic: traffic{flags: flagSYN, port: openPort, randomSources: true}},
+		{key: "blocked-clean", title: "Clean random sources, 1M blocked addresses", scene: scene{ports: 1, blocked: million}, tcpOnly: true,
+			traffic: traffic{flags: flagSYN, port: closedPort, anywhere: true}},
+		{key: "blocked-hit", title: "Random blocked sources, 1M blocked addresses", scene: scene{ports: 1, blocked: million}, fate: blocked, tcpOnly: true,
+			traffic: traffic{flags: flagSYN, port: openPort, scattered: million}},
 		{key: "limit-flood", title: "SYN flood on a limited port, random sources", scene: scene{ports: 1, limited: true}, fate: opened,
 			traffic: traffic{flags: flagSYN, port: openPort, randomSources: true}},
 		{key: "open-interfaces-8", title: "Open port, 8 interfaces of different rules", scene: scene{ports: 1, interfaces: 7}, fate: opened, traffic: open},

@@ -21,6 +21,9 @@ func stateless(r rules) string {
 	if r.flows > 0 {
 		return "it keeps no state"
 	}
+	if r.blocked > 0 {
+		return "it is not measured with a block list"
+	}
 	return r.conditional()
 }
 

@@ -30,6 +30,8 @@ type Options struct {
 	MultiBuffer bool
 	Rules       uint32 // room for this many; 0 is enough for the policy
 	Interface   string // whose rules count; "" is one that no rule names
+	Bans        uint32 // room for this many addresses and networks of each family; 0 is a few
+	Blocking    uint32 // room for this many ranges of block lists; 0 is a few
 }
 
 // Datapath is a loaded datapath with maps of its own.
@@ -102,7 +104,7 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 		return nil, nil, err
 	}
 	maps.Resize(spec, p)
-	shrink(spec, p, o.Rules)
+	shrink(spec, p, o)
 	constants := maps.Constants{
 		Policy: p.For(o.Interface), HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
 		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
@@ -115,11 +117,18 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 
 // shrink makes the tables small, where the policy does not say how big they are to be: each case of a test begins with
 // empty ones and ends with counters that are read, and takes a hundred times as long with tables for a server.
-func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, rules uint32) {
+func shrink(spec *ebpf.CollectionSpec, p *policy.Policy, o *Options) {
+	for _, name := range []string{
+		bpf.FirewallMapBans4, bpf.FirewallMapBans6, bpf.FirewallMapBanNetworks4, bpf.FirewallMapBanNetworks6,
+	} {
+		spec.Maps[name].MaxEntries = max(o.Bans, 64)
+	}
+	spec.Maps[bpf.FirewallMapRangeLines].MaxEntries += o.Blocking
+	spec.Maps[bpf.FirewallMapRangeBuckets].MaxEntries += 2 * o.Blocking
 	if p.MaxFlows == policy.DefaultMaxFlows {
 		maps.ResizeFlows(spec, 512)
 	}
-	if rules = max(rules, 64); len(p.Open) < int(rules) {
+	if rules := max(o.Rules, 64); len(p.Open) < int(rules) {
 		maps.ResizeRules(spec, rules)
 	}
 }
@@ -138,6 +147,12 @@ func (d *Datapath) Close() { d.close() }
 // Rule returns the reason under which a rule of the policy counts, or 0 for one that the policy has not.
 func (d *Datapath) Rule(text string) maps.Reason { return d.rules[text] }
 
+// Clock returns the datapath's clock, for bans.
+func (d *Datapath) Clock(tb testing.TB) maps.Clock {
+	tb.Helper()
+	return maps.Clock{Time: time.Now(), Jiffies: d.Now(tb), HZ: HZ}
+}
+
 // Forget removes all flows, marks and debts, and sets the clock and the counters back.
 func (d *Datapath) Forget(tb testing.TB) {
 	tb.Helper()
@@ -154,7 +169,11 @@ func (d *Datapath) Forget(tb testing.TB) {
 			tb.Fatal(err)
 		}
 	}
-	d.putState(tb, &bpf.FirewallState{Sweep: 1})
+	var state bpf.FirewallState
+	if err := d.Map(tb, ".data.state").Lookup(uint32(0), &state); err != nil {
+		tb.Fatal(err)
+	}
+	d.putState(tb, &bpf.FirewallState{Sweep: 1, Asks: state.Asks}) // bans and lists stay
 	d.Counted(tb)
 }
 

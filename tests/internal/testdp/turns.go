@@ -40,7 +40,7 @@ func OpenTurns(path Path, like *policy.Policy) (_ *Turns, err error) {
 		return nil, err
 	}
 	maps.Resize(spec, like)
-	shrink(spec, like, 256)
+	shrink(spec, like, &Options{Rules: 256})
 	set, err := maps.NewSet(spec, nil)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/firewall/bans"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
+)
+
+// BanRequest says whom to ban.
+type BanRequest struct {
+	Bans  []bans.Line
+	Force bool // also whom the guard protects
+}
+
+// BanReport is the result of Ban.
+type BanReport struct {
+	Banned   int          `json:"banned"` // addresses and networks
+	Kept     int          `json:"kept"`   // of them, those that were banned for another reason, for as long or longer
+	Cut      int          `json:"cut"`    // connections
+	Refused  []RefusedBan `json:"-"`
+	Warnings []string     `json:"warnings"`
+}
+
+// RefusedBan is one that the guard refused.
+type RefusedBan struct {
+	Place int // in the request
+	Err   error
+}
+
+// ErrUnrecorded is returned when bans are in force, or have ended, and the next boot may not know of it.
+var ErrUnrecorded = errors.New("it is done, but could not be written down, so the next boot will not know of it")
+
+// Ban bans addresses and networks: at once in the filter, then their connections are cut, then the journal is written. Of an
+// address that is banned for another reason the ban that lasts longer stays. The report is there also with an error, if
+// anybody was banned.
+func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
+	c, err := fw.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	f, err := fw.openToChange(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := &ban{fw: fw, filter: f, lines: r.Bans, refused: make(map[int]error)}
+	report := &BanReport{Warnings: []string{}}
+	if !r.Force {
+		if err := b.askGuard(); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.choose(report); err != nil {
+		return nil, err
+	}
+	if !r.Force {
+		if err := b.askSessions(); err != nil {
+			return nil, err
+		}
+	}
+	for place := range b.lines {
+		if err := b.refused[place]; err != nil {
+			report.Refused = append(report.Refused, RefusedBan{place, err})
+		}
+	}
+	if len(b.wanted) == 0 {
+		return report, nil
+	}
+	put, err := f.PutCountedBans(b.wanted)
+	if err != nil {
+		err = fmt.Errorf("ban: %w", err)
+		if errors.Is(err, maps.ErrBansFull) {
+			err = fmt.Errorf("%w; \"portcullis unban\" makes room", err)
+		}
+	}
+	wanted := b.wanted[:put]
+	report.Banned += put
+	prefixes := prefixesOf(wanted)
+	cut, cutErr := f.Cut(prefixes)
+	report.Cut = cut
+	if cutErr != nil {
+		report.Warnings = append(report.Warnings, fmt.Sprintf("connections that live may go on until they are idle: %v", cutErr))
+	}
+	if r.Force {
+		report.Warnings = append(report.Warnings, trustedAmong(f, prefixes)...)
+	}
+	warning, unrecorded := fw.record(func(j bans.Journal) error { return j.Add(wanted, len(b.banned) == 0) })
+	if warning != "" {
+		report.Warnings = append(report.Warnings, warning)
+	}
+	return report, errors.Join(err, unrecorded)
+}
+
+// ban is one run of Ban.
+type ban struct {
+	fw      *Firewall
+	filter  Filter
+	lines   []bans.Line
+	refused map[int]error // by their places in lines
+	wanted  []maps.Ban    // what is to be put in force
+	places  []int         // of wanted in lines
+	banned  map[netip.Prefix]maps.Ban
+}
+
+// choose finds out which bans are to be put in force, beside those that stay as they are.
+func (b *ban) choose(report *BanReport) (err error) {
+	prefixes := make([]netip.Prefix, len(b.lines))
+	for i, l := range b.lines {
+		prefixes[i] = l.Prefix
+	}
+	if b.banned, err = b.filter.FindBans(prefixes); err != nil {
+		return err
+	}
+	now := time.Now()
+	b.wanted = make([]maps.Ban, 0, len(b.lines))
+	named := make(map[netip.Prefix]int) // in wanted
+	for i, l := range b.lines {
+		if b.refused[i] != nil {
+			continue
+		}
+		one := maps.Ban{Prefix: l.Prefix, Since: now.Truncate(time.Second), Reason: l.Reason}
+		if l.For > 0 {
+			one.Until = now.Add(l.For)
+		}
+		have, ok := b.banned[l.Prefix]
+		one.Packets = have.Packets
+		if at, twice := named[l.Prefix]; twice {
+			if !outlasts(&b.wanted[at], &one) {
+				b.wanted[at] = one
+			}
+			report.Banned++
+			continue
+		}
+		if ok && outlasts(&have, &one) {
+			report.Banned++
+			report.Kept++
+			continue
+		}
+		if len(b.lines) > 1 {
+			named[l.Prefix] = len(b.wanted)
+		}
+		b.wanted, b.places = append(b.wanted, one), append(b.places, i)
+	}
+	return nil
+}
+
+// outlasts reports whether a ban stays as it is when another one of the same source comes: that is for another reason, and
+// lasts no longer.
+func outlasts(have, other *maps.Ban) bool {
+	if have.Reason == other.Reason {
+		return false
+	}
+	return have.Until.IsZero() || !other.Until.IsZero() && !have.Until.Before(other.Until)
+}
+
+func prefixesOf(list []maps.Ban) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i := range list {
+		out[i] = list[i].Prefix
+	}
+	return out
+}
+
+// record writes to the journal. That it could not be made smaller is a warning.
+func (fw *Firewall) record(write func(bans.Journal) error) (warning string, err error) {
+	switch err := write(fw.Journal()); {
+	case errors.Is(err, bans.ErrGrown):
+		return err.Error(), nil
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", ErrUnrecorded, err)
+	}
+	return "", nil
+}
+
+// UnbanRequest says whose bans end.
+type UnbanRequest struct {
+	Prefixes []netip.Prefix
+	All      bool
+	IsReason func(string) bool // of them, those that are for such a reason; nil: any
+}
+
+// UnbanReport is the result of Unban.
+type UnbanReport struct {
+	Unbanned  int            `json:"unbanned"` // addresses and networks
+	NotBanned []netip.Prefix `json:"-"`
+	Warnings  []string       `json:"warnings"`
+}
+
+// Unban ends bans, in the filter and in the journal. Without a filter they end in the journal alone, so that the next one
+// has none of them; the error is [loader.ErrNotRunning] all the same.
+func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, error) {
+	c, err := fw.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	f, err := fw.openToChange(ctx)
+	if errors.Is(err, loader.ErrNotRunning) {
+		return nil, fw.unbanInJournal(r, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	report := &UnbanReport{Warnings: []string{}}
+	prefixes, err := chosenToEnd(f.Bans(), f.FindBans, r)
+	if err != nil {
+		return nil, err
+	}
+	if report.NotBanned, err = f.RemoveBans(prefixes); err != nil {
+		return nil, err
+	}
+	report.Unbanned = len(prefixes) - len(report.NotBanned)
+	warning, err := fw.record(func(j bans.Journal) error {
+		if r.All && r.IsReason == nil {
+			return j.Clear()
+		}
+		return j.Remove(prefixes)
+	})
+	if warning != "" {
+		report.Warnings = append(report.Warnings, warning)
+	}
+	return report, err
+}
+
+// chosenToEnd returns the sources whose bans are meant.
+func chosenToEnd(all iter.Seq2[maps.Ban, error], find func([]netip.Prefix) (map[netip.Prefix]maps.Ban, error), r UnbanRequest) (out []netip.Prefix, err error) {
+	if !r.All {
+		if r.IsReason == nil {
+			return r.Prefixes, nil
+		}
+		banned, err := find(r.Prefixes)
+		for _, p := range r.Prefixes {
+			if b, ok := banned[p]; ok && r.IsReason(b.Reason) {
+				out = append(out, p)
+			}
+		}
+		return out, err
+	}
+	for b, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		if r.IsReason == nil || r.IsReason(b.Reason) {
+			out = append(out, b.Prefix)
+		}
+	}
+	return out, nil
+}
+
+// EachBan returns the bans in force, in no order.
+func (fw *Firewall) EachBan(ctx context.Context) iter.Seq2[maps.Ban, error] {
+	return func(yield func(maps.Ban, error) bool) {
+		f, err := fw.View(ctx)
+		if err != nil {
+			yield(maps.Ban{}, err)
+			return
+		}
+		defer f.Close()
+		for b, err := range f.Bans() {
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// unbanInJournal ends bans of which the filter, that is not there, need not know.
+func (fw *Firewall) unbanInJournal(r UnbanRequest, notRunning error) error {
+	j := fw.Journal()
+	recorded := make(map[netip.Prefix]maps.Ban)
+	if _, err := j.Load(time.Now(), func(b maps.Ban) error {
+		recorded[b.Prefix] = b
+		return nil
+	}); err != nil {
+		return errors.Join(notRunning, err)
+	}
+	all := func(yield func(maps.Ban, error) bool) {
+		for _, b := range recorded {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+	prefixes, _ := chosenToEnd(all, func([]netip.Prefix) (map[netip.Prefix]maps.Ban, error) { return recorded, nil }, r)
+	kept := prefixes[:0:0]
+	for _, p := range prefixes {
+		if _, ok := recorded[p]; ok {
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) == 0 {
+		return notRunning
+	}
+	if err := j.Remove(kept); err != nil && !errors.Is(err, bans.ErrGrown) {
+		return errors.Join(notRunning, err)
+	}
+	return fmt.Errorf("%w: the next \"portcullis up\" does not bring back %d of the bans that are written down", loader.ErrNotRunning, len(kept))
+}

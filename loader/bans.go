@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
+)
+
+// FindBans returns those of the bans in force that are of the very addresses and networks named, by these.
+func (f *Filter) FindBans(prefixes []netip.Prefix) (map[netip.Prefix]maps.Ban, error) {
+	clock, err := f.clock()
+	if err != nil {
+		return nil, err
+	}
+	return f.set.FindBans(clock, prefixes)
+}
+
+// PutCountedBans is PutBans for who has asked what is banned already: each goes on with the packets that it says.
+func (f *Filter) PutCountedBans(bans []maps.Ban) (put int, err error) {
+	unlock, err := f.change()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	clock, err := f.clock()
+	if err != nil {
+		return 0, err
+	}
+	return f.set.PutCountedBans(clock, bans)
+}
+
+// Cut ends the connections with some addresses: their flows are marked so that nothing revives them but a new connection,
+// and their sockets are closed where the kernel can. It returns how many there were.
+func (f *Filter) Cut(prefixes []netip.Prefix) (int, error) {
+	unlock, err := f.change()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if len(prefixes) == 1 {
+		return f.kill(func(flow *maps.Flow) bool { return prefixes[0].Contains(flow.Remote.Addr()) })
+	}
+	ranges := addrset.Of(prefixes)
+	return f.kill(func(flow *maps.Flow) bool { return holds(ranges, flow.Remote.Addr()) })
+}
+
+// holds reports whether an address is in sorted ranges.
+func holds(ranges []addrset.Range, addr netip.Addr) bool {
+	i, found := slices.BinarySearchFunc(ranges, addr, func(r addrset.Range, a netip.Addr) int { return r.First.Compare(a) })
+	return found || i > 0 && addr.Compare(ranges[i-1].Last) <= 0
+}
+
+// Trusted returns the sources that the policy trusts.
+func (f *Filter) Trusted() ([]addrset.Range, error) { return f.set.Trusted() }

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package maps
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portcullis-firewall/portcullis/bpf"
+)
+
+// maxBlockLists is the number that those of block lists are below; in source_counters the reasons of bans are behind.
+const maxBlockLists = 1024
+
+// sourceCounters returns the packets by block list and by reason of bans.
+func (s *State) sourceCounters() ([]uint64, error) {
+	m, err := s.Map(bpf.FirewallMapSourceCounters)
+	if err != nil {
+		return nil, err
+	}
+	return readCounters(m)
+}
+
+func (s *State) resetSourceCounter(place uint32) error {
+	m, err := s.Map(bpf.FirewallMapSourceCounters)
+	if err != nil {
+		return err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	if err := m.Put(place, make([]uint64, cpus)); err != nil {
+		return fmt.Errorf("set the counter of a block list: %w", err)
+	}
+	return nil
+}
