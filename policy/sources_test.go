@@ -195,7 +195,7 @@ func TestListFormats(t *testing.T) {
 		"{\"cidr\":\"1.2.3.4/24\"}\n":       `f:1:1: network "1.2.3.4/24" has host bits set: write 1.2.3.0/24, or 1.2.3.4 for one host`,
 		"{\"cidr\":\"1.2.3.4\"}":            `f:1:1: no newline after "{\"cidr\":\"1.2.3.4\"}", as if the file had been cut off: add one`,
 		"{\"cidr\":\"1.2.3.4\",\"x\":\"}\n": `f:1:1: "{\"cidr\":\"1.2.3.4\",\"x\":\"}" is no JSON: write an object a line, such as {"cidr":"203.0.113.0/24"}`,
-		"1.2.3.4-1.2.3.9\n":                 `f:1:1: bad address "1.2.3.4-1.2.3.9": write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32`,
+		"1.2.3.4-1.2.3.9\n":                 `f:1:1: bad address "1.2.3.4-1.2.3.9": write 1.2.3.4/30,1.2.3.8/31`,
 		"01.2.3.4\n":                        `f:1:1: bad address "01.2.3.4": write an address or a network, such as 203.0.113.0/24 or 2001:db8::/32`,
 	} {
 		if _, err := ParseList("f", []byte(text)); err == nil || err.Error() != want {
