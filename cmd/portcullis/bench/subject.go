@@ -103,7 +103,7 @@ func kinds() []kind {
 		{key: keyXDPFilter, title: "xdp-filter", make: func() subject { return xdpFilter{} }, absent: installed("xdp-filter"), refuses: stateless},
 		{key: keyIptables, title: "iptables", make: func() subject { return iptables{} }, absent: installed("iptables", "iptables-restore"),
 			refuses: fewRules, stateful: true},
-		{key: keyNft, title: "nft", make: func() subject { return nft{} }, absent: installed("nft"), refuses: tracksFlows, stateful: true},
+		{key: keyNft, title: "nft", make: func() subject { return &nft{} }, absent: installed("nft"), refuses: tracksFlows, stateful: true},
 		{key: keyNone, title: "no firewall", make: func() subject { return none{} }},
 	}
 }
