@@ -42,11 +42,6 @@ func FindSession() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	cameIn := func(c Connection) bool {
-		return slices.ContainsFunc(listening, func(l netip.AddrPort) bool {
-			return l.Port() == c.Local.Port() && (l.Addr().IsUnspecified() || l.Addr() == c.Local.Addr())
-		})
-	}
 	here, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
@@ -68,7 +63,7 @@ func FindSession() (*Session, error) {
 				continue
 			}
 			seen[c] = true
-			if cameIn(c) {
+			if c.cameInTo(listening) {
 				s.Connections = append(s.Connections, c)
 			} else {
 				s.Outgoing = append(s.Outgoing, c)
@@ -76,6 +71,13 @@ func FindSession() (*Session, error) {
 		}
 	}
 	return s, nil
+}
+
+// cameInTo reports whether a connection came in to one of the listeners.
+func (c Connection) cameInTo(listening []netip.AddrPort) bool {
+	return slices.ContainsFunc(listening, func(l netip.AddrPort) bool {
+		return l.Port() == c.Local.Port() && (l.Addr().IsUnspecified() || l.Addr() == c.Local.Addr())
+	})
 }
 
 // Major numbers of pseudo terminals (Documentation/admin-guide/devices.txt).

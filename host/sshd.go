@@ -40,48 +40,71 @@ func SSHPorts() ([]uint16, error) {
 }
 
 // SSHSessions returns the connections to an sshd over which somebody has logged in, of those whose remote end is among the
-// addresses. Who only tries to log in has a connection, too, and no session. Where not every process may be looked at, any
-// connection to an sshd counts.
+// addresses. Who only tries to log in has a connection, too, and no session. Where not every process may be looked at, as in
+// a service without CAP_SYS_PTRACE, any connection to an sshd counts, or to root where nobody knows which is the sshd.
 func SSHSessions(among func(netip.Addr) bool) ([]Connection, error) {
-	byInode, err := establishedFrom(among)
-	if err != nil || len(byInode) == 0 {
+	l, err := findLogins(among)
+	if err != nil || len(l.byInode) == 0 {
 		return nil, err
 	}
 	// To read of a process waits for it where it is in the middle of getting memory, which may be long.
 	done := make(chan map[Connection]bool, 1)
-	go func() { done <- sessionsOf(byInode) }()
+	go func() { done <- l.sessions(!seesEveryProcess()) }()
 	select {
 	case sessions := <-done:
 		var out []Connection
-		for _, c := range byInode {
+		for _, c := range l.byInode {
 			if sessions[c] {
 				out = append(out, c)
 			}
 		}
 		return out, nil
 	case <-time.After(longestLook):
-		return atSSHPorts(byInode)
+		return l.atServers(!seesEveryProcess())
 	}
 }
 
 // longestLook is how long processes are looked at. Then any connection to an sshd counts.
 const longestLook = 2 * time.Second
 
-func atSSHPorts(byInode map[uint32]Connection) (out []Connection, err error) {
+// logins are connections over which somebody may have logged in, and what root listens on.
+type logins struct {
+	byInode   map[uint32]Connection
+	listening []netip.AddrPort
+}
+
+func findLogins(among func(netip.Addr) bool) (*logins, error) {
+	l := &logins{byInode: make(map[uint32]Connection)}
+	return l, everySocket(unix.IPPROTO_TCP, func(k *Socket) { l.add(k, among) })
+}
+
+// add adds a socket if it is root's. Whoever accepts a connection, or makes it, has the socket, and that is root's sshd:
+// without this anybody could have a connection of his own taken for a session.
+func (l *logins) add(k *Socket, among func(netip.Addr) bool) {
+	switch {
+	case k.uid != 0:
+	case k.State == netlink.TCP_LISTEN:
+		l.listening = append(l.listening, k.Local)
+	case k.State == netlink.TCP_ESTABLISHED && k.inode != 0 && IsOutside(k.Local, k.Remote) && among(k.Remote.Addr()):
+		l.byInode[k.inode] = Connection{k.Local, k.Remote}
+	}
+}
+
+// atServers returns the connections to an sshd; blind: to what root listens on, as the names of the listeners are unknown.
+func (l *logins) atServers(blind bool) (out []Connection, err error) {
 	ports, err := SSHPorts()
-	for _, c := range byInode {
-		if slices.Contains(ports, c.Local.Port()) {
+	for _, c := range l.byInode {
+		if slices.Contains(ports, c.Local.Port()) || blind && c.cameInTo(l.listening) {
 			out = append(out, c)
 		}
 	}
 	return out, err
 }
 
-// sessionsOf looks at every process.
-func sessionsOf(byInode map[uint32]Connection) map[Connection]bool {
+// sessions looks at every process that it can see.
+func (l *logins) sessions(blind bool) map[Connection]bool {
 	sessions, known := make(map[Connection]bool), make(map[Connection]bool)
 	processes, _ := filepath.Glob("/proc/[0-9]*")
-	blind := !seesEveryProcess()
 	for _, process := range processes {
 		title, err := os.ReadFile(process + "/cmdline")
 		loggedIn := isLoggedIn(string(bytes.TrimRight(title, "\x00 ")))
@@ -90,22 +113,29 @@ func sessionsOf(byInode map[uint32]Connection) map[Connection]bool {
 		}
 		inodes, _ := socketInodes(process)
 		for _, inode := range inodes {
-			if c, ok := byInode[inode]; ok {
+			if c, ok := l.byInode[inode]; ok {
 				known[c] = true
 				sessions[c] = sessions[c] || loggedIn
 			}
 		}
 	}
-	for c := range recordedSessions(processes) {
-		sessions[c] = true
-	}
+	l.addRecorded(sessions, recordedSessions(processes))
 	if blind {
-		hidden, err := atSSHPorts(byInode)
+		hidden, _ := l.atServers(true)
 		for _, c := range hidden {
-			sessions[c] = sessions[c] || err == nil && !known[c]
+			sessions[c] = sessions[c] || !known[c]
 		}
 	}
 	return sessions
+}
+
+// addRecorded adds what processes say of themselves. Anybody can say that of a connection that root has made.
+func (l *logins) addRecorded(sessions, recorded map[Connection]bool) {
+	for c := range recorded {
+		if c.cameInTo(l.listening) {
+			sessions[c] = true
+		}
+	}
 }
 
 // initialPIDs is the inode of the first PID namespace (PROC_PID_INIT_INO in linux/proc_ns.h).
@@ -114,22 +144,14 @@ const initialPIDs = "pid:[4026531836]"
 // seesEveryProcess reports whether this process may look at all that there are.
 func seesEveryProcess() bool {
 	namespace, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil || namespace != initialPIDs {
-		return false
-	}
-	_, err = os.ReadDir("/proc/1/fd")
-	return err == nil
+	return err == nil && namespace == initialPIDs && mayLookAt("/proc/1")
 }
 
-// establishedFrom returns the connections with other hosts at some addresses, by their inodes.
-func establishedFrom(among func(netip.Addr) bool) (map[uint32]Connection, error) {
-	byInode := make(map[uint32]Connection)
-	err := EachSocket(unix.IPPROTO_TCP, func(k *Socket) {
-		if k.State == netlink.TCP_ESTABLISHED && k.inode != 0 && among(k.Remote.Addr()) {
-			byInode[k.inode] = Connection{k.Local, k.Remote}
-		}
-	})
-	return byInode, err
+// mayLookAt reports whether this process may see what another one holds open. That root may list a process's descriptors
+// says nothing: to read one of them, or its environment, takes the right to trace it.
+func mayLookAt(process string) bool {
+	_, err := os.Readlink(process + "/ns/net")
+	return err == nil
 }
 
 // isLoggedIn reports whether a process is an sshd that calls itself after a session: "sshd: root@pts/0", and "sshd-session:
