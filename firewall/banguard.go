@@ -53,7 +53,8 @@ const (
 )
 
 // askSessions refuses bans of who has logged in by ssh. To find out takes a look at every process, so a few bans are in force
-// meanwhile, for some seconds: long enough to look, and too short to lock anybody out.
+// meanwhile, for some seconds: long enough to look, and too short to lock anybody out. Who is banned already stays so: should
+// this process end at once, his ban must not end with the few seconds.
 func (b *ban) askSessions() error {
 	if len(b.wanted) == 0 {
 		return nil
@@ -61,7 +62,7 @@ func (b *ban) askSessions() error {
 	undo := func([]netip.Prefix) error { return nil }
 	if len(b.wanted) <= fewBans {
 		soon := time.Now().Add(provisional)
-		now := slices.Clone(b.wanted)
+		now := b.notYetBanned()
 		for i := range now {
 			now[i].Until = soon
 		}
@@ -95,22 +96,22 @@ func (b *ban) askSessions() error {
 	return undo(back)
 }
 
-// takeBack makes bans what they were.
-func (b *ban) takeBack(prefixes []netip.Prefix) error {
-	var before []maps.Ban
-	var gone []netip.Prefix
-	for _, p := range prefixes {
-		if have, ok := b.banned[p]; ok {
-			before = append(before, have)
-		} else {
-			gone = append(gone, p)
+// notYetBanned returns those that are to be banned and are not.
+func (b *ban) notYetBanned() (out []maps.Ban) {
+	for _, one := range b.wanted {
+		if _, ok := b.banned[one.Prefix]; !ok {
+			out = append(out, one)
 		}
 	}
-	_, err := b.filter.RemoveBans(gone)
-	if len(before) > 0 {
-		_, err2 := b.filter.PutCountedBans(before)
-		err = errors.Join(err, err2)
-	}
+	return out
+}
+
+// takeBack ends provisional bans. Who was banned before has none.
+func (b *ban) takeBack(prefixes []netip.Prefix) error {
+	_, err := b.filter.RemoveBans(slices.DeleteFunc(prefixes, func(p netip.Prefix) bool {
+		_, ok := b.banned[p]
+		return ok
+	}))
 	return err
 }
 
