@@ -4,6 +4,7 @@ package firewall_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -270,6 +271,79 @@ func TestTheFollowerSparesWhatTheHostLivesOn(t *testing.T) {
 	s.says(fl.Spare(ctx, s.Kernel), "")
 	s.says(fl.ApplyChanged(ctx), "")
 	s.blocks(all...)
+}
+
+// Where it cannot be found out what the host lives on, lists that have changed wait, also while it goes on to fail.
+func TestListsWaitForTheirGuard(t *testing.T) {
+	ctx := context.Background()
+	s, list := newBlockStand(t)
+	s.writes(list, "203.0.113.0/24\n")
+	s.GatewayList = []netip.Addr{gateway}
+	fl := s.follower()
+	before := []string{"bad 203.0.113.0/24", own}
+	s.blocks(before...)
+	s.GatewayErr = errors.New("netlink is out of memory")
+	s.writes(list, "192.0.2.0/30\n224.0.0.0/3\n198.18.0.0/31\n")
+	s.says(fl.ApplyChanged(ctx), "find the default gateway: netlink is out of memory; the policy in force stays")
+	s.says(fl.ApplyChanged(ctx), "")
+	s.says(fl.Reload(ctx), "the policy in force stays")
+	s.blocks(before...)
+	s.GatewayErr = nil
+	s.says(fl.ApplyChanged(ctx), "192.0.2.1 is left out")
+	s.blocks("bad 192.0.2.0/32", "bad 192.0.2.2/31", "bad 198.18.0.0/31", own)
+	// At a boot there is nothing in force that could stay: what is known is spared, and the rest is told.
+	s.GatewayList, s.GatewayErr = nil, errors.New("netlink is out of memory")
+	s.Addrs = []netip.Addr{netip.MustParseAddr("198.18.0.1")}
+	s.Running = nil
+	notes, err := s.fw.Follow(firewall.FollowRequest{}).Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.says(notes, "find the default gateway: netlink is out of memory")
+	s.blocks("bad 192.0.2.0/30", "bad 198.18.0.0/32", own)
+}
+
+// A list that has been in force is not emptied because its copy has become unreadable.
+func TestAnUnreadableCopyEmptiesNoList(t *testing.T) {
+	ctx := context.Background()
+	s, _ := newBlockStand(t)
+	path := s.fetched("10.9.0.0/16\n")
+	fl := s.follower()
+	all := []string{"bad 192.0.2.0/24", "bad 203.0.113.9/32", "feed 10.9.0.0/16", own}
+	s.blocks(all...)
+	for name, spoil := range map[string]func() error{
+		"damaged": func() error { return os.WriteFile(path, []byte("spoilt\n"), 0o600) },
+		"no list": func() error { s.fetched("x\ny\n"); return nil },
+		"gone":    func() error { return os.Remove(path) },
+	} {
+		s.fetched("10.9.0.0/16\n")
+		fl.ApplyChanged(ctx)
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		s.says(fl.ApplyChanged(ctx), "list feed from "+feedURL+" would hold nothing any more: ")
+		s.says(fl.ApplyChanged(ctx), "")
+		s.blocks(all...)
+		if fl.Problem() == "" {
+			t.Errorf("%s: nothing is wrong", name)
+		}
+		if l := fl.Fetched(); len(l) != 1 || l[0].Missing == "" && name != "no list" {
+			t.Errorf("%s: to be fetched are %+v", name, l)
+		}
+	}
+	// It is fetched, and in force.
+	s.fetched("10.10.0.0/16\n")
+	s.says(fl.ApplyChanged(ctx), "is good again")
+	s.blocks("bad 192.0.2.0/24", "bad 203.0.113.9/32", "feed 10.10.0.0/16", own)
+	// Who asks for it gets it.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.fw.Apply(ctx, firewall.ApplyRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	s.says(fl.ApplyChanged(ctx), "")
+	s.blocks("bad 192.0.2.0/24", "bad 203.0.113.9/32", own)
 }
 
 // A trial that ends brings back what was blocked, though the files hold something else by then.

@@ -336,8 +336,11 @@ func (fl *Follower) Steady() bool {
 }
 
 // guard refuses a file that takes away the way in by which it could be repaired: one under which no sshd could be reached
-// that can be now.
+// that can be now. See also guardLists.
 func (fl *Follower) guard(s *source, f Filter) error {
+	if err := fl.guardLists(s, f); err != nil {
+		return err
+	}
 	closed, open, err := fl.fw.user.SSHReach(s.policy)
 	if err != nil {
 		return err

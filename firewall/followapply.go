@@ -57,7 +57,9 @@ func (fl *Follower) lastResort() (*policy.Policy, error) {
 func (fl *Follower) apply(ctx context.Context, c *change, s *source, running Filter, decided bool) error {
 	var filtered []string
 	var saved *policy.Policy
-	if running != nil {
+	if running == nil {
+		fl.complain(s.unguarded) // and to filter is better than not to
+	} else {
 		var err error
 		if saved, err = running.Saved(); err != nil {
 			return err

@@ -21,19 +21,20 @@ type vital struct {
 	why  string
 }
 
-// vitals returns addresses that are not to be blocked: all but those of sessions.
+// vitals returns addresses that are not to be blocked: all but those of sessions. With an error it returns those that it
+// has found.
 func (fw *Firewall) vitals() (out []vital, err error) {
 	add := func(addr netip.Addr, why string) { out = append(out, vital{addr.WithZone(""), why}) }
-	own, err := fw.kernel.Addresses()
-	if err != nil {
-		return nil, fmt.Errorf("find the addresses of this host: %w", err)
+	own, failed := fw.kernel.Addresses()
+	if failed != nil {
+		err = fmt.Errorf("find the addresses of this host: %w", failed)
 	}
 	for _, addr := range own {
 		add(addr, "an address of this host")
 	}
-	gateways, err := fw.kernel.Gateways()
-	if err != nil {
-		return nil, fmt.Errorf("find the default gateway: %w", err)
+	gateways, failed := fw.kernel.Gateways()
+	if failed != nil {
+		err = errors.Join(err, fmt.Errorf("find the default gateway: %w", failed))
 	}
 	for _, addr := range gateways {
 		add(addr, "the default gateway")
@@ -41,27 +42,24 @@ func (fw *Firewall) vitals() (out []vital, err error) {
 	for _, addr := range fw.kernel.Resolvers() {
 		add(addr, "a resolver of this host")
 	}
-	return out, nil
+	return out, err
 }
 
 // vitalsAmong is vitals with the sources of ssh sessions, which takes a look at every process: only those that are among
 // the addresses that are meant.
 func (fw *Firewall) vitalsAmong(among func(netip.Addr) bool) ([]vital, error) {
 	out, err := fw.vitals()
-	if err != nil {
-		return nil, err
-	}
 	if s, ok := fw.user.Recorded(); ok && among(s.Remote.Addr()) {
 		out = append(out, vital{s.Remote.Addr(), "the source of this ssh session"})
 	}
-	sessions, err := fw.kernel.SSHSessions(among)
-	if err != nil {
-		return nil, fmt.Errorf("find the ssh sessions of this host: %w", err)
+	sessions, failed := fw.kernel.SSHSessions(among)
+	if failed != nil {
+		err = errors.Join(err, fmt.Errorf("find the ssh sessions of this host: %w", failed))
 	}
 	for _, c := range sessions {
 		out = append(out, vital{c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port())})
 	}
-	return out, nil
+	return out, err
 }
 
 // hazard is a network that a policy blocks and had better not.
@@ -95,7 +93,7 @@ func (h hazard) remedy() string {
 	return "take it out, or use --force"
 }
 
-// hazards returns what a policy blocks and had better not, but for what it trusts.
+// hazards returns what a policy blocks and had better not, but for what it trusts. With an error there may be more.
 func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 	if len(p.Block) == 0 {
 		return nil, nil
@@ -115,9 +113,6 @@ func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 		return !holdsAddress(ranges, addr) && slices.ContainsFunc(held, func(n *policy.Networks) bool { return len(n.Holding(addr)) > 0 })
 	}
 	all, err := fw.vitalsAmong(blocked)
-	if err != nil {
-		return nil, err
-	}
 	for i, s := range p.Block {
 		for _, wide := range held[i].Wide() {
 			out = append(out, hazard{place: i, source: s, network: wide})
@@ -133,7 +128,7 @@ func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 			}
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // guardLists refuses a policy that blocks what this host lives on.
@@ -168,10 +163,10 @@ func foldTexts(sentences []string) []string {
 }
 
 // sparing returns a policy that blocks nothing that this host lives on, where nobody can be asked, and says what it leaves
-// out. What it is said to block stays the same.
+// out. What it is said to block stays the same. With an error it may still block some of that.
 func (fw *Firewall) sparing(p *policy.Policy) (spared *policy.Policy, notes []string, err error) {
 	found, err := fw.hazards(p)
-	if err != nil || len(found) == 0 {
+	if len(found) == 0 {
 		return p, nil, err
 	}
 	p = p.Clone()
@@ -203,7 +198,7 @@ func (fw *Firewall) sparing(p *policy.Policy) (spared *policy.Policy, notes []st
 		}
 		notes = append(notes, fmt.Sprintf("%s: %s is left out; \"portcullis apply --force\" blocks it", h, what))
 	}
-	return p, foldTexts(notes), nil
+	return p, foldTexts(notes), err
 }
 
 // forcedFile has the stamp of a policy file under which somebody wanted to block what this host lives on.
@@ -216,7 +211,7 @@ func (c *change) recordForced(stamp string, force bool, p *policy.Policy) {
 	}
 	path := c.fw.store.Path(forcedFile)
 	if force {
-		if found, err := c.fw.hazards(p); err == nil && len(found) > 0 {
+		if found, err := c.fw.hazards(p); err != nil || len(found) > 0 {
 			_ = savefile.SavePrivate(path, []byte(stamp)) // else it is spared
 			return
 		}

@@ -23,7 +23,9 @@ type source struct {
 	lists  *listFiles // that it names; nil where nothing was read
 	// mistakes are those of list files whose last good copies stand in for them, or nil.
 	mistakes error
-	builtIn  bool // there is no file
+	// unguarded says why the policy may block more that this host lives on than could be taken out, or is nil.
+	unguarded error
+	builtIn   bool // there is no file
 }
 
 // stamp stands for what the file and its list files held.

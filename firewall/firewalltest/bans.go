@@ -14,8 +14,15 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
-func (f *Kernel) Gateways() ([]netip.Addr, error) { return f.GatewayList, nil }
-func (f *Kernel) Resolvers() []netip.Addr         { return f.ResolverList }
+func (f *Kernel) Resolvers() []netip.Addr { return f.ResolverList }
+
+func (f *Kernel) Gateways() ([]netip.Addr, error) {
+	if f.GatewayErr != nil {
+		return nil, f.GatewayErr
+	}
+	return f.GatewayList, nil
+}
+
 func (f *Kernel) Trusted() ([]addrset.Range, error) {
 	trusted := slices.Clone(f.Trusts)
 	if f.Running != nil {

@@ -37,6 +37,7 @@ type Kernel struct {
 	ArrivalNames []string          // of their packets
 	GatewayList  []netip.Addr      // the default gateways
 	ResolverList []netip.Addr
+	GatewayErr   error             // why the gateways cannot be found
 	SSHList      []host.Connection // over which somebody has logged in
 	BanList      []maps.Ban
 	Trusts       []netip.Prefix
