@@ -58,11 +58,12 @@ var (
 	secondLimit    = &difference{row: "a packet for which two rules with limits count", netfilter: input, ours: drop}
 	published      = &difference{row: "published container ports (DNAT)", netfilter: forwarded, ours: drop}
 	unasked        = &difference{row: "an answer to nothing, from an unfiltered interface and a port that a forward rule opens", netfilter: drop, ours: forwarded}
+	aboutAnswer    = &difference{row: "ICMP error about an answer to a masqueraded host, on its way back out of the same interface", netfilter: drop, ours: forwarded}
 	allDifferent   = []*difference{
 		dhcpAnswer, dhcp6Answer, notNamed, neighbours, window, checksum, reset, lateData, timeWait, reused, spokeAgain, unansweredData, behindAH, unseen,
 		splitLie, wrongTag, pickup, halfSCTP, otherCode, otherCall, givenUp, openPort, strayToOpen, brokenReset,
 		splitHeader, splitQuote, nodeAnswer, cutHeader, findRouters, noLength, manyHeaders, cutOff, markRouted,
-		closedPort, limitedACK, limitedUDP, secondLimit, published, unasked,
+		closedPort, limitedACK, limitedUDP, secondLimit, published, unasked, aboutAnswer,
 	}
 )
 

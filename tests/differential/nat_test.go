@@ -71,6 +71,9 @@ func (c testCase) masqueraded(w *world) testCase {
 		steps := played(h.behindNAT())
 		for i, s := range steps {
 			steps[i].differs = s.differs.masqueraded(w)
+			if w == &natEstablished && strings.HasSuffix(s.name, "for the peer") {
+				steps[i].differs = aboutAnswer
+			}
 			if strings.Contains(s.name, "UDPLite") { // whose checksum netfilter takes for wrong: it got no other address
 				steps[i].differs = nil
 			}
@@ -112,19 +115,19 @@ func natCases(w *world) []testCase {
 			about := quote(h.us, h.peer, 20, frame.TCP{SrcPort: 8080, DstPort: 40000, Flags: frame.ACK, Seq: 1001, Ack: 5001})
 			return []step{
 				f.tcpIn(frame.SYN, 5000, 0).but(opened),
-				inside(frame.SYN|frame.ACK, 1000, 5001),
+				inside(frame.SYN|frame.ACK, 1000, 5001).but(opened),
 				f.tcpIn(frame.ACK, 5001, 1001).but(opened),
 				f.tcpIn(dataFlags, 5001, 1001, frame.Text("question")).but(opened),
-				inside(dataFlags, 1001, 5009, frame.Text("answer")),
+				inside(dataFlags, 1001, 5009, frame.Text("answer")).but(opened),
 				packet(h.other, h.us, h.unreachable(), about).but(opened),
 				f.tcpIn(frame.FIN|frame.ACK, 5009, 1007).but(ended),
-				inside(frame.FIN|frame.ACK, 1007, 5010),
+				inside(frame.FIN|frame.ACK, 1007, 5010).but(opened),
 				f.tcpIn(frame.ACK, 5010, 1008).but(opened),
-				inside(frame.RST, 1008, 0),
+				inside(frame.RST, 1008, 0).but(opened),
 			}
 		}},
 		{name: "a published port that is open, over UDP", steps: func(h hosts) []step {
-			answer := fromInside(packet(h.inside, h.peer, frame.UDP{SrcPort: 53, DstPort: 40000}, frame.Text("answer")))
+			answer := fromInside(packet(h.inside, h.peer, frame.UDP{SrcPort: 53, DstPort: 40000}, frame.Text("answer"))).but(opened)
 			return []step{
 				flow{h, 5353, 40000}.udpIn().but(opened), answer,
 				flow{h, 5353, 40000}.udpIn().but(opened), answer,
