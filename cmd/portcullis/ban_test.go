@@ -100,6 +100,22 @@ func TestBan(t *testing.T) {
 	h.types(0, "bans", "-o", "json")
 }
 
+// Who bans for a reason and cannot unban for it is told.
+func TestBansWithoutRoomForReasons(t *testing.T) {
+	h := newHost(t)
+	h.runs("{}")
+	h.types(0, "ban", "203.0.113.6", "--reason", "sshd")
+	if h.stderr != "" {
+		t.Errorf("it complains %s", h.stderr)
+	}
+	h.NoReasons = true
+	h.types(0, "ban", "203.0.113.7", "--reason", "nginx")
+	h.complains(`warning: there is no room for another reason of bans: "nginx" counts as "other"`)
+	h.stdin = "203.0.113.8 1h one\n203.0.113.9 1h two\n203.0.113.10 1h two\n"
+	h.types(0, "ban", "-")
+	h.complains(`"one" (and 1 more) counts as "other"`)
+}
+
 func TestWrongBans(t *testing.T) {
 	h := newHost(t)
 	h.runs("{}")
