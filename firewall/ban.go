@@ -91,6 +91,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	if cutErr != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("connections that live may go on until they are idle: %v", cutErr))
 	}
+	report.Warnings = append(report.Warnings, unreasoned(f, wanted)...)
 	if r.Force {
 		report.Warnings = append(report.Warnings, trustedAmong(f, prefixes)...)
 	}
@@ -152,6 +153,39 @@ func (b *ban) choose(report *BanReport) (err error) {
 		b.wanted, b.places = append(b.wanted, one), append(b.places, i)
 	}
 	return nil
+}
+
+// unreasoned warns of reasons for which there was no number left.
+func unreasoned(f Filter, put []maps.Ban) []string {
+	seen := make(map[string]bool)
+	var first []maps.Ban // of each reason
+	for _, b := range put {
+		if b.Reason != "" && b.Reason != maps.OtherReasons && !seen[b.Reason] {
+			seen[b.Reason] = true
+			first = append(first, b)
+		}
+	}
+	if len(first) == 0 {
+		return nil
+	}
+	have, err := f.FindBans(prefixesOf(first))
+	if err != nil {
+		return warning(fmt.Errorf("see whether bans have their reasons: %w", err))
+	}
+	var lost []string
+	for _, b := range first {
+		if have[b.Prefix].Reason == maps.OtherReasons {
+			lost = append(lost, b.Reason)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(lost) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more)", n)
+	}
+	return []string{fmt.Sprintf("there is no room for another reason of bans: %q%s counts as %q, and \"unban --reason\" does not find it", lost[0], more, maps.OtherReasons)}
 }
 
 // outlasts reports whether a ban stays as it is when another one of the same source comes: that is for another reason, and

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -87,15 +86,30 @@ func (fw *Firewall) TidyBans(ctx context.Context) (ended int, err error) {
 		return 0, err
 	}
 	defer f.Close()
-	if ended, err = f.ForgetEndedBans(); err != nil || ended == 0 {
+	if ended, err = f.ForgetEndedBans(); err != nil {
 		return ended, err
 	}
+	// What has ended since the journal was last written anew counts, and not only what has ended now: as long as bans come
+	// at the pace at which they end, that is never much at once.
 	journal := fw.Journal()
-	if info, err := os.Lstat(journal.Path()); err != nil || int64(ended)*journalLine < info.Size()/2 {
-		return ended, nil // it holds little else than what is in force, or is not there
+	lines, err := journal.Lines()
+	if err != nil {
+		return ended, err
+	}
+	if lines <= spareLines {
+		return ended, nil
+	}
+	live := 0
+	for _, err := range f.Bans() {
+		if err != nil {
+			return ended, err
+		}
+		if live++; lines <= 2*live+spareLines {
+			return ended, nil
+		}
 	}
 	return ended, journal.Compact(time.Now())
 }
 
-// journalLine is about how long a line of the journal is, in bytes.
-const journalLine = 64
+// spareLines is how many lines of the journal may say nothing, however few bans there are.
+const spareLines = 1024

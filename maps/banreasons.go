@@ -5,6 +5,8 @@ package maps
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -26,6 +28,13 @@ type banReasons struct {
 	places []bpf.FirewallBanReason // shared with other commands: they are written under the lock for changes
 	byText map[string]uint32
 	texts  []string
+
+	// What is needed to give numbers.
+	used   func(each func(number uint32)) error // calls each for the numbers that bans have, some of them more than once
+	forget func(number uint32) error            // what was counted by a number
+	given  []bool                               // by number, whether it was given in this run: its bans may not be there yet
+	free   []uint32                             // numbers that nobody needs any more
+	sought bool                                 // they were looked for
 }
 
 func (s *State) banReasons() (*banReasons, error) {
@@ -33,8 +42,24 @@ func (s *State) banReasons() (*banReasons, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &banReasons{places: view[bpf.FirewallBanReason](memory), byText: map[string]uint32{"": 0}}
-	r.texts = make([]string, len(r.places))
+	r := newBanReasons(view[bpf.FirewallBanReason](memory))
+	r.used = func(each func(uint32)) error {
+		for _, kind := range banKinds {
+			if err := s.eachBan(kind, func(_ netip.Prefix, wire *bpf.FirewallBan) bool {
+				each(wire.Reason)
+				return true
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	r.forget = func(number uint32) error { return s.resetSourceCounter(maxBlockLists + number) }
+	return r, nil
+}
+
+func newBanReasons(places []bpf.FirewallBanReason) *banReasons {
+	r := &banReasons{places: places, byText: map[string]uint32{"": 0}, texts: make([]string, len(places)), given: make([]bool, len(places))}
 	for i := range r.places {
 		text, _, _ := bytes.Cut(r.places[i].Text[:], []byte{0})
 		if len(text) > 0 {
@@ -45,26 +70,68 @@ func (s *State) banReasons() (*banReasons, error) {
 	last := len(r.texts) - 1
 	r.texts[last] = OtherReasons
 	r.byText[OtherReasons] = uint32(last)
-	return r, nil
+	return r
 }
 
-// number returns the number of a reason, which it gives to a new one.
+// number returns the number of a reason, which it gives to a new one: one that nobody had, or that no ban has any more.
 func (r *banReasons) number(text string) (uint32, error) {
 	if n, ok := r.byText[text]; ok {
+		r.given[n] = true
 		return n, nil
 	}
 	if len(text) > MaxBanReason || bytes.IndexByte([]byte(text), 0) >= 0 {
 		return 0, fmt.Errorf("the reason of a ban is at most %d bytes without a NUL: %q", MaxBanReason, text)
 	}
-	last := uint32(len(r.places) - 1)
-	for n := uint32(1); n < last; n++ {
-		if r.texts[n] == "" {
-			copy(r.places[n].Text[:], text)
-			r.texts[n], r.byText[text] = text, n
-			return n, nil
+	last := len(r.places) - 1
+	if n := 1 + slices.Index(r.texts[1:last], ""); n > 0 {
+		r.give(uint32(n), text)
+		return uint32(n), nil
+	}
+	if err := r.seek(); err != nil {
+		return 0, err
+	}
+	for len(r.free) > 0 {
+		n := r.free[0]
+		r.free = r.free[1:]
+		if r.given[n] {
+			continue
+		}
+		if err := r.forget(n); err != nil {
+			return 0, err
+		}
+		delete(r.byText, r.texts[n])
+		r.give(n, text)
+		return n, nil
+	}
+	return uint32(last), nil
+}
+
+func (r *banReasons) give(n uint32, text string) {
+	clear(r.places[n].Text[:])
+	copy(r.places[n].Text[:], text)
+	r.texts[n], r.byText[text], r.given[n] = text, n, true
+}
+
+// seek looks, once, for the numbers that no ban has.
+func (r *banReasons) seek() error {
+	if r.sought {
+		return nil
+	}
+	r.sought = true
+	used := make([]bool, len(r.places))
+	if err := r.used(func(n uint32) {
+		if int(n) < len(used) {
+			used[n] = true
+		}
+	}); err != nil {
+		return err
+	}
+	for n := 1; n < len(used)-1; n++ {
+		if !used[n] {
+			r.free = append(r.free, uint32(n))
 		}
 	}
-	return last, nil
+	return nil
 }
 
 func (r *banReasons) text(number uint32) string {

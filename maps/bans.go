@@ -47,23 +47,25 @@ func (s *State) PutCountedBans(clock Clock, bans []Ban) (put int, err error) {
 }
 
 func (s *State) putCounted(clock Clock, bans []Ban, packets func(*Ban) uint64) (put int, err error) {
-	put, err = s.putBans(clock, bans, packets)
+	put, err = s.putBans(clock, bans, packets, true)
 	if !errors.Is(err, ErrBansFull) {
 		return put, err
 	}
 	if ended, err := s.ForgetEndedBans(clock); err != nil || ended == 0 {
 		return put, errors.Join(ErrBansFull, err)
 	}
-	more, err := s.putBans(clock, bans[put:], packets)
+	more, err := s.putBans(clock, bans[put:], packets, true)
 	return put + more, err
 }
 
 // LoadBans is PutBans for a filter that runs nowhere yet: nobody has counted anything.
 func (s *State) LoadBans(clock Clock, bans []Ban) (put int, err error) {
-	return s.putBans(clock, bans, func(*Ban) uint64 { return 0 })
+	return s.putBans(clock, bans, func(*Ban) uint64 { return 0 }, false)
 }
 
-func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put int, err error) {
+// putBans puts bans in force. reasonsEnd says whether to look for reasons that no ban has any more where there is no room for
+// another one. Of a new filter each has, and to look at all of its bans again and again would hold up the boot.
+func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64, reasonsEnd bool) (put int, err error) {
 	if err := s.openGate(bans); err != nil {
 		return 0, err
 	}
@@ -71,6 +73,7 @@ func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64) (put
 	if err != nil {
 		return 0, err
 	}
+	reasons.sought = !reasonsEnd
 	for rest := bans; len(rest) > 0; {
 		kind := banKindOf(rest[0].Prefix)
 		n := 1

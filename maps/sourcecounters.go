@@ -32,7 +32,7 @@ func (s *State) resetSourceCounter(place uint32) error {
 		return err
 	}
 	if err := m.Put(place, make([]uint64, cpus)); err != nil {
-		return fmt.Errorf("set the counter of a block list: %w", err)
+		return fmt.Errorf("set the counter of a block list or a reason of bans: %w", err)
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type document struct {
 	texts    map[string]*ListText // of lists from elsewhere, by name
 	held     map[string]*Networks // what lists hold that block or trust names
 	blocks   map[string]bool      // the names of these
+	admits   map[string]bool      // the names of lists that a rule or trust names; nil until they are looked for
 	reader   Reader
 }
 

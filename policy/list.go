@@ -23,6 +23,8 @@ type List struct {
 	// URL is where the networks come from, so often, of a list that is fetched.
 	URL   string
 	Every time.Duration
+	// Admits reports whether a rule or trust names the list: a line more or less may let somebody in.
+	Admits bool
 	// Missing says why nobody knows what the list holds, which then has no networks; "" where it is known.
 	Missing string
 	// Skipped are lines of a text that are no networks, and are left out: of a list that only block and trust name.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -129,6 +130,7 @@ func (d *document) listURL(name, v, from, every *yaml.Node, l *List) {
 	if d.reader.recorded {
 		return
 	}
+	l.Admits = d.isAdmitting(l.Name)
 	l.Missing = "it has not been fetched from " + l.URL + " yet"
 	if d.reader.ReadURL == nil {
 		return
@@ -145,6 +147,32 @@ func (d *document) listURL(name, v, from, every *yaml.Node, l *List) {
 	}
 	l.Missing = ""
 	d.texts[l.Name], l.Networks = text, text.Networks
+}
+
+// isAdmitting reports whether anything but block names a list. It goes by what is written, as rules that name a list which
+// has not been fetched cannot be read.
+func (d *document) isAdmitting(name string) bool {
+	if d.admits == nil {
+		d.admits = make(map[string]bool)
+		d.entries(d.root, func(key, value *yaml.Node) {
+			if key.Value != "lists" && key.Value != "block" {
+				d.admitNamed(value)
+			}
+		})
+	}
+	return d.admits[name]
+}
+
+// admitNamed marks the lists that are named anywhere below a node.
+func (d *document) admitNamed(n *yaml.Node) {
+	for word := range strings.FieldsFuncSeq(n.Value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		if name, ok := strings.CutPrefix(word, listMark); ok {
+			d.admits[name] = true
+		}
+	}
+	for _, below := range n.Content {
+		d.admitNamed(below)
+	}
 }
 
 // checkURL says what keeps a list from being fetched from a URL, and what to write, or "".

@@ -173,6 +173,29 @@ func TestBlockErrors(t *testing.T) {
 	}
 }
 
+// Whether a list lets somebody in is known also where the file is no policy, as while a rule needs a list that is not there.
+func TestListThatAdmits(t *testing.T) {
+	for text, want := range map[string]bool{
+		"block: [\"@bad\"]\nopen: [ssh from @badly]":            false,
+		"block: [\"@bad\"]\ntrust: [\"@bad\"]":                  true,
+		"open: [ssh from @bad]":                                 true,
+		"open:\n  - ssh from 192.0.2.1,@bad\n":                  true,
+		"open: [ssh from any except @bad]":                      true,
+		"forward: {open: [\"all from @office, @bad on eth0\"]}": true,
+		"open: [\"limit 22/tcp from @bad to 5/min\", nonsense]": true,
+	} {
+		var got []bool
+		r := Reader{ReadURL: func(l List) ([]byte, error) {
+			got = append(got, l.Admits)
+			return nil, errors.New("not yet")
+		}}
+		_, _ = r.Parse("p", []byte("lists: {bad: {url: \"https://h/\"}}\n"+text))
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 // The formats in which lists are to be had, each as it is.
 func TestListFormats(t *testing.T) {
 	want := networksOf("1.10.16.0/20", "203.0.113.9/32", "2001:db8::/32")

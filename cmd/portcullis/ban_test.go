@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/host"
@@ -96,6 +98,22 @@ func TestBan(t *testing.T) {
 	h.types(0, "bans")
 	h.says("nobody is banned\n")
 	h.types(0, "bans", "-o", "json")
+}
+
+// Who bans for a reason and cannot unban for it is told.
+func TestBansWithoutRoomForReasons(t *testing.T) {
+	h := newHost(t)
+	h.runs("{}")
+	h.types(0, "ban", "203.0.113.6", "--reason", "sshd")
+	if h.stderr != "" {
+		t.Errorf("it complains %s", h.stderr)
+	}
+	h.NoReasons = true
+	h.types(0, "ban", "203.0.113.7", "--reason", "nginx")
+	h.complains(`warning: there is no room for another reason of bans: "nginx" counts as "other"`)
+	h.stdin = "203.0.113.8 1h one\n203.0.113.9 1h two\n203.0.113.10 1h two\n"
+	h.types(0, "ban", "-")
+	h.complains(`"one" (and 1 more) counts as "other"`)
 }
 
 func TestWrongBans(t *testing.T) {
@@ -187,6 +205,49 @@ func TestBanInput(t *testing.T) {
 	h.stdin = many.String()
 	h.types(1, "ban", "-")
 	h.complains("portcullis: 5 more lines could not be used\n")
+	h.types(1, "ban", "-", "-o", "json")
+	h.json(&view)
+	if n := len(view.Errors); n != mostProblems+1 || view.Errors[n-1].Message != "5 more lines could not be used" {
+		t.Errorf("%d problems are told, at the end %+v", n, view.Errors[n-1])
+	}
+}
+
+// A pipe that stays open for days goes on to tell problems, so many a minute, and takes no more memory for them.
+func TestProblemsOfAPipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stderr strings.Builder
+		a := &app{out: bufio.NewWriter(io.Discard)}
+		a.stderr = &stderr
+		told := &problems{app: a}
+		for minute := range 5 {
+			for i := range mostProblems + 3 {
+				told.add(i+1, fmt.Errorf("problem of minute %d", minute))
+			}
+			time.Sleep(problemTime)
+		}
+		told.add(1, errors.New("the last one"))
+		if n := strings.Count(stderr.String(), "\n"); n != 5*(mostProblems+1)+1 {
+			t.Errorf("%d lines are told", n)
+		}
+		for _, want := range []string{"line 1000: problem of minute 4\n", "\nportcullis: 3 more lines could not be used\nportcullis: line 1: the last one\n"} {
+			if !strings.Contains(stderr.String(), want) {
+				t.Errorf("it does not tell %q", want)
+			}
+		}
+		if n := len(told.view()); n != mostProblems+1 {
+			t.Errorf("%d problems are kept", n)
+		}
+		if told.end() == nil {
+			t.Error("it ends well")
+		}
+		var kept []string
+		for range 3 * mostProblems {
+			kept = told.warn(kept, []string{"a", "b"})
+		}
+		if len(kept) != mostProblems {
+			t.Errorf("%d warnings are kept", len(kept))
+		}
+	})
 }
 
 // A pipe that stays open is answered at once, line by line.

@@ -28,7 +28,8 @@ const (
 	readsAhead   = 64
 	manyLines    = 1024                  // after which more are waited for
 	moreTime     = 10 * time.Millisecond // and for how long
-	mostProblems = 1000                  // that are told one by one
+	mostProblems = 1000                  // that are told one by one, in
+	problemTime  = time.Minute           // as a pipe may stay open for good
 )
 
 // errTold is returned where standard error says already what is wrong.
@@ -117,31 +118,66 @@ func nextLines(ctx context.Context, from <-chan []inputLine) (lines []inputLine,
 	return lines, nil
 }
 
-// problems tells lines that could not be used, and keeps them for JSON.
+// problems tells lines that could not be used, and keeps the first of them for JSON.
 type problems struct {
 	*app
-	list []banProblem
-	more int
+	list     []banProblem
+	unlisted int       // beside these
+	began    time.Time // when the first was told of those that are counted in
+	told     int       // and
+	more     int       // that were not told
 }
 
 func (p *problems) add(line int, err error) {
-	if len(p.list) >= mostProblems {
+	if time.Since(p.began) >= problemTime {
+		p.tellMore()
+		p.began, p.told = time.Now(), 0
+	}
+	if len(p.list) < mostProblems {
+		p.list = append(p.list, banProblem{Line: line, Message: err.Error()})
+	} else {
+		p.unlisted++
+	}
+	if p.told >= mostProblems {
 		p.more++
 		return
 	}
-	p.list = append(p.list, banProblem{Line: line, Message: err.Error()})
+	p.told++
 	p.complain(fmt.Errorf("line %d: %w", line, err))
+}
+
+func (p *problems) tellMore() {
+	if p.more > 0 {
+		p.complain(errors.New(moreLines(p.more)))
+		p.more = 0
+	}
+}
+
+func moreLines(n int) string {
+	return fmt.Sprintf("%s could not be used", count(n, "more line", "more lines"))
+}
+
+// view returns what JSON says of the problems.
+func (p *problems) view() []banProblem {
+	if p.unlisted == 0 {
+		return p.list
+	}
+	return append(p.list, banProblem{Message: moreLines(p.unlisted)})
 }
 
 // end returns the error by which the command ends.
 func (p *problems) end() error {
-	if p.more > 0 {
-		p.complain(fmt.Errorf("%d more lines could not be used", p.more))
-	}
+	p.tellMore()
 	if len(p.list) > 0 {
 		return errTold
 	}
 	return nil
+}
+
+// warn prints warnings, and keeps the first of them for JSON.
+func (p *problems) warn(kept, warnings []string) []string {
+	p.app.warn(warnings...)
+	return append(kept, warnings[:min(len(warnings), max(mostProblems-len(kept), 0))]...)
 }
 
 // banInput bans whom the lines of standard input name.
@@ -180,8 +216,7 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 		report, err := a.firewall.Ban(ctx, request)
 		if report != nil {
 			total.Banned, total.Kept, total.Cut = total.Banned+report.Banned, total.Kept+report.Kept, total.Cut+report.Cut
-			a.warn(report.Warnings...)
-			total.Warnings = append(total.Warnings, report.Warnings...)
+			total.Warnings = told.warn(total.Warnings, report.Warnings)
 			for _, r := range report.Refused {
 				told.add(numbers[r.Place], fmt.Errorf("not banned: %w", r.Err))
 			}
@@ -197,7 +232,7 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 	if failed != nil && total.Banned == 0 {
 		return failed
 	}
-	err := a.print(banView{total, told.list}, func() {
+	err := a.print(banView{total, told.view()}, func() {
 		a.printf("banned %s\n", count(total.Banned, "address or network", "addresses and networks"))
 		a.printBans(total)
 	})
@@ -212,6 +247,7 @@ func (a *app) unbanInput(ctx context.Context, isReason func(string) bool) error 
 	total := &firewall.UnbanReport{Warnings: []string{}}
 	told := &problems{app: a, list: []banProblem{}}
 	missing := []netip.Prefix{}
+	unnamed := 0 // beside these
 	var failed error
 	input := readLines(ctx, a.stdin)
 	for {
@@ -235,10 +271,11 @@ func (a *app) unbanInput(ctx context.Context, isReason func(string) bool) error 
 		report, err := a.firewall.Unban(ctx, r)
 		if report != nil {
 			total.Unbanned += report.Unbanned
-			a.warn(report.Warnings...)
-			total.Warnings = append(total.Warnings, report.Warnings...)
+			total.Warnings = told.warn(total.Warnings, report.Warnings)
 			if len(missing) < mostProblems {
 				missing = append(missing, report.NotBanned...)
+			} else {
+				unnamed += len(report.NotBanned)
 			}
 		}
 		if errors.Is(err, loader.ErrNotRunning) || ctx.Err() != nil {
@@ -252,9 +289,12 @@ func (a *app) unbanInput(ctx context.Context, isReason func(string) bool) error 
 	if failed != nil && total.Unbanned == 0 {
 		return failed
 	}
-	err := a.print(unbanView{total, texts(missing), told.list}, func() {
+	err := a.print(unbanView{total, texts(missing), told.view()}, func() {
 		for _, p := range missing {
 			a.printf("not banned: %s\n", bans.Text(p))
+		}
+		if unnamed > 0 {
+			a.printf("not banned: %d more\n", unnamed)
 		}
 		a.printf("ended %s\n", count(total.Unbanned, "ban", "bans"))
 	})

@@ -3,12 +3,14 @@
 package crowdsec
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +23,9 @@ import (
 
 // ReasonPrefix begins the reason of each ban that the bouncer has made. Others are not its business.
 const ReasonPrefix = "crowdsec: "
+
+// noScenario stands for the scenario of a decision that has none.
+const noScenario = "no scenario"
 
 const (
 	batch       = 1 << 16 // decisions that are put in force in one step
@@ -97,16 +102,15 @@ func (b *Bouncer) pull(ctx context.Context, startup bool) error {
 	if startup {
 		w.decided = make(map[netip.Prefix]bool)
 	}
-	if err := b.Client.Stream(ctx, startup, w.delete, w.add); err != nil {
-		return err
-	}
-	if err := w.finish(); err != nil {
-		return err
+	err := b.Client.Stream(ctx, startup, w.delete, w.add)
+	w.tellBad()
+	if err == nil {
+		err = w.finish()
 	}
 	if w.banned > 0 || w.unbanned > 0 {
 		b.Log.Info("%d banned, %d bans ended, %d connections cut", w.banned, w.unbanned, w.cut)
 	}
-	return nil
+	return err
 }
 
 // work is what one answer asks for.
@@ -116,6 +120,9 @@ type work struct {
 	decided map[netip.Prefix]bool // all that is banned, at a start
 	ended   []netip.Prefix
 	lines   []bans.Line
+	full    error  // there was no room for some
+	bad     int    // decisions that cannot be read
+	badOne  string // the first of them
 
 	banned, unbanned, cut int
 }
@@ -138,7 +145,9 @@ func (w *work) add(d Decision) error {
 	p, ok := parseValue(d.Value)
 	left, err := time.ParseDuration(d.Duration)
 	if !ok || err != nil {
-		w.bouncer.Log.Warn("a decision cannot be read, and is left out: value %q, duration %q", quote.Name(d.Value), quote.Name(d.Duration))
+		if w.bad++; w.bad == 1 {
+			w.badOne = fmt.Sprintf("value %q, duration %q", quote.Name(d.Value), quote.Name(d.Duration))
+		}
 		return nil
 	}
 	if left < time.Second {
@@ -147,8 +156,22 @@ func (w *work) add(d Decision) error {
 	if w.decided != nil {
 		w.decided[p] = true
 	}
-	w.lines = append(w.lines, bans.Line{Prefix: p, For: min(left, longest), Reason: bans.FitReason(ReasonPrefix + d.Scenario)})
+	// Without anything behind it the prefix would be no prefix: reasons do not end with a space.
+	reason := bans.FitReason(ReasonPrefix + cmp.Or(bans.FitReason(d.Scenario), noScenario))
+	w.lines = append(w.lines, bans.Line{Prefix: p, For: min(left, longest), Reason: reason})
 	return nil
+}
+
+// tellBad says of decisions that cannot be read what the first one is, as there may be any number.
+func (w *work) tellBad() {
+	if w.bad == 0 {
+		return
+	}
+	more := ""
+	if w.bad > 1 {
+		more = fmt.Sprintf(", and %d more", w.bad-1)
+	}
+	w.bouncer.Log.Warn("decisions that cannot be read are left out: %s%s", w.badOne, more)
 }
 
 // parseValue reads the address of a decision.
@@ -183,14 +206,30 @@ func (w *work) finish() error {
 		}
 		w.tellUnrecorded(err)
 	}
+	// Each kind has room of its own, so one that is full must not keep the others out.
+	slices.SortStableFunc(w.lines, func(a, b bans.Line) int { return cmp.Compare(kindOf(a.Prefix), kindOf(b.Prefix)) })
 	for len(w.lines) > 0 {
-		n := min(batch, len(w.lines))
+		n := 1
+		for n < min(batch, len(w.lines)) && kindOf(w.lines[n].Prefix) == kindOf(w.lines[0].Prefix) {
+			n++
+		}
 		if err := w.ban(w.lines[:n]); err != nil {
 			return err
 		}
 		w.lines = w.lines[n:]
 	}
-	return nil
+	return w.full
+}
+
+// kindOf returns a number that is the same for those who share the room for bans.
+func kindOf(p netip.Prefix) (kind int) {
+	if p.Addr().Is6() {
+		kind = 2
+	}
+	if !p.IsSingleIP() {
+		kind++
+	}
+	return kind
 }
 
 func isOwn(reason string) bool { return strings.HasPrefix(reason, ReasonPrefix) }
@@ -213,6 +252,12 @@ func (w *work) ban(lines []bans.Line) error {
 	}
 	if errors.Is(err, loader.ErrNotRunning) {
 		return fmt.Errorf("nobody can be banned: %w", err)
+	}
+	if errors.Is(err, maps.ErrBansFull) { // who is banned already can be banned for longer all the same
+		if w.full == nil {
+			w.full = err
+		}
+		return nil
 	}
 	if err != nil && !errors.Is(err, firewall.ErrUnrecorded) {
 		return err

@@ -29,6 +29,7 @@ type fake struct {
 	banned map[netip.Prefix]maps.Ban
 	refuse netip.Prefix
 	down   bool
+	room   int // for addresses of IPv4; 0: any
 	lines  []string
 }
 
@@ -43,6 +44,9 @@ func (f *fake) Ban(_ context.Context, r firewall.BanRequest) (*firewall.BanRepor
 		if l.Prefix == f.refuse {
 			report.Refused = append(report.Refused, firewall.RefusedBan{Place: i, Err: errors.New("it is the default gateway")})
 			continue
+		}
+		if f.room > 0 && len(f.banned) >= f.room && l.Prefix.Addr().Is4() {
+			return report, fmt.Errorf("ban: %w", maps.ErrBansFull)
 		}
 		f.banned[l.Prefix] = maps.Ban{Prefix: l.Prefix, Reason: l.Reason, Until: time.Now().Add(l.For)}
 		report.Banned++
@@ -198,7 +202,7 @@ func TestDecisions(t *testing.T) {
 	}
 	log := f.log()
 	for text, want := range map[string]int{"not banned: it is the default gateway": 1, `"ban of country" are left out`: 1, `"captcha of ip" are left out`: 1,
-		"cannot be read": 2, "4 banned, 1 bans ended": 1} {
+		`cannot be read are left out: value "203.0.113.9", duration "soon", and 1 more`: 1, "cannot be read": 1, "4 banned, 1 bans ended": 1} {
 		if n := strings.Count(log, text); n != want {
 			t.Errorf("%q is logged %d times:\n%s", text, n, log)
 		}
@@ -236,6 +240,61 @@ func TestWrongAnswers(t *testing.T) {
 		}
 		if got := f.list(); got != "203.0.113.7 crowdsec: a" {
 			t.Errorf("%s: banned are %s", name, got)
+		}
+	}
+}
+
+// What says nothing of why is the bouncer's own all the same.
+func TestEndsABanWithoutAScenario(t *testing.T) {
+	a, f := newAPI(t), &fake{banned: make(map[netip.Prefix]maps.Ban)}
+	b := newBouncer(t, a, f)
+	a.then(says(`{"new":[`+decision("Ip", "203.0.113.7", "1h", "")+","+decision("Ip", "203.0.113.8", "1h", " \u0007")+`]}`),
+		says(`{"deleted":[`+decision("Ip", "203.0.113.7", "-1s", "")+`]}`), says(`{"new":[]}`))
+	for i, want := range []string{"203.0.113.7 crowdsec: no scenario; 203.0.113.8 crowdsec: no scenario", "203.0.113.8 crowdsec: no scenario", ""} {
+		if err := b.pull(t.Context(), i == 2); err != nil || f.list() != want {
+			t.Errorf("after answer %d banned are %q, %v", i+1, f.list(), err)
+		}
+	}
+}
+
+// Where one kind of bans is full, the others are banned.
+func TestFullOfBans(t *testing.T) {
+	a, f := newAPI(t), &fake{banned: make(map[netip.Prefix]maps.Ban), room: 1}
+	b := newBouncer(t, a, f)
+	var all []string
+	for _, value := range []string{"203.0.113.7", "203.0.113.8", "2001:db8::7"} {
+		all = append(all, decision("Ip", value, "1h", "a"))
+	}
+	a.then(says(`{"new":[` + strings.Join(all, ",") + `]}`))
+	if err := b.pull(t.Context(), true); !errors.Is(err, maps.ErrBansFull) {
+		t.Errorf("got %v", err)
+	}
+	if got, want := f.list(), "2001:db8::7 crowdsec: a; 203.0.113.7 crowdsec: a"; got != want {
+		t.Errorf("banned are %s, want %s", got, want)
+	}
+	if log := f.log(); !strings.Contains(log, "2 banned") {
+		t.Errorf("the log is %s", log)
+	}
+}
+
+// An answer without end takes no more memory than a long one.
+func TestAnswersAreBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		longest int64
+		most    int
+		want    string
+	}{
+		"bytes":     {200, 100, "it is longer than 200 bytes"},
+		"decisions": {1 << 20, 2, "it has more than 2 decisions"},
+		"neither":   {1 << 20, 3, ""},
+	} {
+		a, f := newAPI(t), &fake{banned: make(map[netip.Prefix]maps.Ban)}
+		b := newBouncer(t, a, f)
+		b.Client.longest, b.Client.most = c.longest, c.most
+		one := decision("Ip", "203.0.113.7", "1h", "a")
+		a.then(says(`{"new":[` + one + "," + one + "," + one + `]}`))
+		if err := b.pull(t.Context(), true); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -293,7 +352,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		n := 0
 		each := func(Decision) error { n++; return nil }
-		_ = decode(strings.NewReader(text), each, each)
+		_ = decode(strings.NewReader(text), len(text), each, each)
 		if n > len(text) {
 			t.Fatal("more decisions than bytes")
 		}

@@ -21,7 +21,8 @@ import (
 const (
 	headerTime   = 30 * time.Second // for the API to begin an answer
 	answerTime   = 5 * time.Minute  // and to end it
-	longestReply = 1 << 30          // bytes
+	longestReply = 256 << 20        // bytes
+	mostDecided  = 1_500_000        // decisions in a list of an answer; a filter has room for less
 	streamPath   = "/v1/decisions/stream"
 )
 
@@ -41,6 +42,8 @@ type Client struct {
 	key     string
 	version string
 	http    *http.Client
+	longest int64 // bytes of an answer
+	most    int   // decisions in a list of it
 }
 
 // NewClient returns a client of the API at an address, which is to know the key as a bouncer's.
@@ -50,7 +53,7 @@ func NewClient(address, key, version string) (*Client, error) {
 		return nil, fmt.Errorf("bad URL %q: write it as http://127.0.0.1:8080", address)
 	}
 	dialer := &net.Dialer{Timeout: headerTime}
-	return &Client{base: base, key: key, version: version, http: &http.Client{
+	return &Client{base: base, key: key, version: version, longest: longestReply, most: mostDecided, http: &http.Client{
 		// On a connection that is used again, a question whose answer was lost would be asked a second time, and what the
 		// first answer said is not said again.
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: headerTime, ResponseHeaderTimeout: headerTime, DisableKeepAlives: true},
@@ -92,14 +95,19 @@ func (c *Client) Stream(ctx context.Context, startup bool, deleted, added func(D
 	case reply.StatusCode != http.StatusOK:
 		return fmt.Errorf("ask CrowdSec: %s answers %q", c.base.Redacted(), reply.Status)
 	}
-	if err := decode(io.LimitReader(reply.Body, longestReply), deleted, added); err != nil {
+	body := &io.LimitedReader{R: reply.Body, N: c.longest}
+	if err := decode(body, c.most, deleted, added); err != nil {
+		if body.N == 0 {
+			err = fmt.Errorf("it is longer than %d bytes", c.longest)
+		}
 		return fmt.Errorf("read what CrowdSec at %s answers: %w", c.base.Redacted(), err)
 	}
 	return nil
 }
 
 // decode reads {"new": [...], "deleted": [...]}, of which each may be null, without having all of it in memory.
-func decode(r io.Reader, deleted, added func(Decision) error) error {
+// Neither may have more than so many decisions.
+func decode(r io.Reader, most int, deleted, added func(Decision) error) error {
 	d := json.NewDecoder(r)
 	if err := expect(d, '{'); err != nil {
 		return err
@@ -121,14 +129,14 @@ func decode(r io.Reader, deleted, added func(Decision) error) error {
 			}
 			continue
 		}
-		if err := decodeList(d, each); err != nil {
+		if err := decodeList(d, most, each); err != nil {
 			return err
 		}
 	}
 	return expect(d, '}')
 }
 
-func decodeList(d *json.Decoder, each func(Decision) error) error {
+func decodeList(d *json.Decoder, most int, each func(Decision) error) error {
 	switch token, err := d.Token(); {
 	case err != nil:
 		return err
@@ -137,7 +145,10 @@ func decodeList(d *json.Decoder, each func(Decision) error) error {
 	case token != json.Delim('['):
 		return fmt.Errorf("%v stands where a list should", token)
 	}
-	for d.More() {
+	for n := 0; d.More(); n++ {
+		if n == most {
+			return fmt.Errorf("it has more than %d decisions", most)
+		}
 		var one Decision
 		if err := d.Decode(&one); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 )
 
 const (
-	// MaxSize is the most bytes that a list may have, unpacked.
-	MaxSize = policy.MaxFileSize
+	// MaxSize is the most bytes that a list may have, unpacked: its copy has a head, and must be readable.
+	MaxSize = policy.MaxFileSize - headRoom
 
 	// DefaultTimeout is how long a list may take.
 	DefaultTimeout = 60 * time.Second
@@ -44,22 +45,22 @@ type Result struct {
 	Skipped  []*policy.Error // lines that are no networks
 }
 
-// Fetch fetches a list, if it is another than the copy, and keeps it. What is no list is an error, and the copy stays.
-func (f *Fetcher) Fetch(ctx context.Context, url string) (*Result, error) {
+// Fetch fetches a list by its URL, if it is another than the copy, and keeps it. What is no list is an error, and the copy stays.
+func (f *Fetcher) Fetch(ctx context.Context, l policy.List) (*Result, error) {
 	timeout := f.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %v", timeout))
 	defer cancel()
-	r, err := f.fetch(ctx, url)
+	r, err := f.fetch(ctx, l.URL, l.Admits)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return r, err
 }
 
-func (f *Fetcher) fetch(ctx context.Context, url string) (*Result, error) {
+func (f *Fetcher) fetch(ctx context.Context, url string, admits bool) (*Result, error) {
 	old, err := f.Store.Read(url)
 	if err != nil {
 		old = nil // it is fetched as if for the first time
@@ -95,7 +96,11 @@ func (f *Fetcher) fetch(ctx context.Context, url string) (*Result, error) {
 		return nil, err
 	}
 	list := policy.ReadList(url, text)
-	if err := judge(list, old, f.Store.Path(url)); err != nil {
+	err = judge(list, old, f.Store.Path(url))
+	if err == nil && admits {
+		err = judgeAdmitting(list)
+	}
+	if err != nil {
 		return nil, err
 	}
 	result := &Result{Networks: len(list.Networks), Skipped: list.Problems}
@@ -108,10 +113,9 @@ func (f *Fetcher) fetch(ctx context.Context, url string) (*Result, error) {
 	}})
 }
 
-// validator returns what a server wants to hear of a copy, unless it is absurdly long.
+// validator returns what a server wants to hear of a copy, unless it is absurdly long or no printable ASCII.
 func validator(text string) string {
-	const most = 1 << 10
-	if len(text) > most {
+	if len(text) > maxValidator || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return ""
 	}
 	return text
@@ -140,7 +144,7 @@ func (f *Fetcher) body(response *http.Response) ([]byte, error) {
 	if most == 0 {
 		most = MaxSize
 	}
-	tooLarge := fmt.Errorf("it is larger than %d MiB", most>>20)
+	tooLarge := fmt.Errorf("it is larger than %d MiB", (most+headRoom)>>20)
 	if response.ContentLength > most {
 		return nil, tooLarge
 	}
@@ -180,6 +184,19 @@ func judge(list *policy.ListText, old *Copy, path string) error {
 		return errors.New("there is no network in it")
 	case old != nil && n*shrinkage < old.Networks:
 		return fmt.Errorf("it has shrunk from %d networks to %d: if that is right, remove %s", old.Networks, n, path)
+	}
+	return nil
+}
+
+// judgeAdmitting returns why a list is not to be believed that a rule or trust names. A line that is left out could let
+// somebody in, and would be an error in the policy file, so that nothing else in it came into force.
+func judgeAdmitting(list *policy.ListText) error {
+	if len(list.Problems) > 0 {
+		bad := list.Problems[0]
+		return fmt.Errorf("a rule or trust names it, and line %d is no network: %s", bad.Line, strings.TrimSpace(bad.Msg))
+	}
+	if i := slices.IndexFunc(list.Networks, policy.IsWide); i >= 0 {
+		return fmt.Errorf("a rule or trust names it, and it holds %s, which is a large part of the internet", list.Networks[i])
 	}
 	return nil
 }

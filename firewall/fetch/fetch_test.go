@@ -60,7 +60,7 @@ func TestFetchesWhatHasChanged(t *testing.T) {
 	})
 	fetch := func() *Result {
 		t.Helper()
-		r, err := f.Fetch(context.Background(), server.URL)
+		r, err := f.Fetch(context.Background(), policy.List{URL: server.URL})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,9 +107,74 @@ func TestFetchesWhatHasChanged(t *testing.T) {
 // Bad lines are told, as long as they are few; and a last line without an end is whole where the length was told.
 func TestTakesAListWithAFewBadLines(t *testing.T) {
 	server, f := serve(t, text(list(20)+"not an address\n10.99.0.1"))
-	r, err := f.Fetch(context.Background(), server.URL)
+	r, err := f.Fetch(context.Background(), policy.List{URL: server.URL})
 	if err != nil || r.Networks != 21 || len(r.Skipped) != 1 || r.Skipped[0].Line != 22 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// A list that lets somebody in is taken only if all of it is good. Of two lists from one URL the one that does counts.
+func TestListThatAdmits(t *testing.T) {
+	for name, c := range map[string]struct{ answer, want string }{
+		"a bad line":       {list(20) + "not an address\n", "a rule or trust names it, and line 22 is no network: more than one address in"},
+		"everybody":        {list(20) + "0.0.0.0/0\n", "a rule or trust names it, and it holds 0.0.0.0/0, which is a large part of the internet"},
+		"half of IPv6":     {list(20) + "8000::/1\n", "and it holds 8000::/1"},
+		"networks":         {list(20) + "10.0.0.0/8\n2001::/16\n", ""},
+		"comments as well": {"# a\n\n" + list(20), ""},
+	} {
+		server, f := serve(t, text(c.answer))
+		if err := f.Store.save(&Copy{Text: []byte(list(19)), head: head{URL: server.URL, Networks: 19}}); err != nil {
+			t.Fatal(err)
+		}
+		p := NewPlan(f)
+		p.Set([]policy.List{{Name: "a", URL: server.URL, Missing: "not yet"}, {Name: "b", URL: server.URL, Admits: true, Missing: "not yet"}})
+		ctx, cancel := context.WithCancel(context.Background())
+		go p.Run(ctx)
+		r := <-p.Reports()
+		cancel()
+		want := c.answer
+		if c.want != "" {
+			want = list(19)
+		}
+		if (r.Err == nil) != (c.want == "") || r.Err != nil && !strings.Contains(r.Err.Error(), c.want) {
+			t.Errorf("%s: %v", name, r.Err)
+		}
+		if after, err := f.Store.Read(server.URL); err != nil || string(after.Text) != want {
+			t.Errorf("%s: the copy is %+v, %v", name, after, err)
+		}
+		if _, err := f.Fetch(context.Background(), policy.List{URL: server.URL}); err != nil {
+			t.Errorf("%s, of a list that only block names: %v", name, err)
+		}
+	}
+}
+
+// The largest list there may be is a copy that can be read, whatever its server says beside.
+func TestLargestList(t *testing.T) {
+	answer := append(bytes.Repeat([]byte("# "+strings.Repeat("x", 1021)+"\n"), MaxSize>>10-1), "10.0.0.1\n"...)
+	answer = append(bytes.Repeat([]byte("\n"), MaxSize-len(answer)), answer...)
+	server, f := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"`+strings.Repeat("\"", maxValidator-2)+`"`)
+		w.Header().Set("Last-Modified", strings.Repeat("\\", maxValidator))
+		w.Write(answer)
+	})
+	url := server.URL + "/" + strings.Repeat("&", 2000)
+	if _, err := f.Fetch(context.Background(), policy.List{URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := f.Store.Read(url); err != nil || len(c.Text) != MaxSize || len(c.ETag) != maxValidator || len(c.LastModified) != maxValidator {
+		t.Errorf("%v", err)
+	}
+	answer = append([]byte("\n"), answer...)
+	if _, err := f.Fetch(context.Background(), policy.List{URL: url}); err == nil || err.Error() != "it is larger than 64 MiB" {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestValidator(t *testing.T) {
+	for text, want := range map[string]string{`W/"a b"`: `W/"a b"`, "\"\xff\"": "", "\"é\"": "", "\"\x01\"": "", strings.Repeat("x", maxValidator+1): ""} {
+		if got := validator(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
 	}
 }
 
@@ -192,7 +257,7 @@ func TestRefusesWhatIsNoList(t *testing.T) {
 			if f.Timeout = time.Minute; strings.Contains(c.want, "longer") {
 				f.Timeout = 300 * time.Millisecond
 			}
-			r, err := f.Fetch(context.Background(), server.URL)
+			r, err := f.Fetch(context.Background(), policy.List{URL: server.URL})
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%+v, %v", r, err)
 			}
@@ -210,15 +275,15 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 func TestRefusesAServerThatNobodyVouchesFor(t *testing.T) {
 	server, f := serve(t, text(list(3)))
 	f.Client = nil // which trusts what the system does
-	if _, err := f.Fetch(context.Background(), server.URL); !errors.As(err, new(*tls.CertificateVerificationError)) {
+	if _, err := f.Fetch(context.Background(), policy.List{URL: server.URL}); !errors.As(err, new(*tls.CertificateVerificationError)) {
 		t.Errorf("a certificate of an authority that nobody knows: %v", err)
 	}
 	// A certificate for another name.
 	f.Client = server.Client()
-	if _, err := f.Fetch(context.Background(), strings.Replace(server.URL, "127.0.0.1", "localhost", 1)); !errors.As(err, new(*tls.CertificateVerificationError)) {
+	if _, err := f.Fetch(context.Background(), policy.List{URL: strings.Replace(server.URL, "127.0.0.1", "localhost", 1)}); !errors.As(err, new(*tls.CertificateVerificationError)) {
 		t.Errorf("a certificate for another name: %v", err)
 	}
-	if _, err := f.Fetch(context.Background(), "http"+strings.TrimPrefix(server.URL, "https")); err == nil || !strings.Contains(err.Error(), "https") {
+	if _, err := f.Fetch(context.Background(), policy.List{URL: "http" + strings.TrimPrefix(server.URL, "https")}); err == nil || !strings.Contains(err.Error(), "https") {
 		t.Errorf("without TLS: %v", err)
 	}
 	if _, err := f.Store.Read(server.URL); !errors.Is(err, ErrNoCopy) {
@@ -232,7 +297,7 @@ func TestTellsWhereNoCopyCanBeKept(t *testing.T) {
 	if err := os.WriteFile(f.Store.Dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := f.Fetch(context.Background(), server.URL); err == nil {
+	if r, err := f.Fetch(context.Background(), policy.List{URL: server.URL}); err == nil {
 		t.Errorf("%+v", r)
 	}
 }

@@ -131,7 +131,7 @@ func (p *Plan) Run(ctx context.Context) {
 		if l.URL == "" {
 			continue
 		}
-		result, err := p.fetcher.Fetch(ctx, l.URL)
+		result, err := p.fetcher.Fetch(ctx, l)
 		if ctx.Err() != nil {
 			return
 		}
@@ -157,6 +157,9 @@ func (p *Plan) next() (next policy.List, wait time.Duration) {
 		if left := time.Until(p.tries[l.URL].due); left < wait {
 			next, wait = l, left
 		}
+	}
+	for _, l := range p.lists { // one copy is for all of the same URL
+		next.Admits = next.Admits || l.URL == next.URL && l.Admits
 	}
 	return next, max(wait, 0)
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package fetch fetches lists of networks by HTTPS, and keeps the last good copy of each. What a server sends is believed
-// only as far as it is a list: whoever controls it can name networks, and nothing else.
+// only as far as it is a list: whoever controls it can name networks, and nothing else. What that does is for the policy to
+// say: of a list in block he can have anybody dropped, of one that trust or a rule names he can have anybody let in as they
+// let in. So such a list is taken only if each line of it is a network, and none a large part of the internet.
 package fetch
 
 import (
@@ -42,7 +44,11 @@ type head struct {
 	Networks     int    `json:"networks"`
 }
 
-const headMark = "# portcullis keeps this copy of a list: "
+const (
+	headMark     = "# portcullis keeps this copy of a list: "
+	maxValidator = 256     // bytes
+	headRoom     = 8 << 10 // bytes that the head needs at most: twice a URL and two validators, if all has to be quoted
+)
 
 // ErrNoCopy is returned for a list that has not been fetched yet.
 var ErrNoCopy = errors.New("it has not been fetched yet")
@@ -98,13 +104,18 @@ func (s Store) save(c *Copy) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
-	object, err := json.Marshal(c.head)
-	if err != nil {
+	data := bytes.NewBuffer(make([]byte, 0, headRoom+len(c.Text)))
+	data.WriteString(headMark)
+	object := json.NewEncoder(data)
+	object.SetEscapeHTML(false) // which takes six bytes for each &
+	if err := object.Encode(c.head); err != nil {
 		return err
 	}
-	data := make([]byte, 0, len(headMark)+len(object)+1+len(c.Text))
-	data = append(append(append(append(data, headMark...), object...), '\n'), c.Text...)
-	return savefile.SavePrivate(s.Path(c.URL), data)
+	if data.Len() > headRoom {
+		return fmt.Errorf("its URL is longer than any list has: %.100s", c.URL)
+	}
+	data.Write(c.Text)
+	return savefile.SavePrivate(s.Path(c.URL), data.Bytes())
 }
 
 // confirm records that a copy is the list still.

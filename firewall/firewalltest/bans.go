@@ -79,6 +79,9 @@ func (f *Kernel) PutCountedBans(bans []maps.Ban) (put int, err error) {
 		return 0, f.Fail
 	}
 	for _, b := range bans {
+		if f.NoReasons {
+			b.Reason = maps.OtherReasons
+		}
 		i := slices.IndexFunc(f.BanList, func(have maps.Ban) bool { return have.Prefix == b.Prefix })
 		switch {
 		case i >= 0:

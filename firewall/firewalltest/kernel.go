@@ -42,6 +42,7 @@ type Kernel struct {
 	BanList      []maps.Ban
 	Trusts       []netip.Prefix
 	Full         int   // how many bans there is room for, or 0
+	NoReasons    bool  // there is no room for another reason of bans
 	Fail         error // of what changes something
 	PolicyErr    error // why the policy in force cannot be read
 	OpenErr      error // why the filter cannot be opened
