@@ -121,11 +121,25 @@ type Behind struct {
 
 // ReadBehind returns the interfaces by which packets that are routed come in, where filters are on the given ones.
 func ReadBehind(filtered []string) ([]Behind, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	links, err := completeList(netlink.LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	return behindAmong(links, filtered), nil
+}
+
+// completeList returns what list does. While the host changes a list may lack entries: it is asked for again then, a few
+// times.
+func completeList[T any](list func() ([]T, error)) (entries []T, err error) {
+	for range 10 {
+		if entries, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
 }
 
 func behindAmong(links []netlink.Link, filtered []string) (out []Behind) {
