@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"testing"
@@ -57,6 +58,12 @@ func device(index int, kind, name string, change func(*netlink.LinkAttrs)) netli
 		return &netlink.Bond{LinkAttrs: a}
 	case "vlan":
 		return &netlink.Vlan{LinkAttrs: a}
+	case "macvlan":
+		return &netlink.Macvlan{LinkAttrs: a}
+	case "macvtap":
+		return &netlink.Macvtap{Macvlan: netlink.Macvlan{LinkAttrs: a}}
+	case "ipvlan":
+		return &netlink.IPVlan{LinkAttrs: a}
 	}
 	return &netlink.Device{LinkAttrs: a}
 }
@@ -67,6 +74,11 @@ func portOf(master int, elsewhere bool) func(*netlink.LinkAttrs) {
 			a.NetNsID = 3
 		}
 	}
+}
+
+// on is for a device that stands on another of this host.
+func on(parent int) func(*netlink.LinkAttrs) {
+	return func(a *netlink.LinkAttrs) { a.ParentIndex = parent }
 }
 
 func TestGuests(t *testing.T) {
@@ -95,12 +107,12 @@ func TestGuests(t *testing.T) {
 // What stands on a filtered interface meets the filter there.
 func TestCovers(t *testing.T) {
 	eth0, eth1 := device(1, "device", "eth0", portOf(5, false)), device(2, "device", "eth1", portOf(5, false))
-	vlan := device(3, "vlan", "eth0.10", func(a *netlink.LinkAttrs) { a.ParentIndex = 1 })
+	vlan, macvlan := device(3, "vlan", "eth0.10", on(1)), device(9, "macvlan", "mv0", on(1))
 	foreign := device(4, "vlan", "v10", func(a *netlink.LinkAttrs) { a.ParentIndex, a.NetNsID = 1, 2 })
 	bond := device(5, "bond", "bond0", nil)
 	br := device(6, "bridge", "br0", nil)
 	uplink, guest := device(7, "device", "eth2", portOf(6, false)), device(8, "veth", "veth1", portOf(6, true))
-	s := stack{[]netlink.Link{eth0, eth1, vlan, foreign, bond, br, uplink, guest}, map[int]netlink.Link{}, nil}
+	s := stack{[]netlink.Link{eth0, eth1, vlan, foreign, bond, br, uplink, guest, macvlan}, map[int]netlink.Link{}, nil}
 	for _, l := range s.links {
 		s.byIndex[l.Attrs().Index] = l
 	}
@@ -113,6 +125,8 @@ func TestCovers(t *testing.T) {
 		{[]string{"eth1"}, eth0, false},
 		{[]string{"eth0"}, vlan, true},
 		{[]string{"eth1"}, vlan, false},
+		{[]string{"eth0"}, macvlan, true},
+		{[]string{"eth1"}, macvlan, false},
 		{[]string{"eth0"}, foreign, false},
 		{[]string{"eth0"}, bond, false},
 		{[]string{"eth0", "eth1"}, bond, true},
@@ -131,18 +145,46 @@ func TestCovers(t *testing.T) {
 func TestBehind(t *testing.T) {
 	links := []netlink.Link{
 		device(1, "device", "eth0", nil),
-		device(2, "vlan", "eth0.10", func(a *netlink.LinkAttrs) { a.ParentIndex = 1 }),
+		device(2, "vlan", "eth0.10", on(1)),
 		device(3, "device", "eth1", nil),
 		device(4, "bridge", "br0", nil), device(5, "device", "eth2", portOf(4, false)), device(6, "veth", "veth1", portOf(4, true)),
 		device(7, "bridge", "docker0", nil), device(8, "veth", "veth2", portOf(7, true)),
 		device(9, "bond", "bond0", nil), device(10, "device", "eth3", portOf(9, false)),
 		device(11, "device", "lo", func(a *netlink.LinkAttrs) { a.Flags = net.FlagLoopback }),
+		// A guest's macvlan of the same card hands them frames past native XDP there.
+		device(12, "macvlan", "mv0", on(1)), device(13, "ipvlan", "ipv0", on(1)), device(14, "macvtap", "mt0", on(1)),
+		device(15, "vlan", "mv0.20", on(12)), device(16, "macvlan", "mv1", on(1)), device(17, "vlan", "mv1.20", on(16)),
 	}
 	want := []Behind{
 		{1, "eth0", true, false}, {2, "eth0.10", true, false}, {3, "eth1", false, false}, {4, "br0", false, false},
 		{7, "docker0", false, true}, {9, "bond0", true, false},
+		{12, "mv0", false, false}, {13, "ipv0", false, false}, {14, "mt0", false, false}, {15, "mv0.20", false, false},
+		{16, "mv1", true, false}, {17, "mv1.20", true, false},
 	}
-	if got := behindAmong(links, []string{"eth0", "eth2", "eth3"}); !slices.Equal(got, want) {
+	if got := behindAmong(links, []string{"eth0", "eth2", "eth3", "mv1"}); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// A list that was interrupted lacks interfaces, so it is not taken for all there are.
+func TestCompleteList(t *testing.T) {
+	for _, c := range []struct {
+		interrupted int
+		want        error
+	}{{0, nil}, {3, nil}, {1000, netlink.ErrDumpInterrupted}} {
+		asked := 0
+		got, err := completeList(func() ([]int, error) {
+			if asked++; asked <= c.interrupted {
+				return []int{1}, netlink.ErrDumpInterrupted
+			}
+			return []int{1, 2}, nil
+		})
+		if !errors.Is(err, c.want) || (err == nil) != slices.Equal(got, []int{1, 2}) {
+			t.Errorf("interrupted %d times: %v, %v; want %v", c.interrupted, got, err, c.want)
+		}
+	}
+	failed := errors.New("failed")
+	if got, err := completeList(func() ([]int, error) { return []int{1}, failed }); err != failed || got != nil {
+		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -72,7 +72,7 @@ func (s *stack) isPort(l netlink.Link) bool {
 }
 
 // covers reports whether all that comes in by a device has met the filter: on itself, below it, or on each of its ports, but
-// for those of guests where these are left out. Depth bounds how far down is looked.
+// for what guests send where they are left out. Depth bounds how far down is looked.
 func (s *stack) covers(l netlink.Link, depth int, butGuests bool) bool {
 	a := l.Attrs()
 	if policy.MatchAnyInterface(s.filtered, a.Name) {
@@ -82,13 +82,20 @@ func (s *stack) covers(l netlink.Link, depth int, butGuests bool) bool {
 		return false
 	}
 	switch l.Type() {
-	case "vlan", "macvlan", "macvtap", "ipvlan":
-		parent := s.byIndex[a.ParentIndex]
-		return a.NetNsID < 0 && parent != nil && s.covers(parent, depth-1, butGuests) // else the index is of another namespace
+	case "macvlan", "macvtap", "ipvlan":
+		// A guest on the same parent hands over its frames past native XDP there.
+		return butGuests && s.coversParent(a, depth, butGuests)
+	case "vlan":
+		return s.coversParent(a, depth, butGuests)
 	case "bridge", "bond", "team":
 		return s.coversPorts(l, depth, butGuests)
 	}
 	return false
+}
+
+func (s *stack) coversParent(a *netlink.LinkAttrs, depth int, butGuests bool) bool {
+	parent := s.byIndex[a.ParentIndex]
+	return a.NetNsID < 0 && parent != nil && s.covers(parent, depth-1, butGuests) // else the index is of another namespace
 }
 
 func (s *stack) coversPorts(l netlink.Link, depth int, butGuests bool) (covered bool) {
@@ -114,11 +121,25 @@ type Behind struct {
 
 // ReadBehind returns the interfaces by which packets that are routed come in, where filters are on the given ones.
 func ReadBehind(filtered []string) ([]Behind, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	links, err := completeList(netlink.LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	return behindAmong(links, filtered), nil
+}
+
+// completeList returns what list does. While the host changes a list may lack entries: it is asked for again then, a few
+// times.
+func completeList[T any](list func() ([]T, error)) (entries []T, err error) {
+	for range 10 {
+		if entries, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
 }
 
 func behindAmong(links []netlink.Link, filtered []string) (out []Behind) {

@@ -15,6 +15,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -54,7 +55,11 @@ func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport
 	report := newDownReport(interfaces, names)
 	var errs []error
 	if len(report.Remaining) > 0 {
-		errs = append(errs, distrust(ctx, p, interfaces))
+		synced, err := distrust(ctx, p, interfaces)
+		if err != nil {
+			return nil, err // nobody would judge what comes in by them
+		}
+		errs = append(errs, synced)
 	}
 	for _, name := range interfaces {
 		errs = append(errs, release(p, name))
@@ -69,18 +74,32 @@ func down(ctx context.Context, pinPath string, interfaces []string) (*DownReport
 	return report, nil
 }
 
-// distrust makes what comes in by interfaces, and is routed, count as not judged, before nobody judges it any more.
-func distrust(ctx context.Context, p pin.Dir, interfaces []string) error {
+// distrust makes what comes in by interfaces, and is routed, count as not judged, before nobody judges it any more. Then
+// it brings the list in line with the host; synced says why that failed, which is no reason to go on filtering.
+func distrust(ctx context.Context, p pin.Dir, interfaces []string) (synced, err error) {
 	f, err := openFinished(ctx, p)
 	if err != nil {
-		return nil // no filter knows of them
+		return nil, nil // no filter knows of them
 	}
 	defer f.Close()
-	filtered, err := f.filteredNow()
-	if err != nil {
-		return err
+	filtered, unknown := f.filteredNow()
+	filtered = slices.DeleteFunc(filtered, func(name string) bool { return slices.Contains(interfaces, name) })
+	if unknown != nil {
+		filtered = nil
 	}
-	return f.syncInterfaces(slices.DeleteFunc(filtered, func(name string) bool { return slices.Contains(interfaces, name) }))
+	if err := distrustAllBut(f.set, filtered); err != nil || unknown != nil {
+		return unknown, err
+	}
+	return f.syncInterfaces(filtered), nil
+}
+
+// distrustAllBut takes for judged what meets the filter on the given interfaces alone; nothing, where that is not known.
+func distrustAllBut(set *maps.Set, filtered []string) error {
+	list, err := readInterfaces(filtered)
+	if err != nil {
+		list = nil
+	}
+	return set.Distrust(list)
 }
 
 // checkDown finds out whether there is a filter to take off here. What is missing or broken does not matter then: no

@@ -123,19 +123,33 @@ func (c *change) letGo() error {
 	if err != nil {
 		return err
 	}
+	off := make(map[string]string) // and what has brought them
 	for _, name := range names {
 		pattern := c.pins.Pattern(name)
 		if pattern == "" || slices.Contains(patterns, pattern) {
 			continue
 		}
-		if other := c.pins.Bringing(patterns, name); other != "" {
-			err = c.pins.SetPattern(name, other)
-		} else if err = takeOff(c.pins, name); err == nil {
-			c.warn("%s is no longer filtered, as %s has brought it", name, pattern)
-		}
-		if err != nil {
+		if other := c.pins.Bringing(patterns, name); other == "" {
+			off[name] = pattern
+		} else if err := c.pins.SetPattern(name, other); err != nil {
 			return err
 		}
+	}
+	if len(off) == 0 {
+		return nil
+	}
+	left := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return off[name] != "" })
+	if err := distrustAllBut(c.set, left); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if off[name] == "" {
+			continue
+		}
+		if err := takeOff(c.pins, name); err != nil {
+			return err
+		}
+		c.warn("%s is no longer filtered, as %s has brought it", name, off[name])
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/bits"
@@ -105,11 +106,12 @@ func plainRules(rules []Rule) []policy.Rule {
 
 func isForward(r policy.Rule) bool { return r.Forward }
 
-// forwarders returns the entries for interfaces, whose groups have sets.
-func forwarders(list []Interface, rules []policy.Rule, sets map[policy.Group]uint16) map[uint32]bpf.FirewallForwarder {
+// forwarders returns the entries for interfaces, whose groups have sets. If a port is open, answers of containers that
+// publish it are let through, in fragments, too.
+func forwarders(list []Interface, rules []policy.Rule, sets map[policy.Group]uint16, open bool) map[uint32]bpf.FirewallForwarder {
 	groups := newForwardGroups(rules)
 	others := bpf.FirewallForwarder{Set: sets[""]}
-	if slices.ContainsFunc(rules, isForward) {
+	if open || slices.ContainsFunc(rules, isForward) {
 		others.Flags = anything
 	}
 	out := make(map[uint32]bpf.FirewallForwarder)
@@ -150,46 +152,169 @@ func (r *Ruleset) readForwarders() (map[uint32]bpf.FirewallForwarder, error) {
 	return have, nil
 }
 
-// putForwarders brings the entries that are there to those that are wanted, each in one step. That of no interface is the
-// first: another than it lets through what that does and more, so nothing is held back meanwhile that both policies let through.
-func (r *Ruleset) putForwarders(want map[uint32]bpf.FirewallForwarder) error {
+// forwarderStep writes an entry, or deletes it.
+type forwarderStep struct {
+	key   uint32
+	entry bpf.FirewallForwarder
+	gone  bool
+}
+
+// forwarderSteps returns what brings the entries that are there to those that are wanted, where the interfaces on the
+// list are there, or nobody knows which where that is nil. Every interface goes from what held for it to what will in one
+// step, so nothing is held back that both let through. Flags go first, as without them less is let through. Entries of
+// interfaces that are gone make room for new ones, and the error is ErrNoRoom if that is too little.
+func forwarderSteps(have, want map[uint32]bpf.FirewallForwarder, list []Interface, room int) ([]forwarderStep, error) {
+	present := make(map[uint32]bool)
+	for _, iface := range list {
+		present[uint32(iface.Index)] = true
+	}
+	var fewer, gone, others, last []forwarderStep
+	put := func(key uint32, entry bpf.FirewallForwarder) {
+		step := forwarderStep{key: key, entry: entry}
+		switch had, ok := have[key]; {
+		case ok && had == entry:
+		case ok && had.Flags&^entry.Flags != 0 && key != noInterface:
+			fewer = append(fewer, step)
+		default:
+			others = append(others, step)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if key != noInterface {
+			put(key, want[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if _, ok := want[key]; ok {
+			continue
+		}
+		step := forwarderStep{key: key, gone: true}
+		if list != nil && !present[key] {
+			gone = append(gone, step)
+			continue
+		}
+		put(key, bpf.FirewallForwarder{Set: want[noInterface].Set})
+		last = append(last, step) // once that of no interface says the same
+	}
+	if n := len(want) + len(last); n > room {
+		return nil, fmt.Errorf("%w: there are %d interfaces about which to say what is routed, and room for %d", ErrNoRoom, n, room)
+	}
+	put(noInterface, want[noInterface])
+	return slices.Concat(fewer, gone, others, last), nil
+}
+
+// planForwarders returns the steps to the entries that are wanted, and writes nothing.
+func (r *Ruleset) planForwarders(want map[uint32]bpf.FirewallForwarder, list []Interface) ([]forwarderStep, error) {
+	m, err := r.Map(bpf.FirewallMapForwarders)
+	if err != nil {
+		return nil, err
+	}
+	have, err := r.readForwarders()
+	if err != nil {
+		return nil, err
+	}
+	return forwarderSteps(have, want, list, int(m.MaxEntries()))
+}
+
+func (r *Ruleset) putForwarders(steps []forwarderStep) error {
 	m, err := r.Map(bpf.FirewallMapForwarders)
 	if err != nil {
 		return err
 	}
-	have, err := r.readForwarders()
-	if err != nil {
-		return err
-	}
-	for _, key := range slices.Sorted(maps.Keys(want)) {
-		if entry, ok := have[key]; ok && entry == want[key] {
-			continue
-		}
-		if err := m.Put(key, want[key]); err != nil {
-			return fmt.Errorf("say what is routed from interface %d: %w", key, err)
-		}
-	}
-	for key := range have {
-		if _, ok := want[key]; !ok {
-			if err := m.Delete(key); err != nil {
-				return fmt.Errorf("forget what is routed from interface %d: %w", key, err)
+	for _, step := range steps {
+		if step.gone {
+			if err := m.Delete(step.key); err != nil {
+				return fmt.Errorf("forget what is routed from interface %d: %w", step.key, err)
 			}
+		} else if err := m.Put(step.key, step.entry); err != nil {
+			return fmt.Errorf("say what is routed from interface %d: %w", step.key, err)
 		}
 	}
 	return nil
 }
 
+// setAnything says that something is let through.
+func (r *Ruleset) setAnything() error {
+	m, err := r.Map(bpf.FirewallMapForwarders)
+	if err != nil {
+		return err
+	}
+	var others bpf.FirewallForwarder
+	if err := m.Lookup(uint32(noInterface), &others); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("read %s: %w", m, err)
+	}
+	if others.Flags&anything != 0 {
+		return nil
+	}
+	others.Flags |= anything
+	return r.putForwarders([]forwarderStep{{key: noInterface, entry: others}})
+}
+
+// reopened returns the entries that are there, where rules for this host alone change, and are then some or none.
+func (r *Ruleset) reopened(open bool) (map[uint32]bpf.FirewallForwarder, error) {
+	entries, err := r.readForwarders()
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		open = open || entry.Flags&begins != 0
+	}
+	others := entries[noInterface]
+	others.Flags &^= anything
+	if open {
+		others.Flags |= anything
+	}
+	entries[noInterface] = others
+	return entries, nil
+}
+
+// Distrust takes interfaces for judged no longer that are not so on a list, and those that are not there. It needs no room.
+func (r *Ruleset) Distrust(list []Interface) error {
+	have, err := r.readForwarders()
+	if err != nil {
+		return err
+	}
+	for _, iface := range list {
+		if iface.Judged {
+			delete(have, uint32(iface.Index))
+		}
+	}
+	var steps []forwarderStep
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if entry := have[key]; entry.Flags&judged != 0 {
+			entry.Flags &^= judged
+			steps = append(steps, forwarderStep{key: key, entry: entry})
+		}
+	}
+	return r.putForwarders(steps)
+}
+
 // SyncInterfaces brings what is known of interfaces in line with a list, as the rules in force say. If the sets of a new
-// group of interfaces have no room, the error is ErrNoRoom and nothing has changed.
+// group of interfaces, or they themselves, have no room, the error is ErrNoRoom, and nothing has changed but that of
+// [Ruleset.Distrust].
 func (s *Set) SyncInterfaces(list []Interface) error {
+	if err := s.Distrust(list); err != nil {
+		return err
+	}
 	want, sets, err := s.wantedForwarders(list)
+	if errors.Is(err, ErrNoRoom) {
+		// Perhaps what was dropped is in the way.
+		if err := s.forgetDropped(); err != nil {
+			return err
+		}
+		want, sets, err = s.wantedForwarders(list)
+	}
+	if err != nil {
+		return err
+	}
+	steps, err := s.planForwarders(want, list)
 	if err != nil {
 		return err
 	}
 	if err := s.writeSets(sets); err != nil {
 		return err
 	}
-	return s.putForwarders(want) // sets that no entry names any more go with the next change of rules
+	return s.putForwarders(steps) // sets that no entry names any more go with the next change of rules
 }
 
 // OutdatedInterfaces returns those of a list of which something else is known, and writes nothing.
@@ -227,17 +352,19 @@ func (s *Set) wantedForwarders(list []Interface) (map[uint32]bpf.FirewallForward
 		return nil, nil, err
 	}
 	if features&UsesForwardRules == 0 {
-		return forwarders(list, nil, nil), nil, nil
+		open, err := s.hasRules()
+		return forwarders(list, nil, nil, open), nil, err
 	}
 	rules, err := s.Rules()
 	if err != nil {
 		return nil, nil, err
 	}
+	open := len(rules) > 0
 	// A set is known by its contents, whichever rules are compiled beside.
 	rules = slices.DeleteFunc(rules, func(r Rule) bool { return !r.Rule.Forward })
 	compiled, _, sets, err := s.compileBeside(rules, list)
 	if err != nil {
 		return nil, nil, err
 	}
-	return forwarders(list, plainRules(rules), compiled.Forward), sets, nil
+	return forwarders(list, plainRules(rules), compiled.Forward, open), sets, nil
 }

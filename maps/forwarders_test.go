@@ -7,6 +7,8 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -139,13 +141,147 @@ func TestGuestsWithoutForwardRules(t *testing.T) {
 	if err := set.SyncInterfaces(nil); err != nil {
 		t.Fatal(err)
 	}
-	if have := entriesOf(t, set); len(have) != 1 || have[0] != (bpf.FirewallForwarder{}) {
-		t.Errorf("entries %v, want none", have)
+	if have := entriesOf(t, set); len(have) != 1 || have[0] != (bpf.FirewallForwarder{Flags: anything}) {
+		t.Errorf("entries %v, want none but that of no interface", have)
 	}
 	// Programs that are loaded without it do not ask for forward rules.
 	forward := numbered(5, mustRule(t, "22/tcp"))
 	forward.Rule.Forward = true
 	if err := set.PutRules(append(more, forward), more, more); !errors.Is(err, ErrFeatures) {
 		t.Errorf("a first forward rule: %v", err)
+	}
+}
+
+// A port that is open may be a container's, whose answers come in fragments, too.
+func TestOpenPortsLetFragmentsThrough(t *testing.T) {
+	set, rules := forwardSet(t, "80/tcp")
+	flags := func() uint16 { return entriesOf(t, set)[noInterface].Flags }
+	put := func(rules, old []Rule) {
+		t.Helper()
+		if err := set.PutRules(rules, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, known := range []bool{false, true} {
+		if known {
+			set.SetInterfaces([]Interface{{Index: 2, Name: "eth0", Judged: true}})
+		}
+		put(nil, nil)
+		if flags() != 0 {
+			t.Errorf("interfaces known %t: flags %d without rules", known, flags())
+		}
+		put(rules, nil)
+		if flags() != anything {
+			t.Errorf("interfaces known %t: flags %d with a rule", known, flags())
+		}
+		put(nil, rules)
+		if flags() != 0 {
+			t.Errorf("interfaces known %t: flags %d once the rule is gone", known, flags())
+		}
+	}
+	if err := set.AddRules(rules); err != nil || flags() != anything {
+		t.Errorf("a rule that is added: flags %d, %v", flags(), err)
+	}
+	list := []Interface{{Index: 2, Name: "eth0", Judged: true}, {Index: 3, Name: "br0", Guests: true}}
+	for _, open := range []bool{true, false} {
+		if err := set.SyncInterfaces(list[:1]); err != nil || (flags() == anything) != open {
+			t.Errorf("synced, open %t: flags %d, %v", open, flags(), err)
+		}
+		put(nil, rules)
+	}
+	if err := set.SyncInterfaces(list); err != nil {
+		t.Fatal(err)
+	}
+	set.interfaces = nil // as whoever opens it next
+	put(rules, nil)
+	put(nil, rules)
+	if flags() != anything {
+		t.Errorf("flags %d with guests, once the rule is gone", flags())
+	}
+}
+
+// Whatever order steps have, each interface has what held before or what will, and room is never short.
+func TestForwarderSteps(t *testing.T) {
+	list := []Interface{{Index: 2}, {Index: 3}, {Index: 4}, {Index: 5}, {Index: 6}}
+	have := map[uint32]bpf.FirewallForwarder{
+		0: {Set: 1}, 2: {Set: 1, Flags: judged}, 3: {Set: 2}, 5: {Set: 1, Flags: judged}, 9: {Set: 2}, 10: {Set: 2},
+	}
+	want := map[uint32]bpf.FirewallForwarder{
+		0: {Set: 3, Flags: anything}, 2: {Set: 3, Flags: judged}, 4: {Set: 1}, 5: {Set: 4}, 6: {Set: 1},
+	} // 3 is as the others from now on, and was not; 4 and 6 were
+	at := func(entries map[uint32]bpf.FirewallForwarder, index int) bpf.FirewallForwarder {
+		if entry, ok := entries[uint32(index)]; ok {
+			return entry
+		}
+		return bpf.FirewallForwarder{Set: entries[noInterface].Set}
+	}
+	const room = 6
+	steps, err := forwarderSteps(have, want, list, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if steps[0].key != 5 {
+		t.Errorf("the first step is %+v, want that which takes a flag away", steps[0])
+	}
+	now := maps.Clone(have)
+	for _, step := range steps {
+		if step.gone {
+			delete(now, step.key)
+		} else {
+			now[step.key] = step.entry
+		}
+		if len(now) > room {
+			t.Fatalf("%d entries after %+v", len(now), step)
+		}
+		for _, iface := range list {
+			if entry := at(now, iface.Index); entry != at(have, iface.Index) && entry != at(want, iface.Index) {
+				t.Errorf("interface %d has %+v after %+v", iface.Index, entry, step)
+			}
+		}
+	}
+	if !maps.Equal(now, want) {
+		t.Errorf("entries are\n%v, want\n%v", now, want)
+	}
+	if _, err := forwarderSteps(have, want, list, room-1); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("with room for %d: %v", room-1, err)
+	}
+	if steps, err := forwarderSteps(want, want, list, room); err != nil || len(steps) > 0 {
+		t.Errorf("%v, %v where nothing changes", steps, err)
+	}
+}
+
+// More interfaces than there is room for change nothing, but that none counts as judged which is not.
+func TestNoRoomForInterfaces(t *testing.T) {
+	rules, plain := rulesOf(t, "80/tcp")
+	set := newSet(t, &policy.Policy{Open: plain}, func(spec *ebpf.CollectionSpec) {
+		spec.Maps[bpf.FirewallMapForwarders].MaxEntries = 3
+	})
+	list := []Interface{{Index: 2, Judged: true}, {Index: 3, Judged: true}}
+	set.SetInterfaces(list)
+	if err := set.PutRules(rules, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	many := []Interface{{Index: 2}, {Index: 3, Judged: true}, {Index: 4, Judged: true}, {Index: 5, Judged: true}}
+	if err := set.SyncInterfaces(many); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("error %v", err)
+	}
+	want := map[uint32]bpf.FirewallForwarder{0: {Flags: anything}, 2: {}, 3: {Flags: judged}}
+	if have := entriesOf(t, set); !maps.Equal(have, want) {
+		t.Errorf("entries %v, want %v", have, want)
+	}
+	set.SetInterfaces(many)
+	if err := set.PutRules(nil, rules, rules); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("error %v", err)
+	}
+	holds(t, set, rules)
+	if err := set.SyncInterfaces([]Interface{{Index: 7, Judged: true}, {Index: 8, Judged: true}}); err != nil {
+		t.Errorf("two in place of two that are gone: %v", err)
+	}
+	if err := set.Distrust(nil); err != nil {
+		t.Fatal(err)
+	}
+	want = map[uint32]bpf.FirewallForwarder{0: {Flags: anything}, 7: {}, 8: {}}
+	if have := entriesOf(t, set); !maps.Equal(have, want) {
+		t.Errorf("entries %v, want %v", have, want)
 	}
 }

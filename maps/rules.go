@@ -49,6 +49,17 @@ func (r *Ruleset) Rules() ([]Rule, error) {
 	return out, nil
 }
 
+// hasRules reports whether a rule is in force.
+func (r *Ruleset) hasRules() (bool, error) {
+	places, _, err := r.records()
+	for i := range places {
+		if loadPlace(&places[i]).length > 0 {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // PutRules replaces the rules in force, old, by rules, in the tables of all groups. The counters of rules that are not among counted begin at 0.
 // Each port changes in one step, from what it was to what it will be: new sets of sources are there before a port asks for
 // them, and old ones go when none does any more. If something has no room, the error is ErrNoRoom and nothing has
@@ -69,6 +80,10 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 		}
 		compiled, known, sets, err = s.compileBeside(rules, s.interfaces)
 	}
+	if err != nil {
+		return err
+	}
+	steps, err := s.planRouted(rules, old, compiled.Forward)
 	if err != nil {
 		return err
 	}
@@ -98,11 +113,8 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	for g, table := range tables {
 		table.put(compiled.Tables[g])
 	}
-	routed := slices.ContainsFunc(slices.Concat(rules, old), func(r Rule) bool { return r.Rule.Forward })
-	if routed || s.interfaces != nil {
-		if err := s.putForwarders(forwarders(s.interfaces, plainRules(rules), compiled.Forward)); err != nil {
-			return err
-		}
+	if err := s.putForwarders(steps); err != nil {
+		return err
 	}
 	if err := s.dropSets(known, compiled.Contents); err != nil {
 		return err
@@ -116,6 +128,19 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 		}
 	}
 	return nil
+}
+
+// planRouted returns the steps to what rules say of what is routed, in place of the old ones.
+func (s *Set) planRouted(rules, old []Rule, sets map[policy.Group]uint16) ([]forwarderStep, error) {
+	open := len(rules) > 0
+	if s.interfaces != nil || slices.ContainsFunc(slices.Concat(rules, old), func(r Rule) bool { return r.Rule.Forward }) {
+		return s.planForwarders(forwarders(s.interfaces, plainRules(rules), sets, open), s.interfaces)
+	}
+	want, err := s.reopened(open)
+	if err != nil {
+		return nil, err
+	}
+	return s.planForwarders(want, nil)
 }
 
 // compileBeside compiles rules so that their sets can stand beside those in force, which are known, and finds places for
@@ -165,6 +190,11 @@ func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 	}
 	if err := s.writeRecords(plan); err != nil {
 		return err
+	}
+	if len(rules) > 0 {
+		if err := s.setAnything(); err != nil {
+			return err
+		}
 	}
 	groups := s.Groups()
 	for _, r := range rules {

@@ -99,7 +99,7 @@ func TestForwarding(t *testing.T) {
 		relatedErr want
 		later      want
 	}{
-		{"drop", notForwarded, notForwarded, notForwarded, notForwarded},
+		{"drop", notForwarded, notForwarded, notForwarded, fragment}, // perhaps of a published port's answer
 		{"established", notForwarded, established, related, fragment},
 		{"accept", forwarded, forwarded, forwarded, forwarded},
 	} {

@@ -117,20 +117,35 @@ func TestForwardRules(t *testing.T) {
 	}
 }
 
-// Where nothing at all is let through, later fragments are not either; guests are somebody for whom they may be.
+// Where nothing at all is let through, later fragments are not either. Guests, and ports that may be published, are
+// somebody for whom they may be.
 func TestLaterFragmentsThrough(t *testing.T) {
 	r := newRouter(t)
-	d := r.load(t, "forward: drop")
-	for _, w := range routings() {
-		late := w.fragmentOf(w.peer, w.inside, frame.ProtoUDP, 9, false, make([]byte, 16))
-		copy(late, ours[:])
-		for _, guests := range []bool{false, true} {
-			d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0"}, maps.Interface{Name: "eth1", Guests: guests})...)
-			want := notForwarded
-			if guests {
-				want = fragment
+	for _, open := range []bool{false, true} {
+		text := "forward: drop"
+		if open {
+			text += "\nopen: [80/tcp]"
+		}
+		d := r.load(t, text)
+		for _, w := range routings() {
+			in := w.fragmentOf(w.peer, w.inside, frame.ProtoUDP, 9, false, make([]byte, 16))
+			out := w.fragmentOf(w.inside, w.peer, frame.ProtoUDP, 9, false, make([]byte, 16))
+			copy(in, ours[:])
+			copy(out[6:], ours[:])
+			for _, guests := range []bool{false, true} {
+				d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0"}, maps.Interface{Name: "eth1", Guests: guests})...)
+				arrives, leaves := notForwarded, notForwarded
+				if open || guests {
+					arrives, leaves = fragment, want{passes: true}
+				}
+				name := fmt.Sprintf("%s/open %t/guests %t", w, open, guests)
+				arriveAt(t, r.host, d, []arrival{{name: name, frame: in, want: arrives, from: r.outside}})
+				t.Run(name+"/out", func(t *testing.T) {
+					testdp.Enter(t, r.host.Name)
+					d.Forget(t)
+					(&trial{d, testdp.XDP, r.outside}).expectLeaves(t, out, leaves, testdp.From{Device: r.outside.Device, Routed: r.inside})
+				})
 			}
-			arriveAt(t, r.host, d, []arrival{{name: fmt.Sprintf("%s/guests %t", w, guests), frame: late, want: want, from: r.outside}})
 		}
 	}
 }

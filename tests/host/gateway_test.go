@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
@@ -325,6 +328,31 @@ func TestDownOfOneCardOfAGateway(t *testing.T) {
 	if w := status(t, l).Warnings; len(w) != 0 {
 		t.Errorf("warnings %q", w)
 	}
+}
+
+// What comes in by an interface that is let go counts as judged no longer, also where the rules cannot be read by which
+// the list of interfaces is brought in line.
+func TestDownOfOneCardOfADamagedGateway(t *testing.T) {
+	l := lab.New(t)
+	inside := l.AddInside(t)
+	l.Client.Echo(t, 7)
+	upWith(t, l, loader.Options{Interfaces: both, Policy: gateway(t, "drop", "8/tcp on eth1")})
+	m, err := ebpf.LoadPinnedMap(filepath.Join(l.PinPath, loader.Schema, "policy/rules"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	beyond := bpf.FirewallRule{Offset: 1 << 31, Length: 8}
+	if err := m.Put(uint32(9), beyond); err != nil {
+		t.Fatal(err)
+	}
+	l.Server.Do(t, func() error {
+		if _, err := loader.Down(t.Context(), l.PinPath, []string{"eth1"}); err == nil {
+			t.Error("down does not say that the list is not in line")
+		}
+		return nil
+	})
+	mustNotDial(t, inside, lab.ClientV4, 7)
 }
 
 func syncHost(t testing.TB, l *lab.Lab) {
