@@ -104,14 +104,12 @@ func plainRules(rules []Rule) []policy.Rule {
 	return out
 }
 
-func isForward(r policy.Rule) bool { return r.Forward }
-
-// forwarders returns the entries for interfaces, whose groups have sets. If a port is open, answers of containers that
-// publish it are let through, in fragments, too.
+// forwarders returns the entries for interfaces, whose groups have sets, by rules about what is routed. Open says whether
+// there are rules at all: answers of a container that publishes an open port are let through, in fragments, too.
 func forwarders(list []Interface, rules []policy.Rule, sets map[policy.Group]uint16, open bool) map[uint32]bpf.FirewallForwarder {
 	groups := newForwardGroups(rules)
 	others := bpf.FirewallForwarder{Set: sets[""]}
-	if open || slices.ContainsFunc(rules, isForward) {
+	if open {
 		others.Flags = anything
 	}
 	out := make(map[uint32]bpf.FirewallForwarder)

@@ -122,6 +122,34 @@ func TestASetForAnInterfaceThatComes(t *testing.T) {
 	}
 }
 
+// What was dropped is forgotten where it is in the way of a set for an interface that comes.
+func TestDroppedSetsMakeRoomForAnInterface(t *testing.T) {
+	if !WaitForPackets() {
+		t.Skip("this kernel cannot wait for packets")
+	}
+	set, rules := forwardSet(t, "80/tcp", "53/udp", "all on eth1")
+	list := []Interface{{Index: 2, Name: "eth0"}}
+	set.SetInterfaces(list)
+	if err := set.PutRules(rules, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	sets, err := set.rangeSets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range sets[1:] {
+		if s := &sets[i+1]; stateOf(s) == bpf.FirewallRangeSetStateSET_FREE {
+			setState(s, bpf.FirewallRangeSetStateSET_DROPPED)
+		}
+	}
+	if err := set.SyncInterfaces(append(list, Interface{Index: 3, Name: "eth1"})); err != nil {
+		t.Fatal(err)
+	}
+	if entriesOf(t, set)[3].Set == 0 {
+		t.Error("eth1 has no set")
+	}
+}
+
 // Guests are known where no rule is about what is routed, and changes of other rules leave that as it is.
 func TestGuestsWithoutForwardRules(t *testing.T) {
 	set, rules := forwardSet(t, "80/tcp from 192.0.2.1")
