@@ -4,6 +4,7 @@ package host
 
 import (
 	"bytes"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func SSHPorts() ([]uint16, error) {
 
 // SSHSessions returns the connections to an sshd over which somebody has logged in, of those whose remote end is among the
 // addresses. Who only tries to log in has a connection, too, and no session. Where not every process may be looked at, as in
-// a service without CAP_SYS_PTRACE, any connection to an sshd counts, or to root where nobody knows which is the sshd.
+// a service without CAP_SYS_PTRACE, any connection to a port counts that root's sshd is configured for.
 func SSHSessions(among func(netip.Addr) bool) ([]Connection, error) {
 	l, err := findLogins(among)
 	if err != nil || len(l.byInode) == 0 {
@@ -69,12 +70,13 @@ const longestLook = 2 * time.Second
 
 // logins are connections over which somebody may have logged in, and what root listens on.
 type logins struct {
-	byInode   map[uint32]Connection
-	listening []netip.AddrPort
+	byInode    map[uint32]Connection
+	listening  []netip.AddrPort
+	configured []uint16 // the ports that an sshd is to listen on
 }
 
 func findLogins(among func(netip.Addr) bool) (*logins, error) {
-	l := &logins{byInode: make(map[uint32]Connection)}
+	l := &logins{byInode: make(map[uint32]Connection), configured: configuredSSHPorts(Files)}
 	return l, everySocket(unix.IPPROTO_TCP, func(k *Socket) { l.add(k, among) })
 }
 
@@ -90,11 +92,12 @@ func (l *logins) add(k *Socket, among func(netip.Addr) bool) {
 	}
 }
 
-// atServers returns the connections to an sshd; blind: to what root listens on, as the names of the listeners are unknown.
+// atServers returns the connections to an sshd; blind: to a port of its configuration on which root listens, as the names of
+// the listeners are unknown.
 func (l *logins) atServers(blind bool) (out []Connection, err error) {
 	ports, err := SSHPorts()
 	for _, c := range l.byInode {
-		if slices.Contains(ports, c.Local.Port()) || blind && c.cameInTo(l.listening) {
+		if slices.Contains(ports, c.Local.Port()) || blind && slices.Contains(l.configured, c.Local.Port()) && c.cameInTo(l.listening) {
 			out = append(out, c)
 		}
 	}
@@ -152,6 +155,30 @@ func seesEveryProcess() bool {
 func mayLookAt(process string) bool {
 	_, err := os.Readlink(process + "/ns/net")
 	return err == nil
+}
+
+// configuredSSHPorts returns the ports that the files of OpenSSH's server name: see Port and ListenAddress in
+// sshd_config(5).
+func configuredSSHPorts(files fs.FS) (ports []uint16) {
+	names, _ := fs.Glob(files, "etc/ssh/sshd_config.d/*.conf")
+	for _, name := range append(names, "etc/ssh/sshd_config") {
+		text, _ := fs.ReadFile(files, name)
+		for line := range strings.Lines(string(text)) {
+			word, value, _ := strings.Cut(strings.Replace(strings.TrimSpace(line), "=", " ", 1), " ")
+			value = strings.Trim(strings.TrimSpace(value), `"`)
+			switch strings.ToLower(word) {
+			case "listenaddress":
+				value = value[strings.LastIndex(value, ":")+1:]
+			case "port":
+			default:
+				continue
+			}
+			if port, err := strconv.ParseUint(value, 10, 16); err == nil {
+				ports = append(ports, uint16(port))
+			}
+		}
+	}
+	return ports
 }
 
 // isLoggedIn reports whether a process is an sshd that calls itself after a session: "sshd: root@pts/0", and "sshd-session:

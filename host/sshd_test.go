@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -57,7 +59,7 @@ func TestRootWithoutPtraceIsBlind(t *testing.T) {
 	}
 }
 
-// Of what nobody can look at, connections that came in to root count as sessions, at any port. What a user has, or root
+// Of what nobody can look at, connections that came in to root's sshd count as sessions, by its configuration. What a user has, or root
 // has begun, does not.
 func TestWhoseConnectionsAreSessions(t *testing.T) {
 	const user = 1000
@@ -65,10 +67,18 @@ func TestWhoseConnectionsAreSessions(t *testing.T) {
 	from := func(port int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(port))
 	}
-	l := &logins{byInode: make(map[uint32]Connection)}
+	l := &logins{byInode: make(map[uint32]Connection), configured: configuredSSHPorts(fstest.MapFS{
+		"etc/ssh/sshd_config":             {Data: []byte("Port 22\nport=3333\n#Port 4444\nListenAddress 192.0.2.2\n")},
+		"etc/ssh/sshd_config.d/mine.conf": {Data: []byte("  ListenAddress [::]:2222\n")},
+	})}
+	if want := []uint16{2222, 22, 3333}; !slices.Equal(l.configured, want) {
+		t.Errorf("the configuration names ports %v, want %v", l.configured, want)
+	}
 	for _, k := range []Socket{
 		{Local: at("[::]:2222"), State: netlink.TCP_LISTEN},
 		{Local: at("0.0.0.0:3333"), State: netlink.TCP_LISTEN, uid: user},
+		{Local: at("0.0.0.0:8080"), State: netlink.TCP_LISTEN},
+		{Local: at("192.0.2.2:8080"), Remote: from(7), State: netlink.TCP_ESTABLISHED, inode: 1<<32 - 7},
 		{Local: at("192.0.2.2:2222"), Remote: from(1), State: netlink.TCP_ESTABLISHED, inode: 1<<32 - 1},
 		{Local: at("192.0.2.2:2222"), Remote: from(2), State: netlink.TCP_ESTABLISHED, inode: 1<<32 - 2, uid: user},
 		{Local: at("192.0.2.2:3333"), Remote: from(3), State: netlink.TCP_ESTABLISHED, inode: 1<<32 - 3, uid: user},
@@ -97,7 +107,9 @@ func TestWhoseConnectionsAreSessions(t *testing.T) {
 	// Anybody can write anything in his environment.
 	recorded, found := make(map[Connection]bool), make(map[Connection]bool)
 	for _, c := range l.byInode {
-		recorded[c] = true
+		if c.Local.Port() != 8080 { // nobody says that of it
+			recorded[c] = true
+		}
 	}
 	l.addRecorded(found, recorded)
 	check("recorded", found)
