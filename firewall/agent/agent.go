@@ -263,6 +263,7 @@ func (a *Agent) reload(ctx context.Context) {
 		a.follow()
 		a.log(a.file.ApplyChanged(ctx)) // as it may have changed unseen
 	}
+	a.fetching.Set(a.file.Fetched()) // a copy may be gone
 	a.report(ctx)
 }
 
