@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ const (
 	endedMark = '-'
 )
 
-var checksums = crc32.MakeTable(crc32.Castagnoli)
+var checksums = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // Add appends bans, which are on the disk when it returns. Where none of them takes the place of another one, they make
 // the journal no reason to be written anew.
@@ -289,7 +290,7 @@ func (w *journalWriter) begin(mark byte, p netip.Prefix) (start int) {
 
 // end writes the checksum of the line that began at start.
 func (w *journalWriter) end(start int) {
-	putSum(w.buffer[start:], crc32.Checksum(w.buffer[start+sumLen+1:], checksums))
+	putSum(w.buffer[start:], crc32.Checksum(w.buffer[start+sumLen+1:], checksums()))
 	w.buffer = append(w.buffer, '\n')
 	if len(w.buffer) >= chunk {
 		_ = w.flush() // the last one tells

@@ -171,7 +171,7 @@ func (l *journalReader) record(line []byte) (b maps.Ban, added, ok bool) {
 		return b, false, false
 	}
 	var sum [sumLen]byte
-	putSum(sum[:], crc32.Checksum(line[sumLen+1:], checksums))
+	putSum(sum[:], crc32.Checksum(line[sumLen+1:], checksums()))
 	if !bytes.Equal(line[:sumLen], sum[:]) || line[sumLen] != ' ' || line[sumLen+2] != ' ' {
 		return b, false, false
 	}
