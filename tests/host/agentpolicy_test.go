@@ -200,9 +200,8 @@ func TestAgentKeepsARuntimeRuleOfAListThatChanges(t *testing.T) {
 	if a.open("9/tcp from @friends") {
 		t.Errorf("rules are %+v", status(t, l).Rules)
 	}
-	if !strings.Contains(a.logged(), "stays like that") {
-		t.Errorf("the agent says %s", a.logged())
-	}
+	// The agent says so once the rule is in force.
+	a.waitsFor("the agent to say so", func() bool { return strings.Contains(a.logged(), "stays like that") })
 	a.types("--config", a.file(), "close", old)
 	mustNotDial(t, l.Client, lab.ServerV4, 9)
 }
