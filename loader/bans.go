@@ -21,16 +21,7 @@ func (f *Filter) FindBans(prefixes []netip.Prefix) (map[netip.Prefix]maps.Ban, e
 
 // PutCountedBans is PutBans for who has asked what is banned already: each goes on with the packets that it says.
 func (f *Filter) PutCountedBans(bans []maps.Ban) (put int, err error) {
-	unlock, err := f.change()
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	clock, err := f.clock()
-	if err != nil {
-		return 0, err
-	}
-	return f.set.PutCountedBans(clock, bans)
+	return f.putBans(f.set.PutCountedBans, bans)
 }
 
 // Cut ends the connections with some addresses: their flows are marked so that nothing revives them but a new connection,

@@ -159,6 +159,10 @@ func clockOf(t *tools, hz uint32) (maps.Clock, error) {
 
 // PutBans bans sources at once, and returns how many are. The error is maps.ErrBansFull when there is no room for more.
 func (f *Filter) PutBans(bans []maps.Ban) (put int, err error) {
+	return f.putBans(f.set.PutBans, bans)
+}
+
+func (f *Filter) putBans(put func(maps.Clock, []maps.Ban) (int, error), bans []maps.Ban) (int, error) {
 	unlock, err := f.change()
 	if err != nil {
 		return 0, err
@@ -168,7 +172,7 @@ func (f *Filter) PutBans(bans []maps.Ban) (put int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return f.set.PutBans(clock, bans)
+	return put(clock, bans)
 }
 
 // RemoveBans ends bans, and returns the addresses and networks that were not banned.

@@ -362,27 +362,3 @@ func TestBackOff(t *testing.T) {
 		t.Errorf("after a success it waits %v", wait)
 	}
 }
-
-func TestPruneKeepsWhatIsWanted(t *testing.T) {
-	s := Store{t.TempDir() + "/lists"}
-	if err := s.Prune(); err != nil {
-		t.Error(err)
-	}
-	for _, url := range []string{"https://a/", "https://b/"} {
-		if err := s.save(&Copy{Text: []byte(list(1)), head: head{URL: url, Networks: 1}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	old := time.Now().Add(-3 * policy.MaxEvery)
-	if err := s.confirm("https://a/", old); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Prune(); err != nil {
-		t.Fatal(err)
-	}
-	_, a := s.Read("https://a/")
-	_, b := s.Read("https://b/")
-	if !errors.Is(a, ErrNoCopy) || b != nil {
-		t.Errorf("%v, %v", a, b)
-	}
-}

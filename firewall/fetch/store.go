@@ -16,10 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall/savefile"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -120,19 +117,3 @@ func (s Store) save(c *Copy) error {
 
 // confirm records that a copy is the list still.
 func (s Store) confirm(url string, at time.Time) error { return os.Chtimes(s.Path(url), at, at) }
-
-// Prune removes copies of lists that nobody has fetched for longer than any list may wait.
-func (s Store) Prune() error {
-	entries, err := os.ReadDir(s.Dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil
-	}
-	for _, e := range entries {
-		info, infoErr := e.Info()
-		if infoErr != nil || !strings.HasSuffix(e.Name(), copySuffix) || time.Since(info.ModTime()) < 2*policy.MaxEvery {
-			continue
-		}
-		err = errors.Join(err, os.Remove(filepath.Join(s.Dir, e.Name())))
-	}
-	return err
-}
