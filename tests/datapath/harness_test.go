@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,15 +191,41 @@ func (r *trial) expect(t testing.TB, frame []byte, w want) {
 	}
 }
 
-// loaded keeps the datapaths that several tests use: to verify one takes the kernel a second.
-var loaded = make(map[testdp.Options]*testdp.Datapath)
+// mostLoaded bounds what loaded keeps: one has a hundred file descriptors, of which a small machine allows 4,096.
+const mostLoaded = 24
+
+// loaded keeps the datapaths that several tests use, those that were used last at the end: to verify one takes the
+// kernel a second.
+var loaded []loadedDatapath
+
+type loadedDatapath struct {
+	*testdp.Datapath
+	options testdp.Options
+	test    string // the last that used it
+}
+
+// makeRoom closes the datapath that no test has used for longest. The running test may still use its own.
+func makeRoom(test string) {
+	for i, l := range loaded {
+		if len(loaded) >= mostLoaded && l.test != test {
+			l.Close()
+			loaded = slices.Delete(loaded, i, i+1)
+			return
+		}
+	}
+}
 
 // load returns a datapath with a policy, as new.
 func load(t testing.TB, o testdp.Options) *testdp.Datapath {
 	t.Helper()
-	d := loaded[o]
-	if d == nil {
+	test, _, _ := strings.Cut(t.Name(), "/")
+	var d *testdp.Datapath
+	if i := slices.IndexFunc(loaded, func(l loadedDatapath) bool { return l.options == o }); i >= 0 {
+		d = loaded[i].Datapath
+		loaded = slices.Delete(loaded, i, i+1)
+	} else {
 		lab.RequireRoot(t)
+		makeRoom(test)
 		var err error
 		if d, err = testdp.Open(o); err != nil {
 			var verifier *ebpf.VerifierError
@@ -207,8 +234,8 @@ func load(t testing.TB, o testdp.Options) *testdp.Datapath {
 			}
 			t.Fatal(err)
 		}
-		loaded[o] = d
 	}
+	loaded = append(loaded, loadedDatapath{d, o, test})
 	d.Forget(t)
 	return d
 }
