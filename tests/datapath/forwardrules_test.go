@@ -381,6 +381,35 @@ func TestFlowsOfForwardRules(t *testing.T) {
 	}
 }
 
+// What a trusted source begins is not limited, coming in or, judged there, going out.
+func TestLimitsOfForwardRulesLeaveTrustedSourcesAlone(t *testing.T) {
+	r := newRouter(t)
+	d := r.load(t, fmt.Sprintf(forwardRules, "drop"))
+	defer clear(t, d)
+	d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, maps.Interface{Name: "eth1"})...)
+	for _, w := range routings() {
+		trust := blocks([]netip.Prefix{single(w.peer)})
+		arriveAt(t, r.host, d, []arrival{
+			{name: "trusted/" + w.String(), before: after([]step{trust}, repeated(3, w.through(syn(2222)))...), frame: w.through(syn(2222)), want: rule(sshBehind)},
+			{name: "no more/" + w.String(), before: after([]step{nobody}, repeated(1, w.through(syn(2222)))...), frame: w.through(syn(2222)), want: overLimit},
+		})
+		for _, trusted := range []netip.Addr{w.inside, w.stranger} {
+			t.Run(fmt.Sprintf("out/%s/%s", w, trusted), func(t *testing.T) {
+				testdp.Enter(t, r.host.Name)
+				d.Forget(t)
+				tr := &trial{d, testdp.XDP, r.outside}
+				blocks([]netip.Prefix{single(trusted)})(t, tr)
+				r.leftOrNot(w.leaving(w.inside, syn(2222)))(t, tr)
+				second := overLimit
+				if trusted == w.inside {
+					second = rule(sshBehind)
+				}
+				tr.expectLeaves(t, w.leaving(w.inside, syn(2222)), second, testdp.From{Device: r.outside.Device, Routed: r.inside})
+			})
+		}
+	}
+}
+
 // twoRules let through either end of a connection.
 const twoRules = `
 icmp: drop
