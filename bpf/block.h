@@ -50,7 +50,7 @@ static __always_inline bool may_be_blocked(const struct packet *packet)
 	return word >> (bit & 63) & 1;
 }
 
-/* The sets of the ruleset, read as one word. */
+/* The sets of the ruleset, read as one word, and once for a verdict: two reads may be of two policies. */
 union sources {
 	struct blocking sets;
 	__u64 word;
@@ -141,17 +141,20 @@ __noinline int is_banned(struct packet *packet, __u64 time)
 /* The reason for which a source is dropped, or PARSED. */
 static __always_inline int source_verdict(struct packet *packet, __u64 time)
 {
-	__u32 set, list = 0;
+	struct blocking sets;
+	__u32 list = 0;
 
-	if (!state.asks || !may_be_blocked(packet) || is_trusted(packet))
+	if (!state.asks || !may_be_blocked(packet))
+		return PARSED;
+	sets = blocking_sets();
+	if (source_value(sets.trust_set, packet))
 		return PARSED;
 	if (state.asks & ASK_BANS && is_banned(packet, time))
 		return DROP_BANNED;
-	set = blocking_sets().block_set;
-	if (set && packet->family == 4)
-		list = single_value4(set, bpf_ntohl(packet->src[0]));
+	if (sets.block_set && packet->family == 4)
+		list = single_value4(sets.block_set, bpf_ntohl(packet->src[0]));
 	if (!list)
-		list = source_value(set, packet);
+		list = source_value(sets.block_set, packet);
 	if (!list)
 		return PARSED;
 	count_source(&list);

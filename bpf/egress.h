@@ -30,8 +30,8 @@ static __always_inline bool comes_in_anyway(struct packet *packet, enum port_cla
 	return port.rule || (port.set && decide(packet, port.set, OUTBOUND).number);
 }
 
-/* Whether a packet that is routed from an unfiltered interface may leave under `drop`: 0, or the reason why it may not, or
- * PARSE_MORE. */
+/* Whether a packet that is routed from an unfiltered interface may leave under `drop`: the rule that lets it, or 0, or the
+ * reason why it may not, or PARSE_MORE. */
 static __always_inline int may_leave(const struct input *input, __u32 came_by, struct packet *packet)
 {
 	struct forwarder forwarder = forwarder_of(came_by);
@@ -44,7 +44,7 @@ static __always_inline int may_leave(const struct input *input, __u32 came_by, s
 		return forwards_anything() ? 0 : DROP_FORWARD;
 	result = by_forward_rules(packet, forwarder, input->time);
 	if (!is_drop(result))
-		return 0;
+		return result >= RULE_ZERO ? result : 0;
 	if (is_icmp(packet) && icmp_is_error(packet->protocol, packet->type)) {
 		int related = is_related(&input->frame, packet, OUTWARD, input->ifindex, input->time);
 
@@ -70,8 +70,8 @@ static __always_inline bool comes_through_anyway(const struct input *input, __u3
 	       !is_from_us(input->ctx, came_by, packet, input->time);
 }
 
-/* The reason for which a routed packet may not leave, TRACK, PARSED when there is nothing to do, or PARSE_MORE. `came_by`
- * is the interface that it came in on, or 0. */
+/* The reason for which a routed packet may not leave, TRACK or FOLLOW, PARSED when there is nothing to do, or PARSE_MORE.
+ * `came_by` is the interface that it came in on, or 0. */
 static __always_inline int egress(const struct input *input, __u32 came_by, struct packet *packet)
 {
 	enum port_class class;
@@ -86,8 +86,10 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 		return PARSED;
 	if (came_by && forward_policy == POLICY_DROP) {
 		result = routed_skb(input->ctx, packet);
-		if (result)
+		if (result < 0 || is_drop(result))
 			return result;
+		if (result) /* no filter has counted it on the way in */
+			count(result);
 	}
 	if (packet->fragment == FRAGMENT_LATER)
 		return PARSED;
@@ -101,7 +103,31 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 	 * address was translated back. */
 	if (ours)
 		return open ? PARSED : TRACK;
-	return forward_policy == POLICY_ACCEPT || comes_through_anyway(input, came_by, packet) ? PARSED : TRACK;
+	if (forward_policy == POLICY_ACCEPT)
+		return PARSED;
+	return comes_through_anyway(input, came_by, packet) ? FOLLOW : TRACK;
+}
+
+/* Whether a routed packet whose answers come in by a rule is tracked, so that a connection outlives the rules by which it
+ * goes: if it has a flow, or is of a TCP connection that goes on and has none in either direction. A SYN begins none, nor
+ * does what is not TCP: whoever forges those makes hosts behind us answer, and would have us allocate. A forged ACK has
+ * them answer with a RST, and its flow gives way first (room.h). A global function for its stack. */
+__noinline int is_followed(struct packet *packet, __u64 time)
+{
+	struct flow_key key;
+	struct flow *flow;
+
+	if (!packet || !uses_forward_rules)
+		return false;
+	key = key_of(packet, OUTBOUND);
+	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));
+	if (flow && time < flow->expires)
+		return true;
+	if (packet->protocol != PROTO_TCP || packet->tcp_flags & TCP_SYN)
+		return false;
+	turn_key(&key);
+	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));
+	return !flow || time >= flow->expires;
 }
 
 /* Keeps the flow of a packet that goes out, and marks its port: after the flow is there, and before the packet leaves. */

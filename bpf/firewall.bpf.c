@@ -236,7 +236,7 @@ int portcullis_out(struct __sk_buff *skb)
 
 	if (reason == PARSE_MORE && pull(skb))
 		reason = tc_egress(skb, &packet);
-	if (reason == TRACK)
+	if (reason == TRACK || (reason == FOLLOW && is_followed(&packet, now())))
 		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;

@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "block.h"
 #include "config.h"
 #include "flow.h"
 #include "limit.h"
@@ -101,7 +102,8 @@ static __always_inline int by_forward_rules(struct packet *packet, struct forwar
 		return PASS_ESTABLISHED;
 	if (!decision.number)
 		return DROP_FORWARD;
-	if (uses_limits && begins_something(packet) && !limit_admits(packet, decision.number, time))
+	if (uses_limits && begins_something(packet) && !is_trusted(packet) &&
+	    !limit_admits(packet, decision.number, time))
 		return DROP_LIMIT;
 	return RULE_REASON(decision.number);
 }

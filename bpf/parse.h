@@ -30,6 +30,7 @@ enum {
 	PARSED = -1,
 	PARSE_MORE = -2, /* a header goes on behind `end`, inside the frame */
 	TRACK = -3,	 /* of a packet that goes out: it begins or moves a flow */
+	FOLLOW = -4,	 /* the same where it has a flow, or may be given one: see is_followed */
 };
 
 /* Cut off: by the frame's real end, or by what is linear of it. */

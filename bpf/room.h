@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Room for new flows: which flow gives way when the table is full. Dead ones go first, then connections that are over,
- * then what netfilter would drop early, too: flows that are not assured, those first that have been idle for longest.
- * Assured ones never give way. */
+/* Room for new flows: which flow gives way when the table is full. Dead ones go first, then connections that are over or
+ * may never have been, then what netfilter would drop early, too: flows that are not assured, those first that have been
+ * idle for longest. Assured ones never give way. */
 #ifndef PORTCULLIS_ROOM_H
 #define PORTCULLIS_ROOM_H
 
@@ -19,7 +19,9 @@
 #define NEVER ((~0ULL >> 6) - 1)
 static __always_inline __u64 worth(const struct flow *flow, __u64 time)
 {
-	bool over = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE;
+	/* One that was picked up and not answered is no more than somebody's word. */
+	bool over = flow->state == FLOW_TCP_TIME_WAIT || flow->state == FLOW_TCP_CLOSE ||
+		    (flow->state == FLOW_TCP_LOOSE && !(flow->marks & ANSWERED));
 
 	if (time >= flow->expires)
 		return 0;

@@ -81,16 +81,23 @@ func (fw *Firewall) Watch(ctx context.Context) (<-chan host.Change, error) {
 // ClaimAgent makes this process the one agent of the firewall, until release. The error is an *AgentError where another
 // process is; any other one means that nothing keeps a second agent away.
 func (fw *Firewall) ClaimAgent() (release func(), err error) {
-	dir := filepath.Join(fw.options.RunDir, "locks")
-	if err := schedule.PrivateDir(dir); err != nil {
+	path := fw.agentLock()
+	if err := schedule.PrivateDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	release, holder, err := lock.Try(filepath.Join(dir, "agent-"+filepath.Base(fw.store.Path("."))))
+	release, holder, err := lock.Try(path)
 	if holder != "" {
 		return nil, &AgentError{holder}
 	}
 	return release, err
 }
+
+func (fw *Firewall) agentLock() string {
+	return filepath.Join(fw.options.RunDir, "locks", "agent-"+filepath.Base(fw.store.Path(".")))
+}
+
+// hasAgent reports whether a process is the agent of the firewall, as far as /proc shows.
+func (fw *Firewall) hasAgent() bool { return lock.Holder(fw.agentLock()) != "" }
 
 // AgentError is returned where another process is the agent.
 type AgentError struct{ Holder string }

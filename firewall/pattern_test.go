@@ -90,3 +90,29 @@ func TestStatusKnowsPatterns(t *testing.T) {
 		t.Errorf("without the pattern, status warns of %q, %v", status.Warnings, err)
 	}
 }
+
+// Who filters an interface that appears is named where nobody does.
+func TestStatusSaysWhoFiltersWhatAppears(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	if _, err := s.fw.Up(ctx, firewall.UpRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Awaited = []string{"nowhere0"}
+	warns := func(want string) {
+		t.Helper()
+		status, err := s.fw.Status(ctx)
+		if err != nil || len(status.Warnings) != 1 || status.Warnings[0] != want {
+			t.Errorf("status warns of %q, %v; want %q", status.Warnings, err, want)
+		}
+	}
+	alone := `nowhere0 does not exist: "portcullis run" filters it when it appears`
+	warns(alone)
+	release, err := s.fw.ClaimAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	warns("nowhere0 does not exist: it is filtered when it appears")
+	release()
+	warns(alone)
+}

@@ -69,6 +69,12 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	running := fw.hasAgent()
+	for _, i := range s.Interfaces {
+		if text := i.AwaitedText(running); text != "" {
+			s.Warnings = append(s.Warnings, text)
+		}
+	}
 	past, err := f.Bypassed(ctx, loader.LookTime)
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // in a container without CAP_NET_RAW, as doctor tells
 		return nil, err

@@ -77,6 +77,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		Policy:     p,
 		Config:     config,
 		LetGo:      ending,
+		Attended:   fw.hasAgent(),
 	})
 	if err != nil {
 		return nil, err

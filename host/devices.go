@@ -192,6 +192,18 @@ func LocalPrefixes() (own, shared []netip.Prefix, err error) {
 	return own, shared, nil
 }
 
+// LocalAddresses returns a function that reports whether the kernel delivers to this host what is sent to an address.
+func LocalAddresses() (func(netip.Addr) bool, error) {
+	own, shared, err := LocalPrefixes()
+	if err != nil {
+		return nil, err
+	}
+	local := slices.Concat(own, shared)
+	return func(addr netip.Addr) bool {
+		return slices.ContainsFunc(local, func(p netip.Prefix) bool { return p.Contains(addr) })
+	}, nil
+}
+
 func isLocalType(route int) bool {
 	return route == unix.RTN_LOCAL || route == unix.RTN_BROADCAST || route == unix.RTN_ANYCAST
 }

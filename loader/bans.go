@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
@@ -33,10 +34,10 @@ func (f *Filter) Cut(prefixes []netip.Prefix) (int, error) {
 	}
 	defer unlock()
 	if len(prefixes) == 1 {
-		return f.kill(func(flow *maps.Flow) bool { return prefixes[0].Contains(flow.Remote.Addr()) })
+		return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return prefixes[0].Contains(flow.Remote.Addr()) })
 	}
 	ranges := addrset.Of(prefixes)
-	return f.kill(func(flow *maps.Flow) bool { return holds(ranges, flow.Remote.Addr()) })
+	return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return holds(ranges, flow.Remote.Addr()) })
 }
 
 // holds reports whether an address is in sorted ranges.

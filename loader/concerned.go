@@ -6,13 +6,36 @@ import (
 	"slices"
 
 	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// onlyBy returns a function that reports whether a connection came in by one of the closed rules and none of the open
-// ones lets it in. Limits do not count: what is open with one is open.
-func (f *Filter) onlyBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
+// onlyBy returns a function that reports whether a connection came in, or through, by one of the closed rules and none of
+// the open ones lets it in, or through. Limits do not count: what is open with one is open.
+func (f *Filter) onlyBy(closed, open []policy.Rule) (concerns, error) {
+	isRouted := func(r policy.Rule) bool { return r.Forward }
+	isForUs := func(r policy.Rule) bool { return !r.Forward }
+	in, err := f.onlyIn(only(closed, isForUs), only(open, isForUs))
+	if err != nil {
+		return nil, err
+	}
+	through, err := onlyThrough(only(closed, isRouted), only(open, isRouted))
+	if err != nil {
+		return nil, err
+	}
+	return func(live *seed.Connections, flow *maps.Flow) bool { return in(flow) || through(live, flow) }, nil
+}
+
+func only(rules []policy.Rule, wanted func(policy.Rule) bool) []policy.Rule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r policy.Rule) bool { return !wanted(r) })
+}
+
+// onlyIn is onlyBy for connections to this host.
+func (f *Filter) onlyIn(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
+	if len(closed) == 0 {
+		return func(*maps.Flow) bool { return false }, nil
+	}
 	lost, err := f.lostBy(closed, open)
 	if err != nil || !slices.ContainsFunc(closed, isWide) {
 		return lost, err
@@ -34,7 +57,7 @@ func isWide(r policy.Rule) bool {
 	return slices.ContainsFunc(r.Ports, func(p policy.PortRange) bool { return p.First != p.Last })
 }
 
-// lostBy is onlyBy for every connection, whoever has begun it.
+// lostBy is onlyIn for every connection, whoever has begun it.
 func (f *Filter) lostBy(closed, open []policy.Rule) (func(*maps.Flow) bool, error) {
 	anywhere, err := newAccess(closed, open)
 	if err != nil {
@@ -65,7 +88,7 @@ func (f *Filter) lostBy(closed, open []policy.Rule) (func(*maps.Flow) bool, erro
 }
 
 func rulesIn(rules []policy.Rule, g policy.Group) []policy.Rule {
-	return slices.DeleteFunc(slices.Clone(rules), func(r policy.Rule) bool { return !r.In(g) })
+	return only(rules, func(r policy.Rule) bool { return r.In(g) })
 }
 
 // access knows which connections some rules have let in, and others still do.

@@ -3,11 +3,13 @@
 package loader
 
 import (
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -91,26 +93,40 @@ func enterLive(t *tools, p *policy.Policy, hz uint32) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	flows, err := seed.Live(now, p, hz)
+	live, err := seed.Live(now, p, hz)
 	if err != nil {
 		return 0, err
 	}
-	return seed.CountEstablished(flows), t.enterFlows(flows, false)
+	return live.Established(), t.enterFlows(live.Flows, false)
 }
 
-// liveFlows returns the connections of this network namespace that are concerned.
-func (f *Filter) liveFlows(concerned func(*maps.Flow) bool) (out []maps.Flow, err error) {
+// liveConnections returns the connections of this network namespace.
+func (f *Filter) liveConnections() (*seed.Connections, error) {
 	now, err := f.now()
 	if err != nil {
 		return nil, err
 	}
-	flows, err := seed.Live(now, f.running.Policy, f.running.HZ)
-	for i := range flows {
-		if concerned(&flows[i]) {
-			out = append(out, flows[i])
+	return seed.Live(now, f.running.Policy, f.running.HZ)
+}
+
+// concerns tells which connections a change concerns. It is asked about flows, of some of which netfilter knows how they
+// were begun.
+type concerns func(*seed.Connections, *maps.Flow) bool
+
+// liveFlows returns the connections of this network namespace that are concerned.
+func (f *Filter) liveFlows(concerned concerns) (*seed.Connections, error) {
+	live, err := f.liveConnections()
+	if err != nil {
+		return nil, err
+	}
+	var flows []maps.Flow
+	for i := range live.Flows {
+		if concerned(live, &live.Flows[i]) {
+			flows = append(flows, live.Flows[i])
 		}
 	}
-	return out, err
+	live.Flows = flows
+	return live, nil
 }
 
 // enter writes flows into the table, where no live one stands.
@@ -124,13 +140,14 @@ func (f *Filter) enter(flows []maps.Flow) error {
 
 // kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new
 // connection, and their sockets are closed where the kernel can.
-func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
-	flows, err := f.liveFlows(concerned)
+func (f *Filter) kill(concerned concerns) (int, error) {
+	live, err := f.liveFlows(concerned)
 	if err != nil {
 		return 0, err
 	}
+	flows := live.Flows
 	err = f.set.Flows(func(flow *maps.Flow) bool {
-		if concerned(flow) {
+		if concerned(live, flow) {
 			flows = append(flows, *flow)
 		}
 		return true
@@ -146,13 +163,23 @@ func (f *Filter) kill(concerned func(*maps.Flow) bool) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	cut := make(map[maps.FlowID]bool)
+	isLocal, err := host.LocalAddresses()
+	if err != nil {
+		return 0, err
+	}
+	// A flow of what is routed may be of either end, and that of the other one must not begin where this one is cut.
+	for _, flow := range slices.Clone(flows) {
+		if flow.Live(now) && !isLocal(flow.Local.Addr()) {
+			flows = append(flows, seed.Turned(flow))
+		}
+	}
+	cut := make(map[seed.Origin]bool)
 	for i := range flows {
 		flow := &flows[i]
 		if !flow.Live(now) {
 			continue
 		}
-		cut[flow.ID()] = true
+		cut[live.Origin(flow)] = true
 		flow.State = maps.FlowKilled
 		timeout := seed.Established
 		if flow.Protocol != unix.IPPROTO_TCP {

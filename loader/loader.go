@@ -101,6 +101,7 @@ type Options struct {
 
 	Wait        bool // an interface that is not there is no error: Attach filters it when it appears
 	Running     bool // change a filter that runs, and begin none
+	Attended    bool // "portcullis run" is running, and filters what appears
 	Filtered    bool // leave out those of Interfaces that are not filtered
 	Look        bool // find out whether drivers run the programs that are to stay where they are
 	KeepRuntime bool // rules of the running filter that are not in the file stay

@@ -102,10 +102,18 @@ func (c *change) bringTargets() error {
 	for _, pattern := range c.options.Interfaces {
 		matches := func(t *target) bool { return policy.MatchInterface(pattern, t.name()) }
 		if policy.IsPattern(pattern) && !c.options.Wait && !slices.ContainsFunc(c.targets, matches) {
-			c.warn("no interface matches %s yet: \"portcullis run\" filters those that appear", pattern)
+			c.warn("no interface matches %s yet: %s", pattern, c.laterText("those that appear", "are"))
 		}
 	}
 	return nil
+}
+
+// laterText returns who filters interfaces that come later.
+func (c *change) laterText(which, verb string) string {
+	if c.options.Attended {
+		return fmt.Sprintf("%s %s filtered", which, verb)
+	}
+	return fmt.Sprintf("\"portcullis run\" filters %s", which)
 }
 
 // letGo ends patterns. What they have brought stays filtered where another pattern brings it, too.

@@ -118,7 +118,10 @@ func followRenames(p pin.Dir) ([]rename, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	return list, endMoves(p)
+	if err := endMoves(p); err != nil {
+		return nil, err
+	}
+	return list, forgetGone(p) // nobody waits for the old name of what a pattern has brought
 }
 
 // begin moves the programs, then the links: as long as these are there, there is something to move.

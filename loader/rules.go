@@ -133,7 +133,7 @@ func (f *Filter) CloseRules(rules []policy.Rule, kill bool) (*CloseReport, error
 }
 
 // closeRules is CloseRules in the running maps. next is the rules that are left, if there is no room for that.
-func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport, next []maps.Rule, concerned func(*maps.Flow) bool, err error) {
+func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport, next []maps.Rule, concerned concerns, err error) {
 	unlock, err := f.change()
 	if err != nil {
 		return nil, nil, nil, err
@@ -177,7 +177,7 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		report.Kept = seed.CountEstablished(live)
+		report.Kept = live.Established()
 	}
 	if err := f.checkGroups(current, next); err != nil {
 		return report, next, concerned, err
@@ -199,7 +199,7 @@ func (f *Filter) closeRules(rules []policy.Rule, kill bool) (report *CloseReport
 }
 
 // afterClose cuts the connections of rules that are closed, or keeps those that came in until they were.
-func (f *Filter) afterClose(report *CloseReport, concerned func(*maps.Flow) bool, kill bool) (err error) {
+func (f *Filter) afterClose(report *CloseReport, concerned concerns, kill bool) (err error) {
 	if kill {
 		report.Killed, err = f.kill(concerned)
 		return err
@@ -209,10 +209,10 @@ func (f *Filter) afterClose(report *CloseReport, concerned func(*maps.Flow) bool
 }
 
 // keepLive enters the live connections that are concerned as flows, and returns them.
-func (f *Filter) keepLive(concerned func(*maps.Flow) bool) ([]maps.Flow, error) {
+func (f *Filter) keepLive(concerned concerns) (*seed.Connections, error) {
 	live, err := f.liveFlows(concerned)
 	if err != nil {
 		return nil, err
 	}
-	return live, f.enter(live)
+	return live, f.enter(live.Flows)
 }

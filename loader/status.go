@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -12,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -71,10 +73,6 @@ func (f *Filter) status() (*Status, error) {
 	}
 	for _, i := range s.Interfaces {
 		switch i.Absence() {
-		case AbsentWaiting:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s does not exist: \"portcullis run\" filters it when it appears", i.Name))
-		case AbsentGone:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is gone: \"portcullis run\" filters it when it is back", i.Name))
 		case AbsentAppeared:
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		case AbsentHalf:
@@ -83,7 +81,14 @@ func (f *Filter) status() (*Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
 		}
 	}
-	for _, name := range f.elsewhere() {
+	elsewhere := f.elsewhere()
+	for _, i := range s.Interfaces {
+		if i.Pattern != "" && !policy.MatchInterface(i.Pattern, i.Name) && !slices.Contains(elsewhere, i.Name) {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed since %s brought it: it stays filtered, and what the policy says of %s does not count on it: name it there, or run \"portcullis down %s\"",
+				i.Name, i.Pattern, i.Pattern, quote.Shell(i.Name)))
+		}
+	}
+	for _, name := range elsewhere {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s was renamed, and what the policy says of its former name still counts on it: run \"portcullis up %s\"", name, quote.Shell(name)))
 	}
 	outdated, err := f.outdatedInterfaces()
@@ -113,6 +118,22 @@ const (
 	AbsentRecreated = "re-created"    // without an agent
 	AbsentHalf      = "half filtered" // the pin of a link was removed, and with it the link
 )
+
+// AwaitedText returns a sentence about an interface that is not there, or "" for any other. Whether it is filtered when it
+// comes, depends on whether "portcullis run" is running.
+func (i Interface) AwaitedText(running bool) string {
+	agent := "\"portcullis run\" filters it"
+	if running {
+		agent = "it is filtered"
+	}
+	switch i.Absence() {
+	case AbsentWaiting:
+		return fmt.Sprintf("%s does not exist: %s when it appears", i.Name, agent)
+	case AbsentGone:
+		return fmt.Sprintf("%s is gone: %s when it is back", i.Name, agent)
+	}
+	return ""
+}
 
 // IngressText returns what filters incoming packets: "native XDP".
 func (i Interface) IngressText() string {

@@ -157,7 +157,7 @@ func (c *change) chooseTargets() error {
 			continue
 		}
 		if err != nil {
-			c.warn("%s is gone; \"portcullis run\" filters it when it is back, and \"portcullis down %s\" ends that", name, quote.Shell(name))
+			c.warn("%s is gone; %s when it is back, and \"portcullis down %s\" ends that", name, c.laterText("it", "is"), quote.Shell(name))
 			continue
 		}
 		c.targets = append(c.targets, &target{device: device, mode: ModeAuto})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -86,8 +87,8 @@ func (a *app) bench(o bench.Options, dir string) error {
 		return err
 	}
 	o.Version, o.Curves = version, dir != ""
-	if f, ok := a.terminal.(*os.File); ok && isTerminal(f) {
-		o.Progress = f
+	if isTerminal(a.terminal) {
+		o.Progress = a.terminal.(*os.File)
 	}
 	if o.From != "" {
 		a.warn(fmt.Sprintf("%s and %s are taken out of this host's network until the benchmark has ended", o.From, o.To))
@@ -119,7 +120,11 @@ func (a *app) bench(o bench.Options, dir string) error {
 	})
 }
 
-func isTerminal(f *os.File) bool {
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }

@@ -38,8 +38,8 @@ goes into a file beside it that ends in ` + firewall.BackupSuffix + `.
 
 The policy lets in nothing that the rules do not, except what is listed under "To know" and
 what always passes. Each line that is not fully translated is listed at the head of the file
-and on the standard error. In that case import exits with 1 and --write writes nothing,
-unless --partial says that such a policy will do.`,
+and, where a terminal does not show that, on the standard error. In that case import exits
+with 1 and --write writes nothing, unless --partial says that such a policy will do.`,
 		Example: `  iptables-save | portcullis import
   portcullis import /etc/iptables/rules.v4 /etc/iptables/rules.v6 --write portcullis.yaml
   portcullis import firewall.sh --interface eth0`,
@@ -121,6 +121,9 @@ func (a *app) printImport(view importView, o importOptions) {
 		_, _ = io.WriteString(a.stdout, view.Policy) // as it is
 	}
 	_ = a.out.Flush() // run asks again
+	if o.write == "" && isTerminal(a.screen) && isTerminal(a.terminal) {
+		return // the head of the policy says so already
+	}
 	for _, f := range view.Notes {
 		fmt.Fprintf(a.stderr, "note: %s\n", f)
 	}

@@ -23,7 +23,8 @@ import (
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
-	terminal    io.Writer     // what stderr is, in the end
+	screen      io.Writer     // what stdout is, in the end
+	terminal    io.Writer     // what stderr is
 	firewall    *firewall.Firewall
 	config      string
 	configGiven bool

@@ -53,6 +53,7 @@ type Kernel struct {
 	PTY          bool
 	Forwarding   bool
 	Others       []host.Interface   // that are not filtered
+	Awaited      []string           // interfaces that are filtered when they appear
 	Past         []loader.Interface // past which packets come
 	PastErr      error
 	Absent       []string          // interfaces that do not exist
@@ -104,6 +105,9 @@ func (f *Kernel) interfaces() (out []loader.Interface) {
 			continue
 		}
 		out = append(out, loader.Interface{Name: name, Mode: loader.ModeNative, Egress: "tcx", Present: true})
+	}
+	for _, name := range f.Awaited {
+		out = append(out, loader.Interface{Name: name, Mode: loader.ModeAuto})
 	}
 	return out
 }

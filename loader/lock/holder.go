@@ -17,7 +17,7 @@ import (
 // neither is listed.
 func holderOf(path string) string {
 	for range 5 {
-		if name := listedHolder(path); name != "" {
+		if name := Holder(path); name != "" {
 			return name
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -25,7 +25,9 @@ func holderOf(path string) string {
 	return "another process"
 }
 
-func listedHolder(path string) string {
+// Holder names the process that holds the lock of a path, as far as /proc shows, or returns "". Unlike Try it is in nobody's
+// way.
+func Holder(path string) string {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
 		return ""

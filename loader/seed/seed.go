@@ -6,7 +6,6 @@ package seed
 import (
 	"errors"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,15 +79,34 @@ func (s *seeder) flow(protocol uint8, local, remote netip.AddrPort, state string
 	}
 }
 
-// Live returns the flows of every live connection of this network namespace, as they are at a time (jiffies).
-func Live(now uint64, p *policy.Policy, hz uint32) ([]maps.Flow, error) {
+// Connections are those that live already.
+type Connections struct {
+	// Flows has for each what a filter may meet: where netfilter translates addresses, and where it is routed, more
+	// than one flow.
+	Flows []maps.Flow
+	// Origins says of what is routed how it was begun, by the flows of it.
+	Origins map[maps.FlowID]Origin
+}
+
+// Origin is a connection through this host as whoever began it sees it, before any translation.
+type Origin struct {
+	Protocol uint8
+	From, To netip.AddrPort
+}
+
+// Live returns every live connection of this network namespace, as they are at a time (jiffies).
+func Live(now uint64, p *policy.Policy, hz uint32) (*Connections, error) {
 	s := newSeeder(now, p, hz)
 	flows, err := s.sockets()
 	if err != nil {
 		return nil, err
 	}
 	tracked, err := s.conntrack()
-	return append(flows, tracked...), err
+	if err != nil {
+		return nil, err
+	}
+	tracked.Flows = append(flows, tracked.Flows...)
+	return tracked, nil
 }
 
 // sockets returns the flows of TCP connections and connected UDP sockets.
@@ -108,40 +126,66 @@ func (s *seeder) sockets() ([]maps.Flow, error) {
 	return out, err
 }
 
-// conntrack returns the flows of the connections that netfilter tracks, if it does. They are wanted as they look on
-// the wire, so behind NAT both ends of an entry may be ours.
-func (s *seeder) conntrack() ([]maps.Flow, error) {
+// conntrack returns the connections that netfilter tracks, if it does. They are wanted as they look on the wire, so behind
+// NAT both ends of an entry may be ours.
+func (s *seeder) conntrack() (*Connections, error) {
+	out := &Connections{Origins: make(map[maps.FlowID]Origin)}
 	// A dump walks the whole table, 10 ms for nothing where nothing is tracked.
 	if count, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || count == 0 {
-		return nil, nil
+		return out, nil
 	}
-	own, shared, err := host.LocalPrefixes()
+	isLocal, err := host.LocalAddresses()
 	if err != nil {
 		return nil, err
 	}
-	isLocal := func(addr netip.Addr) bool {
-		return slices.ContainsFunc(slices.Concat(own, shared), func(p netip.Prefix) bool { return p.Contains(addr) })
-	}
-	var out []maps.Flow
 	entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, nil // this kernel does not tell
+		return out, nil // this kernel does not tell
 	}
+	var routed []maps.Flow
 	for _, e := range entries {
 		state := s.conntrackState(e)
 		if state == "" {
 			continue
 		}
+		protocol := e.Forward.Protocol
+		from, to := host.AddrPort(e.Forward.SrcIP, e.Forward.SrcPort), host.AddrPort(e.Forward.DstIP, e.Forward.DstPort)
+		origin := Origin{protocol, from, to}
+		isRouted := !isLocal(from.Addr()) && !isLocal(to.Addr()) && s.policy.Forward != policy.ForwardAccept
 		for _, side := range []struct{ local, remote netip.AddrPort }{
 			{host.AddrPort(e.Reverse.DstIP, e.Reverse.DstPort), host.AddrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
-			{host.AddrPort(e.Forward.DstIP, e.Forward.DstPort), host.AddrPort(e.Forward.SrcIP, e.Forward.SrcPort)},
+			{to, from},
 		} {
-			if isLocal(side.local.Addr()) && host.IsOutside(side.local, side.remote) && !isLocal(side.remote.Addr()) {
-				out = append(out, s.flow(e.Forward.Protocol, side.local, side.remote, state))
+			switch {
+			case isLocal(side.remote.Addr()) || !host.IsOutside(side.local, side.remote):
+			case isLocal(side.local.Addr()):
+				flow := s.flow(protocol, side.local, side.remote, state)
+				out.Flows = append(out.Flows, flow)
+				if isRouted {
+					out.Origins[flow.ID()] = origin
+				}
+			case isRouted && host.IsOutside(side.remote, side.local):
+				flow := s.flow(protocol, side.local, side.remote, state)
+				// There may be very many, and from its next packet on it is assured: until then it gives way.
+				flow.Assured = false
+				turned := Turned(flow)
+				if _, ok := out.Origins[flow.ID()]; ok {
+					continue // its addresses are not translated
+				}
+				out.Origins[flow.ID()], out.Origins[turned.ID()] = origin, origin
+				routed = append(routed, flow, turned)
 			}
 		}
 	}
+	// What is of this host itself comes first.
+	out.Flows = append(out.Flows, routed...)
 	return out, nil
+}
+
+// Turned returns a flow as it is seen from its other end.
+func Turned(flow maps.Flow) maps.Flow {
+	flow.Local, flow.Remote = flow.Remote, flow.Local
+	return flow
 }
 
 // conntrackState returns the state for an entry, or "" for one that is not taken over. The list does not say whether
@@ -161,14 +205,25 @@ func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
 	return ""
 }
 
-// CountEstablished counts the connections that can still be of use to anybody: not those that are winding down.
-func CountEstablished(flows []maps.Flow) int {
-	seen := make(map[maps.FlowID]bool)
-	for i := range flows {
-		switch flows[i].State.String() {
+// Established counts the connections that can still be of use to anybody: not those that are winding down.
+func (c *Connections) Established() int {
+	seen := make(map[Origin]bool)
+	for i := range c.Flows {
+		switch c.Flows[i].State.String() {
 		case Established, UDPStream:
-			seen[flows[i].ID()] = true
+			seen[c.Origin(&c.Flows[i])] = true
 		}
 	}
 	return len(seen)
+}
+
+// Origin returns what tells the connection of a flow from others, from whichever end it is seen.
+func (c *Connections) Origin(flow *maps.Flow) Origin {
+	if o, ok := c.Origins[flow.ID()]; ok {
+		return o
+	}
+	if flow.Local.Compare(flow.Remote) > 0 {
+		return Origin{flow.Protocol, flow.Remote, flow.Local}
+	}
+	return Origin{flow.Protocol, flow.Local, flow.Remote}
 }

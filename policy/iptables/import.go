@@ -115,6 +115,7 @@ func (s *ruleset) readUFW(f family, file, text string) {
 	}
 	s.readSave(f, "", 1, strings.NewReplacer("UFW", name, "PROTO", protocol).Replace(ufwFrame))
 	s.readSave(f, file, 1, text)
+	s.ufwLimits(f, name)
 	if !s.ufw {
 		s.note(place{}, "ufw's defaults are taken: deny (incoming), deny (routed), allow (outgoing), and pings let in; "+
 			"what /etc/ufw/before.rules lets in beyond that, mDNS and UPnP among it, is not: open it where it is wanted")

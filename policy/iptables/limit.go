@@ -119,6 +119,28 @@ func near(seconds, hits string) policy.Limit {
 	return l
 }
 
+// ufwLimits takes what ufw writes for "limit" for a limit: a rule that notes the sender, one that sends who was noted too
+// often to a chain that refuses, and one that sends the others to a chain that accepts. Ports of several rules have a
+// count each here.
+func (s *ruleset) ufwLimits(f family, prefix string) {
+	for _, name := range []string{prefix + "-user-input", prefix + "-user-forward"} {
+		c := s.chains[f][name]
+		if c == nil {
+			continue
+		}
+		for i, r := range c.rules[:max(0, len(c.rules)-1)] {
+			accept := c.rules[i+1]
+			if r.target != prefix+"-user-limit" || accept.target != prefix+"-user-limit-accept" || r.near.Count == 0 || len(r.unsure) != 1 {
+				continue
+			}
+			r.unsure = nil
+			r.limit = &limit{Limit: r.near, name: fmt.Sprintf("%s, rule %d", name, i), above: true}
+			r.target, accept.target = "DROP", "ACCEPT"
+			s.note(r.place, "becomes limit %s, which does not count what it drops: a source that never stops is let in at that rate, and not shut out until it does", r.near)
+		}
+	}
+}
+
 // turnLimits takes DROP of what exceeds a limit, where an ACCEPT behind it is for all that the limit is of, for ACCEPT of
 // what keeps to it and DROP of the rest: the same packets are counted and accepted. Other rules of this kind are in doubt.
 func (t *translation) turnLimits() {

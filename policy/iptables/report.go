@@ -131,14 +131,14 @@ func (t *translation) whyMissing(missing map[spot]region) string {
 
 // hint says what would open it without the condition.
 func (t *translation) hint(what map[spot]region) string {
-	if rules := t.rulesFor(what); rules != "" {
+	if rules := t.rulesFor(what, ""); rules != "" {
 		return "; without it, it would be " + rules
 	}
 	return ""
 }
 
-// rulesFor are the rules of a policy that open something, if they are short.
-func (t *translation) rulesFor(what map[spot]region) string {
+// rulesFor are the rules of a policy that open something, with a clause at their end, if they are short.
+func (t *translation) rulesFor(what map[spot]region, clause string) string {
 	own := make(map[spot]region)
 	for s, of := range what {
 		own[s] = of
@@ -151,7 +151,7 @@ func (t *translation) rulesFor(what map[spot]region) string {
 	for _, o := range t.decompose(whole, own) {
 		o.widen()
 		if text := t.text(o); text != "" {
-			found = append(found, text)
+			found = append(found, text+clause)
 		}
 	}
 	return shortList(found)
@@ -191,8 +191,8 @@ func (t *translation) reportDoubt(r *rule, d *deeds) {
 		return
 	}
 	hint := t.hint(lost)
-	if r.near.Count > 0 && hint != "" {
-		hint += ". With \"limit " + r.near.String() + "\" it would come near, but let in some of what a source that never stops sends"
+	if rules := t.rulesFor(lost, " limit "+r.near.String()); r.near.Count > 0 && rules != "" {
+		hint = "; to let it in up to a limit, write " + rules + " under open, which is near it, but lets in some of what a source that never stops sends"
 	}
 	t.lost(r.place, "%s cannot be said in a policy: what may be dropped by it is not opened%s", why, hint)
 }

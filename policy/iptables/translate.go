@@ -3,6 +3,7 @@
 package iptables
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -60,7 +61,32 @@ func (t *translation) translate() error {
 	t.open()
 	t.reject()
 	t.chooseInvalid()
-	return t.forward()
+	if err := t.forward(); err != nil {
+		return err
+	}
+	t.listNamed()
+	return nil
+}
+
+// listNamed lists the interfaces that the policy names, where it would be for that of the default route alone: what it
+// says of another one would count nowhere.
+func (t *translation) listNamed() {
+	if len(t.result.Interfaces) > 0 {
+		return
+	}
+	names := slices.Collect(maps.Keys(t.result.InputOn))
+	for _, r := range t.result.InputRules() {
+		names = append(names, r.On...)
+	}
+	if len(names) == 0 {
+		t.noteEverywhere()
+		return
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	t.result.Interfaces = names
+	t.lost(place{}, "the rules hold on every interface, and interfaces lists those that differ (%s): add that of the default route, "+
+		"and whatever else is to be filtered, or translate for all of them, such as --interface eth0,eth1", strings.Join(names, ", "))
 }
 
 // unsaid takes policies that were not set for drop.
@@ -94,6 +120,19 @@ func (t *translation) findClasses() {
 			t.classes = append(t.classes, i)
 		}
 	}
+}
+
+// noteEverywhere says what becomes of rules that hold on every interface.
+func (t *translation) noteEverywhere() {
+	for _, in := range t.filtered {
+		if !t.alike(in, rest) {
+			named := slices.DeleteFunc(slices.Clone(t.filtered), func(in iface) bool { return !in.isName() })
+			t.note(place{}, "the rules let in other things on %s than elsewhere: list all interfaces that are to be filtered under interfaces, "+
+				"or translate for one of them, such as --interface %s", in, exampleOf(named))
+			break
+		}
+	}
+	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those under interfaces, or that of the default route if there are none")
 }
 
 // rulesOf are the chains that are taken for a family: where nothing was said
@@ -187,14 +226,6 @@ func (t *translation) guess() {
 		return
 	}
 	t.filtered = slices.Concat([]iface{rest}, named, wild)
-	for _, in := range t.filtered {
-		if !t.alike(in, rest) {
-			t.note(place{}, "the rules let in other things on %s than elsewhere: list all interfaces that are to be filtered under interfaces, "+
-				"or translate for one of them, such as --interface %s", in, exampleOf(named))
-			break
-		}
-	}
-	t.note(place{}, "the rules hold on every interface, and Portcullis filters only those under interfaces, or that of the default route if there are none")
 }
 
 func exampleOf(named []iface) iface {

@@ -4,12 +4,16 @@ package datapath
 
 import (
 	"math/rand/v2"
+	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 	dpmaps "github.com/portcullis-firewall/portcullis/maps"
@@ -205,6 +209,47 @@ func TestAConnectionOnTwoCPUs(t *testing.T) {
 			r.expectState(t, "tcp-established")
 			sent(w.tcpOut(ourRST))(t, r)
 			r.expectState(t, "tcp-close")
+		})
+	}
+}
+
+// A packet is judged by the lists of one policy, also where another one comes in between: here one has no lists, and the
+// other blocks everybody and trusts everybody.
+func TestNoPacketMeetsTheListsOfTwoPolicies(t *testing.T) {
+	d := load(t, testdp.Options{Policy: "input: accept", Bans: 4096, Blocking: 4096})
+	defer clear(t, d)
+	m, err := d.Set.Map(".data.blocking")
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := unix.Mmap(m.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(memory)
+	word := (*uint64)(unsafe.Pointer(&memory[0]))
+	for _, w := range worlds {
+		t.Run(w.String(), func(t *testing.T) {
+			clear(t, d)
+			r := &trial{Datapath: d, path: testdp.XDP}
+			all := []netip.Prefix{netip.PrefixFrom(w.peer, 0).Masked()}
+			bans(0, around(w.friend, w.friend.BitLen()-1))(t, r) // which takes a while to ask
+			blocks(all, all...)(t, r)
+			lists := atomic.LoadUint64(word)
+			d.Counted(t)
+			program := d.Program(testdp.XDP)
+			stop := meanwhile(func() { _, _ = program.Run(&ebpf.RunOptions{Data: w.in(syn(80)), Repeat: 10000}) })
+			for start := time.Now(); time.Since(start) < time.Second; {
+				atomic.StoreUint64(word, 0)
+				for range 100 {
+					_ = atomic.LoadUint64(word)
+				}
+				atomic.StoreUint64(word, lists)
+			}
+			stop()
+			if n := d.Counted(t)[dpmaps.Reason(bpf.FirewallReasonDROP_BLOCKED)]; n > 0 {
+				t.Errorf("%d packets were blocked, which either policy lets in", n)
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"fmt"
+	gomaps "maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -190,8 +191,8 @@ func (w routing) outOf(layers ...frame.Layer) []byte { return w.framed(w.inside,
 func TestRoutedOutByRules(t *testing.T) {
 	r := newRouter(t)
 	d := r.load(t, fmt.Sprintf(forwardRules, "drop"))
-	passes := want{passes: true}
 	sa := uint8(frame.SYN | frame.ACK)
+	passes, all := want{passes: true}, rule("all on lan")
 	for _, c := range []struct {
 		what    string
 		inside  maps.Interface
@@ -201,15 +202,15 @@ func TestRoutedOutByRules(t *testing.T) {
 	}{
 		{"filtered", maps.Interface{Name: "br0", Judged: true}, passes, passes, passes},
 		{"guests", maps.Interface{Name: "docker0", Guests: true}, passes, passes, passes},
-		{"guests that rules name", maps.Interface{Name: "eth1", Guests: true}, notForwarded, passes, overLimit},
-		{"by rules", maps.Interface{Name: "eth1"}, notForwarded, passes, overLimit},
-		{"all by a rule", maps.Interface{Name: "lan"}, passes, passes, passes},
+		{"guests that rules name", maps.Interface{Name: "eth1", Guests: true}, notForwarded, rule("5000/udp on eth1"), overLimit},
+		{"by rules", maps.Interface{Name: "eth1"}, notForwarded, rule("5000/udp on eth1"), overLimit},
+		{"all by a rule", maps.Interface{Name: "lan"}, all, all, all},
 		{"nobody knows it", maps.Interface{Name: "br0"}, notForwarded, notForwarded, overLimit},
 	} {
 		d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, c.inside)...)
 		answer := func(unjudged want) want { // what is judged already passes
 			if c.begins.passes {
-				return passes
+				return c.begins
 			}
 			return unjudged
 		}
@@ -228,15 +229,15 @@ func TestRoutedOutByRules(t *testing.T) {
 				{name: "over a limit", before: []step{r.leftOrNot(w.leaving(w.inside, syn(2222)))}, frame: w.leaving(w.inside, syn(2222)), want: c.limited},
 				{name: "a later fragment", frame: late, want: passes},
 
-				{name: "an answer of what comes in by a rule", frame: tcp(w.inside, 443, sa), want: passes},
-				{name: "its connection", frame: tcp(w.inside, 443, frame.ACK), want: passes},
+				{name: "an answer of what comes in by a rule", frame: tcp(w.inside, 443, sa), want: answer(passes)},
+				{name: "its connection", frame: tcp(w.inside, 443, frame.ACK), want: answer(passes)},
 				{name: "a connection from that port", frame: tcp(w.inside, 443, frame.SYN), want: c.begins},
 				{name: "an answer of another host", frame: tcp(w.stranger, 443, sa), want: answer(notForwarded)},
 				{name: "an answer from another port", frame: tcp(w.inside, 444, sa), want: answer(notForwarded)},
-				{name: "an answer by UDP", frame: w.leaving(w.inside, frame.UDP{SrcPort: 53, DstPort: 40000}), want: passes},
+				{name: "an answer by UDP", frame: w.leaving(w.inside, frame.UDP{SrcPort: 53, DstPort: 40000}), want: answer(passes)},
 
-				{name: "an answer of a published port", frame: tcp(w.us, 80, sa), want: passes},
-				{name: "an answer of one that is open to the peer", frame: tcp(w.us, 22, sa), want: passes},
+				{name: "an answer of a published port", frame: tcp(w.us, 80, sa), want: answer(passes)},
+				{name: "an answer of one that is open to the peer", frame: tcp(w.us, 22, sa), want: answer(passes)},
 				{name: "a connection from a published port", frame: tcp(w.us, 80, frame.SYN), want: c.begins},
 				{name: "an answer of a port that is closed", frame: tcp(w.us, 81, sa), want: answer(notForwarded)},
 				{name: "an answer from the port of another host", frame: tcp(w.inside, 80, sa), want: answer(notForwarded)},
@@ -244,13 +245,13 @@ func TestRoutedOutByRules(t *testing.T) {
 				{name: "a ping", frame: w.leaving(w.inside, w.echo(1, 1)), want: c.begins},
 				{name: "the reply to a ping", frame: w.leaving(w.inside, w.reply(1, 1)), want: c.begins},
 
-				{name: "an error about what comes in by a rule", frame: about(w.inside, syn(443)), want: passes},
+				{name: "an error about what comes in by a rule", frame: about(w.inside, syn(443)), want: answer(passes)},
 				{name: "an error about something else", frame: about(w.inside, syn(444)), want: answer(notForwarded)},
-				{name: "an error about what comes in by a published port", frame: about(w.us, syn(80)), want: passes},
+				{name: "an error about what comes in by a published port", frame: about(w.us, syn(80)), want: answer(passes)},
 				{name: "an error about what came in by the port of another host", frame: about(w.inside, syn(80)), want: answer(notForwarded)},
-				{name: "an error about the answer in a flow", before: flow, frame: about(w.inside, frame.UDP{SrcPort: 40000, DstPort: 7000}), want: passes},
+				{name: "an error about the answer in a flow", before: flow, frame: about(w.inside, frame.UDP{SrcPort: 40000, DstPort: 7000}), want: answer(passes)},
 				{name: "what goes on", before: after(flow, r.receivedAt(r.outside.Device, w.through(frame.UDP{SrcPort: 40000, DstPort: 7000}))),
-					frame: w.leaving(w.inside, frame.UDP{SrcPort: 7000, DstPort: 40000}), want: passes},
+					frame: w.leaving(w.inside, frame.UDP{SrcPort: 7000, DstPort: 40000}), want: answer(passes)},
 				{name: "what nobody has answered", before: flow, frame: w.leaving(w.inside, frame.UDP{SrcPort: 7000, DstPort: 40000}), want: answer(notForwarded)},
 			} {
 				t.Run(fmt.Sprintf("%s/%s/%s", c.what, w, a.name), func(t *testing.T) {
@@ -277,16 +278,20 @@ func (w routing) leaving(src netip.Addr, layers ...frame.Layer) []byte {
 	return frame.Build(append([]frame.Layer{frame.Ethernet{Src: ours}, w.ip(src, w.peer)}, layers...)...)
 }
 
-// expectLeaves checks what becomes of a frame that goes out: one that passes is not counted.
+// expectLeaves checks what becomes of a frame that goes out: one that passes is counted by a rule or not at all.
 func (r *trial) expectLeaves(t testing.TB, frame []byte, w want, from testdp.From) {
 	t.Helper()
-	if !w.passes {
+	wanted := make(map[maps.Reason]uint64)
+	switch {
+	case !w.passes:
 		expected[w.reason] = true
+		wanted[maps.Reason(w.reason)] = 1
+	case w.rule != "":
+		wanted[r.Rule(w.rule)] = 1
 	}
 	r.Counted(t)
 	passes := r.Passes(t, testdp.Out, frame, from)
-	up := r.Counted(t)
-	if passes != w.passes || passes && len(up) > 0 || !passes && (len(up) != 1 || up[maps.Reason(w.reason)] != 1) {
+	if up := r.Counted(t); passes != w.passes || !gomaps.Equal(up, wanted) {
 		t.Errorf("passes: %v, counted %v; want %+v\n%x", passes, up, w, frame)
 	}
 }
@@ -318,8 +323,8 @@ func (r router) receivedAt(device uint32, b []byte) step {
 	}
 }
 
-// Only what hosts behind us begin makes flows, and not what they answer to whom a rule let through: so nobody outside makes
-// us allocate.
+// What hosts behind us begin makes flows, and not what they answer to whom a rule let through, unless a TCP connection goes
+// on: so nobody outside makes us allocate.
 func TestFlowsOfForwardRules(t *testing.T) {
 	r := newRouter(t)
 	for _, policy := range []string{"drop", "established"} {
@@ -334,7 +339,10 @@ func TestFlowsOfForwardRules(t *testing.T) {
 				{"a host behind us begins", w.leaving(w.inside, frame.UDP{SrcPort: 7000, DstPort: 9}), "udp"},
 				{"it answers by a rule", w.leaving(w.inside, frame.UDP{SrcPort: 53, DstPort: 9}), ""},
 				{"it answers whom no rule lets through", frame.Build(frame.Ethernet{Src: ours}, w.ip(w.inside, w.stranger), frame.UDP{SrcPort: 53, DstPort: 9}), "udp"},
-				{"it acknowledges by a rule", w.leaving(w.inside, frame.TCP{SrcPort: 443, DstPort: 9, Flags: frame.ACK}), ""},
+				{"it acknowledges by a rule", w.leaving(w.inside, frame.TCP{SrcPort: 443, DstPort: 9, Flags: frame.ACK}), "tcp-loose"},
+				{"it accepts by a rule", w.leaving(w.inside, frame.TCP{SrcPort: 443, DstPort: 9, Flags: frame.SYN | frame.ACK}), ""},
+				{"it refuses by a rule", w.leaving(w.inside, frame.TCP{SrcPort: 443, DstPort: 9, Flags: frame.RST | frame.ACK}), ""},
+				{"it begins from the port of a rule", w.leaving(w.inside, frame.TCP{SrcPort: 443, DstPort: 9, Flags: frame.SYN}), ""},
 				{"masqueraded, from a port of a rule", w.leaving(w.us, frame.UDP{SrcPort: 53, DstPort: 9}), "udp"},
 				{"masqueraded", w.leaving(w.us, frame.UDP{SrcPort: 7000, DstPort: 9}), "udp"},
 				{"this host itself, from a port of a rule", w.leaving(w.us, frame.UDP{SrcPort: 53, DstPort: 10}), "udp"},
@@ -362,12 +370,165 @@ func TestFlowsOfForwardRules(t *testing.T) {
 						continue
 					}
 					tr.expect(t, w.framed(src, w.inside, syn(443)), rule(webBehind))
-					for _, flags := range []byte{frame.SYN | frame.ACK, frame.ACK, frame.RST} {
+					for _, flags := range []byte{frame.SYN | frame.ACK, frame.RST} {
 						answer := frame.Build(frame.Ethernet{Src: ours}, w.ip(w.inside, src), frame.TCP{SrcPort: 443, DstPort: 40000, Flags: flags})
 						leaves(answer, testdp.From{Device: r.outside.Device, Routed: r.inside})(t, tr)
 					}
 				}
 				tr.expectState(t, "")
+			})
+		}
+	}
+}
+
+// What a trusted source begins is not limited, coming in or, judged there, going out.
+func TestLimitsOfForwardRulesLeaveTrustedSourcesAlone(t *testing.T) {
+	r := newRouter(t)
+	d := r.load(t, fmt.Sprintf(forwardRules, "drop"))
+	defer clear(t, d)
+	d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, maps.Interface{Name: "eth1"})...)
+	for _, w := range routings() {
+		trust := blocks([]netip.Prefix{single(w.peer)})
+		arriveAt(t, r.host, d, []arrival{
+			{name: "trusted/" + w.String(), before: after([]step{trust}, repeated(3, w.through(syn(2222)))...), frame: w.through(syn(2222)), want: rule(sshBehind)},
+			{name: "no more/" + w.String(), before: after([]step{nobody}, repeated(1, w.through(syn(2222)))...), frame: w.through(syn(2222)), want: overLimit},
+		})
+		for _, trusted := range []netip.Addr{w.inside, w.stranger} {
+			t.Run(fmt.Sprintf("out/%s/%s", w, trusted), func(t *testing.T) {
+				testdp.Enter(t, r.host.Name)
+				d.Forget(t)
+				tr := &trial{d, testdp.XDP, r.outside}
+				blocks([]netip.Prefix{single(trusted)})(t, tr)
+				r.leftOrNot(w.leaving(w.inside, syn(2222)))(t, tr)
+				second := overLimit
+				if trusted == w.inside {
+					second = rule(sshBehind)
+				}
+				tr.expectLeaves(t, w.leaving(w.inside, syn(2222)), second, testdp.From{Device: r.outside.Device, Routed: r.inside})
+			})
+		}
+	}
+}
+
+// twoRules let through either end of a connection.
+const twoRules = `
+icmp: drop
+flows: {max: 1024}
+forward:
+  open:
+    - all on lan
+    - 443/tcp on eth0 to 198.51.100.2,2001:db8:1::2
+    - 53/udp on eth0 to 198.51.100.2,2001:db8:1::2
+`
+
+// conversation is a TCP connection of a client outside with the host inside, both of which rules let begin.
+type conversation struct {
+	r    router
+	w    routing
+	peer netip.Addr
+	port uint16 // of the client
+}
+
+func (c conversation) say(outward bool, flags uint8, seq, ack uint32) step {
+	ip, tcp := c.w.ip(c.peer, c.w.inside), frame.TCP{SrcPort: c.port, DstPort: 443, Flags: flags, Seq: seq, Ack: ack}
+	from, by := c.r.outside.Device, c.r.inside
+	if outward {
+		ip, tcp.SrcPort, tcp.DstPort = c.w.ip(c.w.inside, c.peer), 443, c.port
+		from, by = by, from
+	}
+	return func(t testing.TB, tr *trial) {
+		t.Helper()
+		c.r.receivedAt(from, frame.Build(frame.Ethernet{Dst: ours}, ip, tcp))(t, tr)
+		c.r.sentOn(from, by, frame.Build(frame.Ethernet{Src: ours}, ip, tcp))(t, tr)
+	}
+}
+
+// handshake is the connection until both ends have said something.
+func (c conversation) handshake() []step {
+	return []step{
+		c.say(false, frame.SYN, 1000, 0), c.say(true, frame.SYN|frame.ACK, 5000, 1001), c.say(false, frame.ACK, 1001, 5001),
+		c.say(false, frame.ACK|frame.PSH, 1001, 5001), c.say(true, frame.ACK, 5001, 1001), c.say(false, frame.ACK, 1001, 5001),
+	}
+}
+
+// A connection that two rules let through has one flow, by which either end goes on, whichever has begun it.
+func TestAConnectionOfTwoRulesHasAFlow(t *testing.T) {
+	r := newRouter(t)
+	d := r.load(t, twoRules)
+	d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, maps.Interface{Name: "lan", Judged: true})...)
+	for _, w := range routings() {
+		t.Run(w.String(), func(t *testing.T) {
+			testdp.Enter(t, r.host.Name)
+			d.Forget(t)
+			tr := &trial{Datapath: d, path: testdp.XDP}
+			c := conversation{r, w, w.peer, 40000}
+			for i, s := range c.handshake() {
+				s(t, tr)
+				if i < 2 {
+					tr.expectState(t, "")
+				}
+			}
+			if flow := tr.expectState(t, "tcp-established"); !flow.Assured {
+				t.Errorf("%+v is not assured", flow)
+			}
+			c.say(true, frame.FIN|frame.ACK, 5001, 1001)(t, tr)
+			c.say(false, frame.FIN|frame.ACK, 1001, 5002)(t, tr)
+			c.say(true, frame.ACK, 5002, 1002)(t, tr)
+			tr.expectState(t, "tcp-time-wait")
+			for _, s := range c.handshake() { // the port is used anew
+				s(t, tr)
+			}
+			tr.expectState(t, "tcp-established")
+		})
+	}
+}
+
+// Who forges packets to what two rules let through begins no flow by them but with an ACK, which gives way to all others.
+func TestForgedPacketsOfTwoRules(t *testing.T) {
+	r := newRouter(t)
+	d := r.load(t, twoRules)
+	d.SetInterfaces(t, r.interfaces(maps.Interface{Name: "eth0", Judged: true}, maps.Interface{Name: "lan", Judged: true})...)
+	for _, w := range routings() {
+		for _, c := range []struct {
+			name   string
+			layer  frame.Layer
+			begins bool
+		}{
+			{"SYN", syn(443), false},
+			{"SYN-ACK", frame.TCP{SrcPort: 40000, DstPort: 443, Flags: frame.SYN | frame.ACK}, false},
+			{"RST", frame.TCP{SrcPort: 40000, DstPort: 443, Flags: frame.RST}, false},
+			{"UDP", udp(53), false},
+			{"ACK", frame.TCP{SrcPort: 40000, DstPort: 443, Flags: frame.ACK}, true},
+		} {
+			t.Run(fmt.Sprintf("%s/%s", w, c.name), func(t *testing.T) {
+				testdp.Enter(t, r.host.Name)
+				d.Forget(t)
+				tr := &trial{Datapath: d, path: testdp.XDP}
+				// What nobody has answered yet, which an ordinary flood would push out.
+				const pending = 100
+				for i := range uint16(pending) {
+					leaves(w.leaving(w.inside, frame.UDP{SrcPort: 7000 + i, DstPort: 9}), testdp.From{Device: r.outside.Device, Routed: r.inside})(t, tr)
+				}
+				src := addr("203.0.113.0")
+				if w.family == 6 {
+					src = addr("2001:db8:ffff::")
+				}
+				for range 5000 {
+					src = src.Next()
+					tr.Passes(t, testdp.Out, frame.Build(frame.Ethernet{Src: ours}, w.ip(src, w.inside), c.layer), testdp.From{Device: r.inside, Routed: r.outside.Device})
+				}
+				tr.Counted(t)
+				mine, forged := 0, 0
+				for _, f := range tr.Flows(t) {
+					if f.Local.Addr() == w.inside {
+						mine++
+					} else {
+						forged++
+					}
+				}
+				if mine != pending || (forged > 0) != c.begins {
+					t.Errorf("%d of %d flows are left, and there are %d of who is forged", mine, pending, forged)
+				}
 			})
 		}
 	}

@@ -76,6 +76,7 @@ var notPlayed = map[string]string{
 	"loopback, and the host's own addresses": "not on eth0",
 	"later fragments of a packet to this host, or through it but under `forward: drop` without a rule and without guests":  "no verdict of their own behind reassembly",
 	"UDP begun behind an unfiltered interface and masqueraded, from a source port that input opens, under `forward: drop`": "no port is translated here that input opens",
+	"what two forward rules let through, one each way, after one is closed":                                                "no rule is closed here",
 	"more than 2 VLAN tags": "without VLAN devices neither side lets it in",
 	"answer to a packet that left by `PACKET_QDISC_BYPASS`, `AF_XDP` or `XDP_REDIRECT`":                                     "netfilter does not see it leave either: open ports only",
 	"a frame to nobody's MAC that ebtables, `br_netfilter` or an action of `tc` gives to this host's stack":                 "no bridge is between the two hosts",

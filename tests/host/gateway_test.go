@@ -194,10 +194,14 @@ func TestServerBehindAGateway(t *testing.T) {
 				mustNotTalk(t, mustDial(t, l.Client, "udp", lab.InsideV4, 53), "not open yet")
 				openForward(t, l, dns)
 				mustTalk(t, mustDial(t, l.Client, "udp", lab.InsideV4, 53), "opened")
-				if got := status(t, l).Flows; interfaces[0] == "eth0" && len(interfaces) == 1 && got.Answered+got.Pending > 0 {
-					t.Errorf("%+v: nobody here has begun a flow", got)
+				// Of connections that go on, and not of what was refused, nor of UDP.
+				if got := status(t, l).Flows; len(interfaces) == 1 && (got.Answered > 2 || got.Pending > 0) {
+					t.Errorf("%+v: want a flow for each of two connections at most", got)
 				}
+				running := mustDial(t, l.Client, "tcp", lab.InsideV4, 443)
+				mustTalk(t, running, "before the rule is closed")
 				closeForward(t, l, web)
+				mustTalk(t, running, "after the rule is closed")
 				mustNotDial(t, l.Client, lab.InsideV4, 443)
 				mustTalk(t, mustDial(t, l.Client, "udp", lab.InsideV4, 53), "still open")
 			})
@@ -250,14 +254,37 @@ func TestPolicyChangesOnARunningGateway(t *testing.T) {
 		change := func(p *policy.Policy) {
 			upWith(t, l, loader.Options{Interfaces: both, Mode: mode, Policy: p})
 		}
-		change(gateway(t, "drop", "all on eth1, '"+web+"'"))
-		out, in := mustDial(t, inside, "tcp", lab.ClientV4, 7), mustDial(t, l.Client, "tcp", lab.InsideV4, 443)
+		both := gateway(t, "drop", "all on eth1, '"+web+"'")
+		var out, in net.Conn
 		mustGoOn := func(what string) {
 			t.Helper()
 			mustTalk(t, out, what+", outward")
 			mustTalk(t, in, what+", inward")
 		}
-		mustGoOn("begun")
+		begin := func() {
+			t.Helper()
+			out, in = mustDial(t, inside, "tcp", lab.ClientV4, 7), mustDial(t, l.Client, "tcp", lab.InsideV4, 443)
+			mustGoOn("begun")
+		}
+		// Two rules let through the same connection, one of its packets in and one of those back.
+		change(both)
+		for _, left := range []string{"1/tcp on eth1", "all on eth1", "'" + web + "'"} {
+			begin()
+			change(gateway(t, "drop", left))
+			mustGoOn("with no more than " + left)
+			change(both)
+		}
+		for _, closed := range [][]string{{"all on eth1", web}, {web, "all on eth1"}} {
+			begin()
+			for _, rule := range closed {
+				closeForward(t, l, rule)
+				mustGoOn("after close of " + rule)
+			}
+			mustNotDial(t, l.Client, lab.InsideV4, 443)
+			mustNotDial(t, inside, lab.ClientV4, 7)
+			change(both)
+		}
+		begin()
 		openRule(t, l, "8080/tcp")
 		openForward(t, l, "80/tcp on eth0")
 		mustGoOn("after open")
@@ -274,6 +301,103 @@ func TestPolicyChangesOnARunningGateway(t *testing.T) {
 		mustGoOn("under drop alone")
 		mustNotDial(t, inside, lab.ClientV4, 7)
 	})
+}
+
+// What netfilter tracks and routes goes on from the moment on at which the filter is there, as it does with a rule for
+// what is ESTABLISHED: connections of either direction, and also where their addresses are translated.
+func TestRoutedConnectionsFromBeforeUpGoOn(t *testing.T) {
+	for _, translated := range []bool{false, true} {
+		for _, interfaces := range [][]string{{"eth0"}, {"eth0", "eth1"}} {
+			t.Run(fmt.Sprintf("%v/translated %t", interfaces, translated), func(t *testing.T) {
+				l := lab.New(t)
+				inside := l.AddInside(t)
+				l.Client.Echo(t, 7)
+				inside.Echo(t, 443)
+				echoUDP(t, l.Client, lab.ClientV4, 53)
+				in := []net.Conn{}
+				l.Server.Run(t, "nft", "add table ip track; add chain ip track forward { type filter hook forward priority 0; }; add rule ip track forward ct state new accept")
+				if translated {
+					masquerade(t, l)
+				} else {
+					in = append(in, mustDial(t, l.Client, "tcp", lab.InsideV4, 443))
+				}
+				conns := append(in, mustDial(t, inside, "tcp", lab.ClientV4, 7), mustDial(t, inside, "udp", lab.ClientV4, 53))
+				for _, c := range conns {
+					mustTalk(t, c, "before")
+				}
+				time.Sleep(2500 * time.Millisecond) // until UDP is a stream
+				mustTalk(t, conns[len(conns)-1], "once more")
+				upWith(t, l, loader.Options{Interfaces: interfaces, Policy: gateway(t, "drop", "1/tcp on eth1")})
+				for _, c := range conns {
+					mustTalk(t, c, "after")
+				}
+				if !translated {
+					mustNotDial(t, l.Client, lab.InsideV4, 443)
+				}
+				mustNotDial(t, inside, lab.ClientV4, 7)
+			})
+		}
+	}
+}
+
+// close --forward --kill cuts the connections that the rule let through, whoever keeps them, and no others.
+func TestKillOfRoutedConnections(t *testing.T) {
+	const web = "443/tcp on eth0 to 198.51.100.2"
+	for _, c := range []struct {
+		name       string
+		interfaces []string
+		translated bool
+	}{{"both cards", both, false}, {"one card", []string{"eth0"}, false}, {"masqueraded", both, true}, {"masqueraded, one card", []string{"eth0"}, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			inside := l.AddInside(t)
+			l.Client.Echo(t, 7)
+			l.Client.Echo(t, 8)
+			inside.Echo(t, 443)
+			l.Server.Echo(t, 22)
+			var in net.Conn
+			if c.translated {
+				masquerade(t, l)
+			}
+			upWith(t, l, loader.Options{Interfaces: c.interfaces, Policy: gateway(t, "drop", "7/tcp on eth1, 8/tcp on eth1, '"+web+"'", "22/tcp")})
+			cut, other := mustDial(t, inside, "tcp", lab.ClientV4, 7), mustDial(t, inside, "tcp", lab.ClientV4, 8)
+			local, own := mustDial(t, l.Client, "tcp", lab.ServerV4, 22), mustDial(t, l.Server, "tcp", lab.ClientV4, 7)
+			others := []net.Conn{other, local, own}
+			if !c.translated {
+				in = mustDial(t, l.Client, "tcp", lab.InsideV4, 443)
+				others = append(others, in)
+			}
+			for _, c := range append(others, cut) {
+				mustTalk(t, c, "begun")
+			}
+			kill := func(rule string) {
+				t.Helper()
+				change(t, l, func(f *loader.Filter) error {
+					report, err := f.CloseRules(forwardRules(t, rule), true)
+					if err == nil && report.Killed != 1 {
+						t.Errorf("%d connections of %s were cut, want 1", report.Killed, rule)
+					}
+					return err
+				})
+			}
+			kill("7/tcp on eth1")
+			mustNotTalk(t, cut, "what the rule let through")
+			for _, c := range others {
+				mustTalk(t, c, "what it did not")
+			}
+			openForward(t, l, "7/tcp on eth1")
+			mustNotTalk(t, cut, "what was cut, when the rule is back")
+			again := mustDial(t, inside, "tcp", lab.ClientV4, 7)
+			mustTalk(t, again, "begun again")
+			if !c.translated {
+				openForward(t, l, "all on eth1")
+				mustTalk(t, in, "by two rules")
+				kill(web)
+				closeForward(t, l, "all on eth1")
+				mustNotTalk(t, in, "what came in by the rule")
+			}
+		})
+	}
 }
 
 // The rules are in force from the moment on at which the host begins to forward.

@@ -180,3 +180,29 @@ func TestAgentFollowsThePatternsOfTheFile(t *testing.T) {
 	a.waitsFor("end of wg0", func() bool { return slices.Equal(filteredNames(t, l), []string{"eth0"}) })
 	a.waitsFor("word of it", func() bool { return strings.Contains(a.logged(), "wg0 is no longer filtered, as wg* has brought it") })
 }
+
+// An interface that a pattern has brought, and that has another name since, stays filtered. What the policy says of the
+// pattern is not for it: status says so for as long as it is so.
+func TestARenamedInterfaceOfAPattern(t *testing.T) {
+	l := lab.New(t)
+	addVeth(t, l, "wg0")
+	l.Server.IP(t, "link", "set", "wg0p", "netns", l.Client.Name)
+	upOn(t, l, loader.ModeTC, []string{"eth0", "wg*"}, "7/tcp on wg*")
+	changeName(t, l, "wg0", "vpn0")
+	mustFilter(t, l, "eth0", "vpn0 by wg*")
+	says := func(want string) {
+		t.Helper()
+		if w := status(t, l).Warnings; len(w) != 1 || !strings.HasPrefix(w[0], want) {
+			t.Errorf("status warns of %q, want %q", w, want)
+		}
+	}
+	says("vpn0 was renamed, and what the policy says of its former name still counts on it")
+	upOn(t, l, loader.ModeAuto, nil, "7/tcp on wg*")
+	says("vpn0 was renamed since wg* brought it: it stays filtered, and what the policy says of wg* does not count on it")
+	attach(t, l)
+	says("vpn0 was renamed since wg* brought it")
+	down(t, l, "vpn0")
+	if w := status(t, l).Warnings; len(w) > 0 {
+		t.Errorf("status warns of %q", w)
+	}
+}
