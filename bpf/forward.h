@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "config.h"
+#include "explain.h"
 #include "flow.h"
 #include "limit.h"
 #include "maps.h"
@@ -101,8 +102,10 @@ static __always_inline int by_forward_rules(struct packet *packet, struct forwar
 		return PASS_ESTABLISHED;
 	if (!decision.number)
 		return DROP_FORWARD;
-	if (uses_limits && begins_something(packet) && !limit_admits(packet, decision.number, time))
+	if (uses_limits && begins_something(packet) && !limit_admits(packet, decision.number, time)) {
+		EXPLAIN(limited, decision.number);
 		return DROP_LIMIT;
+	}
 	return RULE_REASON(decision.number);
 }
 
