@@ -23,9 +23,13 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
 )
 
+// Of so many packets, one in ten is explained, and then comes in; and as many are explained while nothing else happens.
 const (
-	perExplained = 1000 // packets of each policy, twice
-	fewestOf     = 20   // packets that a reason has to have in a long run
+	explainedOf  = 10
+	leastOfOne   = 2000 // packets at one policy
+	mostOfOne    = 5000
+	mostPolicies = 200 // as long as these are not too many
+	fewestOf     = 20  // packets that a reason has to have in a long run
 )
 
 // explained is how many packets had each reason, and how many could not be told about, as the clock went on in between.
@@ -39,7 +43,8 @@ type explained struct {
 // flows, bans, block lists, trusted sources, limits and what is routed.
 func TestExplainSaysWhatBecomesOfAPacket(t *testing.T) {
 	lab.RequireRoot(t)
-	policies := *count/10/perExplained + 1
+	per := min(max(leastOfOne, *count/explainedOf/mostPolicies), mostOfOne)
+	policies := *count/explainedOf/per + 1
 	var next atomic.Int64
 	results := make(chan explained, runtime.NumCPU())
 	t.Run("all", func(t *testing.T) {
@@ -49,7 +54,7 @@ func TestExplainSaysWhatBecomesOfAPacket(t *testing.T) {
 				w := newWitness(t)
 				defer func() { results <- w.explained }()
 				for n := int(next.Add(1)); n <= policies && !t.Failed(); n = int(next.Add(1)) {
-					t.Run(fmt.Sprintf("policy %d of seed %d", n, *seed), func(t *testing.T) { w.try(t, n) })
+					t.Run(fmt.Sprintf("policy %d of seed %d", n, *seed), func(t *testing.T) { w.try(t, n, per) })
 				}
 			})
 		}
@@ -106,7 +111,7 @@ func newWitness(t *testing.T) *witness {
 	return w
 }
 
-// turn is the datapath of one policy, and what happens at it.
+// scene is the datapath of one policy, and what happens at it.
 type scene struct {
 	draw
 	*testdp.Datapath
@@ -123,7 +128,7 @@ type packetOut struct {
 	layer    frame.Layer
 }
 
-func (w *witness) try(t *testing.T, number int) {
+func (w *witness) try(t *testing.T, number, packets int) {
 	testdp.Enter(t, w.host.Name)
 	s := &scene{draw: draw{rand.New(rand.NewPCG(*seed, uint64(number)))}, w: w, dry: make(map[testdp.Path]*dryrun.Program)}
 	text := s.fullPolicy()
@@ -137,7 +142,7 @@ func (w *witness) try(t *testing.T, number int) {
 		s.dry[path] = s.DryRun(t, path)
 	}
 	s.prepare(t)
-	for range perExplained {
+	for range packets {
 		s.happen(t)
 		b, what := s.arrival()
 		s.compare(t, b, func() string { return what + "\n" + text })
@@ -146,7 +151,7 @@ func (w *witness) try(t *testing.T, number int) {
 		}
 	}
 	before, _ := s.Snapshot(t)
-	for range perExplained {
+	for range packets {
 		b, _ := s.arrival()
 		s.explain(t, oneOf(s.draw, testdp.Ingress...), b)
 	}
@@ -346,7 +351,7 @@ func (s *scene) rules(most int, to []netip.Addr) (rules []string) {
 	return rules
 }
 
-// layers is what stands behind an IP header, of a protocol that frame knows.
+// transport is what stands behind an IP header, of a protocol that frame knows.
 func (s *scene) transport(six bool, from, to uint16) frame.Layer {
 	switch s.IntN(10) {
 	case 0, 1, 2, 3:
@@ -471,6 +476,11 @@ func (s *scene) arrival() ([]byte, string) {
 		}
 	case n == 16 && s.times(1, 2):
 		return append(frame.Build(eth)[:12], 0x08, 0x06, 1, 2, 3, 4), "not IP"
+	case n == 18:
+		if six {
+			return frame.Build(eth, frame.IPv6{Src: src, Dst: dst, NextHeader: frame.Exactly(oneOf[uint16](s.draw, 0, 17, 60))}, frame.Raw("123")), "headers that end early"
+		}
+		return frame.Build(eth, frame.IPv4{Src: src, Dst: dst, Protocol: frame.ProtoUDP}, frame.Raw("123")), "headers that end early"
 	case n == 17:
 		tags := []frame.Layer{eth, frame.VLAN{ID: 5}, frame.VLAN{ID: 6}, frame.VLAN{ID: 7}}[:2+s.IntN(3)]
 		return frame.Build(append(tags, ipOf(src, dst), layer)...), "a tagged packet"
