@@ -171,7 +171,7 @@ func (a *Answer) why(x *loader.Explanation) string {
 		return "a rule lets it in"
 	}
 	if a.Verdict == maps.Pass {
-		return passes(a.Reason, a.Forward)
+		return passes(a.Reason)
 	}
 	refused := a.Reason
 	if refused == rejected {
@@ -184,10 +184,7 @@ func (a *Answer) why(x *loader.Explanation) string {
 	return text
 }
 
-func passes(reason string, routed bool) string {
-	if routed && reason == forward {
-		return "it is routed, and \"forward\" lets it through, or guests of this host may begin outward"
-	}
+func passes(reason string) string {
 	text, ok := map[string]string{
 		notIP:                "it is not IP, which no firewall of IP sees",
 		otherHost:            "it is for a MAC address that no device of this host has",
@@ -198,6 +195,7 @@ func passes(reason string, routed bool) string {
 		"dhcp":               "it is the answer of a DHCP server",
 		fragment:             "it is a later fragment, which is useless without the first one",
 		"input":              "\"input: accept\" lets in what no rule is about",
+		forward:              "it is routed, and \"forward\" lets it through, or guests of this host may begin outward",
 		invalid:              "netfilter would call it invalid, and \"invalid: accept\" lets it in",
 	}[reason]
 	if !ok {
@@ -221,7 +219,7 @@ func drops(reason string, a *Answer, x *loader.Explanation) string {
 	case icmp:
 		return "\"icmp\" does not accept this type"
 	case protocol:
-		return "no rule opens " + what(x.Explanation)
+		return "no rule opens " + what(x.Explanation) + ", and it belongs to no flow"
 	case forward:
 		return "it is for another host, and neither \"forward\" nor a forward rule lets it through"
 	case invalid:
