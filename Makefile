@@ -204,7 +204,7 @@ differential: root deps-test ## compare with netfilter, packet by packet (root; 
 
 # On its own, ten minutes of it and more, and not what PACKETS says by default.
 packets: PACKETS = 10000000
-packets: root deps-test ## hold what diff says of packets against two loaded policies (root; PACKETS=10000000 SEED=1)
+packets: root deps-test ## hold what diff and explain say of packets against loaded policies (root; PACKETS=10000000 SEED=1)
 	$(GO) test -count=1 -timeout 180m -v ./tests/packets -seed $(SEED) -packets $(PACKETS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)

@@ -12,6 +12,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "explain.h"
 #include "limit.h"
 #include "maps.h"
 #include "parse.h"
@@ -71,14 +72,21 @@ static __always_inline __u32 source_value(__u32 set, const struct packet *packet
 
 static __always_inline bool is_trusted(const struct packet *packet)
 {
-	return source_value(blocking_sets().trust_set, packet);
+	bool trusted = source_value(blocking_sets().trust_set, packet);
+
+	if (trusted)
+		EXPLAIN(trusted, true);
+	return trusted;
 }
 
 /* One of the reasons that bans have is counted, or a list. */
 static __always_inline void count_source(__u32 *place)
 {
-	__u64 *counter = bpf_map_lookup_elem(&source_counters, place);
+	__u64 *counter;
 
+	if (dry_run)
+		return;
+	counter = bpf_map_lookup_elem(&source_counters, place);
 	if (counter)
 		*counter += 1;
 }
@@ -132,6 +140,9 @@ __noinline int is_banned(struct packet *packet, __u64 time)
 	}
 	if (!ban || !holds(ban, time))
 		return false;
+	EXPLAIN(ban, *ban);
+	if (dry_run)
+		return true;
 	__sync_fetch_and_add(&ban->packets, 1);
 	key.prefix_len = MAX_BLOCK_LISTS + BOUNDED(ban->reason, MAX_BAN_REASONS - 1);
 	count_source(&key.prefix_len);
@@ -157,6 +168,7 @@ static __always_inline int source_verdict(struct packet *packet, __u64 time)
 		list = source_value(sets.block_set, packet);
 	if (!list)
 		return PARSED;
+	EXPLAIN(list, list);
 	count_source(&list);
 	return DROP_BLOCKED;
 }

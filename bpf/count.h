@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "explain.h"
 #include "maps.h"
 #include "types.h"
 
@@ -12,8 +13,11 @@
  * and the write; on a PREEMPT_RT kernel one may be, and then a packet is not counted. */
 static __always_inline void count(__u32 reason)
 {
-	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+	__u64 *counter;
 
+	if (dry_run)
+		return explain_count(reason);
+	counter = bpf_map_lookup_elem(&counters, &reason);
 	if (counter)
 		*counter += 1;
 }

@@ -286,6 +286,8 @@ static __always_inline bool is_station(void *ctx, bool skb, __u32 ifindex, __u64
 		return known ? known->verdict & 1 : true;
 	search->self = (__u64)(skb ? device_of_skb(search, ctx) : device_of_xdp(search, ctx));
 	search->fresh.verdict = ask_devices(search);
+	if (dry_run)
+		return search->fresh.verdict & 1;
 	FORGET_REGISTERS;
 	search->fresh.verdict |= (search->time + STATION_TIME) << 1;
 	/* One word, so that no CPU reads half of it; the last of two that ask at the same time is as right as the first. */

@@ -13,6 +13,7 @@
 #include "device.h"
 #include "egress.h"
 #include "event.h"
+#include "explain.h"
 #include "flow.h"
 #include "forward.h"
 #include "ingress.h"
@@ -31,6 +32,8 @@ static __always_inline void note_run(__u64 time)
 {
 	__u32 *last = &last_run[BOUNDED(run_slot, RUN_SLOTS - 1)];
 
+	if (dry_run)
+		return;
 	if (*last != (__u32)time)
 		*last = (__u32)time;
 }
@@ -119,6 +122,7 @@ int portcullis_xdp(struct xdp_md *ctx)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
+	EXPLAIN(refused, result & REASON_MASK);
 	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
 		int action = turn_xdp(ctx);
 
@@ -220,6 +224,7 @@ int portcullis_in(struct __sk_buff *skb)
 		result = DROP_BAD_TRANSPORT;
 	if (result >> KIND_SHIFT)
 		invalid_skb(skb, result >> KIND_SHIFT);
+	EXPLAIN(refused, result & REASON_MASK);
 	if (is_rejectable(result) && reject_skb(skb, now())) {
 		count(DROP_REJECTED);
 		return bpf_redirect(skb->ifindex, 0);

@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "config.h"
+#include "explain.h"
 #include "maps.h"
 #include "parse.h"
 #include "room.h"
@@ -66,6 +67,8 @@ static __always_inline struct flow *flow_at(__u32 place)
 {
 	struct entry *entry = bpf_map_lookup_elem(&flows, &place);
 
+	if (dry_run && entry)
+		explain_flow(place, entry);
 	return entry ? &entry->flow : NULL;
 }
 
@@ -126,7 +129,13 @@ static __always_inline bool flow_admits(struct packet *packet, enum port_class c
 		return false;
 	key = key_of(packet, INBOUND);
 	flow = flow_at(table_find(&key, hash_of(&key), NO_PLACE));
-	if (!flow || !flow_alive(flow, time) || !flow_inbound(flow, packet, time))
+	if (!flow || !flow_alive(flow, time))
+		return false;
+	if (dry_run) {
+		explained.after = *flow;
+		flow = &explained.after;
+	}
+	if (!flow_inbound(flow, packet, time))
 		return false;
 	if (!(flow->marks & ANSWERED))
 		flow->marks |= ANSWERED;
@@ -149,7 +158,7 @@ __noinline int flow_track(struct packet *packet, __u64 time)
 	__u64 hash;
 	int place;
 
-	if (!packet)
+	if (dry_run || !packet)
 		return true;
 	key = key_of(packet, OUTBOUND);
 	hash = hash_of(&key);

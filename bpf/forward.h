@@ -7,6 +7,7 @@
 
 #include "block.h"
 #include "config.h"
+#include "explain.h"
 #include "flow.h"
 #include "limit.h"
 #include "maps.h"
@@ -103,8 +104,10 @@ static __always_inline int by_forward_rules(struct packet *packet, struct forwar
 	if (!decision.number)
 		return DROP_FORWARD;
 	if (uses_limits && begins_something(packet) && !is_trusted(packet) &&
-	    !limit_admits(packet, decision.number, time))
+	    !limit_admits(packet, decision.number, time)) {
+		EXPLAIN(limited, decision.number);
 		return DROP_LIMIT;
+	}
 	return RULE_REASON(decision.number);
 }
 

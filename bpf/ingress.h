@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "config.h"
+#include "explain.h"
 #include "flow.h"
 #include "forward.h"
 #include "limit.h"
@@ -89,8 +90,10 @@ static __always_inline __u32 by_condition(const struct input *input, struct pack
 	if (!decision.number)
 		return DROP_SOURCE;
 	if (uses_limits && decision.kind == LIMITED && begins_something(packet) && !is_trusted(packet) &&
-	    !limit_admits(packet, decision.number, input->time))
+	    !limit_admits(packet, decision.number, input->time)) {
+		EXPLAIN(limited, decision.number);
 		return DROP_LIMIT;
+	}
 	return RULE_REASON(decision.number);
 }
 
@@ -100,6 +103,7 @@ static __always_inline int icmp(const struct input *input, struct packet *packet
 	__u32 condition = DROP_ICMP;
 	struct port port;
 
+	EXPLAIN(step, STEP_ICMP);
 	if (answer != PARSED)
 		return answer;
 	packet->invalid = invalid_without_flow(packet);
@@ -128,6 +132,7 @@ static __always_inline int forward(const struct input *input, struct packet *pac
 {
 	int result;
 
+	EXPLAIN(step, STEP_FORWARD);
 	if (forward_policy == POLICY_ACCEPT)
 		return PASS_FORWARD;
 	if (packet->fragment == FRAGMENT_LATER)
@@ -156,8 +161,10 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 	/* Open to everybody: no state at all, so a flood of SYNs allocates nothing. */
 	if (port.rule)
 		return RULE_REASON(port.rule);
+	EXPLAIN(step, STEP_FLOW);
 	if (flow_admits(packet, class, input->time))
 		return PASS_ESTABLISHED;
+	EXPLAIN(step, STEP_CONDITION);
 	if (port.set) {
 		condition = by_condition(input, packet, port.set);
 		if (!is_drop(condition))
@@ -165,6 +172,7 @@ static __always_inline int input_verdict(const struct input *input, struct packe
 	}
 	if (is_dhcp_answer(packet))
 		return PASS_DHCP;
+	EXPLAIN(step, STEP_REFUSE);
 	return refuse(packet, condition);
 }
 
@@ -178,14 +186,18 @@ static __always_inline int ingress(const struct input *input)
 	struct packet packet = {};
 	int result;
 
+	EXPLAIN(step, STEP_PARSE);
 	result = parse(&input->frame, &packet);
 	if (result != PARSED)
 		return result;
+	EXPLAIN(step, STEP_SOURCE);
+	EXPLAIN(packet, packet);
 	result = source_verdict(&packet, input->time);
 	if (result != PARSED)
 		return result;
 	if (is_for_other_host(input->ctx, input->skb, input->ifindex, &packet, input->time))
 		return forward(input, &packet);
+	EXPLAIN(step, STEP_OPEN);
 	if (packet.fragment == FRAGMENT_LATER)
 		return PASS_FRAGMENT;
 	result = input_verdict(input, &packet);

@@ -20,6 +20,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "config.h"
+#include "explain.h"
 #include "maps.h"
 #include "table.h"
 #include "types.h"
@@ -66,8 +67,12 @@ static __always_inline bool charge(struct bucket *bucket, __u64 key, const struc
 		if (debt > limit->tolerance + limit->interval + jiffy)
 			debt = 0;
 		/* The clock goes by jiffies: within one, whatever comes has to wait for none. */
-		if (debt > limit->tolerance && debt > jiffy)
+		if (debt > limit->tolerance && debt > jiffy) {
+			EXPLAIN(debt, debt - (limit->tolerance > jiffy ? limit->tolerance : jiffy));
 			return false;
+		}
+		if (dry_run)
+			return true;
 		if (__sync_val_compare_and_swap(&bucket->arrival, before, now_ns + debt + limit->interval) == before)
 			return true;
 	}
@@ -79,6 +84,8 @@ static __always_inline bool give_bucket(struct bucket *bucket, __u64 key, __u64 
 {
 	__u64 before = *(volatile __u64 *)&bucket->key;
 
+	if (dry_run)
+		return true;
 	if (before == BEING_GIVEN || __sync_val_compare_and_swap(&bucket->key, before, BEING_GIVEN) != before)
 		return false;
 	/* Exchanges are ordered: nobody sees the key before the time. */

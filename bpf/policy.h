@@ -164,7 +164,8 @@ static __always_inline void make_known(struct known *slot, __u8 family, const __
 {
 	__u64 until = slot->until;
 
-	if (until == BEING_WRITTEN || __sync_val_compare_and_swap(&slot->until, until, BEING_WRITTEN) != until)
+	if (dry_run || until == BEING_WRITTEN ||
+	    __sync_val_compare_and_swap(&slot->until, until, BEING_WRITTEN) != until)
 		return;
 	slot->family = family;
 	__builtin_memcpy(slot->addr, addr, sizeof(slot->addr));

@@ -12,6 +12,7 @@
 
 #include "answer.h"
 #include "config.h"
+#include "explain.h"
 #include "headers.h"
 #include "maps.h"
 #include "parse.h"
@@ -242,6 +243,8 @@ static __always_inline bool is_generic(struct search *search, const struct net_d
 {
 	__u64 own = (__u64)POINTER(search, ((struct xdp_buff *)ctx)->rxq), first = (__u64)POINTER(search, dev->_rx);
 
+	if (dry_run) /* a test run's queue is of that list in any case */
+		return explained.generic;
 	search->on = 0;
 	return !UNREADABLE(search->on, dev->num_rx_queues) && own >= first &&
 	       own - first < (__u64)search->on * bpf_core_type_size(struct netdev_rx_queue);

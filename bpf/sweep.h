@@ -58,6 +58,9 @@ int portcullis_sweep(struct sweep *args)
 {
 	struct sweep sweep = {.now = now(), .flush = args->flush};
 
+	if (dry_run)
+		return 0;
+
 	/* One sweep at a time: user space holds its lock. A CPU that has read the number before marks a port with one
 	 * that is a sweep old, which stays for one sweep more, and this sweep marks the ports of the flows that it sees. */
 	state.sweep = state.sweep == 255 ? 1 : state.sweep + 1;
@@ -76,7 +79,7 @@ int portcullis_enter(struct seed *args)
 	struct flow *have = flow_at(place);
 
 	args->entered = false;
-	if (have && flow_alive(have, time) && !args->replace)
+	if (dry_run || (have && flow_alive(have, time) && !args->replace))
 		return 0;
 	if (!(have && flow_restart(place, &entry.key, hash, &entry.flow)) &&
 	    !flow_begin(&entry.key, hash, &entry.flow, time))

@@ -338,6 +338,37 @@ struct rejection {
 	__u8 pad[6];
 };
 
+/* The steps of a packet that comes in. README.md tells of them. */
+enum step {
+	STEP_LINK = 1,
+	STEP_PARSE,
+	STEP_SOURCE,
+	STEP_FORWARD,
+	STEP_OPEN,
+	STEP_FLOW,
+	STEP_CONDITION,
+	STEP_ICMP,
+	STEP_REFUSE,
+};
+
+/* What a dry run has found out about a packet. User space clears it before. */
+struct explanation {
+	struct entry entry; /* that was found last: a flow that lets the packet in, or that does not */
+	struct flow after;  /* what the packet would have made of it */
+	struct ban ban;	    /* that drops it */
+	__u64 debt;	    /* of a source that is over its limit: nanoseconds till it may come again */
+	struct packet packet;
+	__u32 reason;  /* under which it would be counted */
+	__u32 refused; /* the same before its sender is told */
+	__u32 seen;    /* the same of what is invalid about it, or 0 */
+	__u32 place;   /* of entry, from 1 on; 0: no flow was found */
+	__u32 list;    /* block list that drops it, or 0 */
+	__u32 step;    /* enum step: the last one that was taken */
+	__u32 trusted; /* its source is */
+	__u32 limited; /* rule whose limit drops it, or 0 */
+	__u32 generic; /* set by user space: XDP runs behind the driver */
+};
+
 /* Argument of portcullis_enter: a flow that user space knows of. */
 struct seed {
 	struct entry entry;

@@ -33,6 +33,8 @@ type Kernel interface {
 	Connections() ([]host.Connection, error)
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
 	Arrivals(host.Connection) ([]string, error)
+	RouteTo(peer netip.Addr) (host.Route, error)
+	AddressesOn(iface string) ([]netip.Addr, error)
 	FindSession() (*host.Session, error)
 	SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error)
 	Gateways() ([]netip.Addr, error)
@@ -61,6 +63,7 @@ type Filter interface {
 	Flush() (removed int, err error)
 	Sweep() (live, removed int, err error)
 	Refusals() (loader.Refusals, error)
+	Explainer(iface string) (*loader.Explainer, error)
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
 	HostChanges() (loader.HostChanges, error)
 	SyncHost() error
@@ -126,7 +129,12 @@ func (HostKernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 }
 
 func (HostKernel) Arrivals(c host.Connection) ([]string, error) { return host.Arrivals(c) }
-func (HostKernel) FindSession() (*host.Session, error)          { return host.FindSession() }
+func (HostKernel) RouteTo(peer netip.Addr) (host.Route, error)  { return host.RouteTo(peer) }
+func (HostKernel) AddressesOn(iface string) ([]netip.Addr, error) {
+	return host.AddressesOn(iface)
+}
+
+func (HostKernel) FindSession() (*host.Session, error) { return host.FindSession() }
 func (HostKernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
 	return host.SSHSessions(among)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Network is what this host knows of its own interfaces and addresses at a moment.
@@ -122,4 +123,57 @@ func (n *Network) link(index int) netlink.Link {
 		return nil
 	}
 	return n.links[i]
+}
+
+// Route is how packets of a peer most likely come to this host.
+type Route struct {
+	Local      netip.Addr // the address that this host answers from
+	Interfaces []string   // that on which the way to the peer leads out, then those that this stands on or is a port of
+	Own        bool       // the peer is this host
+	Here       bool       // what is sent there ends here: it is this host's address, or its broadcast or group
+}
+
+// RouteTo returns how packets of a peer most likely come to this host.
+func RouteTo(peer netip.Addr) (r Route, err error) {
+	n, err := ReadNetwork()
+	if err != nil {
+		return r, err
+	}
+	routes, err := netlink.RouteGet(peer.AsSlice())
+	if err != nil {
+		return r, fmt.Errorf("find the way to %s: %w", peer, err)
+	}
+	for _, way := range routes {
+		if local, ok := netip.AddrFromSlice(way.Src); ok && !r.Local.IsValid() {
+			r.Local = local.Unmap()
+		}
+		r.Here = r.Here || isLocalType(way.Type) || way.Type == unix.RTN_MULTICAST
+		if l := n.link(way.LinkIndex); l != nil {
+			r.Interfaces = append(r.Interfaces, l.Attrs().Name)
+		}
+		for _, name := range n.stackOf([]int{way.LinkIndex}) {
+			if !slices.Contains(r.Interfaces, name) {
+				r.Interfaces = append(r.Interfaces, name)
+			}
+		}
+	}
+	r.Own = len(n.devices[peer]) > 0
+	return r, nil
+}
+
+// AddressesOn returns the addresses of an interface.
+func AddressesOn(iface string) (out []netip.Addr, err error) {
+	n, err := ReadNetwork()
+	if err != nil {
+		return nil, err
+	}
+	for addr, devices := range n.devices {
+		for _, index := range devices {
+			if l := n.link(index); l != nil && l.Attrs().Name == iface {
+				out = append(out, addr)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out, nil
 }

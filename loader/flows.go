@@ -42,17 +42,22 @@ func (f *Filter) Flows(each func(Flow) bool) error {
 		return err
 	}
 	return f.set.SortedFlows(now, func(flow *maps.Flow) bool {
-		return each(Flow{
-			Protocol: protocolName(flow.Protocol),
-			Local:    flow.Local,
-			Remote:   flow.Remote,
-			State:    flow.State.String(),
-			Answered: flow.Answered,
-			Assured:  flow.Assured,
-			Age:      maps.Duration(int64(flow.Age(now)), f.running.HZ),
-			Expires:  maps.Duration(int64(flow.Expires-now), f.running.HZ),
-		})
+		return each(f.shown(flow, now))
 	})
+}
+
+// shown returns a flow as users see it at a time (jiffies).
+func (f *Filter) shown(flow *maps.Flow, now uint64) Flow {
+	return Flow{
+		Protocol: protocolName(flow.Protocol),
+		Local:    flow.Local,
+		Remote:   flow.Remote,
+		State:    flow.State.String(),
+		Answered: flow.Answered,
+		Assured:  flow.Assured,
+		Age:      maps.Duration(int64(flow.Age(now)), f.running.HZ),
+		Expires:  maps.Duration(int64(flow.Expires-now), f.running.HZ),
+	}
 }
 
 // Flush takes every flow out of the table. A connection that is alive comes back with its next packet from this

@@ -49,7 +49,11 @@ func callWithArguments(t *testing.T, c *cobra.Command) []string {
 	call := callOf(c)
 	for _, argument := range strings.Fields(c.Use)[1:] {
 		switch {
-		case strings.HasPrefix(argument, "["):
+		case strings.HasPrefix(argument, "["), strings.HasSuffix(argument, "]") && !strings.HasPrefix(argument, "SRC"):
+		case argument == "SRC[:PORT]":
+			call = append(call, "203.0.113.9")
+		case argument == "WHAT":
+			call = append(call, "443/tcp")
 		case argument == "RULE...":
 			call = append(call, "http")
 		case argument == "ADDRESS...":

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/explain"
 )
 
 const jsonPage = "../../docs/json.md"
@@ -59,7 +60,7 @@ func TestKeysOfJSONAreExplained(t *testing.T) {
 	for command, view := range map[string]any{
 		"status": firewall.Status{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{},
 		"apply": firewall.ApplyReport{}, "diff": firewall.DiffReport{}, "open": firewall.OpenReport{}, "close": firewall.CloseReport{},
-		"flows": flowView{}, "log": logView{}, "import": importView{},
+		"flows": flowView{}, "log": logView{}, "explain": explain.Answer{}, "import": importView{},
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+command+"\n")
 		section, _, _ = strings.Cut(section, "\n## ")

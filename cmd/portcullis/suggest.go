@@ -33,6 +33,7 @@ var otherWords = map[string][]string{
 	"confirm": {"commit"},
 	"revert":  {"rollback", "undo", "cancel"},
 	"flows":   {"connections", "conntrack", "states", "flush"},
+	"explain": {"why", "trace", "lookup"},
 	"log":     {"logs", "monitor", "tail", "follow"},
 	"import":  {"convert", "translate", "migrate", "iptables"},
 	"doctor":  {"diagnose"},

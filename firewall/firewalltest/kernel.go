@@ -158,6 +158,17 @@ func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 
 func (f *Kernel) Arrivals(host.Connection) ([]string, error) { return f.ArrivalNames, nil }
 
+func (f *Kernel) RouteTo(netip.Addr) (host.Route, error) {
+	return host.Route{Interfaces: []string{f.Route}}, nil
+}
+
+func (f *Kernel) AddressesOn(string) ([]netip.Addr, error) { return f.Addrs, nil }
+
+// Explainer implements firewall.Filter. There is no datapath here.
+func (f *Kernel) Explainer(string) (*loader.Explainer, error) {
+	return nil, errors.New("there is no datapath")
+}
+
 func (f *Kernel) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
 
 func (f *Kernel) Named() ([]string, error) { return slices.Clone(f.Running.Interfaces), nil }

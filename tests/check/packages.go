@@ -31,6 +31,7 @@ var siblings = map[string][]string{
 	"firewall/audit":        {"firewall/cmdline", "firewall/containers"},
 	"firewall/crowdsec":     {"firewall/bans"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
+	"firewall/explain":      {"firewall/schedule"},
 	"firewall/fetch":        {"firewall/savefile"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"policy/iptables":       {"policy/quote"},

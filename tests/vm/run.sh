@@ -28,6 +28,7 @@ virtio		tests/host		PORTCULLIS_LAB_DEVICES=eth0,eth1 ./test -test.run '$RUN/(nat
 vmxnet3		tests/host		PORTCULLIS_LAB_DEVICES=eth2,eth3 ./test -test.run '$RUN' -test.skip '^Test([^V]|V[^m])'
 differential	tests/differential	./test -test.run '$RUN' -test.skip TestRecordedTraffic -packets 10000
 topology	tests/topology		./test -test.run '$RUN'
+packets		tests/packets		./test -test.run '$RUN' -test.skip 'Difference' -packets 20000
 cli		tests/cli		./test -test.run '$RUN'
 doctor		tests/doctor		./test -test.run '$RUN' -test.skip 'TestConditions/(.*tables|ufw|containers|router|forw|another|bad|unf|veth|gen|not|large)'
 bench		tests/bench		modprobe pktgen && ./test -test.run '$RUN' -test.skip '^Test[^G]'

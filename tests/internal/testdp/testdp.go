@@ -41,6 +41,8 @@ type Datapath struct {
 	programs map[string]*ebpf.Program
 	rules    map[string]maps.Reason
 	seen     map[maps.Reason]uint64
+	options  Options
+	group    policy.Group
 	close    func()
 }
 
@@ -67,7 +69,7 @@ func Open(o Options) (_ *Datapath, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Datapath{Set: set, Policy: p, rules: make(map[string]maps.Reason)}
+	d := &Datapath{Set: set, Policy: p, rules: make(map[string]maps.Reason), options: o, group: group}
 	rules := make([]maps.Rule, len(numbered))
 	for i, n := range numbered {
 		rules[i].NumberedRule = n
@@ -105,14 +107,18 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 	}
 	maps.Resize(spec, p)
 	shrink(spec, p, o)
-	constants := maps.Constants{
-		Policy: p.For(o.Interface), HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
-		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
-	}
+	constants := o.constants(p, testClock)
 	if o.MultiBuffer {
 		spec.Programs[bpf.FirewallProgPortcullisXdp].Flags |= xdpHasFrags
 	}
 	return spec, p, constants.Set(spec)
+}
+
+func (o *Options) constants(p *policy.Policy, testClock bool) maps.Constants {
+	return maps.Constants{
+		Policy: p.For(o.Interface), HZ: HZ, Ethernet: !o.L3, MAC: o.MAC,
+		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
+	}
 }
 
 // shrink makes the tables small, where the policy does not say how big they are to be: each case of a test begins with

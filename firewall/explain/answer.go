@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/firewall/schedule"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
+)
+
+// Answer is what becomes of a packet, and why.
+type Answer struct {
+	Number    int        `json:"number,omitempty"` // in a recording
+	Time      *time.Time `json:"time,omitempty"`   // when it was recorded
+	Packet    string     `json:"packet"`
+	Interface string     `json:"interface"`
+	Verdict   string     `json:"verdict"` // pass or drop
+	Reason    string     `json:"reason"`
+	Step      int        `json:"step"` // of "How it decides" in the README
+	Why       string     `json:"why"`
+
+	Rule    string `json:"rule,omitempty"` // that lets it in or through, or whose limit drops it
+	Forward bool   `json:"forward"`        // it is routed
+	Runtime bool   `json:"runtime"`        // the rule is not in the file
+	File    string `json:"file,omitempty"` // where the rule stands
+	Line    int    `json:"line,omitempty"`
+
+	List    string `json:"list,omitempty"` // block list that drops it; "block:" for what the policy file blocks by itself
+	Ban     *Ban   `json:"ban,omitempty"`
+	Flow    *Flow  `json:"flow,omitempty"`
+	Trusted bool   `json:"trusted"` // so it is neither blocked nor limited
+	Invalid string `json:"invalid,omitempty"`
+	Wait    int    `json:"wait_seconds,omitempty"` // till a limit lets the next one in
+
+	Command  string   `json:"command,omitempty"` // that would let it in
+	Advice   string   `json:"advice,omitempty"`  // the same, where no command does it
+	Warnings []string `json:"warnings"`
+}
+
+// Ban is the ban that drops a packet.
+type Ban struct {
+	Address string `json:"address"`
+	Reason  string `json:"reason"`
+	Left    int64  `json:"left_seconds,omitempty"` // 0: for ever
+}
+
+// Flow is the flow that a packet belongs to, or would if it were alive.
+type Flow struct {
+	Protocol string `json:"protocol"`
+	Local    string `json:"local"`
+	Remote   string `json:"remote"`
+	State    string `json:"state"`
+	Place    int    `json:"place"` // in the table
+	Admits   bool   `json:"admits"`
+	Alive    bool   `json:"alive"`
+}
+
+// Reasons in the words of status.
+const (
+	notIP, otherHost, established, related        = "not ip", "other host", "established", "related"
+	closedPort, source, limit, rejected, fragment = "closed port", "source", "limit", "rejected", "fragment"
+	forward, invalid, banned, blocked             = "forward", "invalid", "banned", "blocked"
+	icmp, protocol                                = "icmp", "protocol"
+)
+
+// answer says what an explanation means.
+func (e *Explainer) answer(on *loader.Explainer, x *loader.Explanation) (*Answer, error) {
+	a := &Answer{
+		Packet: packetText(x.Explanation), Interface: on.Interface.Name, Verdict: x.Reason.Verdict(), Reason: x.Reason.String(), Step: int(x.Step),
+		Forward: x.Step == maps.StepForward, Trusted: x.Trusted, List: x.List, Warnings: []string{},
+	}
+	if x.Invalid != 0 {
+		a.Invalid = x.Invalid.String()
+	}
+	if x.Wait > 0 {
+		a.Wait = int((x.Wait + time.Second - 1) / time.Second)
+	}
+	if x.Rule != nil {
+		a.setRule(x, e)
+	}
+	if x.Ban != nil {
+		a.Ban = &Ban{Address: policy.PrefixText(x.Ban.Prefix), Reason: x.Ban.Reason}
+		if !x.Ban.Until.IsZero() {
+			a.Ban.Left = int64(max(time.Until(x.Ban.Until).Seconds(), 1))
+		}
+	}
+	if x.Flow != nil {
+		a.Flow = &Flow{Protocol: x.Flow.Protocol, Local: endText(x.Flow.Local), Remote: endText(x.Flow.Remote), State: x.Flow.State,
+			Place: x.Place, Alive: x.Live, Admits: a.Reason == established || a.Reason == related}
+	}
+	a.Why = a.why(x)
+	if a.Verdict == maps.Drop {
+		rules, err := on.Rules()
+		if err != nil {
+			return nil, err
+		}
+		a.advise(x, rules, e.file)
+	}
+	if on.OtherBuild {
+		a.Warnings = append(a.Warnings, "the filter was loaded by another version of portcullis, which may decide otherwise: \"portcullis up\" loads this one's")
+	}
+	return a, nil
+}
+
+// setRule names the rule that decides as the policy file does, if that has it.
+func (a *Answer) setRule(x *loader.Explanation, e *Explainer) {
+	a.Rule, a.Runtime = x.Rule.Rule.String(), x.Rule.Runtime
+	if x.Reason.String() != limit {
+		a.Reason = "rule"
+	}
+	if line, ok := e.lines[x.Rule.Rule.Key()]; ok {
+		a.Rule, a.File, a.Line = line.Text, e.file, line.Line
+	}
+}
+
+// what is the packet as a rule names it, of x.
+func what(x *maps.Explanation) string {
+	p := policy.PortRange{Protocol: policy.Protocol(x.Protocol)}
+	if policy.ProtocolIndex(p.Protocol) >= 0 {
+		p.First, p.Last = x.Destination.Port(), x.Destination.Port()
+	}
+	return p.String()
+}
+
+func isICMP(x *maps.Explanation) bool {
+	return policy.Protocol(x.Protocol) == protocolICMP && x.Source.Addr().Is4() || policy.Protocol(x.Protocol) == protocolICMPv6 && x.Source.Addr().Is6()
+}
+
+func packetText(x *maps.Explanation) string {
+	if !x.Source.IsValid() {
+		return "unreadable"
+	}
+	name := policy.Protocol(x.Protocol).String()
+	switch {
+	case isICMP(x):
+		return fmt.Sprintf("icmp type %d %s > %s", x.ICMPType, x.Source.Addr(), x.Destination.Addr())
+	case policy.ProtocolIndex(policy.Protocol(x.Protocol)) < 0:
+		return fmt.Sprintf("%s %s > %s", policy.PortRange{Protocol: policy.Protocol(x.Protocol)}, x.Source.Addr(), x.Destination.Addr())
+	case x.LaterFragment:
+		return fmt.Sprintf("%s %s > %s, a later fragment", name, x.Source.Addr(), x.Destination.Addr())
+	}
+	text := fmt.Sprintf("%s %s > %s", name, x.Source, x.Destination)
+	if policy.Protocol(x.Protocol) == policy.TCP {
+		text += " " + strings.Join(tcpNames(x.TCPFlags), ",")
+	}
+	return strings.TrimSpace(text)
+}
+
+func endText(end netip.AddrPort) string {
+	if end.Port() == 0 {
+		return end.Addr().String()
+	}
+	return end.String()
+}
+
+// why returns the sentence that says what decided.
+func (a *Answer) why(x *loader.Explanation) string {
+	switch {
+	case x.Rule != nil && a.Reason == "rule" && a.Forward:
+		return "a forward rule lets it through"
+	case x.Rule != nil && a.Reason == "rule":
+		return "a rule lets it in"
+	}
+	if a.Verdict == maps.Pass {
+		return passes(a.Reason)
+	}
+	refused := a.Reason
+	if refused == rejected {
+		refused = x.Refused.String()
+	}
+	text := drops(refused, a, x)
+	if a.Reason == rejected {
+		text += ", and its sender is told"
+	}
+	return text
+}
+
+func passes(reason string) string {
+	text, ok := map[string]string{
+		notIP:                "it is not IP, which no firewall of IP sees",
+		otherHost:            "it is for a MAC address that no device of this host has",
+		established:          "it belongs to a flow",
+		related:              "it is an ICMP error about a flow of this host's, or about an open port",
+		icmp:                 "\"icmp\" accepts this type",
+		"neighbor discovery": "IPv6 does not work without it",
+		"dhcp":               "it is the answer of a DHCP server",
+		fragment:             "it is a later fragment, which is useless without the first one",
+		"input":              "\"input: accept\" lets in what no rule is about",
+		forward:              "it is routed, and \"forward\" lets it through, or guests of this host may begin outward",
+		invalid:              "netfilter would call it invalid, and \"invalid: accept\" lets it in",
+	}[reason]
+	if !ok {
+		return reason
+	}
+	return text
+}
+
+func drops(reason string, a *Answer, x *loader.Explanation) string {
+	switch reason {
+	case closedPort:
+		return "no rule opens " + what(x.Explanation)
+	case source:
+		return what(x.Explanation) + " is open, but not from this source, or not at this address"
+	case limit:
+		text := "the source is over the limit of the rule"
+		if a.Wait > 0 {
+			text += fmt.Sprintf("; the next packet may come in %s", schedule.Span(time.Duration(a.Wait)*time.Second))
+		}
+		return text
+	case icmp:
+		return "\"icmp\" does not accept this type"
+	case protocol:
+		return "no rule opens " + what(x.Explanation) + ", and it belongs to no flow"
+	case forward:
+		return "it is for another host, and neither \"forward\" nor a forward rule lets it through"
+	case invalid:
+		return "it is " + cmp.Or(a.Invalid, "invalid") + ": " + invalidText(a.Invalid)
+	case blocked:
+		if a.List == maps.OwnBlockList {
+			return "the key \"block\" of the policy blocks its source"
+		}
+		return "its source is on the block list " + quote.Name(a.List)
+	case banned:
+		text := a.Ban.Address + " is banned"
+		if a.Ban.Reason != "" {
+			text += " (" + quote.Text(a.Ban.Reason) + ")"
+		}
+		if a.Ban.Left > 0 {
+			return text + " for another " + schedule.Span(time.Duration(a.Ban.Left)*time.Second)
+		}
+		return text + " for ever"
+	}
+	return "it is broken: " + reason
+}
+
+func invalidText(kind string) string {
+	text, ok := map[string]string{
+		"invalid header": "its transport header is shorter than it says",
+		"invalid length": "its length is not that of the packet",
+		"invalid flags":  "no stack sends these flags",
+		"invalid state":  "it belongs to no flow and begins none",
+		"invalid icmp":   "it answers nothing that this host has sent",
+	}[kind]
+	if !ok {
+		return "netfilter would call it invalid"
+	}
+	return text
+}
+
+// advise adds the command that would let the packet in, or what to do where there is none.
+func (a *Answer) advise(x *loader.Explanation, rules []maps.Rule, file string) {
+	from := x.Source.Addr().String()
+	reason := a.Reason
+	if reason == rejected {
+		reason = x.Refused.String()
+	}
+	switch reason {
+	case closedPort, source, protocol:
+		a.Command = fmt.Sprintf("portcullis open %s from %s", what(x.Explanation), from)
+		if reason == source {
+			a.Advice = othersText(x.Explanation, rules)
+		}
+	case limit:
+		if a.Forward {
+			a.Command = fmt.Sprintf("portcullis open --forward %s from %s to %s", what(x.Explanation), from, x.Destination.Addr())
+		} else {
+			a.Command = fmt.Sprintf("portcullis open %s from %s", what(x.Explanation), from)
+		}
+	case forward:
+		if isICMP(x.Explanation) {
+			a.Advice = fmt.Sprintf("rules name no type of ICMP: \"portcullis open --forward all from %s to %s\" lets everything through", from, x.Destination.Addr())
+			return
+		}
+		a.Command = fmt.Sprintf("portcullis open --forward %s from %s to %s", what(x.Explanation), from, x.Destination.Addr())
+	case icmp:
+		a.Advice = fmt.Sprintf("add the type to the key \"icmp\" in %s, then run \"portcullis apply\"", file)
+	case banned:
+		a.Command = "portcullis unban " + a.Ban.Address
+	case blocked:
+		a.Advice = fmt.Sprintf("add %s to the key \"trust\" in %s, then run \"portcullis apply\"", from, file)
+	case invalid:
+		if policy.Protocol(x.Protocol) == policy.TCP {
+			a.Advice = "a connection begins with a SYN: ask without --flags whether one is let in"
+		}
+	}
+}
+
+// othersText says whom rules let in that open the same.
+func othersText(x *maps.Explanation, rules []maps.Rule) string {
+	const most = 3
+	var texts []string
+	for _, r := range rules {
+		if !r.Rule.Forward && r.Rule.Covers(policy.Protocol(x.Protocol), x.Destination.Port()) {
+			texts = append(texts, "\""+r.Rule.String()+"\"")
+		}
+	}
+	if slices.Sort(texts); len(texts) > most {
+		texts = append(texts[:most], fmt.Sprintf("%d more", len(texts)-most))
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return "open by " + strings.Join(texts, ", ")
+}

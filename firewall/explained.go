@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewall
+
+import (
+	"net/netip"
+
+	"github.com/portcullis-firewall/portcullis/host"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// RuleLines returns the policy file of a running filter, and where its rules stand there: none where the file cannot be
+// read, or is none any more.
+func (fw *Firewall) RuleLines(f Filter) (file string, lines map[policy.RuleKey]policy.RuleLine) {
+	file = fw.configOf(f)
+	text, err := readTrusted(file, fw.options.Invoker...)
+	if err != nil {
+		return file, nil
+	}
+	lines, _ = fw.newListFiles(fw.options.Invoker...).reader().RuleLines(file, text)
+	return file, lines
+}
+
+// Route is how packets of a peer most likely come to this host.
+type Route = host.Route
+
+// RouteTo returns how packets of a peer most likely come to this host.
+func (fw *Firewall) RouteTo(peer netip.Addr) (Route, error) { return fw.kernel.RouteTo(peer) }
+
+// AddressesOn returns the addresses of an interface.
+func (fw *Firewall) AddressesOn(iface string) ([]netip.Addr, error) {
+	return fw.kernel.AddressesOn(iface)
+}
