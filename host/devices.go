@@ -33,7 +33,7 @@ func NetnsCookie() (uint64, error) {
 // DefaultInterface returns the interface of the default route, IPv4's before IPv6's, that of the lowest metric.
 func DefaultInterface() (string, error) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+		routes, err := completeRoutes(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			continue
 		}
@@ -52,7 +52,7 @@ func DefaultInterface() (string, error) {
 }
 
 func interfacesHere() string {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && len(links) == 0 {
 		return "no interfaces can be listed"
 	}
@@ -113,7 +113,7 @@ func Matching(names []string) (out []string, err error) {
 	if !slices.ContainsFunc(names, policy.IsPattern) {
 		return names, nil
 	}
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -144,7 +144,7 @@ func MAC(l netlink.Link) (mac [6]byte) {
 
 // Addresses returns the addresses of this host, but for those of the loopback.
 func Addresses() (out []netip.Addr, err error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := completeAddresses(nil)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -165,7 +165,7 @@ func LocalPrefixes() (own, shared []netip.Prefix, err error) {
 		return nil, nil, err
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		routes, err := completeRoutes(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, nil, fmt.Errorf("list local routes: %w", err)
 		}
@@ -198,7 +198,7 @@ func isLocalType(route int) bool {
 
 // localTables are the routing tables whose local routes hold for all that comes in.
 func localTables() ([]int, error) {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list VRFs: %w", err)
 	}

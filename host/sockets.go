@@ -3,11 +3,9 @@
 package host
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,22 +39,16 @@ func EachSocket(protocol int, each func(*Socket)) error {
 	})
 }
 
-// everySocket calls each for every socket of one protocol.
+// everySocket calls each for every socket of one protocol. The socket is valid until each returns.
 func everySocket(protocol int, each func(*Socket)) error {
-	list := netlink.SocketDiagTCP
-	if protocol == unix.IPPROTO_UDP {
-		list = netlink.SocketDiagUDP
-	}
+	const everyState = 0xfff
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := list(family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			if err := eachProcSocket(protocol, family, each); err != nil {
-				return err
-			}
+		err := eachDiagSocket(uint8(protocol), family, everyState, func(k *Socket, _ int) { each(k) })
+		if err == nil {
 			continue
 		}
-		for _, s := range sockets {
-			each(&Socket{AddrPort(s.ID.Source, s.ID.SourcePort), AddrPort(s.ID.Destination, s.ID.DestinationPort), s.State, s.INode, s.UID})
+		if err := eachProcSocket(protocol, family, each); err != nil {
+			return err
 		}
 	}
 	return nil
