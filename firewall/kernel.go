@@ -29,6 +29,7 @@ type Kernel interface {
 
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
+	ConfiguredSSHPorts() []uint16
 	Addresses() ([]netip.Addr, error)
 	Connections() ([]host.Connection, error)
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
@@ -72,7 +73,7 @@ type Filter interface {
 	BansOf(netip.Addr) ([]maps.Ban, error)
 	BanReasons() ([]maps.BanReason, error)
 	ForgetEndedBans() (n int, err error)
-	Cut([]netip.Prefix) (int, error)
+	Cut(concerned func(netip.Addr) bool) (int, error)
 	Trusted() ([]addrset.Range, error)
 	BlockedBy(netip.Addr) (list string, blocked, trusted bool, err error)
 	BlockLists() ([]maps.BlockListInForce, error)
@@ -118,6 +119,7 @@ func (HostKernel) Wants(pinPath, iface string) bool                      { retur
 func (HostKernel) Watch(ctx context.Context) (<-chan host.Change, error) { return host.Watch(ctx) }
 func (HostKernel) DefaultInterface() (string, error)                     { return host.DefaultInterface() }
 func (HostKernel) SSHPorts() ([]uint16, error)                           { return host.SSHPorts() }
+func (HostKernel) ConfiguredSSHPorts() []uint16                          { return host.ConfiguredSSHPorts(nil) }
 func (HostKernel) Addresses() ([]netip.Addr, error)                      { return host.Addresses() }
 func (HostKernel) Connections() ([]host.Connection, error)               { return host.Connections() }
 

@@ -26,6 +26,7 @@ type Kernel struct {
 	Runtime      []string       // rules that are not in the file
 	File         string
 	SSHD         []uint16
+	SSHConfig    []uint16     // the ports that sshd is configured for
 	Addrs        []netip.Addr // of the host; none where nobody knows
 	Route        string
 	Live         int // connections that a close meets
@@ -147,6 +148,7 @@ func (f *Kernel) DefaultInterface() (string, error) {
 }
 
 func (f *Kernel) SSHPorts() ([]uint16, error)      { return f.SSHD, nil }
+func (f *Kernel) ConfiguredSSHPorts() []uint16     { return f.SSHConfig }
 func (f *Kernel) Addresses() ([]netip.Addr, error) { return f.Addrs, nil }
 func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.Clients), func(c host.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil

@@ -123,7 +123,9 @@ func (s *seeder) conntrack() ([]maps.Flow, error) {
 		return slices.ContainsFunc(slices.Concat(own, shared), func(p netip.Prefix) bool { return p.Contains(addr) })
 	}
 	var out []maps.Flow
-	entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
+	entries, err := host.CompleteList(func() ([]*netlink.ConntrackFlow, error) {
+		return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
+	})
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, nil // this kernel does not tell
 	}
