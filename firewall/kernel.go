@@ -68,6 +68,7 @@ type Filter interface {
 
 	PutCountedBans([]maps.Ban) (put int, err error)
 	RemoveBans([]netip.Prefix) (missing []netip.Prefix, err error)
+	RemoveAllBans() (n int, err error)
 	FindBans([]netip.Prefix) (map[netip.Prefix]maps.Ban, error)
 	Bans() iter.Seq2[maps.Ban, error]
 	BansOf(netip.Addr) ([]maps.Ban, error)

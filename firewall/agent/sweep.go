@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -41,18 +42,33 @@ func (a *Agent) sweep(ctx context.Context) time.Duration {
 	return sweepTime
 }
 
-// tidyTime is how often bans that have ended are taken out. They decide nothing, but take room.
-const tidyTime = 10 * time.Minute
+const (
+	tidyTime  = 10 * time.Minute // how often bans that have ended are taken out. They decide nothing, but take room
+	clockStep = time.Minute      // from which on a clock has been set, rather than kept right
+)
 
-// tidyBans takes them out of the filter, and out of the journal.
+// tidyBans takes them out of the filter, and out of the journal. When somebody has set the clock the journal is at once made
+// to say what that one will show when the bans end, or they would end too early or too late after a boot.
 func (a *Agent) tidyBans(ctx context.Context) {
-	if time.Since(a.tidied) < tidyTime {
+	now := time.Now()
+	set := clockWasSet(a.tidied, now)
+	if !set && now.Sub(a.tidied) < tidyTime {
 		return
 	}
-	a.tidied = time.Now()
-	if _, err := a.fw.TidyBans(ctx); !errors.Is(err, loader.ErrNotRunning) {
+	_, err := a.fw.TidyBans(ctx, set)
+	if errors.Is(err, firewall.ErrLocked) {
+		return // at the next sweep
+	}
+	a.tidied = now
+	if !errors.Is(err, loader.ErrNotRunning) {
 		a.complain(err)
 	}
+}
+
+// clockWasSet reports whether the time of day has gone on by more, or by less, than the time between two moments.
+func clockWasSet(before, now time.Time) bool {
+	shown := now.Round(0).Sub(before.Round(0)) // without the monotonic clock
+	return !before.IsZero() && (shown-now.Sub(before)).Abs() > clockStep
 }
 
 // refusalTime is the shortest interval between two messages about refused flows.

@@ -23,6 +23,16 @@ import (
 // Load calls each for every ban that has not ended at a time, in the order in which they were made, and returns how many
 // lines are damaged. A journal that is not there has none.
 func (j Journal) Load(now time.Time, each func(maps.Ban) error) (damaged int, err error) {
+	return j.each(func(b maps.Ban) error {
+		if !holds(&b, now) {
+			return nil
+		}
+		return each(b)
+	})
+}
+
+// each is Load for all bans that were not taken back, as they were written.
+func (j Journal) each(each func(maps.Ban) error) (damaged int, err error) {
 	f, err := os.OpenFile(j.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -31,7 +41,7 @@ func (j Journal) Load(now time.Time, each func(maps.Ban) error) (damaged int, er
 		return 0, err
 	}
 	defer f.Close()
-	damaged, err = load(f, now, each)
+	damaged, err = load(f, each)
 	if err != nil && !errors.As(err, new(*fs.PathError)) {
 		err = fmt.Errorf("%s: %w", j.path, err)
 	}
@@ -63,7 +73,7 @@ func (j Journal) Lines() (lines int, err error) {
 
 // load reads a journal twice: the first time to see which line about an address is the last one, as there may be more bans
 // than there is memory for.
-func load(r io.ReadSeeker, now time.Time, each func(maps.Ban) error) (damaged int, err error) {
+func load(r io.ReadSeeker, each func(maps.Ban) error) (damaged int, err error) {
 	l := &journalReader{single: make(map[[4]byte]int32), other: make(map[netip.Prefix]int32), reasons: make(map[string]string)}
 	damaged, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
 		if added {
@@ -80,7 +90,7 @@ func load(r io.ReadSeeker, now time.Time, each func(maps.Ban) error) (damaged in
 		return damaged, err
 	}
 	_, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
-		if !added || l.last(b.Prefix) != n || !holds(&b, now) {
+		if !added || l.last(b.Prefix) != n {
 			return nil
 		}
 		return each(b)

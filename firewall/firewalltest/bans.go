@@ -31,7 +31,7 @@ func (f *Kernel) Trusted() ([]addrset.Range, error) {
 	}
 	return addrset.Of(trusted), nil
 }
-func (f *Kernel) Cut([]netip.Prefix) (int, error)       { return f.Live, nil }
+func (f *Kernel) Cut(func(netip.Addr) bool) (int, error) { return f.Live, nil }
 func (f *Kernel) BanReasons() ([]maps.BanReason, error) { return nil, nil }
 
 func (f *Kernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
@@ -109,6 +109,16 @@ func (f *Kernel) RemoveBans(prefixes []netip.Prefix) (missing []netip.Prefix, er
 		}
 	}
 	return missing, nil
+}
+
+// RemoveAllBans implements firewall.Filter.
+func (f *Kernel) RemoveAllBans() (int, error) {
+	if f.Fail != nil {
+		return 0, f.Fail
+	}
+	n := len(f.BanList)
+	f.BanList = nil
+	return n, nil
 }
 
 // FindBans implements firewall.Filter.
