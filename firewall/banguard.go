@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
-	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -60,41 +59,34 @@ func (b *ban) guarded() error {
 	return undo(back)
 }
 
-// guard finds out who is not to be banned. To look for ssh sessions may take a look at every process, so that is done beside
-// the rest.
+// guard finds out who is not to be banned.
 func (b *ban) guard() (*bans.Guard, error) {
-	type found struct {
-		sessions []host.Connection
-		err      error
-	}
-	looked := make(chan found, 1)
-	go func() {
-		sessions, err := b.fw.kernel.SSHSessions(b.index.Holds)
-		looked <- found{sessions, err}
-	}()
 	g := &bans.Guard{}
 	trusted, err := b.filter.Trusted()
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range trusted {
 		g.ProtectRange(r, "trusted by the policy")
 	}
-	if err == nil {
-		var all []vital
-		all, err = b.fw.vitals()
-		for _, v := range all {
-			g.Protect(v.addr, v.why)
-		}
+	all, err := b.fw.vitals()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range all {
+		g.Protect(v.addr, v.why)
 	}
 	if s, ok := b.fw.user.Recorded(); ok {
 		g.Protect(s.Remote.Addr(), "the source of this ssh session")
 	}
-	ssh := <-looked
-	if ssh.err != nil {
-		err = errors.Join(err, fmt.Errorf("find the ssh sessions of this host: %w", ssh.err))
+	sessions, err := b.fw.kernel.SSHSessions(b.index.Holds)
+	if err != nil {
+		return nil, fmt.Errorf("find the ssh sessions of this host: %w", err)
 	}
-	for _, c := range ssh.sessions {
+	for _, c := range sessions {
 		g.Protect(c.Remote.Addr(), fmt.Sprintf("the source of an ssh session in use, to port %d", c.Local.Port()))
 	}
-	return g, err
+	return g, nil
 }
 
 // refuse takes note of what a guard refuses.

@@ -73,6 +73,7 @@ type Filter interface {
 	Bans() iter.Seq2[maps.Ban, error]
 	BansOf(netip.Addr) ([]maps.Ban, error)
 	BanReasons() ([]maps.BanReason, error)
+	CountBansByReason() (list []maps.BanReason, exact bool, err error)
 	ForgetEndedBans() (n int, err error)
 	Cut(concerned func(netip.Addr) bool) (int, error)
 	Trusted() ([]addrset.Range, error)

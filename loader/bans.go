@@ -36,3 +36,14 @@ func (f *Filter) Cut(concerned func(netip.Addr) bool) (int, error) {
 
 // Trusted returns the sources that the policy trusts.
 func (f *Filter) Trusted() ([]addrset.Range, error) { return f.set.Trusted() }
+
+// CountBansByReason returns the reasons for which there are bans or were, with how many bans are in force for each, when
+// somebody was last banned for it and what was dropped. Where there are very many, exact is false: those that have ended are
+// among them until they are forgotten.
+func (f *Filter) CountBansByReason() (list []maps.BanReason, exact bool, err error) {
+	clock, err := f.clock()
+	if err != nil {
+		return nil, false, err
+	}
+	return f.set.CountBansByReason(clock)
+}

@@ -32,7 +32,24 @@ func (f *Kernel) Trusted() ([]addrset.Range, error) {
 	return addrset.Of(trusted), nil
 }
 func (f *Kernel) Cut(func(netip.Addr) bool) (int, error) { return f.Live, nil }
-func (f *Kernel) BanReasons() ([]maps.BanReason, error) { return nil, nil }
+func (f *Kernel) BanReasons() ([]maps.BanReason, error)  { return nil, nil }
+
+// CountBansByReason implements firewall.Filter.
+func (f *Kernel) CountBansByReason() (list []maps.BanReason, exact bool, err error) {
+	for _, b := range f.BanList {
+		i := slices.IndexFunc(list, func(r maps.BanReason) bool { return r.Text == b.Reason })
+		if i < 0 {
+			i = len(list)
+			list = append(list, maps.BanReason{Text: b.Reason})
+		}
+		list[i].Bans++
+		list[i].Packets += b.Packets
+		if b.Since.After(list[i].Last) {
+			list[i].Last = b.Since
+		}
+	}
+	return list, true, nil
+}
 
 func (f *Kernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.SSHList), func(c host.Connection) bool { return !among(c.Remote.Addr()) }), nil
