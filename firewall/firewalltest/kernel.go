@@ -86,7 +86,11 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
 		interfaces = slices.DeleteFunc(interfaces, func(name string) bool { return slices.Contains(o.LetGo, name) })
 	}
-	f.Running, f.File, f.Runtime = o.Policy.Clone(), o.Config, nil
+	p := o.Policy.Clone()
+	if _, _, known := maps.BlockListsOf(p); !known && f.Running != nil { // as the loader does
+		p.Block, p.Trust = f.Running.Block, f.Running.Trust
+	}
+	f.Running, f.File, f.Runtime = p, o.Config, nil
 	f.Running.Interfaces = interfaces
 	for _, r := range o.Runtime {
 		f.Runtime = append(f.Runtime, r.String())
