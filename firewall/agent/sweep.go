@@ -67,9 +67,11 @@ func (a *Agent) tidyBans(ctx context.Context) {
 
 // clockWasSet reports whether the time of day has gone on by more, or by less, than the time between two moments.
 func clockWasSet(before, now time.Time) bool {
-	shown := now.Round(0).Sub(before.Round(0)) // without the monotonic clock
-	return !before.IsZero() && (shown-now.Sub(before)).Abs() > clockStep
+	return !before.IsZero() && isStep(now.Round(0).Sub(before.Round(0)), now.Sub(before)) // without the monotonic clock, and by it
 }
+
+// isStep reports whether more or less time has gone by on one clock than on the other.
+func isStep(shown, passed time.Duration) bool { return (shown - passed).Abs() > clockStep }
 
 // refusalTime is the shortest interval between two messages about refused flows.
 const refusalTime = 10 * time.Minute
