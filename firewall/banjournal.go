@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -83,12 +84,12 @@ func correct(b *maps.Ban, until, now time.Time, clockWasSet bool) {
 
 // banEnds holds when bans end, in little memory: there may be a million.
 type banEnds struct {
-	single map[[4]byte]int64 // milliseconds since 1970, of addresses of IPv4; 0: never
+	single map[uint32]int64 // milliseconds since 1970, of addresses of IPv4; 0: never
 	other  map[netip.Prefix]int64
 }
 
 func newBanEnds() *banEnds {
-	return &banEnds{make(map[[4]byte]int64), make(map[netip.Prefix]int64)}
+	return &banEnds{make(map[uint32]int64), make(map[netip.Prefix]int64)}
 }
 
 func (e *banEnds) add(b *maps.Ban) {
@@ -97,7 +98,7 @@ func (e *banEnds) add(b *maps.Ban) {
 		end = b.Until.UnixMilli()
 	}
 	if b.Prefix.IsSingleIP() && b.Prefix.Addr().Is4() {
-		e.single[b.Prefix.Addr().As4()] = end
+		e.single[word(b.Prefix.Addr())] = end
 	} else {
 		e.other[b.Prefix] = end
 	}
@@ -106,12 +107,17 @@ func (e *banEnds) add(b *maps.Ban) {
 func (e *banEnds) of(p netip.Prefix) (until time.Time, ok bool) {
 	end, ok := e.other[p]
 	if p.IsSingleIP() && p.Addr().Is4() {
-		end, ok = e.single[p.Addr().As4()]
+		end, ok = e.single[word(p.Addr())]
 	}
 	if end != 0 {
 		until = time.UnixMilli(end)
 	}
 	return until, ok
+}
+
+func word(addr netip.Addr) uint32 {
+	b := addr.As4()
+	return binary.NativeEndian.Uint32(b[:])
 }
 
 // TidyBans makes room: bans that have ended go out of the filter, and out of the journal where they make up much of it, or

@@ -45,6 +45,14 @@ func (r *banReasons) add(number uint32, n int) {
 	}
 }
 
+// total returns how many bans there are, and those that have ended and are not forgotten yet.
+func (r *banReasons) total() (n int) {
+	for i := range r.places {
+		n += int(r.places[i].Bans)
+	}
+	return n
+}
+
 // setCounts sets the counts of all reasons.
 func (r *banReasons) setCounts(counts []uint32) {
 	for i := range r.places {

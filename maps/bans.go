@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -31,7 +33,7 @@ var ErrBansFull = errors.New("no room for more bans")
 // banBatch is how many bans are written or read by one system call.
 const banBatch = 4096
 
-// PutBans bans sources at once, one after the other, and returns how many are: all, if there is no error. A ban of the
+// PutBans bans sources at once, of which none is named twice, and returns how many are: all, if there is no error. A ban of the
 // same address or network is replaced, but goes on counting its packets: what bans says of those is left out.
 func (s *State) PutBans(clock Clock, bans []Ban) (put int, err error) {
 	counted, err := s.countedBans(bans)
@@ -80,50 +82,97 @@ func (s *State) putBans(clock Clock, bans []Ban, packets func(*Ban) uint64, reas
 	if s.knownBans == nil {
 		s.knownBans = newPrefixMap[uint32](0)
 	}
-	few := reasonsEnd && len(bans) <= banBatch
-	w := banWriter{clock: clock, reasons: reasons}
-	values := make([]bpf.FirewallBan, min(len(bans), banBatch))
-	for rest := bans; len(rest) > 0; {
-		kind := banKindOf(rest[0].Prefix)
-		n := 1
-		for n < len(rest) && n < banBatch && banKindOf(rest[n].Prefix) == kind {
-			n++
-		}
-		for i := range rest[:n] {
-			if values[i], err = w.wire(&rest[i], packets(&rest[i])); err != nil {
-				return put, err
-			}
-		}
-		m, err := s.Map(kind.name())
+	w := &banWriter{state: s, clock: clock, reasons: reasons, packets: packets, few: reasonsEnd && len(bans) <= banBatch}
+	for put < len(bans) {
+		n, err := w.put(bans[put:])
+		put += n
 		if err != nil {
 			return put, err
 		}
-		done, err := kind.put(m, rest[:n], values[:n])
-		put += done
-		for i := range rest[:done] {
-			reasons.count(s.knownBans, few, rest[i].Prefix, values[i].Reason, values[i].Since)
-		}
-		if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) {
-			return put, fmt.Errorf("%w of %s: %d is the most", ErrBansFull, kind, m.MaxEntries())
-		}
-		if err != nil {
-			return put, fmt.Errorf("ban %s: %w", rest[min(done, n-1)].Prefix, err)
-		}
-		rest = rest[n:]
 	}
 	return put, nil
 }
 
-// banWriter turns bans into what stands in the tables. Of a million most have the same reason and the same end.
+// banWriter puts bans into the tables. Of a million most have the same reason and the same end.
 type banWriter struct {
+	state   *State
 	clock   Clock
 	reasons *banReasons
-	reason  string // of the one before
-	number  uint32
-	ends    time.Time
-	until   uint64
-	began   bool
+	packets func(*Ban) uint64
+	few     bool                // see count
+	values  [][]bpf.FirewallBan // for the batches, each time anew
+
+	began  bool
+	reason string // of the one before
+	number uint32
+	ends   time.Time
+	until  uint64
 }
+
+// putting is a number of bans of one kind that are put by one system call.
+type putting struct {
+	bans   []Ban
+	values []bpf.FirewallBan
+	done   int
+	err    error
+}
+
+// put puts some of the bans, and returns how many from the first one on are in force. Each CPU writes a batch, as the tables
+// have a lock for each of their buckets; but only one where there may not be room for all, so that it is the last ones that
+// are left out.
+func (w *banWriter) put(bans []Ban) (put int, err error) {
+	kind := banKindOf(bans[0].Prefix)
+	m, err := w.state.Map(kind.name())
+	if err != nil {
+		return 0, err
+	}
+	batches := make([]putting, 0, max(1, min(runtime.GOMAXPROCS(0), (int(m.MaxEntries())-w.reasons.total())/banBatch)))
+	for rest := bans; len(rest) > 0 && len(batches) < cap(batches); {
+		n := 0
+		for n < len(rest) && n < banBatch && banKindOf(rest[n].Prefix) == kind {
+			n++
+		}
+		if n == 0 {
+			break
+		}
+		if len(w.values) == len(batches) {
+			w.values = append(w.values, make([]bpf.FirewallBan, max(n, min(banBatch, len(bans)))))
+		}
+		b := putting{bans: rest[:n], values: w.values[len(batches)][:n]}
+		for i := range b.bans {
+			if b.values[i], err = w.wire(&b.bans[i], w.packets(&b.bans[i])); err != nil {
+				return 0, err
+			}
+		}
+		batches, rest = append(batches, b), rest[n:]
+	}
+	var others sync.WaitGroup
+	for i := range batches[1:] {
+		others.Go(func() { batches[i+1].put(kind, m) })
+	}
+	batches[0].put(kind, m)
+	others.Wait()
+	for i := range batches {
+		b := &batches[i]
+		if i > 0 && b.err != nil { // whatever it has done is done again, in order, so that what is told is in force
+			b.put(kind, m)
+		}
+		put += b.done
+		for j := range b.bans[:b.done] {
+			w.reasons.count(w.state.knownBans, w.few, b.bans[j].Prefix, b.values[j].Reason, b.values[j].Since)
+		}
+		switch {
+		case b.err == nil:
+			continue
+		case errors.Is(b.err, unix.E2BIG), errors.Is(b.err, unix.ENOSPC):
+			return put, fmt.Errorf("%w of %s: %d is the most", ErrBansFull, kind, m.MaxEntries())
+		}
+		return put, fmt.Errorf("ban %s: %w", b.bans[min(b.done, len(b.bans)-1)].Prefix, b.err)
+	}
+	return put, nil
+}
+
+func (b *putting) put(kind banKind, m *ebpf.Map) { b.done, b.err = kind.put(m, b.bans, b.values) }
 
 func (w *banWriter) wire(b *Ban, packets uint64) (wire bpf.FirewallBan, err error) {
 	if !w.began || b.Reason != w.reason {
