@@ -112,7 +112,7 @@ func holds(b *maps.Ban, now time.Time) bool {
 
 // journalReader reads the lines of a journal.
 type journalReader struct {
-	single  map[uint32]int32      // the numbers of the last lines about addresses of IPv4
+	single  map[uint32]int32       // the numbers of the last lines about addresses of IPv4
 	other   map[netip.Prefix]int32 // and about all others
 	reasons map[string]string      // each once
 }
