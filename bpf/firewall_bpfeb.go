@@ -48,6 +48,9 @@ type FirewallBanKey6 struct {
 type FirewallBanReason struct {
 	_    structs.HostLayout
 	Text [64]uint8
+	Last uint64
+	Bans uint32
+	Pad  uint32
 }
 
 type FirewallBlockList struct {

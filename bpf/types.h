@@ -256,6 +256,9 @@ struct ban {
 
 struct ban_reason {
 	__u8 text[64]; /* ends with a 0; of the number 0, and of those that are free, it is empty */
+	__u64 last;    /* when somebody was last banned for it, in seconds of the time of day */
+	__u32 bans;    /* that there are, and those that have ended and are not taken out yet */
+	__u32 pad;
 };
 
 /* The sets of addresses that are blocked and trusted, by their numbers; 0: none is. What the first one says of an address

@@ -42,6 +42,9 @@ var ErrUnrecorded = errors.New("it is done, but could not be written down, so th
 // Ban bans addresses and networks: at once in the filter, then their connections are cut, then the journal is written. Of an
 // address that is banned for another reason the ban that lasts longer stays. The report is there also with an error, if
 // anybody was banned.
+//
+// A few are in force before the guard is asked, for some seconds: to find out who looks after this host takes longer than
+// all the rest.
 func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	c, err := fw.begin(ctx)
 	if err != nil {
@@ -53,22 +56,21 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := &ban{fw: fw, filter: f, lines: r.Bans, refused: make(map[int]error)}
-	report := &BanReport{Warnings: []string{}}
-	if !r.Force {
-		if err := b.askGuard(); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.choose(report); err != nil {
+	b := &ban{fw: fw, filter: f, lines: r.Bans, index: bans.NewIndex(r.Bans), refused: make(map[int]error)}
+	if err := b.choose(); err != nil {
 		return nil, err
 	}
 	if !r.Force {
-		if err := b.askSessions(); err != nil {
+		if err := b.guarded(); err != nil {
 			return nil, err
 		}
 	}
+	report := &BanReport{Warnings: []string{}, Banned: b.count(b.twice), Kept: b.count(b.kept)}
+	report.Banned += report.Kept
 	for place := range b.lines {
+		if len(b.refused) == 0 {
+			break
+		}
 		if err := b.refused[place]; err != nil {
 			report.Refused = append(report.Refused, RefusedBan{place, err})
 		}
@@ -85,17 +87,18 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	}
 	wanted := b.wanted[:put]
 	report.Banned += put
-	prefixes := prefixesOf(wanted)
-	cut, cutErr := f.Cut(prefixes)
+	written := make(chan error, 1) // beside the search for connections: each waits for something else
+	go func() { written <- fw.Journal().Add(wanted, len(b.banned) == 0) }()
+	cut, cutErr := f.Cut(b.hits(put))
 	report.Cut = cut
 	if cutErr != nil {
 		report.Warnings = append(report.Warnings, fmt.Sprintf("connections that live may go on until they are idle: %v", cutErr))
 	}
 	report.Warnings = append(report.Warnings, unreasoned(f, wanted)...)
 	if r.Force {
-		report.Warnings = append(report.Warnings, trustedAmong(f, prefixes)...)
+		report.Warnings = append(report.Warnings, trustedAmong(f, prefixesOf(wanted))...)
 	}
-	warning, unrecorded := fw.record(func(j bans.Journal) error { return j.Add(wanted, len(b.banned) == 0) })
+	warning, unrecorded := fw.record(f, func(bans.Journal) error { return <-written })
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}
@@ -107,63 +110,99 @@ type ban struct {
 	fw      *Firewall
 	filter  Filter
 	lines   []bans.Line
+	index   *bans.Index   // of lines
 	refused map[int]error // by their places in lines
 	wanted  []maps.Ban    // what is to be put in force
-	places  []int         // of wanted in lines
+	places  []int32       // of wanted in lines
 	banned  map[netip.Prefix]maps.Ban
+	kept    []int32 // places of those that are banned for another reason, for as long or longer
+	twice   []int32 // and of those that are named before
+}
+
+// count returns how many of some places were not refused.
+func (b *ban) count(places []int32) (n int) {
+	for _, place := range places {
+		if b.refused[int(place)] == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// hits returns a function that reports whether an address is in one of the first bans that were wanted.
+func (b *ban) hits(put int) func(netip.Addr) bool {
+	if put == len(b.lines) {
+		return b.index.Holds
+	}
+	lines := make([]bans.Line, put)
+	for i := range lines {
+		lines[i].Prefix = b.wanted[i].Prefix
+	}
+	return bans.NewIndex(lines).Holds
 }
 
 // choose finds out which bans are to be put in force, beside those that stay as they are.
-func (b *ban) choose(report *BanReport) (err error) {
-	prefixes := make([]netip.Prefix, len(b.lines))
-	for i, l := range b.lines {
-		prefixes[i] = l.Prefix
-	}
-	if b.banned, err = b.filter.FindBans(prefixes); err != nil {
+func (b *ban) choose() (err error) {
+	if b.banned, err = b.filter.FindBans(prefixesOfLines(b.lines)); err != nil {
 		return err
 	}
 	now := time.Now()
-	b.wanted = make([]maps.Ban, 0, len(b.lines))
-	named := make(map[netip.Prefix]int) // in wanted
-	for i, l := range b.lines {
-		if b.refused[i] != nil {
-			continue
+	since := now.Truncate(time.Second)
+	var lasts time.Duration // of the line before, as most are alike
+	var until time.Time
+	b.wanted, b.places = make([]maps.Ban, 0, len(b.lines)), make([]int32, 0, len(b.lines))
+	replaced := make(map[int]int) // in wanted, by the places of lines that are named again
+	for i := range b.lines {
+		l := &b.lines[i]
+		if l.For != lasts {
+			lasts, until = l.For, now.Add(l.For)
 		}
-		one := maps.Ban{Prefix: l.Prefix, Since: now.Truncate(time.Second), Reason: l.Reason}
+		one := maps.Ban{Prefix: l.Prefix, Since: since, Reason: l.Reason}
 		if l.For > 0 {
-			one.Until = now.Add(l.For)
+			one.Until = until
 		}
-		have, ok := b.banned[l.Prefix]
-		one.Packets = have.Packets
-		if at, twice := named[l.Prefix]; twice {
-			if !outlasts(&b.wanted[at], &one) {
+		first := b.index.First(i)
+		if at, twice := replaced[first]; twice {
+			b.twice = append(b.twice, int32(i))
+			if one.Packets = b.wanted[at].Packets; !outlasts(&b.wanted[at], &one) {
 				b.wanted[at] = one
 			}
-			report.Banned++
 			continue
 		}
-		if ok && outlasts(&have, &one) {
-			report.Banned++
-			report.Kept++
-			continue
+		if len(b.banned) > 0 {
+			have, ok := b.banned[l.Prefix]
+			one.Packets = have.Packets
+			if ok && outlasts(&have, &one) {
+				b.kept = append(b.kept, int32(i))
+				continue
+			}
 		}
-		if len(b.lines) > 1 {
-			named[l.Prefix] = len(b.wanted)
+		if b.index.IsRepeated(first) {
+			replaced[first] = len(b.wanted)
 		}
-		b.wanted, b.places = append(b.wanted, one), append(b.places, i)
+		b.wanted, b.places = append(b.wanted, one), append(b.places, int32(i))
 	}
 	return nil
 }
 
+func prefixesOfLines(lines []bans.Line) []netip.Prefix {
+	out := make([]netip.Prefix, len(lines))
+	for i := range lines {
+		out[i] = lines[i].Prefix
+	}
+	return out
+}
+
 // unreasoned warns of reasons for which there was no number left.
 func unreasoned(f Filter, put []maps.Ban) []string {
-	seen := make(map[string]bool)
+	seen, last := map[string]bool{"": true, maps.OtherReasons: true}, ""
 	var first []maps.Ban // of each reason
-	for _, b := range put {
-		if b.Reason != "" && b.Reason != maps.OtherReasons && !seen[b.Reason] {
-			seen[b.Reason] = true
-			first = append(first, b)
+	for i := range put {
+		if reason := put[i].Reason; reason != last && !seen[reason] {
+			seen[reason] = true
+			first = append(first, put[i])
 		}
+		last = put[i].Reason
 	}
 	if len(first) == 0 {
 		return nil
@@ -205,17 +244,6 @@ func prefixesOf(list []maps.Ban) []netip.Prefix {
 	return out
 }
 
-// record writes to the journal. That it could not be made smaller is a warning.
-func (fw *Firewall) record(write func(bans.Journal) error) (warning string, err error) {
-	switch err := write(fw.Journal()); {
-	case errors.Is(err, bans.ErrGrown):
-		return err.Error(), nil
-	case err != nil:
-		return "", fmt.Errorf("%w: %w", ErrUnrecorded, err)
-	}
-	return "", nil
-}
-
 // UnbanRequest says whose bans end.
 type UnbanRequest struct {
 	Prefixes []netip.Prefix
@@ -247,20 +275,23 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 	}
 	defer f.Close()
 	report := &UnbanReport{Warnings: []string{}}
-	prefixes, err := chosenToEnd(f.Bans(), f.FindBans, r)
+	var write func(bans.Journal) error
+	if r.All && r.IsReason == nil {
+		report.Unbanned, err = f.RemoveAllBans()
+		write = bans.Journal.Clear
+	} else {
+		prefixes, failed := chosenToEnd(f.Bans(), f.FindBans, r)
+		if failed != nil {
+			return nil, failed
+		}
+		report.NotBanned, err = f.RemoveBans(prefixes)
+		report.Unbanned = len(prefixes) - len(report.NotBanned)
+		write = func(j bans.Journal) error { return j.Remove(prefixes) }
+	}
 	if err != nil {
 		return nil, err
 	}
-	if report.NotBanned, err = f.RemoveBans(prefixes); err != nil {
-		return nil, err
-	}
-	report.Unbanned = len(prefixes) - len(report.NotBanned)
-	warning, err := fw.record(func(j bans.Journal) error {
-		if r.All && r.IsReason == nil {
-			return j.Clear()
-		}
-		return j.Remove(prefixes)
-	})
+	warning, err := fw.record(f, write)
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}

@@ -4,6 +4,7 @@ package firewall_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -20,6 +21,12 @@ import (
 type watched struct {
 	*firewalltest.Kernel
 	meanwhile []maps.Ban
+	before    []maps.Ban // and before anything else is asked of the host
+}
+
+func (k *watched) Addresses() ([]netip.Addr, error) {
+	k.before = slices.Clone(k.BanList)
+	return k.Kernel.Addresses()
 }
 
 func (k *watched) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
@@ -66,5 +73,40 @@ func TestWhoIsBannedStaysSoMeanwhile(t *testing.T) {
 		if left := ends(s.BanList, p); left != want {
 			t.Errorf("%s is banned for %v then, want %v", p, left, want)
 		}
+	}
+}
+
+// A ban is in force before it is known whom it hits: what the guard refuses is taken back, and too large a network is never in
+// force.
+func TestABanComesFirst(t *testing.T) {
+	s := newStand(t, "interfaces: [eth0]\nopen: [22/tcp]\n")
+	s.follower()
+	gateway := netip.MustParseAddr("203.0.113.1")
+	s.GatewayList = []netip.Addr{gateway}
+	k := &watched{Kernel: s.Kernel}
+	o := s.options()
+	o.Kernel, o.StateDir = k, t.TempDir()
+	fw := firewall.New(o)
+	var lines []bans.Line
+	for _, text := range []string{"203.0.113.1/32", "203.0.113.2/32", "0.0.0.0/0", "203.0.113.2/32"} {
+		lines = append(lines, bans.Line{Prefix: netip.MustParsePrefix(text)})
+	}
+	report, err := fw.Ban(context.Background(), firewall.BanRequest{Bans: lines})
+	if err != nil || report.Banned != 2 || len(report.Refused) != 2 || report.Refused[0].Place != 0 || report.Refused[1].Place != 2 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if len(k.before) != 2 || k.before[0].Prefix != lines[0].Prefix || k.before[1].Prefix != lines[1].Prefix {
+		t.Errorf("banned before the host is asked: %+v", k.before)
+	}
+	if len(s.BanList) != 1 || s.BanList[0].Prefix != lines[1].Prefix || !s.BanList[0].Until.IsZero() {
+		t.Errorf("banned are %+v", s.BanList)
+	}
+	// When nobody can find out whom it hits, it does not stay.
+	s.GatewayErr = errors.New("netlink is out of memory")
+	if _, err := fw.Ban(context.Background(), firewall.BanRequest{Bans: []bans.Line{{Prefix: netip.MustParsePrefix("203.0.113.9/32")}}}); err == nil {
+		t.Error("it does not need to know")
+	}
+	if len(s.BanList) != 1 {
+		t.Errorf("banned are %+v", s.BanList)
 	}
 }

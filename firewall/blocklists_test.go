@@ -18,6 +18,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall/fetch"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 const (
@@ -303,47 +304,60 @@ func TestListsWaitForTheirGuard(t *testing.T) {
 	s.blocks("bad 192.0.2.0/30", "bad 198.18.0.0/32", own)
 }
 
-// A list that has been in force is not emptied because its copy has become unreadable.
+// A list that has been in force is not emptied because its copy has become unreadable; what else the file says counts.
 func TestAnUnreadableCopyEmptiesNoList(t *testing.T) {
 	ctx := context.Background()
-	s, _ := newBlockStand(t)
-	path := s.fetched("10.9.0.0/16\n")
-	fl := s.follower()
-	all := []string{"bad 192.0.2.0/24", "bad 203.0.113.9/32", "feed 10.9.0.0/16", own}
-	s.blocks(all...)
-	for name, spoil := range map[string]func() error{
-		"damaged": func() error { return os.WriteFile(path, []byte("spoilt\n"), 0o600) },
-		"no list": func() error { s.fetched("x\ny\n"); return nil },
-		"gone":    func() error { return os.Remove(path) },
+	for name, spoil := range map[string]func(s *stand, path string) error{
+		"damaged": func(_ *stand, path string) error { return os.WriteFile(path, []byte("spoilt\n"), 0o600) },
+		"no list": func(s *stand, _ string) error { s.fetched("x\ny\n"); return nil },
+		"gone":    func(_ *stand, path string) error { return os.Remove(path) },
 	} {
-		s.fetched("10.9.0.0/16\n")
-		fl.ApplyChanged(ctx)
-		if err := spoil(); err != nil {
-			t.Fatal(err)
-		}
-		s.says(fl.ApplyChanged(ctx), "list feed from "+feedURL+" would hold nothing any more: ")
-		s.says(fl.ApplyChanged(ctx), "")
-		s.blocks(all...)
-		if fl.Problem() == "" {
-			t.Errorf("%s: nothing is wrong", name)
-		}
-		if l := fl.Fetched(); len(l) != 1 || l[0].Missing == "" && name != "no list" {
-			t.Errorf("%s: to be fetched are %+v", name, l)
-		}
+		t.Run(name, func(t *testing.T) {
+			s, _ := newBlockStand(t)
+			path := s.fetched("10.9.0.0/16\n")
+			fl := s.follower()
+			all := []string{"bad 192.0.2.0/24", "bad 203.0.113.9/32", "feed 10.9.0.0/16", own}
+			s.blocks(all...)
+			if err := spoil(s, path); err != nil {
+				t.Fatal(err)
+			}
+			s.says(fl.ApplyChanged(ctx), "list feed from "+feedURL+" would hold nothing any more, and stays as it is until it has been fetched: ")
+			s.says(fl.ApplyChanged(ctx), "")
+			s.blocks(all...)
+			if fl.Problem() == "" {
+				t.Error("nothing is wrong")
+			}
+			if l := fl.Fetched(); len(l) != 1 || l[0].Missing == "" && name != "no list" {
+				t.Errorf("to be fetched are %+v", l)
+			}
+			// Somebody edits the file meanwhile.
+			text, err := os.ReadFile(s.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.writes(s.file, strings.Replace(strings.Replace(string(text), "22/tcp", "22/tcp, 8080/tcp", 1), "block: [", "block: [198.51.100.7, ", 1))
+			s.says(fl.ApplyChanged(ctx), "8080/tcp")
+			if !slices.Contains(policy.Texts(s.Running.Open), "8080/tcp") {
+				t.Errorf("open is %v", policy.Texts(s.Running.Open))
+			}
+			edited := []string{"block: 198.51.100.7/32", own, "bad 192.0.2.0/24", "bad 203.0.113.9/32"}
+			s.blocks(append(slices.Clone(edited), "feed 10.9.0.0/16")...)
+			s.says(fl.ApplyChanged(ctx), "")
+			// It is fetched, and in force.
+			s.fetched("10.10.0.0/16\n")
+			s.says(fl.ApplyChanged(ctx), "is good again")
+			s.blocks(append(slices.Clone(edited), "feed 10.10.0.0/16")...)
+			// Who asks for it gets it.
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.fw.Apply(ctx, firewall.ApplyRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			s.says(fl.ApplyChanged(ctx), "")
+			s.blocks(edited...)
+		})
 	}
-	// It is fetched, and in force.
-	s.fetched("10.10.0.0/16\n")
-	s.says(fl.ApplyChanged(ctx), "is good again")
-	s.blocks("bad 192.0.2.0/24", "bad 203.0.113.9/32", "feed 10.10.0.0/16", own)
-	// Who asks for it gets it.
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.fw.Apply(ctx, firewall.ApplyRequest{}); err != nil {
-		t.Fatal(err)
-	}
-	s.says(fl.ApplyChanged(ctx), "")
-	s.blocks("bad 192.0.2.0/24", "bad 203.0.113.9/32", own)
 }
 
 // A trial that ends brings back what was blocked, though the files hold something else by then.

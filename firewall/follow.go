@@ -6,12 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"regexp"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -53,22 +48,6 @@ type Follower struct {
 	asked   bool     // or a reload that somebody asked for
 }
 
-// Level says how much a note matters.
-type Level int
-
-// The levels.
-const (
-	Info    Level = iota // what was done
-	Warning              // what somebody should know
-	Error                // what somebody has to look after
-)
-
-// Note is something that a Follower has to say.
-type Note struct {
-	Level Level
-	Text  string
-}
-
 // Follow returns a follower of the policy file, which does nothing yet.
 func (fw *Firewall) Follow(r FollowRequest) *Follower {
 	return &Follower{fw: fw.Waiting(cmp.Or(r.Wait, fw.options.Wait)), request: r, config: fw.options.Config, looked: make(looked)}
@@ -94,36 +73,6 @@ func (fl *Follower) StopWaiting() { fl.waiting = nil }
 
 // Delayed reports whether another command was at work, so that ApplyChanged is to be called again soon.
 func (fl *Follower) Delayed() bool { return fl.locked }
-
-func (fl *Follower) note(level Level, format string, args ...any) {
-	fl.notes = append(fl.notes, Note{level, fmt.Sprintf(format, args...)})
-}
-
-// complain notes an error, and the same one in a row only once: what goes on to fail is tried again and again. That
-// another command is at work is no error: see Delayed.
-func (fl *Follower) complain(err error) {
-	if errors.Is(err, ErrLocked) {
-		fl.locked = true
-		return
-	}
-	if err != nil && err.Error() != fl.lastError {
-		fl.lastError = err.Error()
-		fl.note(Error, "%v", err)
-	}
-}
-
-func (fl *Follower) warn(sentences []string) {
-	for _, s := range sentences {
-		fl.note(Warning, "%s", s)
-	}
-}
-
-// takeNotes returns the notes, and forgets them.
-func (fl *Follower) takeNotes() []Note {
-	notes := fl.notes
-	fl.notes = nil
-	return notes
-}
 
 // begin begins a change. It returns nil where that has to wait: for another command, or for the end of a trial, which
 // would undo it.
@@ -238,38 +187,6 @@ func (fl *Follower) SetConfig(config string) {
 	fl.named, fl.lists, fl.fetched, fl.existed, fl.problem = nil, nil, nil, false, ""
 }
 
-// reject notes what is wrong with the policy file, and what that means.
-func (fl *Follower) reject(err error, meaning string) {
-	fl.problem = "the policy file is not in force: " + oneLine(err)
-	fl.tell(err)
-	switch missing := errors.Is(err, fs.ErrNotExist); {
-	case missing && fl.existed:
-		fl.note(Error, "%s is gone%s", fl.config, meaning)
-	case missing:
-		fl.note(Error, "there is no %s%s", fl.config, meaning)
-	default:
-		fl.note(Error, "%v%s", err, meaning)
-	}
-}
-
-// anyPlace is what may differ between mistakes of one kind: numbers, and what stands there.
-var anyPlace = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"[^"]*"|[0-9]+`) })
-
-// rejectOnce is reject for what happens by itself again and again: as long as the policy file stays as it is, the
-// mistakes of its list files are noted once for each kind.
-func (fl *Follower) rejectOnce(err error, meaning string) {
-	notes, told := fl.notes, fl.told
-	if fl.reject(err, meaning); fl.told == told {
-		fl.notes = notes
-	}
-}
-
-// tell makes a mistake the one that has been told of.
-func (fl *Follower) tell(err error) {
-	file, _, _ := strings.Cut(fl.seen, "\n")
-	fl.told = file + "\n" + anyPlace().ReplaceAllString(err.Error(), "")
-}
-
 // read reads the policy file.
 func (fl *Follower) read() (s *source, err error) {
 	lists := fl.fw.newListFiles()
@@ -286,9 +203,6 @@ func (fl *Follower) read() (s *source, err error) {
 	}
 	return s, err
 }
-
-// oneLine returns the text of errors that were joined.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // accept notes that the policy file is good, or good enough.
 func (fl *Follower) accept(s *source) {
@@ -333,30 +247,6 @@ func (fl *Follower) Steady() bool {
 	steady := now == fl.steady
 	fl.steady = now
 	return steady
-}
-
-// guard refuses a file that takes away the way in by which it could be repaired: one under which no sshd could be reached
-// that can be now. See also guardLists.
-func (fl *Follower) guard(s *source, f Filter) error {
-	if err := fl.guardLists(s, f); err != nil {
-		return err
-	}
-	closed, open, err := fl.fw.user.SSHReach(s.policy)
-	if err != nil {
-		return err
-	}
-	if len(closed) == 0 || len(open) > 0 {
-		return nil
-	}
-	now, err := f.Policy()
-	if err != nil {
-		return err
-	}
-	if _, open, err = fl.fw.user.SSHReach(now); err != nil || len(open) == 0 {
-		return err
-	}
-	return fmt.Errorf("%s: an sshd listens on port %d, which no rule opens: add \"%d/tcp\", or run \"portcullis apply --force\"",
-		fl.config, closed[0], closed[0])
 }
 
 // ApplyWaiting puts the policy in force that waits for an interface, now that there may be one.

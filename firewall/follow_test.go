@@ -372,3 +372,14 @@ func TestWhatWasForcedIsNoProblem(t *testing.T) {
 	}
 	s.opens("http", "ssh")
 }
+
+// At a boot without a file nothing listens yet: the ports open for which sshd is configured.
+func TestTheBuiltInPolicyOpensConfiguredPorts(t *testing.T) {
+	s := newStand(t, "")
+	if err := os.Remove(s.file); err != nil {
+		t.Fatal(err)
+	}
+	s.SSHConfig = []uint16{2222, 22, 2222}
+	s.follower()
+	s.opens("ssh", "2222/tcp")
+}

@@ -4,12 +4,9 @@ package firewall
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/loader"
-	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // spare takes out of a policy what this host lives on, as far as that can be found out, and notes it once.
@@ -23,31 +20,6 @@ func (fl *Follower) spare(s *source) {
 		fl.spared = text
 		fl.warn(spared)
 	}
-}
-
-// guardLists refuses a file whose lists would do harm that nobody has asked for: cut off what this host lives on, or block
-// nothing any more because a copy of a list has become unreadable.
-func (fl *Follower) guardLists(s *source, f Filter) error {
-	if s.unguarded != nil {
-		fl.seen = "" // to be looked at again, as nobody will change it
-		return fmt.Errorf("%s: cannot find out whether its lists block what this host lives on: %w", fl.config, s.unguarded)
-	}
-	saved, err := f.Saved()
-	if err != nil {
-		return err
-	}
-	for _, now := range s.policy.Named() {
-		if now.Missing == "" {
-			continue
-		}
-		was := slices.IndexFunc(saved.Lists, func(l policy.List) bool { return l.Name == now.Name && l.URL == now.URL })
-		if was >= 0 && slices.ContainsFunc(slices.Concat(saved.Block, saved.Trust), func(held policy.Source) bool {
-			return held.List == now.Name && held.Holds.Count > 0
-		}) {
-			return fmt.Errorf("%s: list %s from %s would hold nothing any more: %s; \"portcullis apply\" puts that in force", fl.config, now.Name, now.URL, now.Missing)
-		}
-	}
-	return nil
 }
 
 // Spare puts the policy file in force anew if it blocks what this host lives on, as when the network has been configured

@@ -29,6 +29,7 @@ type Kernel interface {
 
 	DefaultInterface() (string, error)
 	SSHPorts() ([]uint16, error)
+	ConfiguredSSHPorts() []uint16
 	Addresses() ([]netip.Addr, error)
 	Connections() ([]host.Connection, error)
 	ConnectionsAt(ports []uint16) ([]host.Connection, error)
@@ -70,12 +71,14 @@ type Filter interface {
 
 	PutCountedBans([]maps.Ban) (put int, err error)
 	RemoveBans([]netip.Prefix) (missing []netip.Prefix, err error)
+	RemoveAllBans() (n int, err error)
 	FindBans([]netip.Prefix) (map[netip.Prefix]maps.Ban, error)
 	Bans() iter.Seq2[maps.Ban, error]
 	BansOf(netip.Addr) ([]maps.Ban, error)
 	BanReasons() ([]maps.BanReason, error)
+	CountBansByReason() (list []maps.BanReason, exact bool, err error)
 	ForgetEndedBans() (n int, err error)
-	Cut([]netip.Prefix) (int, error)
+	Cut(concerned func(netip.Addr) bool) (int, error)
 	Trusted() ([]addrset.Range, error)
 	BlockedBy(netip.Addr) (list string, blocked, trusted bool, err error)
 	BlockLists() ([]maps.BlockListInForce, error)
@@ -121,6 +124,7 @@ func (HostKernel) Wants(pinPath, iface string) bool                      { retur
 func (HostKernel) Watch(ctx context.Context) (<-chan host.Change, error) { return host.Watch(ctx) }
 func (HostKernel) DefaultInterface() (string, error)                     { return host.DefaultInterface() }
 func (HostKernel) SSHPorts() ([]uint16, error)                           { return host.SSHPorts() }
+func (HostKernel) ConfiguredSSHPorts() []uint16                          { return host.ConfiguredSSHPorts(nil) }
 func (HostKernel) Addresses() ([]netip.Addr, error)                      { return host.Addresses() }
 func (HostKernel) Connections() ([]host.Connection, error)               { return host.Connections() }
 

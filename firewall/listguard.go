@@ -110,7 +110,7 @@ func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 		}
 	}
 	blocked := func(addr netip.Addr) bool {
-		return !holdsAddress(ranges, addr) && slices.ContainsFunc(held, func(n *policy.Networks) bool { return len(n.Holding(addr)) > 0 })
+		return !addrset.Holds(ranges, addr) && slices.ContainsFunc(held, func(n *policy.Networks) bool { return len(n.Holding(addr)) > 0 })
 	}
 	all, err := fw.vitalsAmong(blocked)
 	for i, s := range p.Block {
@@ -118,7 +118,7 @@ func (fw *Firewall) hazards(p *policy.Policy) (out []hazard, err error) {
 			out = append(out, hazard{place: i, source: s, network: wide})
 		}
 		for _, v := range all {
-			if holdsAddress(ranges, v.addr) {
+			if addrset.Holds(ranges, v.addr) {
 				continue
 			}
 			for _, network := range held[i].Holding(v.addr) {

@@ -97,6 +97,12 @@ func (fw *Firewall) builtIn() (*policy.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the port of sshd cannot be found: %w", err)
 	}
+	p.Open, err = sshRules(ports)
+	return p, err
+}
+
+// sshRules returns rules that open ports of an sshd to everybody.
+func sshRules(ports []uint16) (rules []policy.Rule, err error) {
 	for _, port := range ports {
 		text := fmt.Sprintf("%d/tcp", port)
 		if port == 22 {
@@ -106,9 +112,9 @@ func (fw *Firewall) builtIn() (*policy.Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.Open = append(p.Open, r)
+		rules = append(rules, r)
 	}
-	return p, nil
+	return rules, nil
 }
 
 // builtInAtBoot is builtIn for when sshd may not have begun to listen yet, nor a container engine to forward.
@@ -121,12 +127,12 @@ func (fw *Firewall) builtInAtBoot() (*policy.Policy, error) {
 	if len(p.Open) > 0 {
 		return p, nil
 	}
-	ssh, err := policy.ParseRule("ssh")
-	if err != nil {
-		return nil, err
+	ports := slices.Compact(slices.Sorted(slices.Values(fw.kernel.ConfiguredSSHPorts())))
+	if len(ports) == 0 {
+		ports = []uint16{22}
 	}
-	p, _ = p.WithRule(ssh)
-	return p, nil
+	p.Open, err = sshRules(ports)
+	return p, err
 }
 
 // isBuiltIn reports whether a policy is what Up makes without a file: it opens ports of an sshd, and nothing else in it
@@ -134,15 +140,16 @@ func (fw *Firewall) builtInAtBoot() (*policy.Policy, error) {
 func (fw *Firewall) isBuiltIn(p *policy.Policy) bool {
 	ports, err := fw.kernel.SSHPorts()
 	if err != nil {
-		ports = nil // then 22 alone
+		ports = nil // then 22, and what it is configured for
 	}
+	ports = append(append(ports, fw.kernel.ConfiguredSSHPorts()...), 22)
 	plain := policy.Default()
 	plain.Interfaces, plain.Open = p.Interfaces, p.Open
 	if p.Forward == policy.ForwardEstablished { // it forwarded then
 		plain.Forward = p.Forward
 	}
 	return plain.Equal(p) && !slices.ContainsFunc(p.Open, func(r policy.Rule) bool {
-		return r.Forward || !slices.ContainsFunc(append(ports, 22), func(port uint16) bool {
+		return r.Forward || !slices.ContainsFunc(ports, func(port uint16) bool {
 			text := fmt.Sprintf("%d/tcp", port)
 			return r.String() == text || port == 22 && r.String() == "ssh"
 		})

@@ -30,6 +30,7 @@ type Status struct {
 	Settings   policy.Settings        `json:"policy"`
 	Rules      []RuleStatus           `json:"rules"`
 	Lists      []ListStatus           `json:"block_lists"`
+	Bans       BansStatus             `json:"bans"`
 	Counters   []loader.CounterStatus `json:"counters"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
@@ -88,6 +89,10 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if r := s.Refusals(); r.Packets > 0 {
 		s.Warnings = append(s.Warnings, r.String())
 	}
+	banned, err := bansStatus(f, s.Counters)
+	if err != nil {
+		return nil, err
+	}
 	file := fw.compare(s)
 	if scheduled.Trial == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
@@ -104,6 +109,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Settings:   s.Policy.Settings(),
 		Rules:      ruleStatus(s.Rules, scheduled),
 		Lists:      fw.listStatus(s),
+		Bans:       banned,
 		Counters:   list(s.Counters),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),

@@ -22,10 +22,10 @@ type Network struct {
 func ReadNetwork() (*Network, error) {
 	n := &Network{devices: make(map[netip.Addr][]int)}
 	var err error
-	if n.links, err = netlink.LinkList(); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	if n.links, err = completeLinks(); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := completeAddresses(nil)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

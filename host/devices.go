@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func NetnsCookie() (uint64, error) {
 // DefaultInterface returns the interface of the default route, IPv4's before IPv6's, that of the lowest metric.
 func DefaultInterface() (string, error) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+		routes, err := completeRoutes(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			continue
 		}
@@ -52,7 +53,7 @@ func DefaultInterface() (string, error) {
 }
 
 func interfacesHere() string {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && len(links) == 0 {
 		return "no interfaces can be listed"
 	}
@@ -113,7 +114,7 @@ func Matching(names []string) (out []string, err error) {
 	if !slices.ContainsFunc(names, policy.IsPattern) {
 		return names, nil
 	}
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -144,7 +145,7 @@ func MAC(l netlink.Link) (mac [6]byte) {
 
 // Addresses returns the addresses of this host, but for those of the loopback.
 func Addresses() (out []netip.Addr, err error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := completeAddresses(nil)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -165,7 +166,7 @@ func LocalPrefixes() (own, shared []netip.Prefix, err error) {
 		return nil, nil, err
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		routes, err := completeRoutes(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, nil, fmt.Errorf("list local routes: %w", err)
 		}
@@ -210,7 +211,7 @@ func isLocalType(route int) bool {
 
 // localTables are the routing tables whose local routes hold for all that comes in.
 func localTables() ([]int, error) {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list VRFs: %w", err)
 	}
@@ -221,4 +222,36 @@ func localTables() ([]int, error) {
 		}
 	}
 	return tables, nil
+}
+
+const (
+	mostLists = 10          // that are asked for until one is complete
+	listTime  = time.Second // and for how long: a router's routes may never stand still
+)
+
+// CompleteList returns what list does. While the host changes, a list may lack entries that were there all the time: it is
+// asked for again then, a few times. The last one comes with [netlink.ErrDumpInterrupted] if none was complete.
+func CompleteList[T any](list func() ([]T, error)) (entries []T, err error) {
+	start := time.Now()
+	for range mostLists {
+		entries, err = list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || time.Since(start) > listTime {
+			break
+		}
+	}
+	return entries, err
+}
+
+func completeLinks() ([]netlink.Link, error) { return CompleteList(netlink.LinkList) }
+
+func completeAddresses(l netlink.Link) ([]netlink.Addr, error) {
+	return CompleteList(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+}
+
+func completeRoutes(family int, filter *netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return CompleteList(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(family, filter, mask) })
+}
+
+func completeNeighbours(link, family int) ([]netlink.Neigh, error) {
+	return CompleteList(func() ([]netlink.Neigh, error) { return netlink.NeighList(link, family) })
 }

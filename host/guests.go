@@ -29,7 +29,7 @@ func (g Guests) String() string {
 // FindGuests returns the devices of containers and virtual machines. A bridge that a device of this host's own is a port
 // of is none: its guests are reached past this host's routing.
 func FindGuests() ([]Guests, error) {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

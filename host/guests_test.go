@@ -3,7 +3,6 @@
 package host
 
 import (
-	"errors"
 	"net"
 	"slices"
 	"testing"
@@ -163,28 +162,5 @@ func TestBehind(t *testing.T) {
 	}
 	if got := behindAmong(links, []string{"eth0", "eth2", "eth3", "mv1"}); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
-	}
-}
-
-// A list that was interrupted lacks interfaces, so it is not taken for all there are.
-func TestCompleteList(t *testing.T) {
-	for _, c := range []struct {
-		interrupted int
-		want        error
-	}{{0, nil}, {3, nil}, {1000, netlink.ErrDumpInterrupted}} {
-		asked := 0
-		got, err := completeList(func() ([]int, error) {
-			if asked++; asked <= c.interrupted {
-				return []int{1}, netlink.ErrDumpInterrupted
-			}
-			return []int{1, 2}, nil
-		})
-		if !errors.Is(err, c.want) || (err == nil) != slices.Equal(got, []int{1, 2}) {
-			t.Errorf("interrupted %d times: %v, %v; want %v", c.interrupted, got, err, c.want)
-		}
-	}
-	failed := errors.New("failed")
-	if got, err := completeList(func() ([]int, error) { return []int{1}, failed }); err != failed || got != nil {
-		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -3,7 +3,6 @@
 package host
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -81,57 +79,13 @@ func protocolLoaded(p policy.Protocol) bool {
 	return !optional || err == nil && strings.Contains(string(list), "\n"+name+" ")
 }
 
-// listenRequest is struct inet_diag_req_v2 (linux/inet_diag.h) for a dump of sockets that may listen.
-type listenRequest struct {
-	protocol policy.Protocol
-	family   uint8
-}
-
-// Len implements nl.NetlinkRequestData.
-func (r *listenRequest) Len() int { return diagRequestLen }
-
-// Serialize implements nl.NetlinkRequestData.
-func (r *listenRequest) Serialize() []byte {
-	b := make([]byte, diagRequestLen)
-	b[0], b[1] = r.family, byte(r.protocol)
-	binary.NativeEndian.PutUint32(b[4:], 1<<netlink.TCP_LISTEN|1<<netlink.TCP_CLOSE)
-	return b
-}
-
-const (
-	diagRequestLen = 56 // struct inet_diag_req_v2
-	diagMessageLen = 72 // struct inet_diag_msg
-)
-
-func listeners(protocol policy.Protocol, family uint8) ([]Listener, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(&listenRequest{protocol, family})
-	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, err
-	}
-	var out []Listener
-	for _, m := range messages {
-		if len(m) < diagMessageLen {
-			return nil, fmt.Errorf("the kernel answers with %d bytes, want %d", len(m), diagMessageLen)
+func listeners(protocol policy.Protocol, family uint8) (out []Listener, err error) {
+	err = eachDiagSocket(uint8(protocol), family, 1<<netlink.TCP_LISTEN|1<<netlink.TCP_CLOSE, func(k *Socket, iface int) {
+		if waits(protocol, k.State, k.Remote.Port(), k.Local.Port()) {
+			out = append(out, Listener{Protocol: protocol, Local: k.Local, Interface: iface, inode: k.inode, uid: k.uid})
 		}
-		address := m[8:24]
-		if family == unix.AF_INET {
-			address = m[8:12]
-		}
-		local, _ := netip.AddrFromSlice(address)
-		l := Listener{
-			Protocol:  protocol,
-			Local:     netip.AddrPortFrom(local.Unmap(), binary.BigEndian.Uint16(m[4:])),
-			Interface: int(binary.NativeEndian.Uint32(m[40:])),
-			inode:     binary.NativeEndian.Uint32(m[68:]),
-			uid:       binary.NativeEndian.Uint32(m[64:]),
-		}
-		if waits(protocol, m[1], binary.BigEndian.Uint16(m[6:]), l.Local.Port()) {
-			out = append(out, l)
-		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // waits reports whether a socket is a listener: TCP and SCTP have a state for it; a socket of UDP has a port and no peer.

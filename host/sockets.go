@@ -3,11 +3,14 @@
 package host
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
+	"unsafe"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,23 +44,102 @@ func EachSocket(protocol int, each func(*Socket)) error {
 	})
 }
 
-// everySocket calls each for every socket of one protocol.
+// everySocket calls each for every socket of one protocol. The socket is valid until each returns.
 func everySocket(protocol int, each func(*Socket)) error {
-	list := netlink.SocketDiagTCP
-	if protocol == unix.IPPROTO_UDP {
-		list = netlink.SocketDiagUDP
-	}
+	const everyState = 0xfff
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := list(family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			if err := eachProcSocket(protocol, family, each); err != nil {
-				return err
-			}
+		err := eachDiagSocket(uint8(protocol), family, everyState, func(k *Socket, _ int) { each(k) })
+		if err == nil {
 			continue
 		}
-		for _, s := range sockets {
-			each(&Socket{AddrPort(s.ID.Source, s.ID.SourcePort), AddrPort(s.ID.Destination, s.ID.DestinationPort), s.State, s.INode, s.UID})
+		if err := eachProcSocket(protocol, family, each); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+const (
+	diagByFamily   = 20 // SOCK_DIAG_BY_FAMILY (linux/sock_diag.h)
+	diagRequestLen = 56 // struct inet_diag_req_v2
+	diagMessageLen = 72 // struct inet_diag_msg
+	largestDump    = 32 << 10
+)
+
+// eachDiagSocket calls each for the sockets of a protocol in some states (a bit each), as sock_diag lists them; iface is the
+// only interface that a socket is bound to, or 0. There may be a hundred thousand, so nothing is kept of one. The socket is
+// valid until each returns.
+func eachDiagSocket(protocol, family uint8, states uint32, each func(k *Socket, iface int)) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request := make([]byte, unix.SizeofNlMsghdr+diagRequestLen)
+	header := (*unix.NlMsghdr)(unsafe.Pointer(&request[0]))
+	*header = unix.NlMsghdr{Len: uint32(len(request)), Type: diagByFamily, Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP, Seq: 1}
+	asked := request[unix.SizeofNlMsghdr:]
+	asked[0], asked[1] = family, protocol
+	binary.NativeEndian.PutUint32(asked[4:], states)
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, largestDump)
+	for {
+		n, from, err := unix.Recvfrom(fd, answer, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if kernel, ok := from.(*unix.SockaddrNetlink); !ok || kernel.Pid != 0 {
+			continue
+		}
+		if done, err := parseDiag(answer[:n], each); done || err != nil {
+			return err
+		}
+	}
+}
+
+// parseDiag reads one part of an answer, and reports whether it is the last one.
+func parseDiag(answer []byte, each func(k *Socket, iface int)) (done bool, err error) {
+	for len(answer) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(answer))
+		kind := binary.NativeEndian.Uint16(answer[4:])
+		if size < unix.SizeofNlMsghdr || size > len(answer) {
+			return true, fmt.Errorf("the kernel answers with a message of %d bytes in %d", size, len(answer))
+		}
+		m := answer[unix.SizeofNlMsghdr:size]
+		if kind == unix.NLMSG_DONE || kind == unix.NLMSG_ERROR {
+			if len(m) >= 4 {
+				if failed := int32(binary.NativeEndian.Uint32(m)); failed < 0 {
+					return true, syscall.Errno(-failed)
+				}
+			}
+			return true, nil
+		}
+		if len(m) < diagMessageLen {
+			return true, fmt.Errorf("the kernel answers with %d bytes, want %d", len(m), diagMessageLen)
+		}
+		k := Socket{
+			Local:  diagEnd(m[0], m[8:24], m[4:]),
+			Remote: diagEnd(m[0], m[24:40], m[6:]),
+			State:  m[1],
+			uid:    binary.NativeEndian.Uint32(m[64:]),
+			inode:  binary.NativeEndian.Uint32(m[68:]),
+		}
+		each(&k, int(binary.NativeEndian.Uint32(m[40:])))
+		answer = answer[min((size+3)&^3, len(answer)):]
+	}
+	return false, nil
+}
+
+// diagEnd reads one end of a socket; an IPv4 address that is mapped into IPv6 is IPv4.
+func diagEnd(family uint8, addr, port []byte) netip.AddrPort {
+	ip := netip.AddrFrom16([16]byte(addr))
+	if family == unix.AF_INET {
+		ip = netip.AddrFrom4([4]byte(addr))
+	}
+	return netip.AddrPortFrom(ip.Unmap(), binary.BigEndian.Uint16(port))
 }

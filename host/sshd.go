@@ -23,6 +23,8 @@ const sshPort = 22
 
 // SSHPorts returns the TCP ports on which an sshd listens, in order. Where systemd listens for it, the listener is not
 // called sshd, so whoever listens on port 22 counts too. Anybody can call a process sshd: elsewhere only root's counts.
+// Where not every process may be looked at, as in a service without CAP_SYS_PTRACE, root's listener counts at any port that
+// sshd is configured for.
 func SSHPorts() ([]uint16, error) {
 	found, err := listenersOf(policy.TCP)
 	if err != nil {
@@ -30,14 +32,23 @@ func SSHPorts() ([]uint16, error) {
 	}
 	found = slices.DeleteFunc(found, func(l Listener) bool { return l.Local.Addr().IsLoopback() })
 	nameProcesses(found)
-	var ports []uint16
+	var configured []uint16
+	if !seesEveryProcess() {
+		configured = ConfiguredSSHPorts(nil)
+	}
+	return sshPortsAmong(found, configured), nil
+}
+
+// sshPortsAmong is SSHPorts for some listeners, and the ports at which root's counts whatever it is called.
+func sshPortsAmong(found []Listener, configured []uint16) (ports []uint16) {
 	for _, l := range found {
-		if l.Local.Port() == sshPort || l.uid == 0 && slices.Contains(l.Processes, "sshd") {
-			ports = append(ports, l.Local.Port())
+		port := l.Local.Port()
+		if port == sshPort || l.uid == 0 && (slices.Contains(l.Processes, "sshd") || slices.Contains(configured, port)) {
+			ports = append(ports, port)
 		}
 	}
 	slices.Sort(ports)
-	return slices.Compact(ports), nil
+	return slices.Compact(ports)
 }
 
 // SSHSessions returns the connections to an sshd over which somebody has logged in, of those whose remote end is among the
@@ -76,7 +87,7 @@ type logins struct {
 }
 
 func findLogins(among func(netip.Addr) bool) (*logins, error) {
-	l := &logins{byInode: make(map[uint32]Connection), configured: configuredSSHPorts(Files)}
+	l := &logins{byInode: make(map[uint32]Connection), configured: ConfiguredSSHPorts(nil)}
 	return l, everySocket(unix.IPPROTO_TCP, func(k *Socket) { l.add(k, among) })
 }
 
@@ -157,9 +168,12 @@ func mayLookAt(process string) bool {
 	return err == nil
 }
 
-// configuredSSHPorts returns the ports that the files of OpenSSH's server name: see Port and ListenAddress in
-// sshd_config(5).
-func configuredSSHPorts(files fs.FS) (ports []uint16) {
+// ConfiguredSSHPorts returns the ports that the files of OpenSSH's server name: see Port and ListenAddress in
+// sshd_config(5). Where files is nil, this host's are read.
+func ConfiguredSSHPorts(files fs.FS) (ports []uint16) {
+	if files == nil {
+		files = Files
+	}
 	names, _ := fs.Glob(files, "etc/ssh/sshd_config.d/*.conf")
 	for _, name := range append(names, "etc/ssh/sshd_config") {
 		text, _ := fs.ReadFile(files, name)

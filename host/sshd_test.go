@@ -67,7 +67,7 @@ func TestWhoseConnectionsAreSessions(t *testing.T) {
 	from := func(port int) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), uint16(port))
 	}
-	l := &logins{byInode: make(map[uint32]Connection), configured: configuredSSHPorts(fstest.MapFS{
+	l := &logins{byInode: make(map[uint32]Connection), configured: ConfiguredSSHPorts(fstest.MapFS{
 		"etc/ssh/sshd_config":             {Data: []byte("Port 22\nport=3333\n#Port 4444\nListenAddress 192.0.2.2\n")},
 		"etc/ssh/sshd_config.d/mine.conf": {Data: []byte("  ListenAddress [::]:2222\n")},
 	})}
@@ -113,4 +113,18 @@ func TestWhoseConnectionsAreSessions(t *testing.T) {
 	}
 	l.addRecorded(found, recorded)
 	check("recorded", found)
+}
+
+// A service that may not look at processes finds root's sshd at the ports of its configuration, and nobody else's listener.
+func TestPortsOfAnSSHDNobodyCanLookAt(t *testing.T) {
+	at := func(port, uid int, processes ...string) Listener {
+		return Listener{Local: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), uid: uint32(uid), Processes: processes}
+	}
+	listeners := []Listener{at(2222, 0), at(2222, 0), at(3333, 1000), at(8080, 0), at(4444, 0, "sshd"), at(5555, 1000, "sshd"), at(22, 1000)}
+	if got, want := sshPortsAmong(listeners, []uint16{2222, 3333}), []uint16{22, 2222, 4444}; !slices.Equal(got, want) {
+		t.Errorf("blind, it finds %v, want %v", got, want)
+	}
+	if got, want := sshPortsAmong(listeners, nil), []uint16{22, 4444}; !slices.Equal(got, want) {
+		t.Errorf("it finds %v, want %v", got, want)
+	}
 }

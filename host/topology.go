@@ -17,7 +17,7 @@ import (
 
 // Topology returns warnings about devices that a filter on the given interfaces may get in the way of, a sentence each.
 func Topology(interfaces []string) (sentences []string) {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && len(links) == 0 {
 		return nil
 	}
@@ -38,7 +38,7 @@ func Topology(interfaces []string) (sentences []string) {
 
 // foreignMACs returns the unicast MACs that an interface takes frames for and that no device has here.
 func foreignMACs(l netlink.Link, links []netlink.Link) (macs []string) {
-	entries, err := netlink.NeighList(l.Attrs().Index, unix.AF_BRIDGE)
+	entries, err := completeNeighbours(l.Attrs().Index, unix.AF_BRIDGE)
 	if err != nil && len(entries) == 0 {
 		return nil
 	}
@@ -64,7 +64,7 @@ func asymmetric(interfaces []string, links []netlink.Link) (names []string) {
 		if !slices.Contains(interfaces, l.Attrs().Name) {
 			continue
 		}
-		addrs, _ := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, _ := completeAddresses(l)
 		for _, a := range addrs {
 			filtered[a.IP.String()] = true
 		}
@@ -76,7 +76,7 @@ func asymmetric(interfaces []string, links []netlink.Link) (names []string) {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := completeRoutes(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		if err != nil && len(routes) == 0 {
 			continue
 		}
@@ -107,7 +107,7 @@ func Gateways() ([]netip.Addr, error) {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		routes, err := completeRoutes(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil && len(routes) == 0 {
 			return nil, err
 		}
@@ -127,7 +127,7 @@ func Gateways() ([]netip.Addr, error) {
 			}
 		}
 	}
-	neighbours, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	neighbours, err := completeNeighbours(0, netlink.FAMILY_ALL)
 	if err != nil && len(neighbours) == 0 {
 		return out, nil // they are known by the addresses of the routes
 	}

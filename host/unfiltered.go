@@ -19,15 +19,14 @@ type Interface struct {
 }
 
 // Unfiltered returns the interfaces by which packets reach this host past a filter on the given ones, of which some may be
-// patterns: those that are up
-// and have an address. It leaves out the loopback, what stands on a filtered interface, and bridges of guests, as
-// [FindGuests] lists them.
+// patterns: those that are up and have an address. It leaves out the loopback, what stands on a filtered interface, and
+// bridges of guests, as [FindGuests] lists them.
 func Unfiltered(filtered []string) ([]Interface, error) {
-	links, err := netlink.LinkList()
+	links, err := completeLinks()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := completeAddresses(nil)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -121,25 +120,11 @@ type Behind struct {
 
 // ReadBehind returns the interfaces by which packets that are routed come in, where filters are on the given ones.
 func ReadBehind(filtered []string) ([]Behind, error) {
-	links, err := completeList(netlink.LinkList)
+	links, err := completeLinks()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	return behindAmong(links, filtered), nil
-}
-
-// completeList returns what list does. While the host changes a list may lack entries: it is asked for again then, a few
-// times.
-func completeList[T any](list func() ([]T, error)) (entries []T, err error) {
-	for range 10 {
-		if entries, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return entries, nil
 }
 
 func behindAmong(links []netlink.Link, filtered []string) (out []Behind) {

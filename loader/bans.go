@@ -4,7 +4,6 @@ package loader
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -27,24 +26,25 @@ func (f *Filter) PutCountedBans(bans []maps.Ban) (put int, err error) {
 
 // Cut ends the connections with some addresses: their flows are marked so that nothing revives them but a new connection,
 // and their sockets are closed where the kernel can. It returns how many there were.
-func (f *Filter) Cut(prefixes []netip.Prefix) (int, error) {
+func (f *Filter) Cut(concerned func(netip.Addr) bool) (int, error) {
 	unlock, err := f.change()
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
-	if len(prefixes) == 1 {
-		return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return prefixes[0].Contains(flow.Remote.Addr()) })
-	}
-	ranges := addrset.Of(prefixes)
-	return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return holds(ranges, flow.Remote.Addr()) })
-}
-
-// holds reports whether an address is in sorted ranges.
-func holds(ranges []addrset.Range, addr netip.Addr) bool {
-	i, found := slices.BinarySearchFunc(ranges, addr, func(r addrset.Range, a netip.Addr) int { return r.First.Compare(a) })
-	return found || i > 0 && addr.Compare(ranges[i-1].Last) <= 0
+	return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return concerned(flow.Remote.Addr()) })
 }
 
 // Trusted returns the sources that the policy trusts.
 func (f *Filter) Trusted() ([]addrset.Range, error) { return f.set.Trusted() }
+
+// CountBansByReason returns the reasons for which there are bans or were, with how many bans are in force for each, when
+// somebody was last banned for it and what was dropped. Where there are very many, exact is false: those that have ended are
+// among them until they are forgotten.
+func (f *Filter) CountBansByReason() (list []maps.BanReason, exact bool, err error) {
+	clock, err := f.clock()
+	if err != nil {
+		return nil, false, err
+	}
+	return f.set.CountBansByReason(clock)
+}

@@ -189,6 +189,23 @@ func (f *Filter) RemoveBans(prefixes []netip.Prefix) (missing []netip.Prefix, er
 	return f.set.RemoveBans(clock, prefixes)
 }
 
+// RemoveAllBans ends all bans, closes the gate to their sources, and returns how many were in force.
+func (f *Filter) RemoveAllBans() (n int, err error) {
+	unlock, err := f.change()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	clock, err := f.clock()
+	if err != nil {
+		return 0, err
+	}
+	if n, err = f.set.RemoveAllBans(clock); err != nil {
+		return n, err
+	}
+	return n, f.set.TidyGate()
+}
+
 // ForgetEndedBans takes bans out that have ended, closes the gate to their sources, and returns how many there were. No
 // verdict needs it: it makes room.
 func (f *Filter) ForgetEndedBans() (n int, err error) {

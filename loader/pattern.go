@@ -26,7 +26,7 @@ func bring(p pin.Dir) (names []string, err error) {
 	if err != nil || len(patterns) == 0 {
 		return nil, err
 	}
-	devices, err := netlink.LinkList()
+	devices, err := host.CompleteList(netlink.LinkList)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

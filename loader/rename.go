@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -92,7 +93,7 @@ func clsactDevices(p pin.Dir, a *hook.Attachment) []netlink.Link {
 		direction = pin.Out
 	}
 	loaded, err := pin.LoadedWith(pin.Program(p.Policy(), a.Interface, direction))
-	all, listed := netlink.LinkList()
+	all, listed := host.CompleteList(netlink.LinkList)
 	if listed != nil && !errors.Is(listed, netlink.ErrDumpInterrupted) {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
@@ -19,8 +21,10 @@ const OtherReasons = "other"
 
 // BanReason is a reason for which there are bans, or were.
 type BanReason struct {
-	Text    string // "" is that of bans without one
-	Packets uint64 // that were dropped by it
+	Text    string    // "" is that of bans without one
+	Packets uint64    // that were dropped by it
+	Bans    int       // that there are, and those that have ended and are not forgotten yet
+	Last    time.Time // when somebody was last banned for it; zero where nobody knows
 }
 
 // banReasons knows the reasons of bans by their numbers. Number 0 is no reason, and the highest is OtherReasons.
@@ -107,6 +111,7 @@ func (r *banReasons) number(text string) (uint32, error) {
 }
 
 func (r *banReasons) give(n uint32, text string) {
+	atomic.StoreUint64(&r.places[n].Last, 0)
 	clear(r.places[n].Text[:])
 	copy(r.places[n].Text[:], text)
 	r.texts[n], r.byText[text], r.given[n] = text, n, true
@@ -153,8 +158,13 @@ func (s *State) BanReasons() ([]BanReason, error) {
 	}
 	var out []BanReason
 	for i, text := range reasons.texts {
-		if packets := counted[maxBlockLists+i]; packets > 0 || text != "" && i != len(reasons.texts)-1 {
-			out = append(out, BanReason{Text: text, Packets: packets})
+		place := &reasons.places[i]
+		r := BanReason{Text: text, Packets: counted[maxBlockLists+i], Bans: int(atomic.LoadUint32(&place.Bans))}
+		if last := atomic.LoadUint64(&place.Last); last > 0 {
+			r.Last = time.Unix(int64(last), 0)
+		}
+		if r.Packets > 0 || r.Bans > 0 || text != "" && i != len(reasons.texts)-1 {
+			out = append(out, r)
 		}
 	}
 	return out, nil

@@ -25,6 +25,9 @@ const (
 	FlowsEvicted = Reason(bpf.FirewallReasonSEEN_FLOWS_EVICTED)
 )
 
+// Banned is the reason for which packets of banned sources are dropped.
+const Banned = Reason(bpf.FirewallReasonDROP_BANNED)
+
 // Verdicts of a reason.
 const (
 	Pass = "pass"

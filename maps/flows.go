@@ -138,20 +138,55 @@ func (s *State) eachEntry(each func(*bpf.FirewallEntry) bool) error {
 	return nil
 }
 
+// fewSets is how many sets with flows are mapped one by one. To map a window of entries takes the time of a hundred of those,
+// and most tables are nearly empty.
+const fewSets = setsPerWindow / 16
+
 // eachEntryOf is eachEntry for some sets. It returns false if each has.
 func (s *State) eachEntryOf(first, end int, each func(*bpf.FirewallEntry) bool) (more bool, err error) {
-	const tagsSize, entrySize = unsafe.Sizeof(bpf.FirewallTags{}), unsafe.Sizeof(bpf.FirewallEntry{})
-	tags, releaseTags, err := s.window(bpf.FirewallMapFlowTags, uintptr(first)*tagsSize, uintptr(end)*tagsSize)
+	const tagsSize = unsafe.Sizeof(bpf.FirewallTags{})
+	memory, release, err := s.window(bpf.FirewallMapFlowTags, uintptr(first)*tagsSize, uintptr(end)*tagsSize)
 	if err != nil {
 		return false, err
 	}
-	defer releaseTags()
-	entries, releaseEntries, err := s.window(bpf.FirewallMapFlows, uintptr(first*placesPerSet)*entrySize, uintptr(end*placesPerSet)*entrySize)
+	defer release()
+	tags := view[bpf.FirewallTags](memory)[:end-first]
+	taken := make([]int, 0, fewSets)
+	for set := range tags {
+		if !isTaken(&tags[set]) {
+			continue
+		}
+		if len(taken) == fewSets {
+			return s.walkSets(first, tags, each)
+		}
+		taken = append(taken, set)
+	}
+	for _, set := range taken {
+		if more, err := s.walkSets(first+set, tags[set:set+1], each); !more || err != nil {
+			return more, err
+		}
+	}
+	return true, nil
+}
+
+// walkSets walks through the entries of sets from the first one on, of which these are the tags.
+func (s *State) walkSets(first int, tags []bpf.FirewallTags, each func(*bpf.FirewallEntry) bool) (more bool, err error) {
+	const entrySize = unsafe.Sizeof(bpf.FirewallEntry{})
+	memory, release, err := s.window(bpf.FirewallMapFlows, uintptr(first*placesPerSet)*entrySize, uintptr((first+len(tags))*placesPerSet)*entrySize)
 	if err != nil {
 		return false, err
 	}
-	defer releaseEntries()
-	return walk(view[bpf.FirewallTags](tags), view[bpf.FirewallEntry](entries), each), nil
+	defer release()
+	return walk(tags, view[bpf.FirewallEntry](memory), each), nil
+}
+
+// isTaken reports whether there may be a flow in a set.
+func isTaken(tags *bpf.FirewallTags) bool {
+	all := uint64(0)
+	for _, word := range tags.Words {
+		all |= word
+	}
+	return all&(1<<(tagsPerWord*tagBits)-1) != 0 // what is above counts strays
 }
 
 // walk calls each for the entries of places that are taken, until it returns false.

@@ -58,12 +58,15 @@ var keepSize = []string{
 }
 
 // State holds the maps that outlive a policy: flows, counters, local addresses and what the datapath has found out.
-type State struct{ group }
+type State struct {
+	group
+	knownBans *knownBans // what was found of bans by whoever is about to change them
+}
 
 // NewState creates the maps that spec describes, or takes those of old, which may be nil. Maps of old whose size no
 // longer fits are made anew; the counters then keep their values.
 func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
-	s := &State{group{kinds: stateKinds}}
+	s := &State{group: group{kinds: stateKinds}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -114,7 +117,7 @@ func (s *State) take(k kind, spec *ebpf.CollectionSpec, old *State) (bool, error
 // OpenState returns the state that is pinned in dir. Each map is opened when it is first asked for, by lost if it has no
 // pin any more.
 func OpenState(dir string, lost Lost) *State {
-	return &State{group{kinds: stateKinds, dir: dir, lost: lost}}
+	return &State{group: group{kinds: stateKinds, dir: dir, lost: lost}}
 }
 
 // StatePins returns the names of a state's pins.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"math"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
@@ -23,7 +23,7 @@ import (
 // thousand.
 const (
 	longestLine  = 4096    // bytes
-	linesAtOnce  = 1 << 17 // that are put in force in one step
+	linesAtOnce  = 1 << 19 // that are put in force in one step
 	linesARead   = 4096
 	readsAhead   = 64
 	manyLines    = 1024                  // after which more are waited for
@@ -35,30 +35,51 @@ const (
 // errTold is returned where standard error says already what is wrong.
 var errTold = errors.New("")
 
-// inputLine is a line of standard input.
-type inputLine struct {
+// inputLines are some lines of standard input.
+type inputLines struct {
+	read    int // how many there were, and
+	first   int // the number of the first of them
+	bans    []bans.Line
+	numbers []int32 // of the lines of bans
+	bad     []badLine
+}
+
+// badLine is a line that could not be used.
+type badLine struct {
 	number int
-	text   string
-	err    error // it is no line
+	err    error
+}
+
+func (l *inputLines) append(more *inputLines) {
+	if l.read == 0 {
+		l.first = more.first
+	}
+	l.read += more.read
+	l.bans, l.numbers, l.bad = append(l.bans, more.bans...), append(l.numbers, more.numbers...), append(l.bad, more.bad...)
 }
 
 // readLines sends the lines of an input as they come, some at a time.
-func readLines(ctx context.Context, input io.Reader) <-chan []inputLine {
-	out := make(chan []inputLine, readsAhead)
+func readLines(ctx context.Context, input io.Reader, defaults bans.Line) <-chan *inputLines {
+	out := make(chan *inputLines, readsAhead)
 	go func() {
 		defer close(out)
 		r := bufio.NewReaderSize(input, 256<<10)
-		var some []inputLine
+		parser := bans.Parser{Defaults: defaults}
+		var some *inputLines
 		for n := 1; ; n++ {
-			line, err := readLine(r)
-			if err == nil || line.text != "" {
-				line.number = n
-				some = append(some, line)
+			if some == nil {
+				some = &inputLines{first: n}
+			}
+			text, long, err := readLine(r)
+			if err == nil || len(text) > 0 {
+				some.read++
+				some.add(n, &parser, text, long)
 			}
 			if err != nil && !errors.Is(err, io.EOF) {
-				some = append(some, inputLine{number: n, err: fmt.Errorf("read standard input: %w", err)})
+				some.read++
+				some.bad = append(some.bad, badLine{n, fmt.Errorf("read standard input: %w", err)})
 			}
-			if len(some) > 0 && (err != nil || len(some) == linesARead || r.Buffered() == 0) {
+			if some.read > 0 && (err != nil || some.read == linesARead || r.Buffered() == 0) {
 				select {
 				case out <- some:
 				case <-ctx.Done():
@@ -74,35 +95,56 @@ func readLines(ctx context.Context, input io.Reader) <-chan []inputLine {
 	return out
 }
 
-// readLine reads a line. One that is too long is left out.
-func readLine(r *bufio.Reader) (line inputLine, err error) {
-	text, err := r.ReadSlice('\n')
-	long := len(text) > longestLine
-	line.text = string(bytes.TrimRight(text, "\r\n"))
+// add reads a line, of which nothing is kept that is not in the result.
+func (l *inputLines) add(number int, parser *bans.Parser, text []byte, long bool) {
+	if long {
+		l.bad = append(l.bad, badLine{number, errLongLine})
+		return
+	}
+	line, ok, err := parser.Parse(text)
+	switch {
+	case err != nil:
+		l.bad = append(l.bad, badLine{number, err})
+	case ok:
+		if l.bans == nil { // a pipe brings one line at a time
+			l.bans, l.numbers = make([]bans.Line, 0, 1), make([]int32, 0, 1)
+		}
+		l.bans, l.numbers = append(l.bans, line), append(l.numbers, int32(number))
+	}
+}
+
+// readLine reads a line, which is valid until the next one is read. Of one that is too long there is but the beginning.
+func readLine(r *bufio.Reader) (text []byte, long bool, err error) {
+	text, err = r.ReadSlice('\n')
+	if long = len(text) > longestLine; long {
+		text = slices.Clone(text[:longestLine]) // what follows takes its place
+	}
 	for errors.Is(err, bufio.ErrBufferFull) {
 		_, err = r.ReadSlice('\n')
 	}
-	if long {
-		line = inputLine{text: " ", err: errLongLine}
-	}
-	return line, err
+	return text, long, err
 }
 
 var errLongLine = fmt.Errorf("the line is longer than %d bytes", longestLine)
 
 // nextLines returns the lines that there are, or waits for some. Without any, the input has ended.
-func nextLines(ctx context.Context, from <-chan []inputLine) (lines []inputLine, err error) {
+func nextLines(ctx context.Context, from <-chan *inputLines) (lines *inputLines, err error) {
+	lines = &inputLines{}
 	select {
-	case lines = <-from:
+	case first := <-from:
+		if first == nil {
+			return lines, nil
+		}
+		lines = first
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	for len(lines) > 0 && len(lines) < linesAtOnce {
-		var more []inputLine
+	for lines.read < linesAtOnce {
+		var more *inputLines
 		select {
 		case more = <-from:
 		default:
-			if len(lines) < manyLines {
+			if lines.read < manyLines {
 				return lines, nil
 			}
 			select {
@@ -110,10 +152,10 @@ func nextLines(ctx context.Context, from <-chan []inputLine) (lines []inputLine,
 			case <-time.After(moreTime):
 			}
 		}
-		if len(more) == 0 {
+		if more == nil {
 			break
 		}
-		lines = append(lines, more...)
+		lines.append(more)
 	}
 	return lines, nil
 }
@@ -191,34 +233,24 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 	total := &firewall.BanReport{Warnings: []string{}}
 	told := &problems{app: a, list: []banProblem{}}
 	var failed error
-	input := readLines(ctx, a.stdin)
+	input := readLines(ctx, a.stdin, defaults)
 	for {
 		lines, err := nextLines(ctx, input)
-		if failed = err; err != nil || len(lines) == 0 {
+		if failed = err; err != nil || lines.read == 0 {
 			break
 		}
-		request := firewall.BanRequest{Force: force, Bans: make([]bans.Line, 0, len(lines))}
-		numbers := make([]int, 0, len(lines))
-		for _, line := range lines {
-			l, ok, err := bans.ParseLine(line.text, defaults)
-			if line.err != nil {
-				err = line.err
-			}
-			if err != nil {
-				told.add(line.number, err)
-			} else if ok {
-				request.Bans, numbers = append(request.Bans, l), append(numbers, line.number)
-			}
+		for _, l := range lines.bad {
+			told.add(l.number, l.err)
 		}
-		if len(request.Bans) == 0 {
+		if len(lines.bans) == 0 {
 			continue
 		}
-		report, err := a.firewall.Ban(ctx, request)
+		report, err := a.firewall.Ban(ctx, firewall.BanRequest{Force: force, Bans: lines.bans})
 		if report != nil {
 			total.Banned, total.Kept, total.Cut = total.Banned+report.Banned, total.Kept+report.Kept, total.Cut+report.Cut
 			total.Warnings = told.warn(total.Warnings, report.Warnings)
 			for _, r := range report.Refused {
-				told.add(numbers[r.Place], fmt.Errorf("not banned: %w", r.Err))
+				told.add(int(lines.numbers[r.Place]), fmt.Errorf("not banned: %w", r.Err))
 			}
 		}
 		if errors.Is(err, loader.ErrNotRunning) || ctx.Err() != nil {
@@ -226,7 +258,7 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 			break
 		}
 		if err != nil { // a pipe that stays open goes on with what comes next
-			told.add(numbers[0], err)
+			told.add(int(lines.numbers[0]), err)
 		}
 	}
 	if failed != nil && total.Banned == 0 {
@@ -249,41 +281,32 @@ func (a *app) unbanInput(ctx context.Context, isReason func(string) bool) error 
 	missing := []netip.Prefix{}
 	unnamed := 0 // beside these
 	var failed error
-	input := readLines(ctx, a.stdin)
+	input := readLines(ctx, a.stdin, bans.Line{})
 	for {
 		lines, err := nextLines(ctx, input)
-		if failed = err; err != nil || len(lines) == 0 {
+		if failed = err; err != nil || lines.read == 0 {
 			break
 		}
-		r := firewall.UnbanRequest{IsReason: isReason}
-		first := lines[0].number
-		for _, line := range lines {
-			l, ok, err := bans.ParseLine(line.text, bans.Line{})
-			if line.err != nil {
-				err = line.err
-			}
-			if err != nil {
-				told.add(line.number, err)
-			} else if ok {
-				r.Prefixes = append(r.Prefixes, l.Prefix)
-			}
+		for _, l := range lines.bad {
+			told.add(l.number, l.err)
+		}
+		r := firewall.UnbanRequest{IsReason: isReason, Prefixes: make([]netip.Prefix, len(lines.bans))}
+		for i := range lines.bans {
+			r.Prefixes[i] = lines.bans[i].Prefix
 		}
 		report, err := a.firewall.Unban(ctx, r)
 		if report != nil {
 			total.Unbanned += report.Unbanned
 			total.Warnings = told.warn(total.Warnings, report.Warnings)
-			if len(missing) < mostProblems {
-				missing = append(missing, report.NotBanned...)
-			} else {
-				unnamed += len(report.NotBanned)
-			}
+			named := min(len(report.NotBanned), mostProblems-len(missing))
+			missing, unnamed = append(missing, report.NotBanned[:named]...), unnamed+len(report.NotBanned)-named
 		}
 		if errors.Is(err, loader.ErrNotRunning) || ctx.Err() != nil {
 			failed = err
 			break
 		}
 		if err != nil {
-			told.add(first, err)
+			told.add(lines.first, err)
 		}
 	}
 	if failed != nil && total.Unbanned == 0 {

@@ -10,9 +10,11 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall/agent"
 	"github.com/portcullis-firewall/portcullis/firewall/crowdsec"
@@ -74,7 +76,7 @@ func (a *app) bounce(ctx context.Context, address, keyFile string, interval time
 
 // readKey reads the key of a bouncer from a file that is nobody else's.
 func readKey(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not keep it waiting
 	if err != nil {
 		return "", fmt.Errorf("read the key of the bouncer: %w", err)
 	}
@@ -85,6 +87,9 @@ func readKey(path string) (string, error) {
 	}
 	if !info.Mode().IsRegular() || info.Size() > longestKey {
 		return "", fmt.Errorf("%s holds no key: write the one line that \"cscli bouncers add portcullis -o raw\" prints", path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return "", fmt.Errorf("%s belongs to user %d, who could put another key there: run \"chown root %s\"", path, st.Uid, path)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("others can read %s (mode %04o): run \"chmod 600 %s\"", path, info.Mode().Perm(), path)

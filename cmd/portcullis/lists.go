@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -38,4 +39,37 @@ func (a *app) printLists(lists []firewall.ListStatus) {
 	}
 	a.printf("\n")
 	a.noted(rows)
+}
+
+// reasonsShown is how many reasons of bans status prints.
+const reasonsShown = 5
+
+// printBanned prints how many bans are in force, and the reasons of the last ones.
+func (a *app) printBanned(b firewall.BansStatus) {
+	if b.Count == 0 && b.Packets == 0 {
+		return
+	}
+	rows := [][]string{{"BANNED FOR", "BANS", "PACKETS", "LAST"}}
+	for _, r := range b.Reasons[:min(len(b.Reasons), reasonsShown)] {
+		reason, last := r.Reason, ""
+		if reason == "" {
+			reason = "no reason"
+		}
+		if r.Last != nil {
+			last = r.Last.Local().Format(time.DateTime)
+		}
+		rows = append(rows, []string{reason, strconv.Itoa(r.Count), strconv.FormatUint(r.Packets, 10), last})
+	}
+	a.printf("\n")
+	if len(rows) > 1 {
+		a.noted(rows)
+	}
+	if more := b.More + max(len(b.Reasons)-reasonsShown, 0); more > 0 {
+		a.printf("and %s: \"portcullis bans\" lists who is banned\n", count(more, "more reason", "more reasons"))
+	}
+	about := ""
+	if !b.Exact {
+		about = "about "
+	}
+	a.printf("bans: %s%s in force, %d packets dropped\n", about, count(b.Count, "address or network", "addresses and networks"), b.Packets)
 }

@@ -28,8 +28,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show the interfaces, the policy, how many packets each rule let in, what became of all
 others and why, and how full the flow table is. Rules are printed as "portcullis open"
 and "portcullis close" take them, those that they take with --forward apart; long lists
-of addresses are counted unless you say --all or -o json. Exits with 3 if the filter is
-not up.
+of addresses are counted unless you say --all or -o json. Of bans it shows how many there
+are, and the reasons for which somebody was banned last. Exits with 3 if the filter is not
+up.
 
 An assured flow keeps its place in the table. A flow that is not assured, or whose
 connection is over, counts among the others, and is evicted when the table is full and a
@@ -95,6 +96,7 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 	}
 	a.printRules("FORWARDED", v.Rules, true, all)
 	a.printLists(v.Lists)
+	a.printBanned(v.Bans)
 	a.printCounters(v.Counters)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)

@@ -66,7 +66,7 @@ type Agent struct {
 
 func newAgent(o Options) *Agent {
 	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
-		fetching: o.Firewall.FetchPlan(), unfetched: make(map[string]string),
+		fetching: o.Firewall.FetchPlan(), unfetched: make(map[string]string), tidied: time.Now().Add(-tidyTime), // to do it soon
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
 

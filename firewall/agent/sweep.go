@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -41,19 +42,36 @@ func (a *Agent) sweep(ctx context.Context) time.Duration {
 	return sweepTime
 }
 
-// tidyTime is how often bans that have ended are taken out. They decide nothing, but take room.
-const tidyTime = 10 * time.Minute
+const (
+	tidyTime  = 10 * time.Minute // how often bans that have ended are taken out. They decide nothing, but take room
+	clockStep = time.Minute      // from which on a clock has been set, rather than kept right
+)
 
-// tidyBans takes them out of the filter, and out of the journal.
+// tidyBans takes them out of the filter, and out of the journal. When somebody has set the clock the journal is at once made
+// to say what that one will show when the bans end, or they would end too early or too late after a boot.
 func (a *Agent) tidyBans(ctx context.Context) {
-	if time.Since(a.tidied) < tidyTime {
+	now := time.Now()
+	set := clockWasSet(a.tidied, now)
+	if !set && now.Sub(a.tidied) < tidyTime {
 		return
 	}
-	a.tidied = time.Now()
-	if _, err := a.fw.TidyBans(ctx); !errors.Is(err, loader.ErrNotRunning) {
+	_, err := a.fw.TidyBans(ctx, set)
+	if errors.Is(err, firewall.ErrLocked) {
+		return // at the next sweep
+	}
+	a.tidied = now
+	if !errors.Is(err, loader.ErrNotRunning) {
 		a.complain(err)
 	}
 }
+
+// clockWasSet reports whether the time of day has gone on by more, or by less, than the time between two moments.
+func clockWasSet(before, now time.Time) bool {
+	return !before.IsZero() && isStep(now.Round(0).Sub(before.Round(0)), now.Sub(before)) // without the monotonic clock, and by it
+}
+
+// isStep reports whether more or less time has gone by on one clock than on the other.
+func isStep(shown, passed time.Duration) bool { return (shown - passed).Abs() > clockStep }
 
 // refusalTime is the shortest interval between two messages about refused flows.
 const refusalTime = 10 * time.Minute

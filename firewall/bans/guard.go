@@ -39,7 +39,7 @@ func (g *Guard) Check(p netip.Prefix) error {
 	if shortest := shortestPrefix(p.Addr()); p.Bits() < shortest {
 		return fmt.Errorf("%s is shorter than /%d: use --force if it is meant", Text(p), shortest)
 	}
-	hit, ok := g.find(addrset.RangeOf(p))
+	hit, ok := g.find(rangeOf(p))
 	switch {
 	case !ok:
 		return nil
@@ -53,8 +53,16 @@ func (g *Guard) Check(p netip.Prefix) error {
 
 // Holds reports whether an address or a network is, or holds, one that is protected.
 func (g *Guard) Holds(p netip.Prefix) bool {
-	_, ok := g.find(addrset.RangeOf(p))
+	_, ok := g.find(rangeOf(p))
 	return ok
+}
+
+// rangeOf is addrset.RangeOf, which computes nothing for a single address: most are, and there may be a million.
+func rangeOf(p netip.Prefix) addrset.Range {
+	if p.IsSingleIP() {
+		return addrset.Range{First: p.Addr(), Last: p.Addr()}
+	}
+	return addrset.RangeOf(p)
 }
 
 // shortestPrefix is that of the largest network that is banned without further ado.

@@ -6,6 +6,7 @@ package bans
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -16,16 +17,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // Journal is a file to which each ban is appended, and each end of one. What is cut off by a crash spoils nothing but
 // itself: every line has a checksum, and those that fail it are left out. Once in a while the file is written anew with
-// what still holds. Whoever changes it holds the lock of the firewall.
+// what still holds. Who changes it holds a lock on the file, as the firewall's needs room in /run.
 //
 //	portcullis bans, version 1, 000000000000 bytes
 //	1f0c77a2 + 203.0.113.7 1764340000000 1764343600000 sshd
@@ -65,10 +66,15 @@ var checksums = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc3
 // Add appends bans, which are on the disk when it returns. Where none of them takes the place of another one, they make
 // the journal no reason to be written anew.
 func (j Journal) Add(bans []maps.Ban, fresh bool) error {
-	if info, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
+		return err
+	}
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if info, err := os.Lstat(j.path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
 		return j.write(func(add func(*maps.Ban)) error {
 			for i := range bans {
 				add(&bans[i])
@@ -88,6 +94,11 @@ func (j Journal) Remove(prefixes []netip.Prefix) error {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return j.append(false, func(w *journalWriter) {
 		for _, p := range prefixes {
 			w.remove(p)
@@ -100,8 +111,16 @@ func (j Journal) Clear() error {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return j.write(func(func(*maps.Ban)) error { return nil })
 }
+
+// lock keeps others from the journal, which is an empty file where there was none.
+func (j Journal) lock() (unlock func(), err error) { return lock.File(context.Background(), j.path) }
 
 // append appends records, that are as good as those of a journal that was written anew or not. What cannot be written whole
 // is taken back.
@@ -139,12 +158,18 @@ func (j Journal) append(lasting bool, records func(*journalWriter)) (err error) 
 		_ = f.Truncate(size) // or the checksums tell
 		return fmt.Errorf("write %s: %w", j.path, err)
 	}
-	if size+w.written > 2*base+slack {
-		if err := j.Compact(time.Now()); err != nil {
-			return fmt.Errorf("%w: %w", ErrGrown, err)
-		}
-	}
 	return nil
+}
+
+// IsLong reports whether much of the journal may say nothing any more, so that it is to be written anew.
+func (j Journal) IsLong() bool {
+	f, err := j.open()
+	if err != nil {
+		return false // there is none, or its writers say what is wrong
+	}
+	defer f.Close()
+	base, size, _, err := check(f)
+	return err == nil && size > 2*base+slack
 }
 
 // open opens the journal to append to it.
@@ -196,11 +221,19 @@ func parseHeader(line []byte) (base int64, err error) {
 	return base, nil
 }
 
-// Compact writes the journal anew, with the bans that have not ended at a time.
-func (j Journal) Compact(now time.Time) error {
+// Compact writes the journal anew, with the bans that keep returns true for. Their times are as they were written: whoever
+// knows that the clock was another then may correct them.
+func (j Journal) Compact(keep func(*maps.Ban) bool) error {
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return j.write(func(add func(*maps.Ban)) error {
-		_, err := j.Load(now, func(b maps.Ban) error {
-			add(&b)
+		_, err := j.each(func(b maps.Ban) error {
+			if keep(&b) {
+				add(&b)
+			}
 			return nil
 		})
 		return err

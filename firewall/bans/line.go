@@ -3,6 +3,7 @@
 package bans
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,54 +29,129 @@ const (
 	longestBan    = 10 * 365 * 24 * time.Hour
 )
 
-// ParseLine reads a line, in which what is left out is as in the default. An empty one, and one that is a comment, is
+// Parser reads lines, in which what is left out is as in the defaults. It knows times and reasons again that it has read:
+// of a million lines most have the same.
+type Parser struct {
+	Defaults Line
+	periods  map[string]time.Duration
+	reasons  map[string]string
+}
+
+// mostKnown is how many times and reasons a parser knows again. There may be any number.
+const mostKnown = 4096
+
+// ParseLine reads a line, in which what is left out is as in the defaults. An empty one, and one that is a comment, is
 // none.
 func ParseLine(text string, defaults Line) (l Line, ok bool, err error) {
+	p := Parser{Defaults: defaults}
+	return p.Parse([]byte(text))
+}
+
+// Parse reads a line. An empty one, and one that is a comment, is none.
+func (p *Parser) Parse(text []byte) (l Line, ok bool, err error) {
 	address, rest := cutField(text)
-	if address == "" || isComment(address) {
+	if len(address) == 0 || isComment(address) {
 		return Line{}, false, nil
 	}
-	l = defaults
-	if l.Prefix, err = ParseAddress(address); err != nil {
+	l = p.Defaults
+	if addr, plain := parse4(address); plain {
+		l.Prefix = netip.PrefixFrom(addr, 32)
+	} else if l.Prefix, err = ParseAddress(string(address)); err != nil {
 		return Line{}, false, err
 	}
 	period, reason := cutField(rest)
 	if isComment(period) {
-		period, reason = "", ""
+		period, reason = nil, nil
 	}
-	if period != "" {
-		if l.For, err = ParsePeriod(period); err != nil {
+	if len(period) > 0 {
+		if l.For, err = p.period(period); err != nil {
 			return Line{}, false, err
 		}
 	}
-	if reason != "" {
-		l.Reason = reason
+	if len(reason) == 0 {
+		reason = []byte(l.Reason)
 	}
-	if err = CheckReason(l.Reason); err != nil {
+	if l.Reason, err = p.reason(reason); err != nil {
 		return Line{}, false, err
 	}
 	return l, true, nil
 }
 
+func (p *Parser) period(text []byte) (d time.Duration, err error) {
+	if d, ok := p.periods[string(text)]; ok {
+		return d, nil
+	}
+	if d, err = ParsePeriod(string(text)); err == nil && len(p.periods) < mostKnown {
+		if p.periods == nil {
+			p.periods = make(map[string]time.Duration)
+		}
+		p.periods[string(text)] = d
+	}
+	return d, err
+}
+
+func (p *Parser) reason(text []byte) (string, error) {
+	if known, ok := p.reasons[string(text)]; ok {
+		return known, nil
+	}
+	reason := string(text)
+	if err := CheckReason(reason); err != nil {
+		return "", err
+	}
+	if len(p.reasons) < mostKnown {
+		if p.reasons == nil {
+			p.reasons = make(map[string]string)
+		}
+		p.reasons[reason] = reason
+	}
+	return reason, nil
+}
+
+// parse4 reads an address of IPv4, and leaves everything else to who can tell what is wrong with it.
+func parse4(text []byte) (netip.Addr, bool) {
+	var addr [4]byte
+	part, number, digits := 0, 0, 0
+	for _, c := range text {
+		switch {
+		case '0' <= c && c <= '9':
+			if digits > 0 && number == 0 {
+				return netip.Addr{}, false
+			}
+			if number, digits = 10*number+int(c-'0'), digits+1; number > 255 {
+				return netip.Addr{}, false
+			}
+		case c == '.' && digits > 0 && part < 3:
+			addr[part] = byte(number)
+			part, number, digits = part+1, 0, 0
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	addr[3] = byte(number)
+	return netip.AddrFrom4(addr), part == 3 && digits > 0
+}
+
 // isComment reports whether a word begins a comment.
-func isComment(word string) bool { return strings.HasPrefix(word, "#") || strings.HasPrefix(word, ";") }
+func isComment(word []byte) bool { return len(word) > 0 && (word[0] == '#' || word[0] == ';') }
 
 // cutField returns the first word of a text, and what follows without the space around it.
-func cutField(text string) (word, rest string) {
-	text = strings.TrimSpace(text)
-	if i := strings.IndexFunc(text, unicode.IsSpace); i >= 0 {
-		return text[:i], strings.TrimSpace(text[i:])
+func cutField(text []byte) (word, rest []byte) {
+	text = bytes.TrimSpace(text)
+	if i := bytes.IndexFunc(text, unicode.IsSpace); i >= 0 {
+		return text[:i], bytes.TrimSpace(text[i:])
 	}
-	return text, ""
+	return text, nil
 }
 
 // ParseAddress reads an address or a network. IPv4 that is written as IPv6 is IPv4.
 func ParseAddress(text string) (netip.Prefix, error) {
-	bad := fmt.Errorf("bad address %s: write an address or a network, such as 203.0.113.7 or 2001:db8::/32", quoted(text))
+	bad := func() error {
+		return fmt.Errorf("bad address %s: write an address or a network, such as 203.0.113.7 or 2001:db8::/32", quoted(text))
+	}
 	if !strings.Contains(text, "/") {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return netip.Prefix{}, bad
+			return netip.Prefix{}, bad()
 		}
 		if addr.Zone() != "" {
 			return netip.Prefix{}, fmt.Errorf("address %s names a zone: leave %s out", quoted(text), quoted("%"+addr.Zone()))
@@ -85,11 +161,11 @@ func ParseAddress(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, bad
+		return netip.Prefix{}, bad()
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
-			return netip.Prefix{}, bad
+			return netip.Prefix{}, bad()
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}

@@ -23,6 +23,16 @@ import (
 // Load calls each for every ban that has not ended at a time, in the order in which they were made, and returns how many
 // lines are damaged. A journal that is not there has none.
 func (j Journal) Load(now time.Time, each func(maps.Ban) error) (damaged int, err error) {
+	return j.each(func(b maps.Ban) error {
+		if !holds(&b, now) {
+			return nil
+		}
+		return each(b)
+	})
+}
+
+// each is Load for all bans that were not taken back, as they were written.
+func (j Journal) each(each func(maps.Ban) error) (damaged int, err error) {
 	f, err := os.OpenFile(j.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -31,7 +41,7 @@ func (j Journal) Load(now time.Time, each func(maps.Ban) error) (damaged int, er
 		return 0, err
 	}
 	defer f.Close()
-	damaged, err = load(f, now, each)
+	damaged, err = load(f, each)
 	if err != nil && !errors.As(err, new(*fs.PathError)) {
 		err = fmt.Errorf("%s: %w", j.path, err)
 	}
@@ -63,8 +73,8 @@ func (j Journal) Lines() (lines int, err error) {
 
 // load reads a journal twice: the first time to see which line about an address is the last one, as there may be more bans
 // than there is memory for.
-func load(r io.ReadSeeker, now time.Time, each func(maps.Ban) error) (damaged int, err error) {
-	l := &journalReader{single: make(map[[4]byte]int32), other: make(map[netip.Prefix]int32), reasons: make(map[string]string)}
+func load(r io.ReadSeeker, each func(maps.Ban) error) (damaged int, err error) {
+	l := &journalReader{single: make(map[uint32]int32), other: make(map[netip.Prefix]int32), reasons: make(map[string]string)}
 	damaged, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
 		if added {
 			l.setLast(b.Prefix, n)
@@ -80,7 +90,7 @@ func load(r io.ReadSeeker, now time.Time, each func(maps.Ban) error) (damaged in
 		return damaged, err
 	}
 	_, err = l.scan(r, func(n int32, b maps.Ban, added bool) error {
-		if !added || l.last(b.Prefix) != n || !holds(&b, now) {
+		if !added || l.last(b.Prefix) != n {
 			return nil
 		}
 		return each(b)
@@ -102,26 +112,26 @@ func holds(b *maps.Ban, now time.Time) bool {
 
 // journalReader reads the lines of a journal.
 type journalReader struct {
-	single  map[[4]byte]int32      // the numbers of the last lines about addresses of IPv4
+	single  map[uint32]int32       // the numbers of the last lines about addresses of IPv4
 	other   map[netip.Prefix]int32 // and about all others
 	reasons map[string]string      // each once
 }
 
 func (l *journalReader) last(p netip.Prefix) int32 {
-	if p.Addr().Is4() && p.IsSingleIP() {
-		return l.single[p.Addr().As4()]
+	if is4(p) {
+		return l.single[word(p.Addr())]
 	}
 	return l.other[p]
 }
 
 // setLast sets that line, 0 for one that takes the ban back.
 func (l *journalReader) setLast(p netip.Prefix, n int32) {
-	single := p.Addr().Is4() && p.IsSingleIP()
+	single := is4(p)
 	switch {
 	case single && n == 0:
-		delete(l.single, p.Addr().As4())
+		delete(l.single, word(p.Addr()))
 	case single:
-		l.single[p.Addr().As4()] = n
+		l.single[word(p.Addr())] = n
 	case n == 0:
 		delete(l.other, p)
 	default:
@@ -209,6 +219,9 @@ func (l *journalReader) parseBan(b *maps.Ban, rest []byte) (ok bool) {
 }
 
 func parseRecorded(text []byte) (netip.Prefix, bool) {
+	if addr, plain := parse4(text); plain {
+		return netip.PrefixFrom(addr, 32), true
+	}
 	if bytes.IndexByte(text, '/') >= 0 {
 		p, err := netip.ParsePrefix(string(text))
 		return p, err == nil && p == p.Masked() && !p.Addr().Is4In6()

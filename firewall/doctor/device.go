@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -66,7 +67,7 @@ func inspect(name, pinPath string) (*device, error) {
 		return nil, errors.New("the loopback interface is not filtered: what this host sends to itself always passes")
 	}
 	d := &device{Name: name, Kind: l.Type(), MTU: l.Attrs().MTU, Up: l.Attrs().Flags&net.FlagUp != 0, CPUs: runtime.NumCPU()}
-	links, err := netlink.LinkList()
+	links, err := host.CompleteList(netlink.LinkList)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, err
 	}

@@ -31,8 +31,25 @@ func (f *Kernel) Trusted() ([]addrset.Range, error) {
 	}
 	return addrset.Of(trusted), nil
 }
-func (f *Kernel) Cut([]netip.Prefix) (int, error)       { return f.Live, nil }
-func (f *Kernel) BanReasons() ([]maps.BanReason, error) { return nil, nil }
+func (f *Kernel) Cut(func(netip.Addr) bool) (int, error) { return f.Live, nil }
+func (f *Kernel) BanReasons() ([]maps.BanReason, error)  { return nil, nil }
+
+// CountBansByReason implements firewall.Filter.
+func (f *Kernel) CountBansByReason() (list []maps.BanReason, exact bool, err error) {
+	for _, b := range f.BanList {
+		i := slices.IndexFunc(list, func(r maps.BanReason) bool { return r.Text == b.Reason })
+		if i < 0 {
+			i = len(list)
+			list = append(list, maps.BanReason{Text: b.Reason})
+		}
+		list[i].Bans++
+		list[i].Packets += b.Packets
+		if b.Since.After(list[i].Last) {
+			list[i].Last = b.Since
+		}
+	}
+	return list, true, nil
+}
 
 func (f *Kernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.SSHList), func(c host.Connection) bool { return !among(c.Remote.Addr()) }), nil
@@ -109,6 +126,16 @@ func (f *Kernel) RemoveBans(prefixes []netip.Prefix) (missing []netip.Prefix, er
 		}
 	}
 	return missing, nil
+}
+
+// RemoveAllBans implements firewall.Filter.
+func (f *Kernel) RemoveAllBans() (int, error) {
+	if f.Fail != nil {
+		return 0, f.Fail
+	}
+	n := len(f.BanList)
+	f.BanList = nil
+	return n, nil
 }
 
 // FindBans implements firewall.Filter.

@@ -26,6 +26,7 @@ type Kernel struct {
 	Runtime      []string       // rules that are not in the file
 	File         string
 	SSHD         []uint16
+	SSHConfig    []uint16     // the ports that sshd is configured for
 	Addrs        []netip.Addr // of the host; none where nobody knows
 	Route        string
 	Live         int // connections that a close meets
@@ -86,7 +87,11 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 		interfaces = slices.Compact(slices.Sorted(slices.Values(slices.Concat(interfaces, f.Running.Interfaces))))
 		interfaces = slices.DeleteFunc(interfaces, func(name string) bool { return slices.Contains(o.LetGo, name) })
 	}
-	f.Running, f.File, f.Runtime = o.Policy.Clone(), o.Config, nil
+	p := o.Policy.Clone()
+	if _, _, known := maps.BlockListsOf(p); !known && f.Running != nil { // as the loader does
+		p.Block, p.Trust = f.Running.Block, f.Running.Trust
+	}
+	f.Running, f.File, f.Runtime = p, o.Config, nil
 	f.Running.Interfaces = interfaces
 	for _, r := range o.Runtime {
 		f.Runtime = append(f.Runtime, r.String())
@@ -151,6 +156,7 @@ func (f *Kernel) DefaultInterface() (string, error) {
 }
 
 func (f *Kernel) SSHPorts() ([]uint16, error)      { return f.SSHD, nil }
+func (f *Kernel) ConfiguredSSHPorts() []uint16     { return f.SSHConfig }
 func (f *Kernel) Addresses() ([]netip.Addr, error) { return f.Addrs, nil }
 func (f *Kernel) ConnectionsAt(ports []uint16) ([]host.Connection, error) {
 	return slices.DeleteFunc(slices.Clone(f.Clients), func(c host.Connection) bool { return !slices.Contains(ports, c.Local.Port()) }), nil

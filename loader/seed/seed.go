@@ -138,7 +138,9 @@ func (s *seeder) conntrack() (*Connections, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
+	entries, err := host.CompleteList(func() ([]*netlink.ConntrackFlow, error) {
+		return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
+	})
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return out, nil // this kernel does not tell
 	}

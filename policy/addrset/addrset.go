@@ -101,6 +101,12 @@ func Intersect(a, b []Range) []Range {
 	return out
 }
 
+// Holds reports whether an address is in some ranges.
+func Holds(ranges []Range, addr netip.Addr) bool {
+	i, found := slices.BinarySearchFunc(ranges, addr, func(r Range, a netip.Addr) int { return r.First.Compare(a) })
+	return found || i > 0 && addr.Compare(ranges[i-1].Last) <= 0
+}
+
 // Within reports whether all of inner is in outer.
 func Within(inner, outer []Range) bool { return len(Subtract(inner, outer)) == 0 }
 
