@@ -81,7 +81,7 @@ func (t *tools) enterFlows(flows []maps.Flow, replace bool) error {
 // run runs a program once, with args as its context, in and out.
 func run[T any](prog *ebpf.Program, args *T) error {
 	context := unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args))
-	if _, err := prog.Run(&ebpf.RunOptions{Context: context, ContextOut: context}); err != nil {
+	if err := bpf.RunSyscallProgram(prog.FD(), context); err != nil {
 		return fmt.Errorf("run %s: %w", prog, err)
 	}
 	return nil
@@ -101,7 +101,7 @@ const measureTime = 100 * time.Millisecond
 // jiffies returns the time of the datapath's clock.
 func jiffies(clock *ebpf.Program) (uint64, error) {
 	out := make([]byte, 8)
-	if _, err := clock.Run(&ebpf.RunOptions{Context: out, ContextOut: out}); err != nil {
+	if err := bpf.RunSyscallProgram(clock.FD(), out); err != nil {
 		return 0, fmt.Errorf("read the datapath's clock: %w", err)
 	}
 	return binary.NativeEndian.Uint64(out), nil
