@@ -218,34 +218,36 @@ func (e *Explainer) complete(x *maps.Explanation) (*Explanation, error) {
 // rulesAge is how old the rules may be that an explanation names: of a recording, many do.
 const rulesAge = time.Second
 
+// Rules returns the rules in force, now or a moment ago. They are not to be changed.
+func (e *Explainer) Rules() ([]maps.Rule, error) {
+	if time.Since(e.read) < rulesAge {
+		return e.rules, nil
+	}
+	rules, err := e.filter.set.Rules()
+	if err == nil {
+		e.rules, e.read = rules, time.Now()
+	}
+	return rules, err
+}
+
+// ruleOf returns the rule that decides, which may have come since they were read.
 func (e *Explainer) ruleOf(x *maps.Explanation) (*maps.Rule, error) {
 	id := cmp.Or(x.Reason.Rule(), x.Limited)
 	if id == 0 {
 		return nil, nil
 	}
-	find := func() *maps.Rule {
-		i := slices.IndexFunc(e.rules, func(r maps.Rule) bool { return r.ID == id })
-		if i < 0 {
-			return nil
+	for range 2 {
+		rules, err := e.Rules()
+		if err != nil {
+			return nil, err
 		}
-		return &e.rules[i]
-	}
-	if r := find(); r != nil && time.Since(e.read) < rulesAge {
-		return r, nil
-	}
-	var err error
-	if e.rules, err = e.filter.set.Rules(); err != nil {
-		return nil, err
-	}
-	e.read = time.Now()
-	if r := find(); r != nil {
-		return r, nil
+		if i := slices.IndexFunc(rules, func(r maps.Rule) bool { return r.ID == id }); i >= 0 {
+			return &rules[i], nil
+		}
+		e.read = time.Time{}
 	}
 	return nil, fmt.Errorf("rule %d was closed meanwhile: ask again", id)
 }
-
-// Rules returns the rules in force.
-func (e *Explainer) Rules() ([]maps.Rule, error) { return e.filter.set.Rules() }
 
 // IsOwn reports whether a frame was sent by the interface.
 func (e *Explainer) IsOwn(frame Frame) bool {

@@ -117,7 +117,7 @@ func (a *Answer) setRule(x *loader.Explanation, e *Explainer) {
 	if x.Reason.String() != limit {
 		a.Reason = "rule"
 	}
-	if line, ok := e.lines[x.Rule.Rule.Key()]; ok {
+	if line, ok := e.lines[e.keyOf(x.Rule)]; ok {
 		a.Rule, a.File, a.Line = line.Text, e.file, line.Line
 	}
 }

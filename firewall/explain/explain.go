@@ -24,6 +24,7 @@ type Explainer struct {
 	on     map[string]*loader.Explainer // by interface
 	file   string
 	lines  map[policy.RuleKey]policy.RuleLine
+	keys   map[*maps.Rule]policy.RuleKey // of rules that have decided: of one with many sources it takes a while
 }
 
 // Open begins to explain. The context bounds the wait for a command that is changing the filter.
@@ -36,7 +37,7 @@ func (e *Explainer) open() (err error) {
 	if e.filter, err = e.fw.View(e.ctx); err != nil {
 		return err
 	}
-	e.on = make(map[string]*loader.Explainer)
+	e.on, e.keys = make(map[string]*loader.Explainer), make(map[*maps.Rule]policy.RuleKey)
 	e.file, e.lines = e.fw.RuleLines(e.filter)
 	return nil
 }
@@ -245,4 +246,19 @@ func (e *Explainer) Recorded(p *Recorded, named string) (*Answer, error) {
 		a.Time = &at
 	}
 	return a, nil
+}
+
+const mostKeys = 1000 // each time the rules are read anew, they are other ones
+
+// keyOf returns the key of a rule that has decided.
+func (e *Explainer) keyOf(r *maps.Rule) policy.RuleKey {
+	key, ok := e.keys[r]
+	if !ok {
+		if len(e.keys) >= mostKeys {
+			clear(e.keys)
+		}
+		key = r.Rule.Key()
+		e.keys[r] = key
+	}
+	return key
 }
