@@ -35,8 +35,8 @@ type Explainer struct {
 	rules  []maps.Rule
 	read   time.Time // when the rules were
 
-	Interface  Interface
-	OtherBuild bool // the filter was loaded by another build of portcullis, whose datapath may differ
+	Interface Interface
+	Warnings  []string // why what is said may soon be otherwise, a sentence each
 }
 
 // Explanation is what becomes of a packet.
@@ -89,7 +89,7 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 	group, ok := f.groupOfTable(loaded.Table)
 	settings := settingsFor(f.running.Policy, iface)
 	if !ok || loaded.Settings != "" && loaded.Settings != settingsKey(settings) {
-		return nil, fmt.Errorf("%s was renamed and still runs by the rules of its former name: run \"portcullis up\"", iface)
+		return nil, fmt.Errorf("%s was renamed and still runs by the settings of its former name, which nobody knows: run \"portcullis up\"", iface)
 	}
 	features, err := f.set.Features()
 	if err != nil {
@@ -97,7 +97,14 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 	}
 	e := &Explainer{filter: f, device: uint32(device.Attrs().Index), Interface: all[i], links: loaded.Ethernet}
 	if _, err := os.Stat(objectDir(f.pins.Policy())); err != nil {
-		e.OtherBuild = true
+		e.Warnings = append(e.Warnings, "the filter was loaded by another version of portcullis, which may decide otherwise: \"portcullis up\" loads this one's")
+	}
+	rules, err := e.Rules()
+	if err != nil {
+		return nil, err
+	}
+	if groupingOf(rules).of(iface) != group {
+		e.Warnings = append(e.Warnings, iface+" was renamed and still runs by the rules of its former name: run \"portcullis up\"")
 	}
 	// A test run takes no frame without an Ethernet header. To the rest of the datapath it makes no difference.
 	mac := host.MAC(device)

@@ -123,14 +123,14 @@ func (e *Explainer) warnOfNobody(a *Answer, to netip.Addr) {
 // place returns the interface and the address to which the packets of a request come.
 func (e *Explainer) place(r Request) (iface string, to netip.Addr, err error) {
 	route, unreachable := e.fw.RouteTo(r.Source)
-	if route.Own {
+	if route.Own && r.On == "" { // by an interface, somebody may say that he is this host
 		return "", to, fmt.Errorf("%s is an address of this host: what that sends to itself goes by the loopback interface, which is not filtered", r.Source)
 	}
 	if iface, err = e.interfaceOf(r, route, unreachable); err != nil {
 		return "", to, err
 	}
-	if r.To.IsValid() {
-		return iface, r.To, nil
+	if _, err := e.at(iface); err != nil || r.To.IsValid() {
+		return iface, r.To, err
 	}
 	own, err := e.fw.AddressesOn(iface)
 	if err != nil {
