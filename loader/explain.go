@@ -35,8 +35,8 @@ type Explainer struct {
 	rules  []maps.Rule
 	read   time.Time // when the rules were
 
-	Interface  Interface
-	OtherBuild bool // the filter was loaded by another build of portcullis, whose datapath may differ
+	Interface Interface
+	Warnings  []string // why what is said may soon be otherwise, a sentence each
 }
 
 // Explanation is what becomes of a packet.
@@ -89,7 +89,7 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 	group, ok := f.groupOfTable(loaded.Table)
 	settings := settingsFor(f.running.Policy, iface)
 	if !ok || loaded.Settings != "" && loaded.Settings != settingsKey(settings) {
-		return nil, fmt.Errorf("%s was renamed and still runs by the rules of its former name: run \"portcullis up\"", iface)
+		return nil, fmt.Errorf("%s was renamed and still runs by the settings of its former name, which nobody knows: run \"portcullis up\"", iface)
 	}
 	features, err := f.set.Features()
 	if err != nil {
@@ -97,7 +97,14 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 	}
 	e := &Explainer{filter: f, device: uint32(device.Attrs().Index), Interface: all[i], links: loaded.Ethernet}
 	if _, err := os.Stat(objectDir(f.pins.Policy())); err != nil {
-		e.OtherBuild = true
+		e.Warnings = append(e.Warnings, "the filter was loaded by another version of portcullis, which may decide otherwise: \"portcullis up\" loads this one's")
+	}
+	rules, err := e.Rules()
+	if err != nil {
+		return nil, err
+	}
+	if groupingOf(rules).of(iface) != group {
+		e.Warnings = append(e.Warnings, iface+" was renamed and still runs by the rules of its former name: run \"portcullis up\"")
 	}
 	// A test run takes no frame without an Ethernet header. To the rest of the datapath it makes no difference.
 	mac := host.MAC(device)
@@ -218,34 +225,36 @@ func (e *Explainer) complete(x *maps.Explanation) (*Explanation, error) {
 // rulesAge is how old the rules may be that an explanation names: of a recording, many do.
 const rulesAge = time.Second
 
+// Rules returns the rules in force, now or a moment ago. They are not to be changed.
+func (e *Explainer) Rules() ([]maps.Rule, error) {
+	if time.Since(e.read) < rulesAge {
+		return e.rules, nil
+	}
+	rules, err := e.filter.set.Rules()
+	if err == nil {
+		e.rules, e.read = rules, time.Now()
+	}
+	return rules, err
+}
+
+// ruleOf returns the rule that decides, which may have come since they were read.
 func (e *Explainer) ruleOf(x *maps.Explanation) (*maps.Rule, error) {
 	id := cmp.Or(x.Reason.Rule(), x.Limited)
 	if id == 0 {
 		return nil, nil
 	}
-	find := func() *maps.Rule {
-		i := slices.IndexFunc(e.rules, func(r maps.Rule) bool { return r.ID == id })
-		if i < 0 {
-			return nil
+	for range 2 {
+		rules, err := e.Rules()
+		if err != nil {
+			return nil, err
 		}
-		return &e.rules[i]
-	}
-	if r := find(); r != nil && time.Since(e.read) < rulesAge {
-		return r, nil
-	}
-	var err error
-	if e.rules, err = e.filter.set.Rules(); err != nil {
-		return nil, err
-	}
-	e.read = time.Now()
-	if r := find(); r != nil {
-		return r, nil
+		if i := slices.IndexFunc(rules, func(r maps.Rule) bool { return r.ID == id }); i >= 0 {
+			return &rules[i], nil
+		}
+		e.read = time.Time{}
 	}
 	return nil, fmt.Errorf("rule %d was closed meanwhile: ask again", id)
 }
-
-// Rules returns the rules in force.
-func (e *Explainer) Rules() ([]maps.Rule, error) { return e.filter.set.Rules() }
 
 // IsOwn reports whether a frame was sent by the interface.
 func (e *Explainer) IsOwn(frame Frame) bool {

@@ -105,9 +105,7 @@ func (e *Explainer) answer(on *loader.Explainer, x *loader.Explanation) (*Answer
 		}
 		a.advise(x, rules, e.file)
 	}
-	if on.OtherBuild {
-		a.Warnings = append(a.Warnings, "the filter was loaded by another version of portcullis, which may decide otherwise: \"portcullis up\" loads this one's")
-	}
+	a.Warnings = append(a.Warnings, on.Warnings...)
 	return a, nil
 }
 
@@ -117,7 +115,7 @@ func (a *Answer) setRule(x *loader.Explanation, e *Explainer) {
 	if x.Reason.String() != limit {
 		a.Reason = "rule"
 	}
-	if line, ok := e.lines[x.Rule.Rule.Key()]; ok {
+	if line, ok := e.lines[e.keyOf(x.Rule)]; ok {
 		a.Rule, a.File, a.Line = line.Text, e.file, line.Line
 	}
 }
@@ -266,9 +264,7 @@ func (a *Answer) advise(x *loader.Explanation, rules []maps.Rule, file string) {
 	switch reason {
 	case closedPort, source, protocol:
 		a.Command = fmt.Sprintf("portcullis open %s from %s", what(x.Explanation), from)
-		if reason == source {
-			a.Advice = othersText(x.Explanation, rules)
-		}
+		a.Advice = othersText(x.Explanation, rules)
 	case limit:
 		if a.Forward {
 			a.Command = fmt.Sprintf("portcullis open --forward %s from %s to %s", what(x.Explanation), from, x.Destination.Addr())
@@ -294,7 +290,7 @@ func (a *Answer) advise(x *loader.Explanation, rules []maps.Rule, file string) {
 	}
 }
 
-// othersText says whom rules let in that open the same.
+// othersText names the rules that open the same to others, at other addresses or on other interfaces.
 func othersText(x *maps.Explanation, rules []maps.Rule) string {
 	const most = 3
 	var texts []string

@@ -24,6 +24,7 @@ type Explainer struct {
 	on     map[string]*loader.Explainer // by interface
 	file   string
 	lines  map[policy.RuleKey]policy.RuleLine
+	keys   map[*maps.Rule]policy.RuleKey // of rules that have decided: of one with many sources it takes a while
 }
 
 // Open begins to explain. The context bounds the wait for a command that is changing the filter.
@@ -36,7 +37,7 @@ func (e *Explainer) open() (err error) {
 	if e.filter, err = e.fw.View(e.ctx); err != nil {
 		return err
 	}
-	e.on = make(map[string]*loader.Explainer)
+	e.on, e.keys = make(map[string]*loader.Explainer), make(map[*maps.Rule]policy.RuleKey)
 	e.file, e.lines = e.fw.RuleLines(e.filter)
 	return nil
 }
@@ -122,14 +123,14 @@ func (e *Explainer) warnOfNobody(a *Answer, to netip.Addr) {
 // place returns the interface and the address to which the packets of a request come.
 func (e *Explainer) place(r Request) (iface string, to netip.Addr, err error) {
 	route, unreachable := e.fw.RouteTo(r.Source)
-	if route.Own {
+	if route.Own && r.On == "" { // by an interface, somebody may say that he is this host
 		return "", to, fmt.Errorf("%s is an address of this host: what that sends to itself goes by the loopback interface, which is not filtered", r.Source)
 	}
 	if iface, err = e.interfaceOf(r, route, unreachable); err != nil {
 		return "", to, err
 	}
-	if r.To.IsValid() {
-		return iface, r.To, nil
+	if _, err := e.at(iface); err != nil || r.To.IsValid() {
+		return iface, r.To, err
 	}
 	own, err := e.fw.AddressesOn(iface)
 	if err != nil {
@@ -245,4 +246,19 @@ func (e *Explainer) Recorded(p *Recorded, named string) (*Answer, error) {
 		a.Time = &at
 	}
 	return a, nil
+}
+
+const mostKeys = 1000 // each time the rules are read anew, they are other ones
+
+// keyOf returns the key of a rule that has decided.
+func (e *Explainer) keyOf(r *maps.Rule) policy.RuleKey {
+	key, ok := e.keys[r]
+	if !ok {
+		if len(e.keys) >= mostKeys {
+			clear(e.keys)
+		}
+		key = r.Rule.Key()
+		e.keys[r] = key
+	}
+	return key
 }

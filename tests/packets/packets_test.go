@@ -26,7 +26,7 @@ import (
 var (
 	seed  = flag.Uint64("seed", 1, "of the random policies and packets")
 	count = flag.Int("packets", 200_000, "that each of two policies decides, over all pairs of policies, at least")
-	only  = flag.Int("pair", -1, "the one pair of policies to try again")
+	only  = flag.Int("pair", -1, "the one pair of policies, or the policy to explain packets at, to try again")
 )
 
 const (
