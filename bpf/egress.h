@@ -110,7 +110,7 @@ static __always_inline void track(struct packet *packet)
 	enum port_class class = class_of(packet->protocol);
 
 	if (!flow_track(packet, now()))
-		count(SEEN_FLOWS_FULL);
+		count_seen(SEEN_FLOWS_FULL);
 	if (class != CLASS_NONE && used[port_slot(class, packet->src_port)] != state.sweep)
 		used[port_slot(class, packet->src_port)] = state.sweep;
 }
