@@ -31,6 +31,7 @@ type Status struct {
 	Rules      []RuleStatus           `json:"rules"`
 	Lists      []ListStatus           `json:"block_lists"`
 	Counters   []loader.CounterStatus `json:"counters"`
+	Ledger     *loader.Ledger         `json:"ledger"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
 	Trial      *TrialStatus           `json:"try,omitempty"`
@@ -99,6 +100,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Rules:      ruleStatus(s.Rules, scheduled),
 		Lists:      fw.listStatus(s),
 		Counters:   list(s.Counters),
+		Ledger:     cmp.Or(s.Ledger, &loader.Ledger{Interfaces: []loader.Traffic{}}),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),
 		Policy:     s.Policy,

@@ -156,6 +156,7 @@ type RuleStatus struct {
 	Rule    string `json:"rule"`
 	Packets uint64 `json:"packets"`
 	Runtime bool   `json:"runtime"` // not in the file
+	Bytes   uint64 `json:"bytes"`   // of their frames
 
 	Meaning policy.Rule `json:"-"`
 }
@@ -165,6 +166,7 @@ type CounterStatus struct {
 	Verdict string `json:"verdict"` // pass, drop, or seen for what is no verdict
 	Reason  string `json:"reason"`
 	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"` // of their frames
 }
 
 // FlowsStatus is how full the flow table is. Only live flows count: each is either answered or pending.
@@ -187,6 +189,7 @@ type Status struct {
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
+	Ledger     *Ledger         `json:"ledger"`
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`
 

@@ -102,7 +102,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	former := byID(counted)
 	for _, r := range rules {
 		if o, ok := former[r.ID]; !ok || !o.Rule.Equal(r.Rule) {
-			if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+			if err := s.BeginRule(r.ID); err != nil {
 				return err
 			}
 		}
@@ -184,7 +184,7 @@ func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 		return err
 	}
 	for _, r := range rules {
-		if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+		if err := s.BeginRule(r.ID); err != nil {
 			return err
 		}
 	}
