@@ -55,6 +55,7 @@ type Filter interface {
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
 	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
+	CheckLedger(ctx context.Context, moment time.Duration) ([]loader.LedgerCheck, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
 	Flows(each func(loader.Flow) bool) error

@@ -31,7 +31,7 @@ type Status struct {
 	Rules      []RuleStatus           `json:"rules"`
 	Lists      []ListStatus           `json:"block_lists"`
 	Counters   []loader.CounterStatus `json:"counters"`
-	Ledger     *loader.Ledger         `json:"ledger"`
+	Ledger     []loader.Traffic       `json:"ledger"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
 	Trial      *TrialStatus           `json:"try,omitempty"`
@@ -100,7 +100,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Rules:      ruleStatus(s.Rules, scheduled),
 		Lists:      fw.listStatus(s),
 		Counters:   list(s.Counters),
-		Ledger:     cmp.Or(s.Ledger, &loader.Ledger{Interfaces: []loader.Traffic{}}),
+		Ledger:     list(s.Ledger),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),
 		Policy:     s.Policy,
@@ -123,6 +123,19 @@ func ruleStatus(rules []loader.RuleStatus, s *schedule.Schedule) []RuleStatus {
 		}
 	}
 	return out
+}
+
+// checkTime is for how long CheckLedger counts.
+const checkTime = time.Second
+
+// CheckLedger holds what the ledger counts for a moment against what the devices count.
+func (fw *Firewall) CheckLedger(ctx context.Context) ([]loader.LedgerCheck, error) {
+	f, err := fw.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.CheckLedger(ctx, checkTime)
 }
 
 // inspectTime is how long Inspect looks at an interface on which nothing comes in.

@@ -24,9 +24,17 @@ type TrafficCounter struct {
 	maps.Tally
 }
 
+// What traffic is of.
+const (
+	OfInterface = "interface"
+	OfOthers    = "others" // interfaces for which there was no page left
+	OfGone      = "gone"   // interfaces that are filtered no more, and what an older version counted
+)
+
 // Traffic is what came in by one interface: what was received was either passed or dropped.
 type Traffic struct {
-	Interface string           `json:"interface"` // empty for those that are gone
+	Of        string           `json:"of"`
+	Interface string           `json:"interface"` // or empty
 	Received  maps.Tally       `json:"received"`
 	Passed    maps.Tally       `json:"passed"`
 	Dropped   maps.Tally       `json:"dropped"`
@@ -35,15 +43,8 @@ type Traffic struct {
 	Counters  []TrafficCounter `json:"counters"`
 }
 
-// Ledger is what came in by each interface that is filtered, and by those that are gone.
-type Ledger struct {
-	Interfaces []Traffic `json:"interfaces"`
-	Others     *Traffic  `json:"others,omitempty"` // of interfaces for which there was no page left
-	Gone       *Traffic  `json:"gone,omitempty"`   // of interfaces that are filtered no more, and what an older version counted
-}
-
-// Ledger returns what came in by each interface.
-func (f *Filter) Ledger() (*Ledger, error) {
+// Ledger returns what came in by each interface that is filtered, and by all others, if anything did.
+func (f *Filter) Ledger() ([]Traffic, error) {
 	counted, err := f.set.Ledger()
 	if err != nil {
 		return nil, err
@@ -51,33 +52,35 @@ func (f *Filter) Ledger() (*Ledger, error) {
 	return f.ledger(counted)
 }
 
-func (f *Filter) ledger(counted *maps.Ledger) (*Ledger, error) {
+func (f *Filter) ledger(counted *maps.Ledger) ([]Traffic, error) {
 	names, err := f.pins.Interfaces()
 	if err != nil {
 		return nil, err
 	}
-	out, taken := &Ledger{Interfaces: []Traffic{}}, []uint32{maps.OthersPage}
+	out, taken := []Traffic{}, []uint32{maps.OthersPage}
 	for _, name := range names {
 		page := pageOf(f.pins.Policy(), name)
 		if page == maps.OthersPage {
 			continue // it was not there yet, or there was no page for it
 		}
 		taken = append(taken, page)
-		out.Interfaces = append(out.Interfaces, *traffic(name, counted.Page(page)))
+		out = append(out, traffic(OfInterface, name, counted.Page(page)))
 	}
-	if t := traffic("", counted.Page(maps.OthersPage)); !t.isEmpty() {
-		out.Others = t
-	}
-	if t := traffic("", counted.Rest(taken)); !t.isEmpty() {
-		out.Gone = t
+	for _, t := range []Traffic{
+		traffic(OfOthers, "", counted.Page(maps.OthersPage)), traffic(OfGone, "", counted.Rest(taken)),
+	} {
+		if !t.isEmpty() {
+			out = append(out, t)
+		}
 	}
 	return out, nil
 }
 
 func (t *Traffic) isEmpty() bool { return t.Received == maps.Tally{} && t.Unsent == maps.Tally{} }
 
-func traffic(name string, page *maps.Page) *Traffic {
-	t := &Traffic{
+func traffic(of, name string, page *maps.Page) Traffic {
+	t := Traffic{
+		Of:        of,
 		Interface: name,
 		Received:  page.Received(),
 		Passed:    page.With(maps.Pass),

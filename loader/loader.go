@@ -189,7 +189,7 @@ type Status struct {
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
-	Ledger     *Ledger         `json:"ledger"`
+	Ledger     []Traffic       `json:"ledger"`
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`
 

@@ -32,6 +32,8 @@ type Kernel struct {
 	FlowList     []loader.Flow
 	Table        loader.FlowsStatus // without what flows tell
 	Counters     []loader.CounterStatus
+	Traffic      []loader.Traffic
+	Checks       []loader.LedgerCheck
 	Logged       []loader.LoggedPacket
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
@@ -190,7 +192,7 @@ func (f *Kernel) Status() (*loader.Status, error) {
 		return nil, err
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: recorded(f.Running), Saved: saved, Config: f.File, Counters: f.Counters,
-		Flows: f.Table}
+		Ledger: f.Traffic, Flows: f.Table}
 	s.BlockLists, _ = f.BlockLists()
 	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.FlowList {
@@ -292,6 +294,11 @@ func (f *Kernel) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) e
 	}
 	f.Logged = nil
 	return f.Fail
+}
+
+// CheckLedger implements firewall.Filter.
+func (f *Kernel) CheckLedger(context.Context, time.Duration) ([]loader.LedgerCheck, error) {
+	return f.Checks, f.Fail
 }
 
 // Rules implements firewall.Filter.

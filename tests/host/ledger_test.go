@@ -6,10 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -33,7 +37,7 @@ func received(t testing.TB, l *lab.Lab, dev string) (n uint64) {
 	return n
 }
 
-func ledger(t testing.TB, l *lab.Lab) (all *loader.Ledger) {
+func ledger(t testing.TB, l *lab.Lab) (all []loader.Traffic) {
 	t.Helper()
 	with(t, l, func(f *loader.Filter) (err error) {
 		all, err = f.Ledger()
@@ -44,13 +48,24 @@ func ledger(t testing.TB, l *lab.Lab) (all *loader.Ledger) {
 
 func trafficOf(t testing.TB, l *lab.Lab, iface string) loader.Traffic {
 	t.Helper()
-	for _, of := range ledger(t, l).Interfaces {
+	for _, of := range ledger(t, l) {
 		if of.Interface == iface {
 			return of
 		}
 	}
 	t.Fatalf("%s has no page in the ledger", iface)
 	return loader.Traffic{}
+}
+
+// otherTraffic returns what is of no interface that is filtered, or nil.
+func otherTraffic(t testing.TB, l *lab.Lab, of string) *loader.Traffic {
+	t.Helper()
+	for _, traffic := range ledger(t, l) {
+		if traffic.Of == of {
+			return &traffic
+		}
+	}
+	return nil
 }
 
 // sender puts frames on the client's wire until it is stopped: to a closed port, and to one that may be open.
@@ -120,9 +135,22 @@ func mustAddUp(t testing.TB, l *lab.Lab, since uint64, after string) {
 	if of.Received.Packets != frames {
 		t.Errorf("%s: the device has received %d frames, and the ledger says %d", after, frames, of.Received.Packets)
 	}
-	var sum maps.Tally
+	var sum, byRules, rules maps.Tally
 	for _, c := range of.Counters {
 		sum.Add(c.Tally)
+	}
+	for _, of := range ledger(t, l) {
+		for _, c := range of.Counters {
+			if c.Reason == "rule" {
+				byRules.Add(c.Tally)
+			}
+		}
+	}
+	for _, r := range status(t, l).Rules {
+		rules.Add(maps.Tally{Packets: r.Packets, Bytes: r.Bytes})
+	}
+	if rules != byRules {
+		t.Errorf("%s: %v were let in by rules, and the rules say %v", after, byRules, rules)
 	}
 	both := of.Passed
 	both.Add(of.Dropped)
@@ -138,21 +166,27 @@ func TestTheLedgerAddsUp(t *testing.T) {
 	for port := range 1500 { // more than there is room for
 		many.Open = append(many.Open, rules(t, fmt.Sprintf("%d/tcp", 10_000+2*port))...)
 	}
-	apply := func(p *policy.Policy) func(*lab.Lab) {
-		return func(l *lab.Lab) { upWith(t, l, loader.Options{Policy: p, Running: true}) }
+	apply := func(p *policy.Policy) func(*testing.T, *lab.Lab) {
+		return func(t *testing.T, l *lab.Lab) { upWith(t, l, loader.Options{Policy: p, Running: true}) }
 	}
-	into := func(mode loader.Mode) func(*lab.Lab) {
-		return func(l *lab.Lab) { up(t, l, mode, policyOf(t, "9/udp")) }
+	into := func(mode loader.Mode) func(*testing.T, *lab.Lab) {
+		return func(t *testing.T, l *lab.Lab) { up(t, l, mode, policyOf(t, "9/udp")) }
 	}
 	type step struct {
 		name string
-		do   func(*lab.Lab)
+		do   func(*testing.T, *lab.Lab)
 	}
 	steps := []step{
 		{"a rule more", apply(policyOf(t, "9/udp", "22/tcp"))},
 		{"other settings", apply(&policy.Policy{Input: policy.Accept, Open: rules(t, "9/udp")})},
 		{"a rule for this interface", apply(policyOf(t, "9/udp", "80/tcp on eth0"))},
 		{"more rules than there was room for", apply(many)},
+		{"more interfaces than there were pages", func(t *testing.T, l *lab.Lab) {
+			for i := range 40 {
+				l.Server.IP(t, "link", "add", fmt.Sprintf("d%d", i), "type", "veth", "peer", "name", fmt.Sprintf("e%d", i))
+			}
+			apply(many)(t, l)
+		}},
 		{"the same again", apply(many)},
 	}
 	turns := map[loader.Mode][]step{
@@ -172,14 +206,14 @@ func TestTheLedgerAddsUp(t *testing.T) {
 				sending := sendSteadily(t, l, wire, to)
 				time.Sleep(20 * time.Millisecond)
 				before := trafficOf(t, l, "eth0").Received
-				s.do(l)
+				s.do(t, l)
 				time.Sleep(20 * time.Millisecond)
 				sent := sending.stop()
 				mustAddUp(t, l, since, s.name)
 				if after := trafficOf(t, l, "eth0").Received; after.Packets-before.Packets < sent/4 {
 					t.Errorf("%s: of %d frames %d are in the ledger: the test shows nothing", s.name, sent, after.Packets-before.Packets)
 				}
-				if gone := ledger(t, l).Gone; gone != nil {
+				if gone := otherTraffic(t, l, loader.OfGone); gone != nil {
 					t.Errorf("%s: %+v is said to be of interfaces that are gone", s.name, *gone)
 				}
 			}
@@ -199,9 +233,8 @@ func TestTheLedgerOverAnUpgrade(t *testing.T) {
 	before := trafficOf(t, l, "eth0")
 	becomeOlder(t, l, "v5")
 	up(t, l, loader.ModeNative, policyOf(t, "9/udp"))
-	all := ledger(t, l)
-	if all.Gone == nil || all.Gone.Received.Packets < before.Received.Packets {
-		t.Fatalf("%+v was received before, and now is %+v", before.Received, all.Gone)
+	if gone := otherTraffic(t, l, loader.OfGone); gone == nil || gone.Received.Packets < before.Received.Packets {
+		t.Fatalf("%+v was received before, and now is %+v", before.Received, gone)
 	}
 	since := received(t, l, "eth0") - trafficOf(t, l, "eth0").Received.Packets
 	sending = sendSteadily(t, l, wire, to)
@@ -274,25 +307,20 @@ func TestPagesOfTheLedgerAreUsedAgain(t *testing.T) {
 		once(fmt.Sprintf("c%d", i), 3)
 	}
 	once("wan0", 11)
-	all := ledger(t, l)
-	if all.Others != nil {
-		t.Errorf("pages were missing: %+v", *all.Others)
+	if others := otherTraffic(t, l, loader.OfOthers); others != nil {
+		t.Errorf("pages were missing: %+v", *others)
+	}
+	if otherTraffic(t, l, loader.OfGone) == nil {
+		t.Error("nothing is said of interfaces that are gone")
 	}
 	sum := uint64(0)
-	closed := func(of *loader.Traffic) {
+	for _, of := range ledger(t, l) {
 		for _, c := range of.Counters {
 			if c.Reason == "closed port" {
 				sum += c.Packets
 			}
 		}
 	}
-	for _, of := range all.Interfaces {
-		closed(&of)
-	}
-	if all.Gone == nil {
-		t.Fatal("nothing is said of interfaces that are gone")
-	}
-	closed(all.Gone)
 	if sum != total {
 		t.Errorf("%d frames were sent to a closed port, and %d are in the ledger", total, sum)
 	}
@@ -301,5 +329,56 @@ func TestPagesOfTheLedgerAreUsedAgain(t *testing.T) {
 	}
 	if got := counter(t, l, "closed port"); got != total {
 		t.Errorf("the sum of all is %d, and %d were sent", got, total)
+	}
+}
+
+// The check compares with the device, under traffic, and finds what comes past the program.
+func TestCheckOfTheLedger(t *testing.T) {
+	check := func(t *testing.T, l *lab.Lab) (c loader.LedgerCheck) {
+		with(t, l, func(f *loader.Filter) error {
+			checks, err := f.CheckLedger(context.Background(), 300*time.Millisecond)
+			if err == nil && len(checks) != 1 {
+				err = fmt.Errorf("%d interfaces were checked", len(checks))
+			}
+			if err == nil {
+				c = checks[0]
+			}
+			return err
+		})
+		return c
+	}
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			l := lab.New(t)
+			wire, to := l.Client.Wire(t, "eth0"), macOf(t, l.Server, "eth0")
+			up(t, l, mode, policyOf(t, "9/udp"))
+			sending := sendSteadily(t, l, wire, to)
+			defer sending.stop()
+			if c := check(t, l); !c.Agrees || c.Difference != 0 || c.Device < 500 || c.Mode != mode {
+				t.Errorf("under traffic it finds %+v", c)
+			}
+			hookKinds := map[loader.Mode]string{loader.ModeNative: "xdp", loader.ModeGeneric: "xdp_generic", loader.ModeTC: "tcx_in"}
+			kind, attach := ebpf.XDP, ebpf.AttachXDP
+			if mode == loader.ModeTC {
+				kind, attach = ebpf.SchedCLS, ebpf.AttachTCXIngress
+			}
+			at, err := link.LoadPinnedLink(filepath.Join(l.PinPath, loader.Schema, "links/eth0", hookKinds[mode]), nil)
+			if err != nil {
+				t.Skipf("there is no link: %v", err) // clsact
+			}
+			defer at.Close()
+			idle, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: attach, License: "GPL",
+				Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer idle.Close()
+			if err := at.Update(idle); err != nil {
+				t.Fatal(err)
+			}
+			if c := check(t, l); c.Agrees || c.Difference < 500 || c.Ledger > c.Device {
+				t.Errorf("where another program runs it finds %+v", c)
+			}
+		})
 	}
 }
