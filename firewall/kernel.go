@@ -55,6 +55,8 @@ type Filter interface {
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
 	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
+	Sample(before *loader.Sample) (*loader.Sample, error)
+	CountFlowStates() (map[string]int, error)
 	CheckLedger(ctx context.Context, moment time.Duration) ([]loader.LedgerCheck, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)

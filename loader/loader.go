@@ -159,6 +159,7 @@ type RuleStatus struct {
 	Bytes   uint64 `json:"bytes"`   // of their frames
 
 	Meaning policy.Rule `json:"-"`
+	ID      uint16      `json:"-"` // under which it counts, as long as it is in force
 }
 
 // CounterStatus is a reason and the packets that it decided.

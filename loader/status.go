@@ -58,8 +58,7 @@ func (f *Filter) status() (*Status, error) {
 		return nil, err
 	}
 	for _, r := range rules {
-		tally := counted.Rule(r.ID)
-		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), tally.Packets, r.Runtime, tally.Bytes, r.Rule})
+		s.Rules = append(s.Rules, ruleStatus(r, counted))
 	}
 	for _, reason := range maps.Reasons() {
 		tally := counted.Total(reason)

@@ -296,6 +296,26 @@ func (f *Kernel) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) e
 	return f.Fail
 }
 
+// Sample implements firewall.Filter.
+func (f *Kernel) Sample(*loader.Sample) (*loader.Sample, error) {
+	s := &loader.Sample{Interfaces: f.interfaces(), Ledger: f.Traffic, Counters: f.Counters, Entries: len(f.FlowList), MaxFlows: f.maxFlows()}
+	for i, r := range f.Running.Open {
+		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Meaning: r, Packets: 7, Bytes: 700, ID: uint16(i + 1)})
+	}
+	s.BlockLists, _ = f.BlockLists()
+	s.BanReasons, _ = f.BanReasons()
+	return s, f.Fail
+}
+
+// CountFlowStates implements firewall.Filter.
+func (f *Kernel) CountFlowStates() (map[string]int, error) {
+	out := make(map[string]int)
+	for _, flow := range f.FlowList {
+		out[flow.State]++
+	}
+	return out, nil
+}
+
 // CheckLedger implements firewall.Filter.
 func (f *Kernel) CheckLedger(context.Context, time.Duration) ([]loader.LedgerCheck, error) {
 	return f.Checks, f.Fail
