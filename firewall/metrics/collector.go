@@ -48,6 +48,7 @@ type Collector struct {
 	mu     sync.Mutex // of the following
 	before *loader.Sample
 	flows  flowCount
+	rules  ruleLabels
 }
 
 // flowCount is the last count of flows. One goroutine at a time makes it.
@@ -75,9 +76,6 @@ var (
 	unsent  = desc("unsent_packets_total", "Routed packets that were not let out by an interface.", "interface")
 	merged  = desc("merged_frames_total", "Frames that the kernel had merged into packets before TC saw them, without the first of each.", "interface")
 	seen    = desc("events_total", "What is counted besides verdicts: invalid packets by kind, and what became of flows.", "event")
-
-	rulePackets = desc("rule_packets_total", "Packets that a rule let in, or through.", "rule", "forward")
-	ruleBytes   = desc("rule_bytes_total", "Bytes of the frames of these packets.", "rule", "forward")
 
 	listPackets  = desc("list_packets_total", "Packets that a block list dropped.", "list")
 	listNetworks = desc("list_networks", "Networks of a block list.", "list")
@@ -118,6 +116,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	sample, err := c.read(ctx)
 	if err != nil {
+		c.before = nil
 		e.gauge(up, 0)
 		if !errors.Is(err, loader.ErrNotRunning) {
 			out <- prometheus.NewInvalidMetric(up, fmt.Errorf("read the filter: %w", err))
@@ -137,7 +136,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 func (c *Collector) read(ctx context.Context) (*loader.Sample, error) {
 	f, err := c.source.View(ctx)
 	if err != nil {
-		c.before, c.flows.byState = nil, nil
+		c.flows.byState = nil
 		return nil, err
 	}
 	defer f.Close()
@@ -233,11 +232,6 @@ func (e emitter) sample(s *loader.Sample) {
 		case c.Verdict == maps.Seen && c.Reason != maps.Merged.String():
 			e.counter(seen, c.Packets, c.Reason)
 		}
-	}
-	for _, r := range s.Rules {
-		text, forward := ruleLabel(r), fmt.Sprint(r.Meaning.Forward)
-		e.counter(rulePackets, r.Packets, text, forward)
-		e.counter(ruleBytes, r.Bytes, text, forward)
 	}
 	for _, l := range s.BlockLists {
 		e.counter(listPackets, l.Packets, l.Name)

