@@ -24,7 +24,9 @@ LOAD        ?=
 # What is installed beside the program, and where.
 INSTALLED   = bin/completion/bash:$(BASHDIR)/portcullis bin/completion/zsh:$(ZSHDIR)/_portcullis \
 	bin/completion/fish:$(FISHDIR)/portcullis.fish packaging/portcullis.yaml:$(DOCDIR)/examples/portcullis.yaml \
-	packaging/fail2ban/portcullis.conf:$(FAIL2BANDIR)/portcullis.conf
+	packaging/fail2ban/portcullis.conf:$(FAIL2BANDIR)/portcullis.conf \
+	packaging/prometheus/alerts.yml:$(DOCDIR)/prometheus/alerts.yml \
+	packaging/grafana/portcullis.json:$(DOCDIR)/grafana/portcullis.json
 
 BUILD       = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -93,8 +95,9 @@ quick: deps-build check-format ## check formatting, vet, the rules of the tree, 
 
 deps: deps-all ## install what the tests need, an sshd among it (root; packaging/deps.sh list all prints the packages)
 
-build: deps-build ## build bin/portcullis
+build: deps-build ## build bin/portcullis, and bin/portcullisd for metrics and top
 	$(BUILD) -o bin/portcullis ./cmd/portcullis
+	$(BUILD) -o bin/portcullisd ./cmd/portcullisd
 
 man: deps-build ## write the manual pages into bin/man
 	rm -rf bin/man && mkdir -p bin/man
@@ -105,7 +108,7 @@ completion: build ## write the completions for bash, zsh and fish into bin/compl
 	for shell in bash zsh fish; do bin/portcullis completion $$shell >bin/completion/$$shell; done
 
 install: build man completion install-files ## install all below PREFIX (/usr/local; DESTDIR is honoured): program, manual, completions, unit
-	install -D -m 0755 bin/portcullis $(DESTDIR)$(SBINDIR)/portcullis
+	for program in portcullis portcullisd; do install -D -m 0755 bin/$$program $(DESTDIR)$(SBINDIR)/$$program; done
 
 # All but the program, which is another one in the package of another architecture.
 install-files:
@@ -115,7 +118,7 @@ install-files:
 	sed 's|=/usr/sbin/|=$(SBINDIR)/|' packaging/portcullis.service >$(DESTDIR)$(UNITDIR)/portcullis.service
 
 uninstall: ## remove what install has installed; the filter stays as it is, and so does /etc/portcullis
-	rm -f $(DESTDIR)$(SBINDIR)/portcullis $(DESTDIR)$(MANDIR)/man8/portcullis.8 $(DESTDIR)$(MANDIR)/man8/portcullis-*.8
+	rm -f $(DESTDIR)$(SBINDIR)/portcullis $(DESTDIR)$(SBINDIR)/portcullisd $(DESTDIR)$(MANDIR)/man8/portcullis.8 $(DESTDIR)$(MANDIR)/man8/portcullis-*.8
 	for file in $(INSTALLED); do rm -f $(DESTDIR)$${file#*:}; done
 	rm -f $(DESTDIR)$(UNITDIR)/portcullis.service
 
@@ -123,7 +126,8 @@ deb: deps-deb man completion ## build bin/portcullis_VERSION_ARCH.deb, for amd64
 	rm -rf bin/deb bin/*.deb
 	umask 022; for arch in $(DEB_ARCHS); do \
 		$(MAKE) --no-print-directory install-files DESTDIR=bin/deb/$$arch PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions; \
-		GOARCH=$$arch $(BUILD) -o bin/deb/$$arch/usr/sbin/portcullis ./cmd/portcullis; \
+		for program in portcullis portcullisd; do \
+			GOARCH=$$arch $(BUILD) -o bin/deb/$$arch/usr/sbin/$$program ./cmd/$$program; done; \
 		GO='$(GO)' NFPM='$(NFPM)' VERSION='$(VERSION)' packaging/deb.sh $$arch; done
 
 demo: root deps-demo build ## show a firewall at work between network namespaces of this machine (root)

@@ -30,6 +30,9 @@ volatile const bool multi_buffer = false;
 /* Place in `last_run`; 0 for a program that may stand at more than one device. */
 volatile const __u32 run_slot = 0;
 
+/* The page of the ledger for the program's device; 0 for a program that may stand at more than one: see page_of. */
+volatile const __u32 ledger_page = 0;
+
 volatile const __u32 input_policy = POLICY_DROP;
 volatile const __u32 forward_policy = POLICY_DROP;
 volatile const __u32 invalid_policy = POLICY_LOG;

@@ -89,7 +89,7 @@ static __always_inline int egress(const struct input *input, __u32 came_by, stru
 		if (result < 0 || is_drop(result))
 			return result;
 		if (result) /* no filter has counted it on the way in */
-			count(result);
+			count_rule(result, input->frame.length);
 	}
 	if (packet->fragment == FRAGMENT_LATER)
 		return PARSED;
@@ -138,7 +138,7 @@ static __always_inline void track(struct packet *packet)
 	if (dry_run)
 		return;
 	if (!flow_track(packet, now()))
-		count(SEEN_FLOWS_FULL);
+		count_seen(SEEN_FLOWS_FULL);
 	if (class != CLASS_NONE && used[port_slot(class, packet->src_port)] != state.sweep)
 		used[port_slot(class, packet->src_port)] = state.sweep;
 }

@@ -96,12 +96,14 @@ const (
 	ExplainMapBans4              = "bans4"
 	ExplainMapBans6              = "bans6"
 	ExplainMapBlockLists         = "block_lists"
-	ExplainMapCounters           = "counters"
 	ExplainMapEventBudgets       = "event_budgets"
 	ExplainMapEvents             = "events"
 	ExplainMapFlowTags           = "flow_tags"
 	ExplainMapFlows              = "flows"
 	ExplainMapForwarders         = "forwarders"
+	ExplainMapLedger             = "ledger"
+	ExplainMapLedgerOffsets      = "ledger_offsets"
+	ExplainMapLedgerPages        = "ledger_pages"
 	ExplainMapLimitBuckets       = "limit_buckets"
 	ExplainMapLimits             = "limits"
 	ExplainMapLocal4             = "local4"
@@ -111,7 +113,9 @@ const (
 	ExplainMapRangeLines         = "range_lines"
 	ExplainMapRangeSets          = "range_sets"
 	ExplainMapRejections         = "rejections"
+	ExplainMapRuleOffsets        = "rule_offsets"
 	ExplainMapRuleRecords        = "rule_records"
+	ExplainMapRuleTallies        = "rule_tallies"
 	ExplainMapRules              = "rules"
 	ExplainMapRunning            = "running"
 	ExplainMapSearches           = "searches"
@@ -145,6 +149,7 @@ const (
 	ExplainVarKnownOthers        = "known_others"
 	ExplainVarKnownOwn           = "known_own"
 	ExplainVarLastRun            = "last_run"
+	ExplainVarLedgerPage         = "ledger_page"
 	ExplainVarLongestSynSent     = "longest_syn_sent"
 	ExplainVarMarkNames          = "mark_names"
 	ExplainVarMultiBuffer        = "multi_buffer"
@@ -224,12 +229,14 @@ type ExplainMapSpecs struct {
 	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
 	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
 	BlockLists     *ebpf.MapSpec `ebpf:"block_lists"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	EventBudgets   *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	Ledger         *ebpf.MapSpec `ebpf:"ledger"`
+	LedgerOffsets  *ebpf.MapSpec `ebpf:"ledger_offsets"`
+	LedgerPages    *ebpf.MapSpec `ebpf:"ledger_pages"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
 	Limits         *ebpf.MapSpec `ebpf:"limits"`
 	Local4         *ebpf.MapSpec `ebpf:"local4"`
@@ -239,7 +246,9 @@ type ExplainMapSpecs struct {
 	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
 	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
 	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
+	RuleOffsets    *ebpf.MapSpec `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
+	RuleTallies    *ebpf.MapSpec `ebpf:"rule_tallies"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Running        *ebpf.MapSpec `ebpf:"running"`
 	Searches       *ebpf.MapSpec `ebpf:"searches"`
@@ -273,6 +282,7 @@ type ExplainVariableSpecs struct {
 	KnownOthers        *ebpf.VariableSpec `ebpf:"known_others"`
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
+	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
@@ -318,12 +328,14 @@ type ExplainMaps struct {
 	Bans4          *ebpf.Map `ebpf:"bans4"`
 	Bans6          *ebpf.Map `ebpf:"bans6"`
 	BlockLists     *ebpf.Map `ebpf:"block_lists"`
-	Counters       *ebpf.Map `ebpf:"counters"`
 	EventBudgets   *ebpf.Map `ebpf:"event_budgets"`
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	Ledger         *ebpf.Map `ebpf:"ledger"`
+	LedgerOffsets  *ebpf.Map `ebpf:"ledger_offsets"`
+	LedgerPages    *ebpf.Map `ebpf:"ledger_pages"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
 	Limits         *ebpf.Map `ebpf:"limits"`
 	Local4         *ebpf.Map `ebpf:"local4"`
@@ -333,7 +345,9 @@ type ExplainMaps struct {
 	RangeLines     *ebpf.Map `ebpf:"range_lines"`
 	RangeSets      *ebpf.Map `ebpf:"range_sets"`
 	Rejections     *ebpf.Map `ebpf:"rejections"`
+	RuleOffsets    *ebpf.Map `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
+	RuleTallies    *ebpf.Map `ebpf:"rule_tallies"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Running        *ebpf.Map `ebpf:"running"`
 	Searches       *ebpf.Map `ebpf:"searches"`
@@ -350,12 +364,14 @@ func (m *ExplainMaps) Close() error {
 		m.Bans4,
 		m.Bans6,
 		m.BlockLists,
-		m.Counters,
 		m.EventBudgets,
 		m.Events,
 		m.FlowTags,
 		m.Flows,
 		m.Forwarders,
+		m.Ledger,
+		m.LedgerOffsets,
+		m.LedgerPages,
 		m.LimitBuckets,
 		m.Limits,
 		m.Local4,
@@ -365,7 +381,9 @@ func (m *ExplainMaps) Close() error {
 		m.RangeLines,
 		m.RangeSets,
 		m.Rejections,
+		m.RuleOffsets,
 		m.RuleRecords,
+		m.RuleTallies,
 		m.Rules,
 		m.Running,
 		m.Searches,
@@ -400,6 +418,7 @@ type ExplainVariables struct {
 	KnownOthers        *ebpf.Variable `ebpf:"known_others"`
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
+	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`

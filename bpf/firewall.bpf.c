@@ -41,7 +41,7 @@ static __always_inline void note_run(__u64 time)
 /* Global functions, so that the verifier walks them once and not behind every path of the packet. */
 __noinline int invalid_xdp(struct xdp_md *ctx, __u32 kind)
 {
-	count(SEEN_INVALID(kind));
+	count_seen(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
 		log_frame(ctx, false, ctx->ingress_ifindex,
 			  multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, SEEN_INVALID(kind),
@@ -51,7 +51,7 @@ __noinline int invalid_xdp(struct xdp_md *ctx, __u32 kind)
 
 __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 {
-	count(SEEN_INVALID(kind));
+	count_seen(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
 		log_frame(skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
 	return 0;
@@ -103,19 +103,27 @@ __noinline int turn_xdp(struct xdp_md *ctx)
 	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame);
 }
 
+static __always_inline int end_xdp(struct xdp_md *ctx, __u32 reason, __u32 length)
+{
+	count(ctx->ingress_ifindex, reason, length);
+	if (is_drop(reason))
+		return XDP_DROP;
+	hand_over(ctx);
+	return XDP_PASS;
+}
+
 SEC("xdp")
 int portcullis_xdp(struct xdp_md *ctx)
 {
 	struct input input = input_of_xdp(ctx);
 	struct ethernet_header *eth = ethernet_of(&input.frame);
+	__u32 length = input.frame.length;
 	int result;
 
 	note_run(input.time);
 	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
-	    !station_xdp(ctx, mac_of(&eth->dst), input.time)) {
-		count(PASS_OTHER_HOST);
-		return XDP_PASS;
-	}
+	    !station_xdp(ctx, mac_of(&eth->dst), input.time))
+		return end_xdp(ctx, PASS_OTHER_HOST, length);
 	result = ingress(&input);
 	/* The driver's first buffer ends inside the headers: no real one does. */
 	if (result < 0)
@@ -127,12 +135,11 @@ int portcullis_xdp(struct xdp_md *ctx)
 		int action = turn_xdp(ctx);
 
 		if (action) {
-			count(DROP_REJECTED);
+			count(ctx->ingress_ifindex, DROP_REJECTED, length);
 			return action;
 		}
 	}
-	count(result & REASON_MASK);
-	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;
+	return end_xdp(ctx, result & REASON_MASK, length);
 }
 
 static __always_inline struct input input_of_skb(struct __sk_buff *skb)
@@ -207,16 +214,21 @@ __noinline int reject_skb(struct __sk_buff *skb, __u64 time)
 	return input_policy == POLICY_REJECT && answer_skb(skb, input_of_skb(skb).frame, time);
 }
 
+static __always_inline int end_skb(struct __sk_buff *skb, __u32 reason, __u32 length)
+{
+	count_skb(skb, reason, length);
+	return is_drop(reason) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
 SEC("tc")
 int portcullis_in(struct __sk_buff *skb)
 {
+	__u32 length = skb->len;
 	int result;
 
 	note_run(now());
-	if (is_other_host(skb)) {
-		count(PASS_OTHER_HOST);
-		return TC_ACT_UNSPEC;
-	}
+	if (is_other_host(skb))
+		return end_skb(skb, PASS_OTHER_HOST, length);
 	result = tc_ingress(skb);
 	if (result == PARSE_MORE && pull(skb))
 		result = tc_ingress(skb);
@@ -226,11 +238,10 @@ int portcullis_in(struct __sk_buff *skb)
 		invalid_skb(skb, result >> KIND_SHIFT);
 	EXPLAIN(refused, result & REASON_MASK);
 	if (is_rejectable(result) && reject_skb(skb, now())) {
-		count(DROP_REJECTED);
+		count_skb(skb, DROP_REJECTED, length);
 		return bpf_redirect(skb->ifindex, 0);
 	}
-	count(result & REASON_MASK);
-	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return end_skb(skb, result & REASON_MASK, length);
 }
 
 SEC("tc")
@@ -245,7 +256,7 @@ int portcullis_out(struct __sk_buff *skb)
 		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
-	count(reason);
+	count(skb->ifindex, reason == DROP_LIMIT ? UNSENT_LIMIT : UNSENT_FORWARD, skb->len);
 	return TC_ACT_SHOT;
 }
 

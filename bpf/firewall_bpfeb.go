@@ -190,6 +190,11 @@ type FirewallKnown struct {
 	Pad    uint32
 }
 
+type FirewallLedgerPage struct {
+	_       structs.HostLayout
+	Tallies [64]FirewallTally
+}
+
 type FirewallLimit struct {
 	_         structs.HostLayout
 	Salt      uint64
@@ -343,7 +348,11 @@ const (
 	FirewallReasonSEEN_INVALID_FLAGS      FirewallReason = 31
 	FirewallReasonSEEN_INVALID_STATE      FirewallReason = 32
 	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 33
-	FirewallReasonREASON_COUNT            FirewallReason = 34
+	FirewallReasonSEEN_MERGED             FirewallReason = 34
+	FirewallReasonREASON_COUNT            FirewallReason = 35
+	FirewallReasonUNSENT_LIMIT            FirewallReason = 61
+	FirewallReasonUNSENT_FORWARD          FirewallReason = 62
+	FirewallReasonPASS_RULE               FirewallReason = 63
 	FirewallReasonRULE_ZERO               FirewallReason = 64
 )
 
@@ -441,7 +450,8 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	Asks        uint8
-	_           [2]byte
+	Handover    uint8
+	_           [1]byte
 }
 
 type FirewallStation struct {
@@ -470,6 +480,12 @@ type FirewallTags struct {
 	Words [8]uint64
 }
 
+type FirewallTally struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -480,12 +496,14 @@ const (
 	FirewallMapBans4              = "bans4"
 	FirewallMapBans6              = "bans6"
 	FirewallMapBlockLists         = "block_lists"
-	FirewallMapCounters           = "counters"
 	FirewallMapEventBudgets       = "event_budgets"
 	FirewallMapEvents             = "events"
 	FirewallMapFlowTags           = "flow_tags"
 	FirewallMapFlows              = "flows"
 	FirewallMapForwarders         = "forwarders"
+	FirewallMapLedger             = "ledger"
+	FirewallMapLedgerOffsets      = "ledger_offsets"
+	FirewallMapLedgerPages        = "ledger_pages"
 	FirewallMapLimitBuckets       = "limit_buckets"
 	FirewallMapLimits             = "limits"
 	FirewallMapLocal4             = "local4"
@@ -495,7 +513,9 @@ const (
 	FirewallMapRangeLines         = "range_lines"
 	FirewallMapRangeSets          = "range_sets"
 	FirewallMapRejections         = "rejections"
+	FirewallMapRuleOffsets        = "rule_offsets"
 	FirewallMapRuleRecords        = "rule_records"
+	FirewallMapRuleTallies        = "rule_tallies"
 	FirewallMapRules              = "rules"
 	FirewallMapRunning            = "running"
 	FirewallMapSearches           = "searches"
@@ -528,6 +548,7 @@ const (
 	FirewallVarKnownOthers        = "known_others"
 	FirewallVarKnownOwn           = "known_own"
 	FirewallVarLastRun            = "last_run"
+	FirewallVarLedgerPage         = "ledger_page"
 	FirewallVarLongestSynSent     = "longest_syn_sent"
 	FirewallVarMarkNames          = "mark_names"
 	FirewallVarMultiBuffer        = "multi_buffer"
@@ -607,12 +628,14 @@ type FirewallMapSpecs struct {
 	Bans4          *ebpf.MapSpec `ebpf:"bans4"`
 	Bans6          *ebpf.MapSpec `ebpf:"bans6"`
 	BlockLists     *ebpf.MapSpec `ebpf:"block_lists"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	EventBudgets   *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events         *ebpf.MapSpec `ebpf:"events"`
 	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	Ledger         *ebpf.MapSpec `ebpf:"ledger"`
+	LedgerOffsets  *ebpf.MapSpec `ebpf:"ledger_offsets"`
+	LedgerPages    *ebpf.MapSpec `ebpf:"ledger_pages"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
 	Limits         *ebpf.MapSpec `ebpf:"limits"`
 	Local4         *ebpf.MapSpec `ebpf:"local4"`
@@ -622,7 +645,9 @@ type FirewallMapSpecs struct {
 	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
 	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
 	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
+	RuleOffsets    *ebpf.MapSpec `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
+	RuleTallies    *ebpf.MapSpec `ebpf:"rule_tallies"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Running        *ebpf.MapSpec `ebpf:"running"`
 	Searches       *ebpf.MapSpec `ebpf:"searches"`
@@ -655,6 +680,7 @@ type FirewallVariableSpecs struct {
 	KnownOthers        *ebpf.VariableSpec `ebpf:"known_others"`
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
+	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
@@ -700,12 +726,14 @@ type FirewallMaps struct {
 	Bans4          *ebpf.Map `ebpf:"bans4"`
 	Bans6          *ebpf.Map `ebpf:"bans6"`
 	BlockLists     *ebpf.Map `ebpf:"block_lists"`
-	Counters       *ebpf.Map `ebpf:"counters"`
 	EventBudgets   *ebpf.Map `ebpf:"event_budgets"`
 	Events         *ebpf.Map `ebpf:"events"`
 	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	Ledger         *ebpf.Map `ebpf:"ledger"`
+	LedgerOffsets  *ebpf.Map `ebpf:"ledger_offsets"`
+	LedgerPages    *ebpf.Map `ebpf:"ledger_pages"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
 	Limits         *ebpf.Map `ebpf:"limits"`
 	Local4         *ebpf.Map `ebpf:"local4"`
@@ -715,7 +743,9 @@ type FirewallMaps struct {
 	RangeLines     *ebpf.Map `ebpf:"range_lines"`
 	RangeSets      *ebpf.Map `ebpf:"range_sets"`
 	Rejections     *ebpf.Map `ebpf:"rejections"`
+	RuleOffsets    *ebpf.Map `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
+	RuleTallies    *ebpf.Map `ebpf:"rule_tallies"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Running        *ebpf.Map `ebpf:"running"`
 	Searches       *ebpf.Map `ebpf:"searches"`
@@ -732,12 +762,14 @@ func (m *FirewallMaps) Close() error {
 		m.Bans4,
 		m.Bans6,
 		m.BlockLists,
-		m.Counters,
 		m.EventBudgets,
 		m.Events,
 		m.FlowTags,
 		m.Flows,
 		m.Forwarders,
+		m.Ledger,
+		m.LedgerOffsets,
+		m.LedgerPages,
 		m.LimitBuckets,
 		m.Limits,
 		m.Local4,
@@ -747,7 +779,9 @@ func (m *FirewallMaps) Close() error {
 		m.RangeLines,
 		m.RangeSets,
 		m.Rejections,
+		m.RuleOffsets,
 		m.RuleRecords,
+		m.RuleTallies,
 		m.Rules,
 		m.Running,
 		m.Searches,
@@ -781,6 +815,7 @@ type FirewallVariables struct {
 	KnownOthers        *ebpf.Variable `ebpf:"known_others"`
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
+	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`

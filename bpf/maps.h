@@ -18,6 +18,7 @@
 #define MAX_BANS6 262144
 #define MAX_BAN_NETWORKS 65536 /* of a family */
 #define BLOCK_LISTS 16
+#define LEDGER_PAGES 64
 #define LIMIT_SETS 8192 /* a megabyte, for 65536 sources */
 
 /* The flow table, see table.h. Where memory is mapped it begins with a page, so each entry is one line of the cache. */
@@ -69,7 +70,8 @@ struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
-	__u8 asks; /* enum ask, of block.h */
+	__u8 asks;     /* enum ask, of block.h */
+	__u8 handover; /* XDP and TC both filter a device for the moment, see hand_over */
 } state SEC(".data.state") = {.sweep = 1};
 
 /* How many flows are in the table, dead ones that nobody has taken out among them, the most that it keeps, and which set
@@ -272,13 +274,53 @@ struct {
 	__type(value, struct search);
 } searches SEC(".maps");
 
-/* Packets by reason, and from RULE_ZERO on by rule. */
+/* The ledger: what came in, by reason, a page for each interface. Page 0 is for interfaces for which there was none left.
+ * Nothing is ever set back, so that no packet is lost between a read and a write: where user space begins anew, it notes
+ * in ledger_offsets what is to be added, modulo 2^64. */
+struct ledger_page {
+	struct tally tallies[RULE_ZERO];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, RULE_ZERO + MAX_RULES);
+	__uint(max_entries, LEDGER_PAGES);
 	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
+	__type(value, struct ledger_page);
+} ledger SEC(".maps");
+
+/* By page; behind the last one is what the interfaces that are gone had, and all of an earlier ledger. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, LEDGER_PAGES + 1);
+	__type(key, __u32);
+	__type(value, struct ledger_page);
+} ledger_offsets SEC(".maps");
+
+/* The pages of interfaces whose programs may stand at more than one, by index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LEDGER_PAGES);
+	__type(key, __u32);
+	__type(value, __u32);
+} ledger_pages SEC(".maps");
+
+/* What rules let in, by number, and what is to be added. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct tally);
+} rule_tallies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct tally);
+} rule_offsets SEC(".maps");
 
 /* Packets for the log. Some 350 wait for their reader; when it is full, later ones are only counted. */
 struct {

@@ -104,7 +104,7 @@ static __always_inline bool room_evict(__u32 place, __u64 time)
 		return false;
 	}
 	if (time < entry->flow.expires)
-		count(SEEN_FLOWS_EVICTED);
+		count_seen(SEEN_FLOWS_EVICTED);
 	table_forget(place);
 	return true;
 }

@@ -303,6 +303,12 @@ struct settings {
 /* The first bytes of a logged frame: its headers, in all but strange cases. */
 #define EVENT_FRAME 128
 
+/* What is counted of packets. */
+struct tally {
+	__u64 packets;
+	__u64 bytes; /* of their frames, with link headers */
+};
+
 /* A packet that user space is shown. */
 struct event {
 	__u64 time; /* ns since boot */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every packet leaves with one reason, and is counted once under it. A number from RULE_ZERO on is the rule that let the
- * packet in: rule n counts at RULE_ZERO + n. */
+ * packet in: rule n is RULE_ZERO + n. */
 #ifndef PORTCULLIS_VERDICT_H
 #define PORTCULLIS_VERDICT_H
 
@@ -45,11 +45,17 @@ enum reason {
 	SEEN_INVALID_FLAGS,
 	SEEN_INVALID_STATE,
 	SEEN_INVALID_ICMP,
+	SEEN_MERGED, /* frames that came as part of a packet that the kernel had merged, without the first of each */
 	REASON_COUNT,
 
-	RULE_ZERO = 64, /* fixed, so that a new reason does not move the counters of rules */
+	/* Where a page of the ledger counts what is no reason of its own. */
+	UNSENT_LIMIT = 61,   /* DROP_LIMIT of what was routed and may not leave: it came in elsewhere */
+	UNSENT_FORWARD = 62, /* DROP_FORWARD, the same */
+	PASS_RULE = 63,	     /* let in by a rule, which counts it, too */
+
+	RULE_ZERO = 64, /* fixed: a page of the ledger has as many places */
 };
-_Static_assert(REASON_COUNT <= RULE_ZERO, "reasons and rules share counters");
+_Static_assert(REASON_COUNT <= UNSENT_LIMIT, "reasons share counters");
 
 #define RULE_REASON(rule) (RULE_ZERO + (rule))
 #define SEEN_INVALID(kind) (SEEN_INVALID_HEADER + (kind) - INVALID_HEADER)

@@ -58,6 +58,9 @@ type Filter interface {
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
 	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
+	Sample(before *loader.Sample) (*loader.Sample, error)
+	CountFlowStates() (map[string]int, error)
+	CheckLedger(ctx context.Context, moment time.Duration) ([]loader.LedgerCheck, error)
 	OpenRules(rules []policy.Rule, runtime bool) (*loader.OpenReport, error)
 	CloseRules(rules []policy.Rule, kill bool) (*loader.CloseReport, error)
 	Flows(each func(loader.Flow) bool) error

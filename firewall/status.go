@@ -32,6 +32,7 @@ type Status struct {
 	Lists      []ListStatus           `json:"block_lists"`
 	Bans       BansStatus             `json:"bans"`
 	Counters   []loader.CounterStatus `json:"counters"`
+	Ledger     []loader.Traffic       `json:"ledger"`
 	Flows      loader.FlowsStatus     `json:"flows"`
 	Warnings   []string               `json:"warnings"`
 	Trial      *TrialStatus           `json:"try,omitempty"`
@@ -111,6 +112,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Lists:      fw.listStatus(s),
 		Bans:       banned,
 		Counters:   list(s.Counters),
+		Ledger:     list(s.Ledger),
 		Flows:      s.Flows,
 		Warnings:   list(s.Warnings),
 		Policy:     s.Policy,
@@ -133,6 +135,19 @@ func ruleStatus(rules []loader.RuleStatus, s *schedule.Schedule) []RuleStatus {
 		}
 	}
 	return out
+}
+
+// checkTime is for how long CheckLedger counts.
+const checkTime = time.Second
+
+// CheckLedger holds what the ledger counts for a moment against what the devices count.
+func (fw *Firewall) CheckLedger(ctx context.Context) ([]loader.LedgerCheck, error) {
+	f, err := fw.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.CheckLedger(ctx, checkTime)
 }
 
 // inspectTime is how long Inspect looks at an interface on which nothing comes in.

@@ -69,8 +69,11 @@ func attach(ctx context.Context, pinPath string, mode Mode) (*AttachReport, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f}
+	c := &change{options: Options{PinPath: pinPath}, pins: p, old: f, set: f.set}
 	if c.grouping, err = f.grouping(); err != nil {
+		return nil, err
+	}
+	if c.pages, err = newPages(f.set, p); err != nil {
 		return nil, err
 	}
 	c.load = c.openLoaded
@@ -189,7 +192,12 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
 		loaded, err := pin.LoadedWith(own)
 		if err == nil && loaded.Ethernet == ethernet && c.old.isFor(loaded, t.name(), t.group) && prog.Type() == programType(name) {
-			return prog, nil
+			if loaded.RunSlot == 0 {
+				_, err = c.assignPage(t)
+			}
+			if err == nil {
+				return prog, nil
+			}
 		}
 		prog.Close()
 	}
@@ -203,9 +211,13 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 		return nil, fmt.Errorf("%s: %w", t.name(), errNotLoaded)
 	}
 	_ = os.Remove(own)
-	if err = hook.PinProgram(prog, own); err == nil {
+	page, err := c.assignPage(t)
+	if err == nil {
+		err = hook.PinProgram(prog, own)
+	}
+	if err == nil {
 		settings := settingsKey(settingsFor(c.old.running.Policy, t.name()))
-		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU, Table: maps.TablePin(t.group), Settings: settings}.Record(own)
+		err = pin.Constants{Ethernet: ethernet, MTU: t.device.Attrs().MTU, Table: maps.TablePin(t.group), Settings: settings, Page: page}.Record(own)
 	}
 	if err != nil {
 		prog.Close()

@@ -199,8 +199,8 @@ func (f *Filter) kill(concerned concerns) (int, error) {
 	return len(cut), nil
 }
 
-// flowsStatus counts the flows, and takes the rest from the counters.
-func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, err error) {
+// flowsStatus counts the flows, and takes the rest from the ledger.
+func (f *Filter) flowsStatus(counted *maps.Ledger) (s FlowsStatus, err error) {
 	now, err := f.now()
 	if err != nil {
 		return s, err
@@ -215,7 +215,7 @@ func (f *Filter) flowsStatus(counters map[maps.Reason]uint64) (s FlowsStatus, er
 		Answered: flows.Answered,
 		Pending:  flows.Pending,
 		Max:      most,
-		Full:     counters[maps.FlowsFull],
-		Evicted:  counters[maps.FlowsEvicted],
+		Full:     counted.Total(maps.FlowsFull).Packets,
+		Evicted:  counted.Total(maps.FlowsEvicted).Packets,
 	}, err
 }

@@ -30,6 +30,11 @@ func (c *change) addIngress(t *target) (err error) {
 			return err
 		}
 	}
+	if t.oldIn != nil {
+		if err := c.beginHandover(); err != nil {
+			return err
+		}
+	}
 	switch t.mode {
 	case ModeNative:
 		err = c.addXDP(t, hook.XDP)

@@ -157,8 +157,10 @@ type RuleStatus struct {
 	Rule    string `json:"rule"`
 	Packets uint64 `json:"packets"`
 	Runtime bool   `json:"runtime"` // not in the file
+	Bytes   uint64 `json:"bytes"`   // of their frames
 
 	Meaning policy.Rule `json:"-"`
+	ID      uint16      `json:"-"` // under which it counts, as long as it is in force
 }
 
 // CounterStatus is a reason and the packets that it decided.
@@ -166,6 +168,7 @@ type CounterStatus struct {
 	Verdict string `json:"verdict"` // pass, drop, or seen for what is no verdict
 	Reason  string `json:"reason"`
 	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"` // of their frames
 }
 
 // FlowsStatus is how full the flow table is. Only live flows count: each is either answered or pending.
@@ -188,6 +191,7 @@ type Status struct {
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
 	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
+	Ledger     []Traffic       `json:"ledger"`
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`
 

@@ -48,8 +48,11 @@ func (f *Filter) status() (*Status, error) {
 	if s.Patterns, err = f.pins.Patterns(); err != nil {
 		return nil, err
 	}
-	counters, err := f.set.Counters()
+	counted, err := f.set.Ledger()
 	if err != nil {
+		return nil, err
+	}
+	if s.Ledger, err = f.ledger(counted); err != nil {
 		return nil, err
 	}
 	rules, err := f.set.Rules()
@@ -57,12 +60,13 @@ func (f *Filter) status() (*Status, error) {
 		return nil, err
 	}
 	for _, r := range rules {
-		s.Rules = append(s.Rules, RuleStatus{r.Rule.String(), counters[maps.RuleReason(r.ID)], r.Runtime, r.Rule})
+		s.Rules = append(s.Rules, ruleStatus(r, counted))
 	}
 	for _, reason := range maps.Reasons() {
-		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), counters[reason]})
+		tally := counted.Total(reason)
+		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), tally.Packets, tally.Bytes})
 	}
-	if s.Flows, err = f.flowsStatus(counters); err != nil {
+	if s.Flows, err = f.flowsStatus(counted); err != nil {
 		return nil, err
 	}
 	if s.BlockLists, err = f.BlockLists(); err != nil {

@@ -184,6 +184,9 @@ func (c *change) prepare(t *target) (err error) {
 	constants.Ethernet = host.HasEthernet(t.device)
 	constants.MAC = host.MAC(t.device)
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
+	if constants.Page, err = c.pages.of(t.name()); err != nil {
+		return err
+	}
 	t.constants = &constants
 
 	if t.oldOut, err = c.find(t, hook.Egress); err != nil {
@@ -250,6 +253,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 			MTU:      t.device.Attrs().MTU,
 			Table:    maps.TablePin(t.group),
 			Settings: settingsKey(constants.Policy),
+			Page:     constants.Page,
 		}.Record(path)
 	}
 	if err != nil {

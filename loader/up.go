@@ -48,6 +48,8 @@ type change struct {
 	retired      []*hook.Attachment // what others stand in for from now on
 	undo         []func() error
 	committed    bool // the new policy stands
+	pages        *pages
+	handover     bool // XDP and TC both filter a device
 }
 
 // Up puts the policy in force on the interfaces, and on those that are filtered already. Either all of it happens or
@@ -210,6 +212,9 @@ func (c *change) build() error {
 		capacity = max(capacity, uint32(r.ID)+1)
 	}
 	maps.ResizeRules(spec, max(capacity, spec.Maps[bpf.FirewallMapRules].MaxEntries))
+	if err := c.resizeLedger(spec); err != nil {
+		return err
+	}
 	blocking, former, err := c.blocking()
 	if err != nil {
 		return err
@@ -218,6 +223,9 @@ func (c *change) build() error {
 		return err
 	}
 	if c.set, err = maps.NewSet(spec, c.state); err != nil {
+		return err
+	}
+	if c.pages, err = newPages(c.set, c.pins); err != nil {
 		return err
 	}
 	c.factory = newFactory(spec, c.set)
@@ -321,6 +329,7 @@ func (c *change) commit() error {
 			return err
 		}
 	}
+	c.endLedger()
 	for _, t := range c.targets {
 		if !c.report.Updated || t.oldIn != nil && t.oldOut != nil {
 			continue

@@ -58,7 +58,8 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy, interfaces ...string) {
 // ResizeRules sets the map sizes in spec for rule numbers below capacity.
 func ResizeRules(spec *ebpf.CollectionSpec, capacity uint32) {
 	spec.Maps[bpf.FirewallMapRules].MaxEntries = capacity
-	spec.Maps[bpf.FirewallMapCounters].MaxEntries = uint32(RuleReason(0)) + capacity
+	spec.Maps[bpf.FirewallMapRuleTallies].MaxEntries = capacity
+	spec.Maps[bpf.FirewallMapRuleOffsets].MaxEntries = capacity
 	if limits := spec.Maps[bpf.FirewallMapLimits]; limits.MaxEntries > 1 {
 		limits.MaxEntries = capacity
 	}

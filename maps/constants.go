@@ -22,6 +22,7 @@ type Constants struct {
 	MAC         [6]byte
 	MultiBuffer bool
 	RunSlot     uint32 // where the program notes that it runs: see RunSlot
+	Page        uint32 // of the ledger; 0 for a program that may stand at several devices
 	Features    Features
 	TestClock   bool
 }
@@ -52,6 +53,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarOwnMac:           macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:      c.MultiBuffer,
 		bpf.FirewallVarRunSlot:          c.RunSlot,
+		bpf.FirewallVarLedgerPage:       c.Page,
 		bpf.FirewallVarInputPolicy:      uint32(input[c.Policy.Input]),
 		bpf.FirewallVarForwardPolicy:    uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:    uint32(invalid[c.Policy.Invalid]),

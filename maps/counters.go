@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/portcullis-firewall/portcullis/bpf"
 )
 
@@ -19,10 +17,17 @@ const (
 	ruleZero    = Reason(bpf.FirewallReasonRULE_ZERO)
 )
 
-// Reasons that say how the flow table does.
+// Reasons that are asked for by name.
 const (
-	FlowsFull    = Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)
-	FlowsEvicted = Reason(bpf.FirewallReasonSEEN_FLOWS_EVICTED)
+	FlowsFull    = Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)    // how the flow table does
+	FlowsEvicted = Reason(bpf.FirewallReasonSEEN_FLOWS_EVICTED) // the same
+	Merged       = Reason(bpf.FirewallReasonSEEN_MERGED)
+
+	dropLimit     = Reason(bpf.FirewallReasonDROP_LIMIT)
+	dropForward   = Reason(bpf.FirewallReasonDROP_FORWARD)
+	unsentLimit   = Reason(bpf.FirewallReasonUNSENT_LIMIT)
+	unsentForward = Reason(bpf.FirewallReasonUNSENT_FORWARD)
+	passRule      = Reason(bpf.FirewallReasonPASS_RULE)
 )
 
 // Banned is the reason for which packets of banned sources are dropped.
@@ -65,86 +70,20 @@ func (r Reason) String() string {
 // RuleReason returns the reason under which a rule counts.
 func RuleReason(id uint16) Reason { return ruleZero + Reason(id) }
 
-// Counters returns the packets by reason, summed over all CPUs. It leaves out rules without packets.
+// Counters returns the packets by reason, of all interfaces that there have been. It leaves out rules without packets.
 func (s *State) Counters() (map[Reason]uint64, error) {
-	m, err := s.Map(bpf.FirewallMapCounters)
-	if err != nil {
-		return nil, err
-	}
-	counted, err := readCounters(m)
+	ledger, err := s.Ledger()
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[Reason]uint64)
-	for i, sum := range counted {
-		if sum > 0 || Reason(i) < reasonCount {
-			out[Reason(i)] = sum
+	for _, r := range Reasons() {
+		out[r] = ledger.Total(r).Packets
+	}
+	for id, tally := range ledger.rules {
+		if tally.Packets > 0 {
+			out[RuleReason(uint16(id))] = tally.Packets
 		}
 	}
 	return out, nil
-}
-
-// readCounters returns the counters by number, summed over all CPUs.
-func readCounters(m *ebpf.Map) ([]uint64, error) {
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return nil, err
-	}
-	n := m.MaxEntries()
-	keys, values := make([]uint32, n), make([]uint64, int(n)*cpus)
-	var cursor ebpf.MapBatchCursor
-	if got, err := m.BatchLookup(&cursor, keys, values, nil); uint32(got) != n {
-		return nil, fmt.Errorf("read counters: %w", err)
-	}
-	sums := make([]uint64, n)
-	for i, key := range keys {
-		for _, v := range values[i*cpus : (i+1)*cpus] {
-			sums[key] += v
-		}
-	}
-	return sums, nil
-}
-
-// ResetCounter sets one counter to 0.
-func (s *State) ResetCounter(r Reason) error { return s.putCounter(r, 0) }
-
-func (s *State) putCounter(r Reason, sum uint64) error {
-	m, err := s.Map(bpf.FirewallMapCounters)
-	if err != nil {
-		return err
-	}
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return err
-	}
-	values := make([]uint64, cpus)
-	values[0] = sum
-	if err := m.Put(uint32(r), values); err != nil {
-		return fmt.Errorf("set counter of %s: %w", r, err)
-	}
-	return nil
-}
-
-// putCounters sets the counters that there is room for.
-func (s *State) putCounters(counters map[Reason]uint64) error {
-	m, err := s.Map(bpf.FirewallMapCounters)
-	if err != nil {
-		return err
-	}
-	for reason, sum := range counters {
-		if uint32(reason) < m.MaxEntries() && sum > 0 {
-			if err := s.putCounter(reason, sum); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func copyCounters(from, to *State) error {
-	counters, err := from.Counters()
-	if err != nil {
-		return err
-	}
-	return to.putCounters(counters)
 }

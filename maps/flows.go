@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/portcullis-firewall/portcullis/bpf"
@@ -214,6 +215,32 @@ func (s *State) MaxFlows() (uint32, error) {
 		return 0, err
 	}
 	return view[bpf.FirewallAccount](memory)[0].MaxFlows, nil
+}
+
+// TableUse returns how many places of the flow table are taken, by dead flows, too, and the most that it keeps.
+func (s *State) TableUse() (entries int, most uint32, err error) {
+	memory, err := s.memory(accountMap)
+	if err != nil {
+		return 0, 0, err
+	}
+	account := &view[bpf.FirewallAccount](memory)[0]
+	return int(max(atomic.LoadInt64(&account.Flows), 0)), account.MaxFlows, nil
+}
+
+// CountFlowStates returns how many flows are alive at a time (jiffies) in each state.
+func (s *State) CountFlowStates(now uint64) (map[string]int, error) {
+	var byState [256]int
+	err := s.eachEntry(func(entry *bpf.FirewallEntry) bool {
+		if isLive(&entry.Flow, now) {
+			byState[entry.Flow.State]++
+		}
+		return true
+	})
+	out := make(map[string]int)
+	for _, state := range append(FlowStates(), FlowKilled) {
+		out[state.String()] = byState[state]
+	}
+	return out, err
 }
 
 // AfterSweep clears the marks of ports that no flow has used for two sweeps.

@@ -88,11 +88,12 @@ func (o *Older) Rules() (rules []Rule, lost []string, err error) {
 	return nil, nil, nil
 }
 
-// HasCounters reports whether Counters can be called.
+// HasCounters reports whether there are counters that can be inherited.
 func (o *Older) HasCounters() bool { return olderSchemas[o.schema].reasons != nil }
 
-// Counters returns the packets by reason. It leaves out reasons that this version does not have.
-func (o *Older) Counters() (map[Reason]uint64, error) {
+// ledger returns the packets by reason, without their bytes, which older schemas did not count. It leaves out reasons that
+// this version does not have.
+func (o *Older) ledger() (*Ledger, error) {
 	schema := olderSchemas[o.schema]
 	m, err := openPinned(o.stateDir, "counters")
 	if err != nil {
@@ -107,26 +108,23 @@ func (o *Older) Counters() (map[Reason]uint64, error) {
 	for _, r := range Reasons() {
 		byName[r.Verdict()+" "+r.String()] = r
 	}
-	out := make(map[Reason]uint64)
+	out := &Ledger{}
 	for i, sum := range counted {
 		if number := uint32(i); number >= schema.rule0 {
-			out[RuleReason(uint16(number-schema.rule0))] = sum
+			out.rules = append(out.rules, Tally{Packets: sum})
+			out.total[passRule].Packets += sum
 		} else if i < len(schema.reasons) {
 			if r, ok := byName[schema.reasons[i]]; ok {
-				out[r] = sum
+				out.total[r].Packets = sum
 			}
 		}
 	}
 	return out, nil
 }
 
-// Inherit sets the counters to those of an older version, by whose numbers the rules have to go.
+// Inherit goes on from the counters of an older version, by whose numbers the rules have to go. See InheritRest.
 func (s *State) Inherit(o *Older) error {
-	counters, err := o.Counters()
-	if err != nil {
-		return err
-	}
-	return s.putCounters(counters)
+	return s.inherit(inheritance{read: o.ledger, pages: true, rules: true})
 }
 
 // ruleV4 is a rule as schema v4 has it: the text alone, with the names of services.

@@ -290,7 +290,7 @@ func TestNoRoomChangesNothing(t *testing.T) {
 	if err := set.PutRules(old, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := set.putCounter(RuleReason(2), 7); err != nil {
+	if err := set.putOffset(bpf.FirewallMapRuleOffsets, 2, Tally{Packets: 7}); err != nil {
 		t.Fatal(err)
 	}
 	for name, rules := range map[string][]Rule{

@@ -5,7 +5,9 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -48,6 +50,30 @@ func (r *Ruleset) Rules() ([]Rule, error) {
 	}
 	return out, nil
 }
+
+// RulesID returns a number that is the same as long as the rules in force are, in this process.
+func (r *Ruleset) RulesID() (uint64, error) {
+	places, memory, err := r.records()
+	if err != nil {
+		return 0, err
+	}
+	var h maphash.Hash
+	h.SetSeed(rulesSeed())
+	end := uint32(0)
+	for id := range places {
+		p := loadPlace(&places[id])
+		if p.length == 0 {
+			continue
+		}
+		maphash.WriteComparable(&h, id)
+		maphash.WriteComparable(&h, p)
+		end = max(end, p.offset+p.length)
+	}
+	h.Write(memory[:min(int(end), len(memory))])
+	return h.Sum64(), nil
+}
+
+var rulesSeed = sync.OnceValue(maphash.MakeSeed)
 
 // hasRules reports whether a rule is in force.
 func (r *Ruleset) hasRules() (bool, error) {
@@ -102,7 +128,7 @@ func (s *Set) PutRules(rules, old, counted []Rule) error {
 	former := byID(counted)
 	for _, r := range rules {
 		if o, ok := former[r.ID]; !ok || !o.Rule.Equal(r.Rule) {
-			if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+			if err := s.BeginRule(r.ID); err != nil {
 				return err
 			}
 		}
@@ -184,7 +210,7 @@ func (s *Set) AddRules(rules []Rule, changed ...Rule) error {
 		return err
 	}
 	for _, r := range rules {
-		if err := s.ResetCounter(RuleReason(r.ID)); err != nil {
+		if err := s.BeginRule(r.ID); err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,21 @@ func (s *State) sourceCounters() ([]uint64, error) {
 	return readCounters(m)
 }
 
+// readCounters returns plain counters by number, summed over all CPUs.
+func readCounters(m *ebpf.Map) ([]uint64, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	sums := make([]uint64, m.MaxEntries())
+	err = inBatches(m, cpus, func(key uint32, values []uint64) {
+		for _, v := range values {
+			sums[key] += v
+		}
+	})
+	return sums, err
+}
+
 func (s *State) resetSourceCounter(place uint32) error {
 	m, err := s.Map(bpf.FirewallMapSourceCounters)
 	if err != nil {

@@ -32,7 +32,11 @@ var stateKinds = []kind{
 	{bpf.FirewallMapQuestions, "questions"},
 	{bpf.FirewallMapStations, "stations"},
 	{bpf.FirewallMapSearches, "searches"},
-	{bpf.FirewallMapCounters, "counters"},
+	{bpf.FirewallMapLedger, "ledger"},
+	{bpf.FirewallMapLedgerOffsets, "ledger_offsets"},
+	{bpf.FirewallMapLedgerPages, "ledger_pages"},
+	{bpf.FirewallMapRuleTallies, "rule_tallies"},
+	{bpf.FirewallMapRuleOffsets, "rule_offsets"},
 	{bpf.FirewallMapLimitBuckets, "limit_buckets"},
 	{bpf.FirewallMapEvents, "events"},
 	{bpf.FirewallMapEventBudgets, "event_budgets"},
@@ -61,12 +65,16 @@ var keepSize = []string{
 type State struct {
 	group
 	knownBans *knownBans // what was found of bans by whoever is about to change them
+
+	inherited              []inheritance
+	begunPages, begunRules idSet // what counts from 0 in this state, and inherits nothing
 }
 
 // NewState creates the maps that spec describes, or takes those of old, which may be nil. Maps of old whose size no
-// longer fits are made anew; the counters then keep their values.
+// longer fits are made anew; the ledger then goes on from its values, see InheritRest.
 func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
 	s := &State{group: group{kinds: stateKinds}}
+	renewed := make(map[string]bool)
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -81,17 +89,14 @@ func NewState(spec *ebpf.CollectionSpec, old *State) (_ *State, err error) {
 		if err := s.create(k, spec); err != nil {
 			return nil, err
 		}
-		switch {
-		case k.name == bpf.FirewallMapCounters && old != nil:
-			err = copyCounters(old, s)
-		case k.name == stateMap:
-			err = s.chooseSeed()
-		}
-		if err != nil {
-			return nil, err
+		renewed[k.name] = old != nil
+		if k.name == stateMap {
+			if err := s.chooseSeed(); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return s, nil
+	return s, s.inheritFrom(old, renewed[bpf.FirewallMapLedger], renewed[bpf.FirewallMapRuleTallies])
 }
 
 // take takes a map from old if it has the right size, and reports whether it did.
@@ -136,6 +141,16 @@ func (s *State) state(work func(*bpf.FirewallState)) error {
 	}
 	work(&view[bpf.FirewallState](memory)[0])
 	return nil
+}
+
+// SetHandover says whether XDP and TC both filter a device for the moment: XDP then marks what it has counted.
+func (s *State) SetHandover(on bool) error {
+	return s.state(func(state *bpf.FirewallState) {
+		state.Handover = 0
+		if on {
+			state.Handover = 1
+		}
+	})
 }
 
 // runSlots is how many places there are for programs to note in that they run.

@@ -36,7 +36,7 @@ notice() {
 		echo
 	done <<<"$files"
 }
-modules=$("$go" version -m "$TREE/usr/sbin/portcullis" | awk '$1 == "dep" { print $2 }')
+modules=$("$go" version -m "$TREE"/usr/sbin/portcullis* | awk '$1 == "dep" { print $2 }' | LC_ALL=C sort -u)
 {
 	notice "the Go runtime and library" "$("$go" env GOROOT)"
 	for module in $modules; do

@@ -59,12 +59,14 @@ needs() {
 		echo nmap nmap
 		echo iperf3 iperf3
 		echo strace strace
+		echo tmux tmux
 		;;
 	all) # and what tests are skipped without: 'make test' must not bring a server to anybody's machine by itself
 		needs test
 		echo sshd openssh-server
 		echo fail2ban-server fail2ban
 		echo crowdsec crowdsec
+		echo prometheus prometheus
 		echo gcc gcc
 		echo /usr/include/stdlib.h libc6-dev
 		;;
@@ -147,10 +149,10 @@ if [ -n "$missing" ]; then
 
 	# Tests run an sshd of their own: where there was none, none shall begin to listen (sshd(8) of Debian).
 	case $install in
-	*fail2ban* | *crowdsec*)
+	*fail2ban* | *crowdsec* | *prometheus*)
 		# So it is with those who ban: none shall begin to, nor tell anybody elsewhere of this machine (README.Debian of crowdsec).
 		mkdir -p /etc/systemd/system /etc/crowdsec
-		for unit in fail2ban crowdsec; do
+		for unit in fail2ban crowdsec prometheus; do
 			case $install in *"$unit"*) [ -e "/etc/systemd/system/$unit.service" ] || ln -sf /dev/null "/etc/systemd/system/$unit.service" ;; esac
 		done
 		[ -e /etc/crowdsec/online_api_credentials.yaml ] || echo '# not registered' >/etc/crowdsec/online_api_credentials.yaml

@@ -58,7 +58,7 @@ func TestKeysOfJSONAreExplained(t *testing.T) {
 	}
 	row := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| .+ \\|$")
 	for command, view := range map[string]any{
-		"status": firewall.Status{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{},
+		"status": firewall.Status{}, "status --check": ledgerView{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{},
 		"apply": firewall.ApplyReport{}, "diff": firewall.DiffReport{}, "open": firewall.OpenReport{}, "close": firewall.CloseReport{},
 		"flows": flowView{}, "log": logView{}, "explain": explain.Answer{}, "import": importView{},
 	} {

@@ -51,6 +51,8 @@ type env struct {
 	kernel         firewall.Kernel // nil: this host's
 	runDir         string          // of locks and schedules; "": the usual one
 	stateDir       string          // of the last good policy; "": the usual one
+
+	daemon func(argv []string) error // becomes portcullisd; nil: does it
 }
 
 func main() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 func TestUsage(t *testing.T) {
@@ -63,6 +64,26 @@ func TestNotRunning(t *testing.T) {
 	}
 }
 
+func TestStatusCheck(t *testing.T) {
+	h := newHost(t)
+	h.types(3, "status", "--check")
+	h.runs("")
+	h.Checks = []loader.LedgerCheck{{Interface: "eth0", Counter: "rx_packets", Device: 107, Ledger: 100, Merged: 7, Agrees: true}}
+	h.types(0, "status", "--check")
+	h.says("INTERFACE  DEVICE  LEDGER  DIFFERENCE  NOTE\n", "eth0       107     100     0           7 frames were merged into others\n")
+	h.Checks = append(h.Checks, loader.LedgerCheck{Interface: "eth1", Counter: "rx_packets", Device: 20, Ledger: 15, Difference: 5},
+		loader.LedgerCheck{Interface: "eth2", Counter: "rx_packets", Device: 20, Ledger: 22, Difference: -2})
+	h.types(1, "status", "--check")
+	h.complains("eth1: the ledger has 15 packets where the device (rx_packets) has received 20 frames: 5 came past the filter",
+		"eth2: the ledger has 22 packets where the device (rx_packets) has received 20 frames: 2 are counted twice")
+	var v ledgerView
+	h.types(1, "status", "--check", "-o", "json")
+	h.json(&v)
+	if v.Agrees || len(v.Interfaces) != 3 || v.Interfaces[1].Difference != 5 {
+		t.Errorf("JSON: %+v", v)
+	}
+}
+
 func TestWithoutRoot(t *testing.T) {
 	h := newHost(t)
 	h.runs("")
@@ -104,6 +125,10 @@ func TestStatus(t *testing.T) {
 	if !v.Running || v.BuiltIn || len(v.Rules) != 3 || !v.Rules[2].Runtime || len(v.Counters) != 4 || v.Settings.Get("input") != "drop" {
 		t.Errorf("JSON: %+v", v)
 	}
+	h.Traffic = []loader.Traffic{{Of: loader.OfInterface, Interface: "eth0", Passed: maps.Tally{Packets: 30}, Dropped: maps.Tally{Packets: 12},
+		Counters: []loader.TrafficCounter{{Verdict: "drop", Reason: "closed port", Tally: maps.Tally{Packets: 12}}}}}
+	h.types(0, "status")
+	h.says("INTERFACE  INGRESS     EGRESS  PASSED  DROPPED\n", "eth0       native XDP  TCX     30      12\n")
 	h.FlowList = []loader.Flow{flow("tcp", "192.0.2.1:1", "192.0.2.2:2", true), flow("udp", "192.0.2.1:1", "192.0.2.2:2", true),
 		flow("udp", "192.0.2.1:3", "192.0.2.2:2", false)}
 	h.FlowList[1].Assured = false

@@ -23,7 +23,7 @@ import (
 const stateVariable = "STATE_DIRECTORY"
 
 func (a *app) runCommand() *cobra.Command {
-	mode := modeFlag{loader.ModeAuto}
+	mode, address, anywhere := modeFlag{loader.ModeAuto}, "", false
 	cmd := &cobra.Command{
 		Use:         "run [IFACE...]",
 		Short:       "Put the policy in force, and keep it in force",
@@ -35,16 +35,42 @@ nothing; at the start the last good policy, or copy of a list, is used instead. 
 interface that does not exist yet is waited for.
 
 The filter does not need this process: when it ends or is killed, no verdict changes. An
-interface released by "portcullis down" stays unfiltered until "portcullis up" or SIGHUP.`,
+interface released by "portcullis down" stays unfiltered until "portcullis up" or SIGHUP.
+
+With --metrics it also answers Prometheus, at /metrics of an address of this host, such as
+127.0.0.1:9734, or of a socket, unix:/run/portcullis/metrics.sock. What is counted tells
+what is open, and to whom: --metrics-anywhere lets others than this host ask. Where the
+address cannot be used, the filter is kept all the same, and the address is tried again.`,
 		Example: `  portcullis run
-  portcullis run eth0 wg0`,
+  portcullis run eth0 wg0
+  portcullis run --metrics 127.0.0.1:9734`,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case cmd.Flags().Changed("metrics"):
+				return a.runWithMetrics(args, mode.Mode, address, anywhere)
+			case anywhere:
+				return usagef("--metrics-anywhere is for --metrics ADDRESS")
+			}
 			return a.runAgent(cmd.Context(), args, mode.Mode)
 		},
 	}
 	addMode(cmd, &mode)
+	cmd.Flags().StringVar(&address, "metrics", "", "answer Prometheus at `ADDRESS`")
+	cmd.Flags().BoolVar(&anywhere, "metrics-anywhere", false, "let others than this host ask for metrics")
 	return cmd
+}
+
+// runWithMetrics becomes portcullisd, which says what is wrong with the address.
+func (a *app) runWithMetrics(interfaces []string, mode loader.Mode, address string, anywhere bool) error {
+	if err := a.privileged(); err != nil {
+		return err
+	}
+	args := []string{"--mode", string(mode), "--metrics", address}
+	if anywhere {
+		args = append(args, "--metrics-anywhere")
+	}
+	return a.becomeDaemon("run", append(append(args, "--"), interfaces...)...)
 }
 
 func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mode) error {

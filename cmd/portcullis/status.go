@@ -20,7 +20,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	all := false
+	all, check := false, false
 	cmd := &cobra.Command{
 		Use:         "status",
 		Short:       "Show what is filtered, open and counted",
@@ -37,12 +37,22 @@ connection is over, counts among the others, and is evicted when the table is fu
 new flow needs its place: no live connection is lost. If no flow can be evicted, the new
 one is refused and its answers are dropped (for TCP, as "invalid state"). In JSON, live
 flows are "answered" or "pending"; "assured" counts those that keep their place, "max" is
-the size of the table, "evicted" and "full" count what was evicted and refused.`,
+the size of the table, "evicted" and "full" count what was evicted and refused.
+
+Whatever comes in by an interface is counted once, as passed or dropped. --check holds
+that for a second against the frames that the device itself has received, and exits with
+1 and the difference if it does not add up.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), all) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if check {
+				return a.checkLedger(cmd.Context())
+			}
+			return a.status(cmd.Context(), all)
+		},
 	}
+	cmd.Flags().BoolVar(&check, "check", false, "compare what was counted with what the devices count")
 	cmd.Flags().BoolVar(&all, "all", false, "show every address of a rule")
 	return cmd
 }
@@ -82,12 +92,18 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 	a.printf("policy: %s\n", source)
 	a.printf("  %s\n\n", v.Settings)
 
-	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "NOTE"}}
+	rows := [][]string{{"INTERFACE", "INGRESS", "EGRESS", "PASSED", "DROPPED", "NOTE"}}
 	for _, i := range v.Interfaces {
-		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), i.Absence()})
+		passed, dropped := "", ""
+		for _, t := range v.Ledger {
+			if t.Interface == i.Name {
+				passed, dropped = strconv.FormatUint(t.Passed.Packets, 10), strconv.FormatUint(t.Dropped.Packets, 10)
+			}
+		}
+		rows = append(rows, []string{i.Name, i.IngressText(), i.EgressText(), passed, dropped, i.Absence()})
 	}
 	for _, pattern := range v.Patterns {
-		rows = append(rows, []string{pattern, "", "", "when they appear"})
+		rows = append(rows, []string{pattern, "", "", "", "", "when they appear"})
 	}
 	a.noted(rows)
 

@@ -38,6 +38,7 @@ type Options struct {
 	Mode       loader.Mode
 	Hangup     <-chan os.Signal // SIGHUP
 	Log        *Log
+	Health     *Health // nil: nobody watches it
 }
 
 // Agent is a running agent.
@@ -81,6 +82,8 @@ func Run(ctx context.Context, o Options) error {
 	default:
 		defer release()
 	}
+	o.Log.health = o.Health
+	o.Health.change(func(s *HealthState) { s.Started = time.Now() })
 	a := newAgent(o)
 	if a.files, err = watchFiles(); err != nil {
 		return err
@@ -397,8 +400,10 @@ func (a *Agent) report(ctx context.Context) {
 		}
 		status = strings.Join(parts, "; ")
 	}
-	if problem := a.file.Problem(); problem != "" {
+	problem := a.file.Problem()
+	if problem != "" {
 		status += "; " + problem
 	}
+	a.Health.change(func(s *HealthState) { s.Problem, s.Looked = problem, time.Now() })
 	a.service.say(status)
 }

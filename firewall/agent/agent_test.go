@@ -149,7 +149,7 @@ func newSetting(t *testing.T, f *fake, text string) *setting {
 		Firewall: firewall.New(firewall.Options{PinPath: s.pinPath, Config: s.file, ConfigGiven: true, Kernel: f, RunDir: s.runDir,
 			Session: func() string { return "" }}),
 		Mode: loader.ModeAuto,
-		Log:  &Log{s.log, false},
+		Log:  &Log{w: s.log, journal: false},
 	}
 	return s
 }
@@ -413,7 +413,7 @@ func TestTellsOfRefusedFlows(t *testing.T) {
 func TestLog(t *testing.T) {
 	var b bytes.Buffer
 	for _, journal := range []bool{false, true} {
-		l := &Log{&b, journal}
+		l := &Log{w: &b, journal: journal}
 		l.Error("%v", errors.Join(errors.New("one"), errors.New("two")))
 		l.Warn("three")
 		l.Info("four")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -14,12 +15,13 @@ import (
 type Log struct {
 	w       io.Writer
 	journal bool
+	health  *Health // counts what is logged, or nil
 }
 
 // NewLog returns a log that writes to standard error, which may be connected to the journal.
 func NewLog(stderr io.Writer) *Log {
 	isJournal, _ := journal.StderrIsJournalStream()
-	return &Log{stderr, isJournal}
+	return &Log{w: stderr, journal: isJournal}
 }
 
 func (l *Log) write(priority journal.Priority, word, format string, args ...any) {
@@ -36,11 +38,15 @@ func (l *Log) write(priority journal.Priority, word, format string, args ...any)
 
 // Error logs what somebody has to look into.
 func (l *Log) Error(format string, args ...any) {
+	l.health.change(func(s *HealthState) {
+		s.Errors, s.Error, s.ErrorAt = s.Errors+1, fmt.Sprintf(format, args...), time.Now()
+	})
 	l.write(journal.PriErr, "error: ", format, args...)
 }
 
 // Warn logs what somebody should know.
 func (l *Log) Warn(format string, args ...any) {
+	l.health.change(func(s *HealthState) { s.Warnings++ })
 	l.write(journal.PriWarning, "warning: ", format, args...)
 }
 

@@ -33,6 +33,8 @@ type Kernel struct {
 	FlowList     []loader.Flow
 	Table        loader.FlowsStatus // without what flows tell
 	Counters     []loader.CounterStatus
+	Traffic      []loader.Traffic
+	Checks       []loader.LedgerCheck
 	Logged       []loader.LoggedPacket
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
@@ -211,7 +213,7 @@ func (f *Kernel) Status() (*loader.Status, error) {
 		return nil, err
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: recorded(f.Running), Saved: saved, Config: f.File, Counters: f.Counters,
-		Flows: f.Table}
+		Ledger: f.Traffic, Flows: f.Table}
 	s.BlockLists, _ = f.BlockLists()
 	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.FlowList {
@@ -313,6 +315,31 @@ func (f *Kernel) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) e
 	}
 	f.Logged = nil
 	return f.Fail
+}
+
+// Sample implements firewall.Filter.
+func (f *Kernel) Sample(*loader.Sample) (*loader.Sample, error) {
+	s := &loader.Sample{Interfaces: f.interfaces(), Ledger: f.Traffic, Counters: f.Counters, Entries: len(f.FlowList), MaxFlows: f.maxFlows()}
+	for i, r := range f.Running.Open {
+		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Meaning: r, Packets: 7, Bytes: 700, ID: uint16(i + 1)})
+	}
+	s.BlockLists, _ = f.BlockLists()
+	s.BanReasons, _ = f.BanReasons()
+	return s, f.Fail
+}
+
+// CountFlowStates implements firewall.Filter.
+func (f *Kernel) CountFlowStates() (map[string]int, error) {
+	out := make(map[string]int)
+	for _, flow := range f.FlowList {
+		out[flow.State]++
+	}
+	return out, nil
+}
+
+// CheckLedger implements firewall.Filter.
+func (f *Kernel) CheckLedger(context.Context, time.Duration) ([]loader.LedgerCheck, error) {
+	return f.Checks, f.Fail
 }
 
 // Rules implements firewall.Filter.

@@ -17,6 +17,7 @@ type Constants struct {
 	MTU      int    // no constant, but what the device had
 	Table    string // the pin of the table of ports that it is loaded over
 	Settings string // stands for the settings of the policy that differ by interface; "" where an older version recorded it
+	Page     uint32 // of the ledger, on which it counts; 0 where an older version recorded it
 }
 
 const (
@@ -29,7 +30,7 @@ const (
 func (c Constants) Record(program string) error {
 	path := program + ConstantsSuffix
 	_ = os.Remove(path)
-	text := fmt.Sprintf(constantsFormat+" %s", c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table, c.Settings)
+	text := fmt.Sprintf(constantsFormat+" %s %d", c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table, c.Settings, c.Page)
 	if err := os.Symlink(text, path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
 	}
@@ -47,8 +48,14 @@ func LoadedWith(program string) (c Constants, err error) {
 		return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
 	}
 	copy(c.MAC[:], mac)
-	if words := strings.Fields(text); len(words) == 6 {
+	words := strings.Fields(text)
+	if len(words) > 5 {
 		c.Settings = words[5]
+	}
+	if len(words) > 6 {
+		if _, err := fmt.Sscan(words[6], &c.Page); err != nil {
+			return c, fmt.Errorf("read the constants of a program: %q: %w", text, err)
+		}
 	}
 	return c, nil
 }

@@ -17,11 +17,14 @@ die() {
 expected='drwxr-xr-x root/root /etc/portcullis/
 -rw-r--r-- root/root /usr/lib/systemd/system/portcullis.service
 -rwxr-xr-x root/root /usr/sbin/portcullis
+-rwxr-xr-x root/root /usr/sbin/portcullisd
 -rw-r--r-- root/root /usr/share/bash-completion/completions/portcullis
 -rw-r--r-- root/root /usr/share/doc/portcullis/changelog.Debian.gz
 -rw-r--r-- root/root /usr/share/doc/portcullis/changelog.gz
 -rw-r--r-- root/root /usr/share/doc/portcullis/copyright
 -rw-r--r-- root/root /usr/share/doc/portcullis/examples/portcullis.yaml
+-rw-r--r-- root/root /usr/share/doc/portcullis/grafana/portcullis.json
+-rw-r--r-- root/root /usr/share/doc/portcullis/prometheus/alerts.yml
 -rw-r--r-- root/root /usr/share/doc/portcullis/third-party-notices.gz
 -rw-r--r-- root/root /usr/share/fish/vendor_completions.d/portcullis.fish
 -rw-r--r-- root/root /usr/share/lintian/overrides/portcullis
@@ -44,10 +47,12 @@ for arch in "${!machine[@]}"; do
 	[ -z "$missing" ] || die "$package: not there: $missing"
 
 	dpkg-deb -x "$package" "$tree/$arch"
-	elf=$(od -An -tx1 -j 18 -N 2 "$tree/$arch/usr/sbin/portcullis" | tr -d ' ')
-	[ "$elf" = "${machine[$arch]}" ] || die "$package: the program is not for $arch"
+	for program in portcullis portcullisd; do
+		elf=$(od -An -tx1 -j 18 -N 2 "$tree/$arch/usr/sbin/$program" | tr -d ' ')
+		[ "$elf" = "${machine[$arch]}" ] || die "$package: $program is not for $arch"
+	done
 	notices=$(zgrep '^==== ' "$tree/$arch/usr/share/doc/portcullis/third-party-notices.gz")
-	for module in $("${GO:-go}" version -m "$tree/$arch/usr/sbin/portcullis" | awk '$1 == "dep" { print $2 }'); do
+	for module in $("${GO:-go}" version -m "$tree/$arch"/usr/sbin/portcullis* | awk '$1 == "dep" { print $2 }'); do
 		grep -qxF "==== $module" <<<"$notices" || die "$package: no licence of $module"
 	done
 	conffiles=$(dpkg-deb --ctrl-tarfile "$package" | tar -t | grep conffiles || true)
@@ -58,7 +63,7 @@ done
 make -s install DESTDIR="$tree/install" PREFIX=/opt
 grep -q '^ExecStart=/opt/sbin/portcullis run$' "$tree/install/opt/lib/systemd/system/portcullis.service" ||
 	die "make install: the unit does not start what was installed"
-[ -x "$tree/install/opt/sbin/portcullis" ] || die "make install: no program"
+[ -x "$tree/install/opt/sbin/portcullis" ] && [ -x "$tree/install/opt/sbin/portcullisd" ] || die "make install: no program"
 make -s uninstall DESTDIR="$tree/install" PREFIX=/opt
 left=$(find "$tree/install" ! -type d)
 [ -z "$left" ] || die "make uninstall: left behind: $left"

@@ -58,7 +58,7 @@ done
 # The guest's copy of this tree holds test programs where here is their source, and beside them what they read.
 export CGO_ENABLED=0
 mkdir -p "$tree/bin" "$tree/suites"
-cp "$top/bin/portcullis" "$tree/bin/"
+cp "$top/bin/portcullis" "$top/bin/portcullisd" "$tree/bin/"
 cp -r "$top/docs" "$tree/"
 mkdir -p "$tree/policy/iptables"
 cp -r "$top/policy/iptables/testdata" "$tree/policy/iptables/"

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) topCommand() *cobra.Command {
+	interval, once := time.Second, false
+	cmd := &cobra.Command{
+		Use:         "top",
+		Short:       "Watch what comes in, and what becomes of it",
+		Annotations: needsFilter,
+		Long: `Watch packets a second by reason, rule and interface, block lists and bans, and how many
+flows there are, in a terminal of 60 columns or more.
+
+Keys: tab or 1 to 4 choose what is shown; s sorts by another column; / shows what contains
+a text, and esc all again; the arrows select; b bans an address for an hour, after asking;
+q ends it.
+
+--once looks for one interval and prints it, for scripts with -o json.`,
+		Example: `  portcullis top
+  portcullis top --once -o json | jq '.reasons[] | select(.verdict == "drop")'`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			if err := a.privileged(); err != nil {
+				return err
+			}
+			args := []string{"--interval", interval.String(), "--output", a.output.String()}
+			if once {
+				args = append(args, "--once")
+			}
+			return a.becomeDaemon("top", args...)
+		},
+	}
+	cmd.Flags().DurationVar(&interval, "interval", interval, "look every `TIME`")
+	cmd.Flags().BoolVar(&once, "once", false, "look for one interval, print that, and end")
+	return cmd
+}

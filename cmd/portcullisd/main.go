@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command portcullisd is the part of portcullis that takes large libraries, which would make every command slower to
+// start: the agent that serves metrics, and top. "portcullis run --metrics" and "portcullis top" become it.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/user"
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// Exit codes, as portcullis has them.
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+)
+
+// daemon is one run of the program.
+type daemon struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	pinPath, config, caller string
+	configGiven             bool
+	wait                    time.Duration
+}
+
+func main() {
+	d := &daemon{stdout: os.Stdout, stderr: quote.NewWriter(os.Stderr), getenv: os.Getenv}
+	if code := d.run(os.Args[1:]); code != 0 {
+		os.Exit(code)
+	}
+}
+
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func (d *daemon) run(args []string) int {
+	root := d.root()
+	root.SetArgs(args)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	for line := range strings.Lines(d.complete(err.Error())) {
+		fmt.Fprintf(d.stderr, "portcullis: %s\n", strings.TrimPrefix(strings.TrimSpace(line), "portcullis is "))
+	}
+	switch {
+	case errors.As(err, new(usageError)):
+		return exitUsage
+	case errors.Is(err, loader.ErrNotRunning):
+		return exitNotRunning
+	}
+	return exitFailed
+}
+
+func (d *daemon) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "portcullisd",
+		Short:         "The agent of portcullis with metrics, and its view of what happens",
+		Long:          `Started by "portcullis run --metrics" and "portcullis top", whose help explains it.`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{errors.New("start \"portcullis run --metrics ADDRESS\" or \"portcullis top\"")}
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			d.configGiven = cmd.Flags().Changed("config")
+			if d.caller != "" && d.caller != version {
+				return fmt.Errorf("portcullisd is version %s, and portcullis %s: install both of the same version", version, d.caller)
+			}
+			return nil
+		},
+	}
+	root.SetVersionTemplate("portcullisd {{.Version}}\n")
+	root.SetOut(d.stdout)
+	root.SetErr(d.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.DisableDefaultCmd = true
+	flags := root.PersistentFlags()
+	flags.StringVar(&d.config, "config", firewall.DefaultConfig, "policy `FILE`")
+	flags.StringVar(&d.pinPath, "pin-path", loader.DefaultPinPath, "`DIR` in which the filter is pinned")
+	flags.DurationVar(&d.wait, "lock-timeout", firewall.DefaultWait, "give up after `TIME` if another command is changing the filter")
+	flags.StringVar(&d.caller, "caller", "", "`VERSION` of the portcullis that starts this")
+	root.AddCommand(d.runCommand(), d.topCommand())
+	return root
+}
+
+func (d *daemon) firewall() *firewall.Firewall {
+	var invoker []uint32
+	if uid, err := strconv.ParseUint(d.getenv("SUDO_UID"), 10, 32); err == nil {
+		invoker = append(invoker, uint32(uid))
+	}
+	return firewall.New(firewall.Options{
+		PinPath:     d.pinPath,
+		Config:      d.config,
+		ConfigGiven: d.configGiven,
+		Wait:        d.wait,
+		StateDir:    d.getenv("STATE_DIRECTORY"),
+		Invoker:     invoker,
+		Session:     user.FindSSHConnection,
+	})
+}
+
+// complete writes the flags of this command into the commands that a text names.
+func (d *daemon) complete(text string) string {
+	flags := d.firewall().Flags()
+	return flags.Complete(text)
+}
+
+// completing is standard error for a log, whose lines name commands.
+type completing struct{ *daemon }
+
+// Write implements [io.Writer].
+func (c completing) Write(line []byte) (int, error) {
+	_, err := io.WriteString(c.stderr, c.complete(string(line)))
+	return len(line), err
+}
+
+// buffered calls write with standard output, and returns why that failed.
+func (d *daemon) buffered(write func(io.Writer) error) error {
+	w := bufio.NewWriter(d.stdout)
+	return errors.Join(write(w), w.Flush())
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
+)
+
+// Address is where metrics are served: a host and a port, or the path of a socket.
+type Address struct {
+	network, address string
+}
+
+const unixPrefix = "unix:"
+
+// ParseAddress reads an address: 127.0.0.1:9734, [::1]:9734 or unix:/run/portcullis/metrics.sock. One that others than this
+// host reach is refused unless anywhere is true: what is counted tells a stranger what is open, and to whom.
+func ParseAddress(text string, anywhere bool) (Address, error) {
+	if path, ok := strings.CutPrefix(text, unixPrefix); ok {
+		if !filepath.IsAbs(path) {
+			return Address{}, fmt.Errorf("metrics address %q: the path of a socket has to be absolute: unix:/run/portcullis/metrics.sock", text)
+		}
+		if longest := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > longest {
+			return Address{}, fmt.Errorf("metrics address %q: the path of a socket has %d bytes at most", text, longest)
+		}
+		return Address{"unix", filepath.Clean(path)}, nil
+	}
+	at, err := netip.ParseAddrPort(text)
+	if err != nil || at.Port() == 0 {
+		return Address{}, fmt.Errorf("metrics address %q: write an address and a port, such as 127.0.0.1:9734, or unix:PATH", text)
+	}
+	if !at.Addr().Unmap().IsLoopback() && !anywhere {
+		return Address{}, fmt.Errorf("metrics address %s: others than this host reach it, and would learn what is open and to whom: write 127.0.0.1:%d, or say --metrics-anywhere", at, at.Port())
+	}
+	return Address{"tcp", at.String()}, nil
+}
+
+// String returns the address as ParseAddress reads it.
+func (a Address) String() string {
+	if a.network == "unix" {
+		return unixPrefix + a.address
+	}
+	return a.address
+}
+
+// listen opens the address. The socket of a process that has ended is replaced, and no other file.
+func (a Address) listen(ctx context.Context) (net.Listener, error) {
+	config := net.ListenConfig{}
+	if a.network != "unix" {
+		return config.Listen(ctx, a.network, a.address)
+	}
+	if info, err := os.Lstat(a.address); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		if c, err := net.DialTimeout("unix", a.address, time.Second); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("listen on %s: %w", a.address, unix.EADDRINUSE)
+		}
+		_ = os.Remove(a.address) // or listening says why not
+	}
+	config.Control = func(_, _ string, c syscall.RawConn) error { // the socket is never there for others
+		var changed error
+		err := c.Control(func(fd uintptr) { changed = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, changed)
+	}
+	l, err := config.Listen(ctx, "unix", a.address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(a.address, 0o660); err != nil { // for root, and whoever may enter the directory by the socket's group
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+const (
+	retryTime   = 5 * time.Second
+	requestTime = 10 * time.Second
+	mostAtOnce  = 4 // scrapes: each reads the whole ledger
+)
+
+// handler answers scrapes.
+func handler(c *Collector) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(gatherer{registry, c}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: mostAtOnce,
+		DisableCompression: true, // which takes longer than all else, for a reader on the same host
+	})
+}
+
+// Serve serves the metrics until ctx ends. What keeps it from listening is told once, and tried again and again: the
+// firewall does not depend on it.
+func Serve(ctx context.Context, at Address, c *Collector, told func(error), listening func()) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", handler(c))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "Portcullis: /metrics")
+	})
+	last := ""
+	for ctx.Err() == nil {
+		l, err := at.listen(ctx)
+		if err == nil {
+			last = ""
+			listening()
+			err = serve(ctx, l, mux)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && err.Error() != last {
+			last = err.Error()
+			told(fmt.Errorf("metrics are not served at %s, which is tried again every %s: %w", at, retryTime, err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryTime):
+		}
+	}
+}
+
+func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 8 << 10,
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
