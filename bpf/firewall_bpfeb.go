@@ -92,6 +92,13 @@ const (
 	FirewallDecisionKindBY_ADDRESS FirewallDecisionKind = 2
 )
 
+type FirewallDevice struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Mac     [3]uint16
+	Pad     uint16
+}
+
 type FirewallEntry struct {
 	_    structs.HostLayout
 	Key  FirewallFlowKey
@@ -510,6 +517,7 @@ const (
 	FirewallVarBlocks             = "blocks"
 	FirewallVarDecisionKindNames  = "decision_kind_names"
 	FirewallVarDecisionType       = "decision_type"
+	FirewallVarDevices            = "devices"
 	FirewallVarEthernet           = "ethernet"
 	FirewallVarEventType          = "event_type"
 	FirewallVarFlowSets           = "flow_sets"
@@ -526,6 +534,7 @@ const (
 	FirewallVarKnownOwn           = "known_own"
 	FirewallVarLastRun            = "last_run"
 	FirewallVarLongestSynSent     = "longest_syn_sent"
+	FirewallVarManyDevices        = "many_devices"
 	FirewallVarMarkNames          = "mark_names"
 	FirewallVarMultiBuffer        = "multi_buffer"
 	FirewallVarOwnMac             = "own_mac"
@@ -637,6 +646,7 @@ type FirewallVariableSpecs struct {
 	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
+	Devices            *ebpf.VariableSpec `ebpf:"devices"`
 	Ethernet           *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType          *ebpf.VariableSpec `ebpf:"event_type"`
 	FlowSets           *ebpf.VariableSpec `ebpf:"flow_sets"`
@@ -653,6 +663,7 @@ type FirewallVariableSpecs struct {
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.VariableSpec `ebpf:"many_devices"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.VariableSpec `ebpf:"own_mac"`
@@ -763,6 +774,7 @@ type FirewallVariables struct {
 	Blocks             *ebpf.Variable `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
+	Devices            *ebpf.Variable `ebpf:"devices"`
 	Ethernet           *ebpf.Variable `ebpf:"ethernet"`
 	EventType          *ebpf.Variable `ebpf:"event_type"`
 	FlowSets           *ebpf.Variable `ebpf:"flow_sets"`
@@ -779,6 +791,7 @@ type FirewallVariables struct {
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.Variable `ebpf:"many_devices"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.Variable `ebpf:"own_mac"`
