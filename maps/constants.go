@@ -22,6 +22,7 @@ type Constants struct {
 	MAC         [6]byte
 	MultiBuffer bool
 	RunSlot     uint32 // where the program notes that it runs: see RunSlot
+	ManyDevices bool   // MAC and RunSlot are looked up by the device: see State.PutDevice
 	Features    Features
 	TestClock   bool
 }
@@ -52,6 +53,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarOwnMac:           macPairs(c.MAC),
 		bpf.FirewallVarMultiBuffer:      c.MultiBuffer,
 		bpf.FirewallVarRunSlot:          c.RunSlot,
+		bpf.FirewallVarManyDevices:      c.ManyDevices,
 		bpf.FirewallVarInputPolicy:      uint32(input[c.Policy.Input]),
 		bpf.FirewallVarForwardPolicy:    uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:    uint32(invalid[c.Policy.Invalid]),
