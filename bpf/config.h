@@ -29,6 +29,8 @@ volatile const bool multi_buffer = false;
 
 /* Place in `last_run`; 0 for a program that may stand at more than one device. */
 volatile const __u32 run_slot = 0;
+/* The program is loaded once for many devices: own_mac and run_slot are those of the device, see `devices`. */
+volatile const bool many_devices = false;
 
 /* The page of the ledger for the program's device; 0 for a program that may stand at more than one: see page_of. */
 volatile const __u32 ledger_page = 0;

@@ -91,6 +91,23 @@ static __always_inline bool same_mac(const __u16 *a, const volatile __u16 *b)
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
+/* The place of a device in `last_run` and `devices`. */
+static __always_inline __u64 slot_of(__u32 ifindex)
+{
+	return BOUNDED(many_devices ? ifindex % (RUN_SLOTS - 1) + 1 : run_slot, RUN_SLOTS - 1);
+}
+
+/* Whether a MAC address is known for that of the device itself. */
+static __always_inline bool is_own_mac(const union mac *mac, __u32 ifindex)
+{
+	const volatile struct device *device;
+
+	if (!many_devices)
+		return same_mac(mac->pairs, own_mac);
+	device = &devices[slot_of(ifindex)];
+	return device->ifindex == ifindex && same_mac(mac->pairs, device->mac);
+}
+
 /* A MAC address in a register. */
 static __always_inline __u64 mac_of(const union mac *mac)
 {

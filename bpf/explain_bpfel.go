@@ -133,6 +133,7 @@ const (
 	ExplainVarBlocks             = "blocks"
 	ExplainVarDecisionKindNames  = "decision_kind_names"
 	ExplainVarDecisionType       = "decision_type"
+	ExplainVarDevices            = "devices"
 	ExplainVarEthernet           = "ethernet"
 	ExplainVarEventType          = "event_type"
 	ExplainVarExplained          = "explained"
@@ -151,6 +152,7 @@ const (
 	ExplainVarLastRun            = "last_run"
 	ExplainVarLedgerPage         = "ledger_page"
 	ExplainVarLongestSynSent     = "longest_syn_sent"
+	ExplainVarManyDevices        = "many_devices"
 	ExplainVarMarkNames          = "mark_names"
 	ExplainVarMultiBuffer        = "multi_buffer"
 	ExplainVarOwnMac             = "own_mac"
@@ -266,6 +268,7 @@ type ExplainVariableSpecs struct {
 	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
+	Devices            *ebpf.VariableSpec `ebpf:"devices"`
 	Ethernet           *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType          *ebpf.VariableSpec `ebpf:"event_type"`
 	Explained          *ebpf.VariableSpec `ebpf:"explained"`
@@ -284,6 +287,7 @@ type ExplainVariableSpecs struct {
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
 	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.VariableSpec `ebpf:"many_devices"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.VariableSpec `ebpf:"own_mac"`
@@ -402,6 +406,7 @@ type ExplainVariables struct {
 	Blocks             *ebpf.Variable `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
+	Devices            *ebpf.Variable `ebpf:"devices"`
 	Ethernet           *ebpf.Variable `ebpf:"ethernet"`
 	EventType          *ebpf.Variable `ebpf:"event_type"`
 	Explained          *ebpf.Variable `ebpf:"explained"`
@@ -420,6 +425,7 @@ type ExplainVariables struct {
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
 	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.Variable `ebpf:"many_devices"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.Variable `ebpf:"own_mac"`

@@ -28,9 +28,9 @@
 #define PACKET_OTHERHOST 3 /* linux/if_packet.h */
 
 /* Tells user space that the driver runs the program. CPUs that write at once write the same, or a jiffy less. */
-static __always_inline void note_run(__u64 time)
+static __always_inline void note_run(__u32 ifindex, __u64 time)
 {
-	__u32 *last = &last_run[BOUNDED(run_slot, RUN_SLOTS - 1)];
+	__u32 *last = &last_run[slot_of(ifindex)];
 
 	if (dry_run)
 		return;
@@ -120,8 +120,8 @@ int portcullis_xdp(struct xdp_md *ctx)
 	__u32 length = input.frame.length;
 	int result;
 
-	note_run(input.time);
-	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
+	note_run(input.ifindex, input.time);
+	if (eth && !(eth->dst.bytes[0] & 1) && !is_own_mac(&eth->dst, input.ifindex) &&
 	    !station_xdp(ctx, mac_of(&eth->dst), input.time))
 		return end_xdp(ctx, PASS_OTHER_HOST, length);
 	result = ingress(&input);
@@ -191,7 +191,7 @@ __noinline int tc_egress(struct __sk_buff *skb, struct packet *packet)
 
 	/* What a bridge sends on for a virtual machine, or a macvlan for another namespace, has their MAC: it is neither
 	 * routed nor ours. */
-	if (eth && !same_mac(eth->src.pairs, own_mac) && !station_skb(skb, mac_of(&eth->src), input.time))
+	if (eth && !is_own_mac(&eth->src, input.ifindex) && !station_skb(skb, mac_of(&eth->src), input.time))
 		return PARSED;
 	return egress(&input, skb->ingress_ifindex, packet);
 }
@@ -226,7 +226,7 @@ int portcullis_in(struct __sk_buff *skb)
 	__u32 length = skb->len;
 	int result;
 
-	note_run(now());
+	note_run(skb->ifindex, now());
 	if (is_other_host(skb))
 		return end_skb(skb, PASS_OTHER_HOST, length);
 	result = tc_ingress(skb);

@@ -95,6 +95,13 @@ const (
 	FirewallDecisionKindBY_ADDRESS FirewallDecisionKind = 2
 )
 
+type FirewallDevice struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Mac     [3]uint16
+	Pad     uint16
+}
+
 type FirewallEntry struct {
 	_    structs.HostLayout
 	Key  FirewallFlowKey
@@ -533,6 +540,7 @@ const (
 	FirewallVarBlocks             = "blocks"
 	FirewallVarDecisionKindNames  = "decision_kind_names"
 	FirewallVarDecisionType       = "decision_type"
+	FirewallVarDevices            = "devices"
 	FirewallVarEthernet           = "ethernet"
 	FirewallVarEventType          = "event_type"
 	FirewallVarFlowSets           = "flow_sets"
@@ -550,6 +558,7 @@ const (
 	FirewallVarLastRun            = "last_run"
 	FirewallVarLedgerPage         = "ledger_page"
 	FirewallVarLongestSynSent     = "longest_syn_sent"
+	FirewallVarManyDevices        = "many_devices"
 	FirewallVarMarkNames          = "mark_names"
 	FirewallVarMultiBuffer        = "multi_buffer"
 	FirewallVarOwnMac             = "own_mac"
@@ -665,6 +674,7 @@ type FirewallVariableSpecs struct {
 	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
+	Devices            *ebpf.VariableSpec `ebpf:"devices"`
 	Ethernet           *ebpf.VariableSpec `ebpf:"ethernet"`
 	EventType          *ebpf.VariableSpec `ebpf:"event_type"`
 	FlowSets           *ebpf.VariableSpec `ebpf:"flow_sets"`
@@ -682,6 +692,7 @@ type FirewallVariableSpecs struct {
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
 	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.VariableSpec `ebpf:"many_devices"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.VariableSpec `ebpf:"own_mac"`
@@ -800,6 +811,7 @@ type FirewallVariables struct {
 	Blocks             *ebpf.Variable `ebpf:"blocks"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
+	Devices            *ebpf.Variable `ebpf:"devices"`
 	Ethernet           *ebpf.Variable `ebpf:"ethernet"`
 	EventType          *ebpf.Variable `ebpf:"event_type"`
 	FlowSets           *ebpf.Variable `ebpf:"flow_sets"`
@@ -817,6 +829,7 @@ type FirewallVariables struct {
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
 	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
+	ManyDevices        *ebpf.Variable `ebpf:"many_devices"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`
 	OwnMac             *ebpf.Variable `ebpf:"own_mac"`

@@ -64,6 +64,15 @@ __u16 syn_sent[PORTS_PER_CLASS] SEC(".data.syn_sent");
 #define RUN_SLOTS 1024
 __u32 last_run[RUN_SLOTS] SEC(".data.last_run");
 
+/* What programs that are loaded once for many devices know of each, at its place in `last_run`. Of two devices that share
+ * one, the other is looked for among the stations. */
+struct device {
+	__u32 ifindex;
+	__u16 mac[3];
+	__u16 pad;
+};
+struct device devices[RUN_SLOTS] SEC(".data.devices");
+
 /* The number of the sweep, 1 to 255 in turn, that marks `used`, and what else outlives a policy. */
 struct state {
 	__u64 seed;	    /* of the flow table's hash */

@@ -181,6 +181,18 @@ func (c *change) reattach(t *target) (done bool, err error) {
 	return true, hook.RemoveLeftovers(c.pins.Link(t.name()), t.name(), index)
 }
 
+// introduce makes a device known to a program that is loaded for many, and was pinned for one that had its name before.
+func (c *change) introduce(t *target, loaded pin.Constants, program string) error {
+	if !loaded.Many {
+		return nil
+	}
+	loaded.MAC, loaded.RunSlot, loaded.MTU = host.MAC(t.device), maps.RunSlot(t.device.Attrs().Index), t.device.Attrs().MTU
+	if err := c.old.set.PutDevice(t.device.Attrs().Index, loaded.MAC); err != nil {
+		return err
+	}
+	return loaded.Record(program)
+}
+
 // errNotLoaded: no program that is loaded fits the device.
 var errNotLoaded = errors.New("no program is loaded for it")
 
@@ -192,12 +204,17 @@ func (c *change) openLoaded(t *target, name, direction string) (*ebpf.Program, e
 	if prog, err := ebpf.LoadPinnedProgram(own, nil); err == nil {
 		loaded, err := pin.LoadedWith(own)
 		if err == nil && loaded.Ethernet == ethernet && c.old.isFor(loaded, t.name(), t.group) && prog.Type() == programType(name) {
-			if loaded.RunSlot == 0 {
+			if loaded.RunSlot == 0 || loaded.Many {
 				_, err = c.assignPage(t)
 			}
 			if err == nil {
-				return prog, nil
+				err = c.introduce(t, loaded, own)
 			}
+			if err != nil {
+				prog.Close()
+				return nil, err
+			}
+			return prog, nil
 		}
 		prog.Close()
 	}
@@ -294,7 +311,7 @@ func prepare(ctx context.Context, pinPath string) (loaded bool, err error) {
 
 // grouping returns which interfaces share a table by the rules in force.
 func (f *Filter) grouping() (grouping, error) {
-	rules, err := f.set.Rules()
+	rules, err := f.set.RulesOnInterfaces()
 	return groupingOf(rules), err
 }
 

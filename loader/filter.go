@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -109,7 +110,7 @@ func isUnfinished(p pin.Dir) (bool, error) {
 		return needed, err
 	}
 	_, ok := halfAdopted(p)
-	return ok || len(renamed(p)) > 0, nil
+	return ok || exists(p.Swap()) || len(renamed(p)) > 0, nil
 }
 
 // halfAdopted returns the pins of an older version on which our programs run already.
@@ -138,6 +139,10 @@ func open(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 	}
 	f, err := openFinished(ctx, p)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.finishSwap(); err != nil {
+		f.Close()
 		return nil, err
 	}
 	f.renames = renames
@@ -202,7 +207,7 @@ func (f *Filter) change() (unlock func(), err error) {
 // isCurrent reports whether no other policy has been put in force since the filter was opened, nor one half.
 func (f *Filter) isCurrent() bool {
 	_, err := os.Stat(f.pins.Next())
-	return errors.Is(err, fs.ErrNotExist) && f.policyInode == inode(f.pins.Policy())
+	return errors.Is(err, fs.ErrNotExist) && !exists(f.pins.Swap()) && f.policyInode == inode(f.pins.Policy())
 }
 
 // inode returns that of a directory, or 0. Each policy has a directory of its own, and bpffs uses no number twice.
@@ -277,6 +282,7 @@ func (f *Filter) Policy() (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Open = slices.Grow(p.Open, len(rules))
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)
 	}
@@ -289,11 +295,9 @@ func (f *Filter) Rules() ([]maps.Rule, error) { return f.set.Rules() }
 
 // RuntimeRules returns the rules in force that are not in the file.
 func (f *Filter) RuntimeRules() (out []policy.Rule, err error) {
-	rules, err := f.set.Rules()
+	rules, err := f.set.RuntimeRules()
 	for _, r := range rules {
-		if r.Runtime {
-			out = append(out, r.Rule)
-		}
+		out = append(out, r.Rule)
 	}
 	return policy.SpellRules(out), err
 }
@@ -330,6 +334,7 @@ func (f *Filter) saved() (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Open = slices.Grow(p.Open, len(rules))
 	for _, r := range rules {
 		if !r.Runtime {
 			p.Open = append(p.Open, r.Rule)

@@ -25,21 +25,31 @@ type grouping []policy.Rule
 
 func newGrouping(rules []policy.Rule) (g grouping) {
 	seen := make(map[string]bool)
-	for _, r := range rules {
-		if key := strings.Join(r.On, ","); !r.Forward && key != "" && !seen[key] {
-			seen[key] = true
-			g = append(g, policy.Rule{On: r.On})
-		}
+	for i := range rules {
+		g = g.with(&rules[i], seen)
 	}
 	return g
 }
 
-func groupingOf(rules []maps.Rule) grouping {
-	all := make([]policy.Rule, len(rules))
-	for i, r := range rules {
-		all[i] = r.Rule
+func groupingOf(rules []maps.Rule) (g grouping) {
+	seen := make(map[string]bool)
+	for i := range rules {
+		g = g.with(&rules[i].Rule, seen)
 	}
-	return newGrouping(all)
+	return g
+}
+
+// with returns a grouping that knows the interfaces of a rule, too, unless they were seen.
+func (g grouping) with(r *policy.Rule, seen map[string]bool) grouping {
+	if r.Forward || len(r.On) == 0 {
+		return g
+	}
+	key := strings.Join(r.On, ",")
+	if seen[key] {
+		return g
+	}
+	seen[key] = true
+	return append(g, policy.Rule{On: r.On})
 }
 
 func (g grouping) of(iface string) policy.Group { return policy.GroupOf(g, iface) }
@@ -147,7 +157,7 @@ func (f *Filter) isFor(loaded pin.Constants, iface string, g policy.Group) bool 
 
 // elsewhere returns the interfaces that run by the rules and settings of another name, as one that was renamed does until the next Up.
 func (f *Filter) elsewhere() (names []string) {
-	rules, err := f.set.Rules()
+	rules, err := f.set.RulesOnInterfaces()
 	linked, errLinked := f.pins.Linked()
 	if err != nil || errLinked != nil {
 		return nil // which whoever asks for them is told
@@ -162,7 +172,7 @@ func (f *Filter) elsewhere() (names []string) {
 // missingTables returns the pins of tables that interfaces need and that are not there. One that was renamed does not need
 // its own yet.
 func (f *Filter) missingTables() (names []string) {
-	rules, err := f.set.Rules()
+	rules, err := f.set.RulesOnInterfaces()
 	linked, errLinked := f.pins.Linked()
 	if err != nil || errLinked != nil {
 		return nil // which whoever asks for them is told

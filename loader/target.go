@@ -53,14 +53,12 @@ func (t *target) close() {
 // one does: a command that dies on the way has left what the next one needs to end it. Egress goes first, so that no
 // connection that begins meanwhile is missed; then the flows of those that live already; then ingress, which drops.
 func (c *change) attach() (err error) {
-	var names []string
 	for _, t := range c.targets {
-		names = append(names, t.name())
 		if err := c.prepare(t); err != nil {
 			return fmt.Errorf("%s: %w", t.name(), err)
 		}
 	}
-	c.report.Warnings = append(c.report.Warnings, host.Topology(names)...)
+	c.warnOfTopology(c.targets)
 	for _, t := range c.targets {
 		switch {
 		case t.oldOut == nil:
@@ -172,22 +170,44 @@ func (c *change) chooseTargets() error {
 	return err
 }
 
+// warnOfTopology warns of what targets are connected with.
+func (c *change) warnOfTopology(targets []*target) {
+	names := make([]string, len(targets))
+	for i, t := range targets {
+		names[i] = t.name()
+		index := t.device.Attrs().MasterIndex
+		if index == 0 {
+			continue
+		}
+		if master, err := netlink.LinkByIndex(index); err == nil && master.Type() == "bridge" {
+			c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
+				t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
+		}
+	}
+	c.report.Warnings = append(c.report.Warnings, host.Topology(names)...)
+}
+
 // prepare loads what can be loaded before anything changes.
 func (c *change) prepare(t *target) (err error) {
-	if master, err := netlink.LinkByIndex(t.device.Attrs().MasterIndex); err == nil && master.Type() == "bridge" {
-		c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
-			t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
-	}
 	t.group = c.grouping.of(t.name())
 	constants := c.constants
 	constants.Policy = settingsFor(c.options.Policy, t.name())
 	constants.Ethernet = host.HasEthernet(t.device)
 	constants.MAC = host.MAC(t.device)
 	constants.RunSlot = maps.RunSlot(t.device.Attrs().Index)
-	if constants.Page, err = c.pages.of(t.name()); err != nil {
+	constants.ManyDevices = len(c.targets) > mostOwnPrograms
+	if constants.ManyDevices {
+		constants.Page, err = c.assignPage(t)
+	} else {
+		constants.Page, err = c.pages.of(t.name())
+	}
+	if err != nil {
 		return err
 	}
 	t.constants = &constants
+	if err := c.set.PutDevice(t.device.Attrs().Index, constants.MAC); err != nil {
+		return err
+	}
 
 	if t.oldOut, err = c.find(t, hook.Egress); err != nil {
 		return err
@@ -235,11 +255,11 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 	constants := *t.constants
 	constants.MultiBuffer = direction == pin.InFrags
 	path := pin.Program(c.pins.Next(), t.name(), direction)
-	prog, err := c.factory.load(name, &constants, t.group, filepath.Base(path))
+	prog, err := c.factory.loadOnce(name, &constants, t.group, filepath.Base(path))
 	if err != nil {
 		return nil, err
 	}
-	if direction == pin.Out {
+	if direction == pin.Out && !c.factory.holds(prog) {
 		err = holdMaps(prog, c.set, t.group)
 	}
 	if err == nil {
@@ -254,6 +274,7 @@ func (c *change) loadNew(t *target, name, direction string) (*ebpf.Program, erro
 			Table:    maps.TablePin(t.group),
 			Settings: settingsKey(constants.Policy),
 			Page:     constants.Page,
+			Many:     constants.ManyDevices,
 		}.Record(path)
 	}
 	if err != nil {

@@ -123,6 +123,9 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if err := forgetGone(c.pins); err != nil {
 		return nil, err
 	}
+	if done, err := c.putInPlace(); done || err != nil {
+		return &c.report, err
+	}
 	defer c.close()
 	defer func() {
 		if err != nil {
@@ -250,14 +253,7 @@ func (c *change) build() error {
 	if err != nil {
 		return err
 	}
-	runtime := policy.IndexRules(c.options.Runtime)
-	rules := make([]maps.Rule, len(numbered))
-	for i, n := range numbered {
-		rules[i].NumberedRule = n
-		if len(runtime) > 0 {
-			_, rules[i].Runtime = runtime[n.Rule.Key()]
-		}
-	}
+	rules := c.newRules(numbered)
 	c.set.SetInterfaces(interfaces)
 	if err := c.set.PutRules(rules, nil, oldRules); err != nil {
 		return err
@@ -313,6 +309,19 @@ func (c *change) build() error {
 		return err
 	}
 	return c.tools.pin(c.pins.Next())
+}
+
+// newRules returns the rules of the new policy, which have their numbers.
+func (c *change) newRules(numbered []policy.NumberedRule) []maps.Rule {
+	runtime := policy.IndexRules(c.options.Runtime)
+	rules := make([]maps.Rule, len(numbered))
+	for i, n := range numbered {
+		rules[i].NumberedRule = n
+		if len(runtime) > 0 {
+			_, rules[i].Runtime = runtime[n.Rule.Key()]
+		}
+	}
+	return rules
 }
 
 // commit makes the new policy the one that later commands find.
@@ -406,6 +415,9 @@ func (c *change) close() {
 	}
 	for _, prog := range c.replaced {
 		prog.Close()
+	}
+	if c.factory != nil {
+		c.factory.Close()
 	}
 	if c.set != nil {
 		c.set.Close()

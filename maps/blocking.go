@@ -45,7 +45,8 @@ func (b *Blocking) Resize(spec *ebpf.CollectionSpec, former *Ruleset) error {
 	return nil
 }
 
-// BeforeWrite, if it is set, is called before each write by which block lists change. Tests kill their process there.
+// BeforeWrite, if it is set, is called before each write by which block lists and rules change in place. Tests kill their
+// process there.
 var BeforeWrite func()
 
 func beforeWrite() {

@@ -38,7 +38,7 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy, interfaces ...string) {
 	for _, r := range p.Open {
 		records += recordSize(r)
 	}
-	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = uint32(max(leastRecords, 2*records) / recordAlign)
+	spec.Maps[bpf.FirewallMapRuleRecords].MaxEntries = powerOfTwo(2*records/recordAlign, leastRecords/recordAlign)
 	ResizeFlows(spec, p.FlowLimit())
 	resizeForwarders(spec, len(interfaces))
 	if slices.ContainsFunc(p.Open, func(r policy.Rule) bool { return r.Forward || !r.Unconditional() }) {
@@ -54,6 +54,10 @@ func Resize(spec *ebpf.CollectionSpec, p *policy.Policy, interfaces ...string) {
 		spec.Maps[bpf.FirewallMapLimitBuckets].MaxEntries = 1
 	}
 }
+
+// powerOfTwo returns the least one that is at least n: a policy that has grown a little finds the maps of the one before
+// large enough.
+func powerOfTwo(n, least int) uint32 { return uint32(max(least, 1<<bits.Len(uint(max(n, 1)-1)))) }
 
 // ResizeRules sets the map sizes in spec for rule numbers below capacity.
 func ResizeRules(spec *ebpf.CollectionSpec, capacity uint32) {
@@ -93,6 +97,9 @@ func CheckCapacity(p *policy.Policy) error {
 	}
 	if n := len(p.Open); n > MaxRules {
 		return fmt.Errorf("the policy has %d rules, and %d is the most: join ports to ranges, or sources to lists", n, MaxRules)
+	}
+	if policy.SurelyCompiles(p.Open) {
+		return nil
 	}
 	groups := policy.GroupsOf(p.Open, p.Interfaces)
 	for _, g := range groups {

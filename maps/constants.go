@@ -23,6 +23,7 @@ type Constants struct {
 	MultiBuffer bool
 	RunSlot     uint32 // where the program notes that it runs: see RunSlot
 	Page        uint32 // of the ledger; 0 for a program that may stand at several devices
+	ManyDevices bool   // MAC and RunSlot are looked up by the device: see State.PutDevice
 	Features    Features
 	TestClock   bool
 }
@@ -54,6 +55,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarMultiBuffer:      c.MultiBuffer,
 		bpf.FirewallVarRunSlot:          c.RunSlot,
 		bpf.FirewallVarLedgerPage:       c.Page,
+		bpf.FirewallVarManyDevices:      c.ManyDevices,
 		bpf.FirewallVarInputPolicy:      uint32(input[c.Policy.Input]),
 		bpf.FirewallVarForwardPolicy:    uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:    uint32(invalid[c.Policy.Invalid]),

@@ -47,6 +47,7 @@ const (
 	rangeBucketSize = 8
 	rangesPerLine   = 8 // of IPv4
 	longPerLine     = 3 // of IPv6
+	bucketsPerLine  = 2 // at most
 )
 
 // address is one of either family, as numbers that can be compared: of IPv4 all is in high.
@@ -181,7 +182,7 @@ func (image *rangeImage) add(index *rangeIndex, n int, at func(i int) addressRan
 	}
 	index.base = at(1).first.high
 	span := at(n-1).first.high - index.base
-	for span>>index.shift >= uint64(2*count) {
+	for span>>index.shift >= uint64(bucketsPerLine*count) {
 		index.shift++
 	}
 	index.lastBucket = uint32(span >> index.shift)

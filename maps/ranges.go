@@ -3,9 +3,8 @@
 package maps
 
 import (
-	"cmp"
 	"fmt"
-	"math/bits"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"unsafe"
@@ -29,23 +28,37 @@ const (
 // room is how much of the arrays something takes.
 type room struct{ sets, lines, buckets int }
 
-// roomOf returns the room for the sets of compiled rules.
-func roomOf(images map[uint16]*rangeImage) (r room) {
-	for number, image := range images {
-		r.sets = max(r.sets, int(number)+1)
-		r.lines += len(image.lines)
-		r.buckets += len(image.buckets)
+// mostRoomOf returns the room that the sets of compiled rules take at most. A prefix has two borders, at which ranges end.
+func mostRoomOf(c *policy.Compiled) (r room) {
+	for rest := c.Sources; len(rest) > 0; {
+		var borders [2]int // of IPv4, IPv6
+		n := 0
+		for ; n < len(rest) && rest[n].Set == rest[0].Set; n++ {
+			if rest[n].Prefix.Addr().Is4() {
+				borders[0] += 2
+			} else {
+				borders[1] += 2
+			}
+		}
+		r.sets = max(r.sets, int(rest[0].Set)+1)
+		for i, perLine := range []int{rangesPerLine, longPerLine} {
+			lines := borders[i]/perLine + 1 // with the range from the first address
+			r.lines += lines
+			if lines > 1 {
+				r.buckets += bucketsPerLine * lines
+			}
+		}
+		rest = rest[n:]
 	}
 	return r
 }
 
 // ResizeSets sets the map sizes in spec for twice the room that the sets of compiled rules take.
 func ResizeSets(spec *ebpf.CollectionSpec, c *policy.Compiled) {
-	r := roomOf(imagesOf(c, nil))
-	power := func(n, least int) uint32 { return uint32(max(least, 1<<bits.Len(uint(max(2*n, 1)-1)))) }
-	spec.Maps[bpf.FirewallMapRangeSets].MaxEntries = min(power(r.sets, leastSets), 1<<16)
-	spec.Maps[bpf.FirewallMapRangeLines].MaxEntries = power(r.lines, leastLines)
-	spec.Maps[bpf.FirewallMapRangeBuckets].MaxEntries = power(r.buckets, leastBuckets)
+	r := mostRoomOf(c)
+	spec.Maps[bpf.FirewallMapRangeSets].MaxEntries = min(powerOfTwo(2*r.sets, leastSets), 1<<16)
+	spec.Maps[bpf.FirewallMapRangeLines].MaxEntries = powerOfTwo(2*r.lines, leastLines)
+	spec.Maps[bpf.FirewallMapRangeBuckets].MaxEntries = powerOfTwo(2*r.buckets, leastBuckets)
 }
 
 // imagesOf returns the images of the sets of compiled rules, by their numbers, but for those that are known.
@@ -161,60 +174,28 @@ func (r *Ruleset) planSets(images map[uint16]*rangeImage, contents map[uint16]po
 	if err != nil {
 		return nil, err
 	}
-	var lines, buckets space
+	var usedLines, usedBuckets []taken
 	for i := range sets {
 		if s := &sets[i]; stateOf(s) != bpf.FirewallRangeSetStateSET_FREE {
-			lines.used = append(lines.used, taken{int(s.FirstLine), int(s.Lines)})
-			buckets.used = append(buckets.used, taken{int(s.FirstBucket), int(s.Buckets)})
+			usedLines = append(usedLines, taken{int(s.FirstLine), int(s.Lines)})
+			usedBuckets = append(usedBuckets, taken{int(s.FirstBucket), int(s.Buckets)})
 		}
 	}
-	lines.size = int(r.byName[bpf.FirewallMapRangeLines].MaxEntries())
-	buckets.size = int(r.byName[bpf.FirewallMapRangeBuckets].MaxEntries())
-	lines.sort()
-	buckets.sort()
-	var plan []placed
-	for number, image := range images {
+	lines := newSpace(int(r.byName[bpf.FirewallMapRangeLines].MaxEntries()), usedLines)
+	buckets := newSpace(int(r.byName[bpf.FirewallMapRangeBuckets].MaxEntries()), usedBuckets)
+	plan := make([]placed, 0, len(images))
+	for _, number := range slices.Sorted(maps.Keys(images)) {
+		image := images[number]
 		p := placed{number: number, image: image, content: contents[number]}
 		var ok, also bool
 		p.line, ok = lines.take(len(image.lines))
 		p.bucket, also = buckets.take(len(image.buckets))
 		if !ok || !also || int(number) >= len(sets) {
-			return nil, fmt.Errorf("%w: the sources of the old rules and of the new ones take more than %d ranges", ErrNoRoom, rangesPerLine*lines.size)
+			return nil, fmt.Errorf("%w: the sources of the old rules and of the new ones take more than %d ranges", ErrNoRoom, rangesPerLine*int(r.byName[bpf.FirewallMapRangeLines].MaxEntries()))
 		}
 		plan = append(plan, p)
 	}
 	return plan, nil
-}
-
-// space hands out places in an array, the lowest that are large enough first.
-type space struct {
-	size int
-	used []taken // sorted
-}
-
-type taken struct{ first, length int }
-
-func (s *space) sort() {
-	slices.SortFunc(s.used, func(a, b taken) int { return cmp.Compare(a.first, b.first) })
-}
-
-func (s *space) take(n int) (first int, ok bool) {
-	if n == 0 {
-		return 0, true
-	}
-	at := 0
-	for i, u := range s.used {
-		if at+n <= u.first {
-			s.used = slices.Insert(s.used, i, taken{at, n})
-			return at, true
-		}
-		at = max(at, u.first+u.length)
-	}
-	if at+n > s.size {
-		return 0, false
-	}
-	s.used = append(s.used, taken{at, n})
-	return at, true
 }
 
 // writeSets writes sets to their places. Until ports ask for them, no packet reads them.

@@ -102,6 +102,16 @@ func encodeRule(r Rule) []byte {
 
 func decodeRule(id uint16, b []byte) (Rule, error) { return decodeRecord(id, b, recordHead) }
 
+// What is damaged is wanted, too, so that it is told of.
+
+func isRuntimeRecord(b []byte) bool {
+	return len(b) < recordHead || binary.NativeEndian.Uint32(b)&recordRuntime != 0
+}
+
+func namesInterfaces(b []byte) bool {
+	return len(b) < recordHead || binary.NativeEndian.Uint32(b[4*6:]) != 0
+}
+
 // decodeRecord reads a record with a head of that many bytes.
 func decodeRecord(id uint16, b []byte, headSize int) (Rule, error) {
 	d := recordReader{rest: b}
@@ -234,6 +244,7 @@ func (r *Ruleset) writeRecords(plan []newRecord) error {
 	}
 	for _, n := range plan {
 		copy(memory[n.place.offset:], n.bytes)
+		beforeWrite()
 		storePlace(&places[n.id], n.place)
 	}
 	return nil

@@ -23,22 +23,45 @@ type Rule struct {
 
 // Rules returns the rules in force, in the order of their numbers.
 func (r *Ruleset) Rules() ([]Rule, error) {
+	return r.rulesThat(func([]byte) bool { return true })
+}
+
+// RulesOnInterfaces returns those of the rules in force that name interfaces.
+func (r *Ruleset) RulesOnInterfaces() ([]Rule, error) { return r.rulesThat(namesInterfaces) }
+
+// RuntimeRules returns those of the rules in force that are not in the file.
+func (r *Ruleset) RuntimeRules() ([]Rule, error) { return r.rulesThat(isRuntimeRecord) }
+
+// rulesThat returns the rules in force whose records are wanted.
+func (r *Ruleset) rulesThat(wanted func(record []byte) bool) ([]Rule, error) {
 	places, memory, err := r.records()
 	if err != nil {
 		return nil, err
 	}
-	var out []Rule
+	count := 0
+	for i := range places {
+		if b, ok := bytesAt(memory, loadPlace(&places[i])); ok && wanted(b) {
+			count++
+		}
+	}
+	out := slices.Grow([]Rule(nil), count)
 	for id := range places {
 		// Whoever changes the rule meanwhile may write another record where this one was.
 		for p := loadPlace(&places[id]); p.length > 0; {
 			shared, ok := bytesAt(memory, p)
-			b := slices.Clone(shared)
+			var b []byte
+			if ok && wanted(shared) {
+				b = slices.Clone(shared)
+			}
 			if now := loadPlace(&places[id]); now != p {
 				p = now
 				continue
 			}
 			if !ok {
 				return nil, fmt.Errorf("rule %d in force: %w", id, errRecord)
+			}
+			if b == nil {
+				break
 			}
 			rule, err := decodeRule(uint16(id), b)
 			if err != nil {

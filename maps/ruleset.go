@@ -83,8 +83,8 @@ func (r *Ruleset) checkFound(dir string) error {
 // RulesetPins returns the names of a ruleset's pins, but for the tables of groups, see [TablePin].
 func RulesetPins() []string { return pinsOf(rulesetKinds) }
 
-// Adopt replaces maps by those that are pinned in dir and have the same size, and takes the tables of groups that are
-// there. Nothing else may use these. They keep what they hold until it is written anew.
+// Adopt replaces maps by those that are pinned in dir and large enough, and takes the tables of groups that are there.
+// Nothing else may use these. They keep what they hold until it is written anew.
 func (r *Ruleset) Adopt(dir string) error {
 	if err := r.adopt(dir); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (r *Ruleset) adopt(dir string) error {
 	}
 	fits := func(name string) bool {
 		m, fresh := found[name], r.byName[name]
-		return m != nil && m.MaxEntries() == fresh.MaxEntries() && m.ValueSize() == fresh.ValueSize()
+		return m != nil && m.ValueSize() == fresh.ValueSize() && fitsIn(name, m.MaxEntries(), fresh.MaxEntries())
 	}
 	// Those of which one says what is where in the others.
 	for _, together := range [][]string{
@@ -146,6 +146,19 @@ func (r *Ruleset) adopt(dir string) error {
 	return nil
 }
 
+// mostSpare is how much more than needed a map may have room for, to be used again: what a large policy took is given
+// back some time.
+const mostSpare = 4
+
+// fitsIn reports whether a map with room for have entries can be used in the place of one for want.
+func fitsIn(name string, have, want uint32) bool {
+	switch name {
+	case bpf.FirewallMapRangeSets, bpf.FirewallMapRangeLines, bpf.FirewallMapRangeBuckets, bpf.FirewallMapRuleRecords, bpf.FirewallMapForwarders:
+		return have >= want && have <= mostSpare*want
+	}
+	return have == want // to which other maps and the constants of programs are laid out
+}
+
 // Running holds what a running filter was told besides its rules.
 type Running struct {
 	Policy *policy.Policy // without rules, which are in Rules, and interfaces
@@ -156,23 +169,31 @@ type Running struct {
 
 // PutRunning records running.
 func (r *Ruleset) PutRunning(running *Running) error {
-	wire, err := wirePolicy(running.Policy)
+	wire, err := r.wireRunning(running)
 	if err != nil {
 		return err
 	}
+	return r.putSettings(wire)
+}
+
+func (r *Ruleset) wireRunning(running *Running) (*bpf.FirewallSettings, error) {
+	wire, err := wirePolicy(running.Policy)
+	if err != nil {
+		return nil, err
+	}
 	features, err := r.Features()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	wire.Features = uint32(features)
 	wire.Netns = running.Netns
 	wire.Hz = running.HZ
 	wire.ConfigLength = uint32(len(running.Config))
 	if len(running.Config) > len(wire.Config) {
-		return fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
+		return nil, fmt.Errorf("the path of the config file is longer than %d bytes", len(wire.Config))
 	}
 	copy(wire.Config[:], running.Config)
-	return r.putSettings(&wire)
+	return &wire, nil
 }
 
 // wirePolicy returns what is recorded of a policy: all but its rules, and its interfaces, which have pins.

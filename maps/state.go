@@ -20,6 +20,7 @@ const (
 	accountMap = ".data.account"
 	runMap     = ".data.last_run"
 	usedMap    = ".data.used"
+	devicesMap = ".data.devices"
 )
 
 var stateKinds = []kind{
@@ -44,6 +45,7 @@ var stateKinds = []kind{
 	{usedMap, "used"},
 	{".data.syn_sent", "syn_sent"},
 	{runMap, "last_run"},
+	{devicesMap, "devices"},
 	{bpf.FirewallMapSourceGate, "source_gate"},
 	{bpf.FirewallMapBans4, "bans4"},
 	{bpf.FirewallMapBans6, "bans6"},
@@ -160,6 +162,22 @@ const runSlots = 1024
 // of 1023 apart share one, so that the one is taken to run while the other does. Place 0 is for programs that may stand
 // at several devices.
 func RunSlot(ifindex int) uint32 { return uint32(ifindex)%(runSlots-1) + 1 }
+
+// PutDevice makes the MAC address of a device known to programs that are loaded once for many.
+func (s *State) PutDevice(ifindex int, mac [6]byte) error {
+	memory, err := s.memory(devicesMap)
+	if err != nil {
+		return err
+	}
+	d := &view[bpf.FirewallDevice](memory)[RunSlot(ifindex)]
+	if d.Ifindex == uint32(ifindex) && d.Mac == macPairs(mac) {
+		return nil
+	}
+	atomic.StoreUint32(&d.Ifindex, 0) // no packet is to meet half an address
+	d.Mac = macPairs(mac)
+	atomic.StoreUint32(&d.Ifindex, uint32(ifindex))
+	return nil
+}
 
 // LastRun returns when a program that notes it in a place last looked at a packet that came in, in jiffies modulo 2^32.
 func (s *State) LastRun(slot uint32) (uint32, error) {

@@ -17,7 +17,7 @@ const listMark = "@"
 func (in ruleParser) parseAddresses(keyword string, list word) (out []netip.Prefix, text string, bad *RuleError) {
 	var texts []string
 	hasList, empty := strings.Contains(list.text, listMark), ""
-	collect := newPrefixSet(strings.Count(list.text, ","))
+	collect := newPrefixSet(strings.Count(list.text, ",") + 1)
 	for item := range list.items() {
 		if item.text == "" {
 			return nil, "", item.errorf("empty address %s in the list after %s: take the comma out", quote(item.text), quote(keyword))
@@ -57,20 +57,42 @@ func (in ruleParser) parseAddresses(keyword string, list word) (out []netip.Pref
 // prefixSet collects prefixes in their order, each once.
 type prefixSet struct {
 	prefixes []netip.Prefix
-	seen     map[netip.Prefix]bool
-	whole    bool // prefixes is that of a list, which is not to be changed
+	seen     map[netip.Prefix]bool // nil for as long as there are few
+	whole    bool                  // prefixes is that of a list, which is not to be changed
+	size     int                   // how many are expected
 }
 
-func newPrefixSet(size int) *prefixSet { return &prefixSet{seen: make(map[netip.Prefix]bool, size)} }
+// fewPrefixes is how many are looked through without a map.
+const fewPrefixes = 16
+
+func newPrefixSet(size int) *prefixSet { return &prefixSet{size: size} }
 
 func (s *prefixSet) add(p netip.Prefix) (added bool) {
 	s.own()
-	if s.seen[p] {
+	if s.has(p) {
 		return false
 	}
-	s.seen[p] = true
+	if s.prefixes == nil {
+		s.prefixes = make([]netip.Prefix, 0, s.size)
+	}
 	s.prefixes = append(s.prefixes, p)
+	if s.seen != nil {
+		s.seen[p] = true
+	}
 	return true
+}
+
+func (s *prefixSet) has(p netip.Prefix) bool {
+	if s.seen == nil && len(s.prefixes) <= fewPrefixes {
+		return slices.Contains(s.prefixes, p)
+	}
+	if s.seen == nil {
+		s.seen = make(map[netip.Prefix]bool, max(s.size, len(s.prefixes)))
+		for _, have := range s.prefixes {
+			s.seen[have] = true
+		}
+	}
+	return s.seen[p]
 }
 
 // addList adds the networks of a list. They are shared as long as there is
@@ -91,9 +113,6 @@ func (s *prefixSet) own() {
 	}
 	s.whole = false
 	s.prefixes = slices.Clone(s.prefixes)
-	for _, p := range s.prefixes {
-		s.seen[p] = true
-	}
 }
 
 // isListText reports whether text may be what [parseAddresses] returns for a

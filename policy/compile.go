@@ -134,6 +134,37 @@ func Compile(rules []NumberedRule, groups []Group, keep []KnownSet, forward ...G
 	return c, nil
 }
 
+// SurelyCompiles reports whether rules are within the bounds of [Compile], where that is seen without compiling them: no
+// port has two that are restricted, as in most policies, so each set is one rule's. Else it is not known.
+func SurelyCompiles(rules []Rule) bool {
+	var spans []SlotRange
+	sources := 0
+	for _, r := range rules {
+		if r.Forward || len(r.On)+len(r.To) > 0 {
+			return false
+		}
+		if r.Unconditional() {
+			continue
+		}
+		slots, err := r.SlotRanges()
+		if err != nil {
+			return false
+		}
+		spans = append(spans, slots...)
+		sources += max(len(r.From), len(everywhere)) + len(r.Except)
+	}
+	if len(rules) >= 65535 || sources > maxSources {
+		return false
+	}
+	slices.SortFunc(spans, func(a, b SlotRange) int { return cmp.Compare(a.First, b.First) })
+	for i := 1; i < len(spans); i++ {
+		if spans[i].First < spans[i-1].End {
+			return false
+		}
+	}
+	return true
+}
+
 // fill fills a table with the rules that count for a group, those for this host
 // or those about what is routed. Each has its slots, and the key of its
 // interfaces.

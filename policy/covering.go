@@ -167,6 +167,9 @@ func (p *Policy) RestrictingNothing() (out []Rule) {
 }
 
 func restrictingNothing(rules []Rule) []Rule {
+	if !slices.ContainsFunc(rules, Rule.IsOpenToAll) {
+		return nil
+	}
 	restricted := slices.DeleteFunc(slices.Clone(rules), Rule.IsOpenToAll)
 	if len(restricted) == 0 {
 		return nil

@@ -89,8 +89,9 @@ func (k list[T, K]) read(d *document, p *Policy, at, v *yaml.Node) {
 		text string
 		line int
 	}
-	seen := make(map[K]place)
+	seen := make(map[K]place, len(v.Content))
 	field := k.field(p)
+	*field = slices.Grow(*field, len(v.Content))
 	d.list(at, v, k.example, func(item *yaml.Node) {
 		entry, err := k.parse(d, item.Value)
 		if err != nil {
@@ -121,27 +122,48 @@ func (k list[T, K]) of(p *Policy) []T {
 }
 
 func (k list[T, K]) diff(label string, old, new *Policy) []Change {
-	var out []Change
-	for _, entry := range k.missing(k.of(old), k.of(new)) {
-		out = append(out, Change{'-', label, k.format(entry), ""})
+	before, after := k.of(old), k.of(new)
+	gone, come := k.differing(before, after)
+	out := make([]Change, 0, len(gone)+len(come))
+	for _, i := range gone {
+		out = append(out, Change{'-', label, k.format(before[i]), ""})
 	}
-	for _, entry := range k.missing(k.of(new), k.of(old)) {
-		out = append(out, Change{'+', label, "", k.format(entry)})
+	for _, i := range come {
+		out = append(out, Change{'+', label, "", k.format(after[i])})
 	}
 	return slices.Compact(out)
 }
 
+// differing returns the places of entries of a that are not in b, and of those of b that are not in a. What an entry means
+// takes time to find out, so that is done once.
+func (k list[T, K]) differing(a, b []T) (notInB, notInA []int) {
+	ids := func(entries []T) (all []K, known map[K]bool) {
+		all, known = make([]K, len(entries)), make(map[K]bool, len(entries))
+		for i, entry := range entries {
+			all[i] = k.id(entry)
+			known[all[i]] = true
+		}
+		return all, known
+	}
+	of := func(all []K, known map[K]bool) (places []int) {
+		for i, id := range all {
+			if !known[id] {
+				places = append(places, i)
+			}
+		}
+		return places
+	}
+	idsOfA, inA := ids(a)
+	idsOfB, inB := ids(b)
+	return of(idsOfA, inB), of(idsOfB, inA)
+}
+
 // missing returns the entries of a that are not in b.
 func (k list[T, K]) missing(a, b []T) []T {
-	known := make(map[K]bool, len(b))
-	for _, entry := range b {
-		known[k.id(entry)] = true
-	}
+	places, _ := k.differing(a, b)
 	var out []T
-	for _, entry := range a {
-		if !known[k.id(entry)] {
-			out = append(out, entry)
-		}
+	for _, i := range places {
+		out = append(out, a[i])
 	}
 	return out
 }

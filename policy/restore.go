@@ -121,6 +121,9 @@ func (r Rule) Spelled() []Rule {
 // SpellRules returns rules as a policy file can hold them, see [Rule.Spelled],
 // each once.
 func SpellRules(rules []Rule) []Rule {
+	if !slices.ContainsFunc(rules, func(r Rule) bool { return !r.isWritable() }) {
+		return rules
+	}
 	var out []Rule
 	for _, r := range rules {
 		out = append(out, r.Spelled()...)

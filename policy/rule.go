@@ -104,7 +104,7 @@ func (r Rule) Equal(o Rule) bool {
 // Anyone reports whether the rule is open to every source. A rule that names
 // both 0.0.0.0/0 and ::/0 is.
 func (r Rule) Anyone() bool {
-	return len(r.Except) == 0 && (len(r.From) == 0 || len(r.From) > 1 && len(canonicalSources(r.From)) == 0)
+	return len(r.Except) == 0 && (len(r.From) == 0 || len(r.From) > 1 && !areApart(r.From) && len(canonicalSources(r.From)) == 0)
 }
 
 // Covers reports whether the rule opens the port to at least one source.

@@ -22,9 +22,10 @@ func (r Rule) Key() RuleKey {
 	if len(ports) > 1 && !isAll(ports) {
 		ports = canonicalPorts(ports)
 	}
+	plain := len(r.From) > 0 && len(r.Except) == 0 && len(r.To) == 0 && areApart(r.From)
 	var src, dst []addrset.Range // nil for every address
 	nobody := false
-	if !r.everywhere() {
+	if !plain && !r.everywhere() {
 		src, dst = r.reach()
 		nobody = len(src) == 0 || len(dst) == 0
 		every := addrset.Everything // of the families that there are
@@ -41,8 +42,12 @@ func (r Rule) Key() RuleKey {
 		}
 	}
 	const portSize, mostRangeSize, digestSize = 5, 34, 1 + sha256.Size
-	room := func(ranges []addrset.Range) int { return max(digestSize, mostRangeSize*min(len(ranges), longRanges)) }
-	key := make([]byte, 0, 2+portSize*len(ports)+room(src)+room(dst))
+	room := func(ranges int) int { return max(digestSize, mostRangeSize*min(ranges, longRanges)) }
+	sources := len(src)
+	if plain {
+		sources = len(r.From)
+	}
+	key := make([]byte, 0, 3+portSize*len(ports)+room(sources)+room(len(dst)))
 	key = binary.BigEndian.AppendUint16(key, uint16(len(ports)))
 	for _, p := range ports {
 		key = append(key, byte(p.Protocol))
@@ -56,7 +61,11 @@ func (r Rule) Key() RuleKey {
 	if nobody {
 		return RuleKey(append(key, noRange))
 	}
-	key = appendRanges(key, src)
+	if plain {
+		key = appendApart(key, r.From)
+	} else {
+		key = appendRanges(key, src)
+	}
 	if len(dst) == 0 && len(r.On) == 0 && r.Limit.Count == 0 {
 		return RuleKey(key)
 	}
@@ -73,13 +82,100 @@ func (r Rule) Key() RuleKey {
 // megabyte a rule.
 const longRanges = 256
 
+// areApart reports whether the prefixes of each family stand in the order of their addresses, and neither overlap nor touch
+// nor are everything: then they are ranges as they stand. So are those of nearly every rule, and of a list in order.
+func areApart(prefixes []netip.Prefix) bool {
+	var next4 uint64        // behind the last one of IPv4
+	var next6 [2]uint64     // of IPv6
+	var any4, any6 bool     // were there
+	const most = ^uint64(0) // nothing is behind it
+	for _, p := range prefixes {
+		bits := p.Bits()
+		if bits <= 0 {
+			return false
+		}
+		if p.Addr().Is4() {
+			b := p.Addr().As4()
+			size := uint64(1) << (32 - bits)
+			first := uint64(binary.BigEndian.Uint32(b[:])) &^ (size - 1)
+			if any4 && first <= next4 {
+				return false
+			}
+			next4, any4 = first+size, true
+			continue
+		}
+		first, last := ends6(p)
+		if any6 && (first[0] < next6[0] || first[0] == next6[0] && first[1] <= next6[1]) || last == [2]uint64{most, most} {
+			return false
+		}
+		next6, any6 = last, true
+		if next6[1]++; next6[1] == 0 {
+			next6[0]++
+		}
+	}
+	return true
+}
+
+// ends6 returns the first and the last address of a prefix of IPv6.
+func ends6(p netip.Prefix) (first, last [2]uint64) {
+	b := p.Addr().As16()
+	first = [2]uint64{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+	host := [2]uint64{0, ^uint64(0)}
+	if bits := p.Bits(); bits < 64 {
+		host[0] = 1<<(64-bits) - 1
+	} else {
+		host[1] = 1<<(128-bits) - 1
+	}
+	for i := range first {
+		first[i] &^= host[i]
+		last[i] = first[i] | host[i]
+	}
+	return first, last
+}
+
+// appendApart is appendRanges for prefixes that are ranges as they stand.
+func appendApart(key []byte, prefixes []netip.Prefix) []byte {
+	whole := key
+	if len(prefixes) >= longRanges {
+		key = make([]byte, 0, len(prefixes)*34)
+	}
+	for _, p := range prefixes {
+		if !p.Addr().Is4() {
+			continue
+		}
+		b := p.Addr().As4()
+		host := uint32(1<<(32-p.Bits()) - 1)
+		first := binary.BigEndian.Uint32(b[:]) &^ host
+		key = binary.BigEndian.AppendUint32(append(key, 4), first)
+		key = binary.BigEndian.AppendUint32(append(key, 4), first|host)
+	}
+	for _, p := range prefixes {
+		if p.Addr().Is4() {
+			continue
+		}
+		first, last := ends6(p)
+		for _, end := range [][2]uint64{first, last} {
+			key = binary.BigEndian.AppendUint64(append(key, 6), end[0])
+			key = binary.BigEndian.AppendUint64(key, end[1])
+		}
+	}
+	if len(prefixes) < longRanges {
+		return key
+	}
+	return appendDigest(whole, key)
+}
+
+func appendDigest(key, ranges []byte) []byte {
+	const digest = 0xfe // no range begins with it
+	sum := sha256.Sum256(ranges)
+	return append(append(key, digest), sum[:]...)
+}
+
 func appendRanges(key []byte, ranges []addrset.Range) []byte {
 	if len(ranges) < longRanges {
 		return writeRanges(key, ranges)
 	}
-	const digest = 0xfe // no range begins with it
-	sum := sha256.Sum256(writeRanges(nil, ranges))
-	return append(append(key, digest), sum[:]...)
+	return appendDigest(key, writeRanges(nil, ranges))
 }
 
 func writeRanges(key []byte, ranges []addrset.Range) []byte {

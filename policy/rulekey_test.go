@@ -38,6 +38,57 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// Sources in order make the key without being joined first: it is that of the same sources written in another way, and takes
+// one allocation.
+func TestKeyOfSourcesInOrder(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	apart := 0
+	for range 2000 {
+		r := mustRule(t, "80/tcp")
+		for range 1 + random.IntN(6) {
+			a, bits := netip.AddrFrom4([4]byte{192, 0, byte(random.IntN(4)), byte(random.IntN(256))}), 20+random.IntN(13)
+			if random.IntN(2) == 0 {
+				a, bits = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 7: byte(random.IntN(4)), 8: byte(random.IntN(4)), 15: byte(random.IntN(4))}), 48+random.IntN(81)
+			}
+			r.From = append(r.From, netip.PrefixFrom(a, bits).Masked())
+		}
+		if random.IntN(2) == 0 {
+			slices.SortFunc(r.From, comparePrefix)
+		}
+		again := r
+		again.From = append(slices.Clone(r.From), r.From[random.IntN(len(r.From))]) // which is never apart
+		if areApart(again.From) {
+			t.Fatalf("%v are said to be apart", again.From)
+		}
+		if r.Key() != again.Key() {
+			t.Fatalf("%s and %s have different keys", r, again)
+		}
+		if areApart(r.From) {
+			apart++
+			if n := testing.AllocsPerRun(1, func() { r.Key() }); n > 2 {
+				t.Fatalf("the key of %s takes %v allocations", r, n)
+			}
+		}
+	}
+	if apart < 500 {
+		t.Errorf("only %d rules had sources in order: too few to tell", apart)
+	}
+	// A list that is so long that the key has a digest of it.
+	long := mustRule(t, "80/tcp")
+	for i := range 2 * longRanges {
+		long.From = append(long.From, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i / 128), byte(i%128) * 2, 0}), 24))
+	}
+	again := long
+	again.From = append(slices.Clone(long.From), long.From[7])
+	if !areApart(long.From) || long.Key() != again.Key() {
+		t.Error("a long list has another key when it is in order")
+	}
+	again.From = long.From[1:]
+	if long.Key() == again.Key() {
+		t.Error("a shorter list has the same key")
+	}
+}
+
 func TestWithoutRulesSplitsOnlyPlainPorts(t *testing.T) {
 	plain := Rule{Ports: []PortRange{{TCP, 53, 53}, {UDP, 53, 53}}}
 	p := &Policy{Open: []Rule{plain, mustRule(t, "http")}}

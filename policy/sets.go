@@ -225,6 +225,13 @@ func (b *setBuilder) number(nodes []node) (uint16, error) {
 	if len(b.sources)+len(nodes) > maxSources {
 		return 0, fmt.Errorf("%w: their sources come to more than %d entries, let fewer rules overlap", ErrTooManySets, maxSources)
 	}
+	if b.sources == nil {
+		most := 0
+		for _, r := range b.rules {
+			most += max(len(r.Rule.From), len(everywhere)) + len(r.Rule.Except)
+		}
+		b.sources = make([]SourcePrefix, 0, min(most, maxSources))
+	}
 	for _, n := range nodes {
 		b.sources = append(b.sources, SourcePrefix{set, n.prefix, n.decision})
 	}

@@ -18,12 +18,14 @@ type Constants struct {
 	Table    string // the pin of the table of ports that it is loaded over
 	Settings string // stands for the settings of the policy that differ by interface; "" where an older version recorded it
 	Page     uint32 // of the ledger, on which it counts; 0 where an older version recorded it
+	Many     bool   // it is loaded once for many devices, and looks MAC and RunSlot up
 }
 
 const (
 	// ConstantsSuffix ends the name of the record of a program, which begins with the path of its pin.
 	ConstantsSuffix = "_constants"
 	constantsFormat = "%t %x %d %d %s"
+	manyDevices     = "many"
 )
 
 // Record keeps the constants of the program that is pinned at a path.
@@ -31,6 +33,9 @@ func (c Constants) Record(program string) error {
 	path := program + ConstantsSuffix
 	_ = os.Remove(path)
 	text := fmt.Sprintf(constantsFormat+" %s %d", c.Ethernet, c.MAC, c.RunSlot, c.MTU, c.Table, c.Settings, c.Page)
+	if c.Many {
+		text += " " + manyDevices
+	}
 	if err := os.Symlink(text, path); err != nil {
 		return fmt.Errorf("record the constants of a program: %w", err)
 	}
@@ -49,6 +54,9 @@ func LoadedWith(program string) (c Constants, err error) {
 	}
 	copy(c.MAC[:], mac)
 	words := strings.Fields(text)
+	if n := len(words); words[n-1] == manyDevices {
+		c.Many, words = true, words[:n-1]
+	}
 	if len(words) > 5 {
 		c.Settings = words[5]
 	}

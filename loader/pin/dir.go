@@ -69,6 +69,12 @@ func (d Dir) NextState() string { return filepath.Join(d.Next(), "state") }
 // Standby returns the directory of the policy before the one in force.
 func (d Dir) Standby() string { return filepath.Join(d.Root(), "standby") }
 
+// Swap returns the mark of a change that is being made in the maps of the policy in force: see maps.Swap.
+func (d Dir) Swap() string { return filepath.Join(d.Policy(), "swap") }
+
+// SwapRunning returns what is recorded of the policy once that change is made.
+func (d Dir) SwapRunning() string { return filepath.Join(d.Policy(), "swap_running") }
+
 // Switchover returns the directory of what switches to the next policy.
 func (d Dir) Switchover() string { return filepath.Join(d.Root(), "switchover") }
 

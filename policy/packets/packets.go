@@ -115,18 +115,23 @@ func routed(p *policy.Policy) *policy.Policy {
 func diff(old, new *policy.Policy) []Change {
 	d := &differ{clauses: make(map[policy.RuleKey]int), admissions: make(map[string]Admission), names: make(map[string]string)}
 	d.policies = [2]*policy.Policy{old, new}
-	d.sides = [2][]side{d.sidesOf(old), d.sidesOf(new)}
-	d.learnNames(new.Open)
-	d.learnNames(old.Open)
-	var out []Change
 	classes := classesOf(old, new)
+	before, after := old.Open, new.Open
+	if !slices.ContainsFunc(classes.list, func(c interfaceClass) bool { return old.InputOf(c.example) != new.InputOf(c.example) }) {
+		before, after = concerned(before, after)
+	}
+	d.sides = [2][]side{d.sidesOf(before), d.sidesOf(after)}
+	d.learnNames(after)
+	d.learnNames(before)
+	var out []Change
+	index := make(map[string]int)
 	for i, class := range classes.list {
 		for _, c := range d.changes(class) {
-			same := slices.IndexFunc(out, func(o Change) bool {
-				return slices.Equal(o.Ports, c.Ports) && equal(o.Old, c.Old) && equal(o.New, c.New)
-			})
-			if same < 0 {
+			key := fmt.Sprint(c.Ports) + c.Old.key() + " " + c.New.key()
+			same, ok := index[key]
+			if !ok {
 				same = len(out)
+				index[key] = same
 				c.classes, c.within = classes, make([]bool, len(classes.list))
 				out = append(out, c)
 			}
@@ -171,9 +176,9 @@ type differ struct {
 	names      map[string]string // of ports, as rules have them
 }
 
-func (d *differ) sidesOf(p *policy.Policy) []side {
-	out := make([]side, len(p.Open)) // one that opens nothing stays the zero side
-	for i, r := range p.Open {
+func (d *differ) sidesOf(rules []policy.Rule) []side {
+	out := make([]side, len(rules)) // one that opens nothing stays the zero side
+	for i, r := range rules {
 		who := r
 		who.Ports, who.On = nil, nil
 		key := who.Key()
@@ -216,7 +221,7 @@ func (d *differ) changes(class interfaceClass) []Change {
 	var borders []border
 	for of, sides := range d.sides {
 		if d.policies[of].InputOf(class.example) == policy.Accept {
-			sides = d.sidesOf(acceptAll)
+			sides = d.sidesOf(acceptAll.Open)
 		}
 		for _, s := range sides {
 			if !s.rule.AppliesOn(class.example) {

@@ -45,6 +45,8 @@ var permutations = []struct {
 	{testdp.Options{}, append(slices.Clip(filters), bpf.FirewallProgPortcullisSweep)},
 	{testdp.Options{L3: true}, filters},
 	{testdp.Options{MultiBuffer: true}, receivers[:1]},
+	{testdp.Options{ManyDevices: true}, filters},
+	{testdp.Options{ManyDevices: true, Policy: "forward: {policy: established, open: [all on eth0]}\ninput: reject"}, filters},
 	{testdp.Options{Policy: "invalid: drop"}, receivers},
 	{testdp.Options{Policy: "invalid: accept"}, receivers},
 	{testdp.Options{Policy: "input: accept"}, receivers},
@@ -74,6 +76,7 @@ func permutation(o testdp.Options) string {
 		{o.Policy != "", strings.ReplaceAll(o.Policy, "\n", ", ")},
 		{o.L3, "no link headers"},
 		{o.MultiBuffer, "multi-buffer"},
+		{o.ManyDevices, "many devices"},
 	} {
 		if feature.on {
 			names = append(names, feature.name)

@@ -17,7 +17,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/maps/leaktest"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
@@ -34,10 +37,15 @@ type order struct {
 	Interfaces, Rules []string
 	Mode              loader.Mode
 	NoTCX             bool
+	Block             []string
+	Die               int // before the write of that number, of those that change rules and block lists in place; 0: never
 }
 
 func (o order) options(pinPath string) (loader.Options, error) {
-	p := policy.Default()
+	p, err := policy.Parse("order", fmt.Appendf(nil, "block: [%s]\n", strings.Join(o.Block, ", ")))
+	if err != nil {
+		return loader.Options{}, err
+	}
 	for _, text := range o.Rules {
 		r, err := policy.ParseRule(text)
 		if err != nil {
@@ -82,6 +90,13 @@ func TestMain(m *testing.M) {
 	var o order
 	err := json.Unmarshal([]byte(text), &o)
 	if err == nil {
+		writes := 0
+		maps.BeforeWrite = func() {
+			if writes++; writes == o.Die {
+				_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+				select {}
+			}
+		}
 		var options loader.Options
 		if options, err = o.options(os.Getenv(loader.PinPathVariable)); err == nil {
 			_, err = loader.Up(context.Background(), options)

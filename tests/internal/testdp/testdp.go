@@ -28,6 +28,7 @@ type Options struct {
 	L3          bool   // a device without link headers
 	MAC         [6]byte
 	MultiBuffer bool
+	ManyDevices bool   // one program for many
 	Rules       uint32 // room for this many; 0 is enough for the policy
 	Interface   string // whose rules count; "" is one that no rule names
 	Bans        uint32 // room for this many addresses and networks of each family; 0 is a few
@@ -117,7 +118,7 @@ func (o *Options) spec(testClock bool) (*ebpf.CollectionSpec, *policy.Policy, er
 func (o *Options) constants(p *policy.Policy, testClock bool) maps.Constants {
 	return maps.Constants{
 		Policy: p.For(o.Interface), HZ: HZ, Ethernet: !o.L3, MAC: o.MAC, Page: 1,
-		MultiBuffer: o.MultiBuffer, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
+		MultiBuffer: o.MultiBuffer, ManyDevices: o.ManyDevices, Features: maps.FeaturesOf(p.Open), TestClock: testClock,
 	}
 }
 
