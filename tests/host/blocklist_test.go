@@ -95,5 +95,6 @@ func TestAgentFetchesBlockLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.waitsFor("the list to be fetched again", func() bool { return strings.Contains(a.logged(), "list feed was fetched from "+url+": 1 network") })
+	a.waitsFor("it to be in force", func() bool { return strings.Contains(a.logged(), "block @feed: 2 networks -> 1 network") })
 	mustDial(t, l.Client, "tcp", f.server, 7)
 }
