@@ -33,6 +33,7 @@ var siblings = map[string][]string{
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/fetch":        {"firewall/savefile"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
+	"firewall/metrics":      {"firewall/firewalltest"},
 	"policy/iptables":       {"policy/quote"},
 	"policy/packets":        {"policy/addrset"},
 }
