@@ -37,7 +37,7 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/internal/...
 
 # The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first.
-TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/cli tests/trial
+TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/cli tests/trial
 
 EMPTY =
 SPACE = $(EMPTY) $(EMPTY)

@@ -18,12 +18,12 @@ type Refusals struct {
 
 // Refusals returns those since the filter came up.
 func (f *Filter) Refusals() (r Refusals, err error) {
-	counters, err := f.set.Counters()
+	counted, err := f.set.LedgerBelow(0)
 	if err != nil {
 		return r, err
 	}
 	most, err := f.set.MaxFlows()
-	return Refusals{counters[maps.FlowsFull], int(most), f.running.Policy.FlowLimit()}, err
+	return Refusals{counted.Total(maps.FlowsFull).Packets, int(most), f.running.Policy.FlowLimit()}, err
 }
 
 // Refusals returns those that the status knows of.

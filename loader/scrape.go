@@ -4,6 +4,7 @@ package loader
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -29,9 +30,21 @@ func (f *Filter) Sample(before *Sample) (*Sample, error) {
 		return nil, err
 	}
 	s := &Sample{}
-	counted, err := f.set.Ledger()
+	if err := f.sampleRules(s, before); err != nil {
+		return nil, err
+	}
+	below := uint32(0)
+	for i := range s.Rules {
+		below = max(below, uint32(s.Rules[i].ID)+1)
+	}
+	counted, err := f.set.LedgerBelow(below)
 	if err != nil {
 		return nil, err
+	}
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		tally := counted.Rule(r.ID)
+		r.Packets, r.Bytes = tally.Packets, tally.Bytes
 	}
 	if s.Ledger, err = f.ledger(counted); err != nil {
 		return nil, err
@@ -42,9 +55,6 @@ func (f *Filter) Sample(before *Sample) (*Sample, error) {
 	for _, reason := range maps.Reasons() {
 		tally := counted.Total(reason)
 		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), tally.Packets, tally.Bytes})
-	}
-	if err := f.sampleRules(s, before, counted); err != nil {
-		return nil, err
 	}
 	if s.BlockLists, err = f.BlockLists(); err != nil {
 		return nil, err
@@ -62,17 +72,12 @@ func (f *Filter) Sample(before *Sample) (*Sample, error) {
 }
 
 // sampleRules reads the rules, or takes those of the sample before: to read ten thousand takes longer than all else.
-func (f *Filter) sampleRules(s, before *Sample, counted *maps.Ledger) (err error) {
+func (f *Filter) sampleRules(s, before *Sample) (err error) {
 	if s.RulesID, err = f.set.RulesID(); err != nil {
 		return err
 	}
 	if before != nil && before.RulesID == s.RulesID && before.RulesID != 0 {
-		s.Rules = make([]RuleStatus, len(before.Rules))
-		for i, r := range before.Rules {
-			tally := counted.Rule(r.ID)
-			r.Packets, r.Bytes = tally.Packets, tally.Bytes
-			s.Rules[i] = r
-		}
+		s.Rules = slices.Clone(before.Rules)
 		return nil
 	}
 	rules, err := f.set.Rules()
@@ -80,7 +85,7 @@ func (f *Filter) sampleRules(s, before *Sample, counted *maps.Ledger) (err error
 		return err
 	}
 	for _, r := range rules {
-		s.Rules = append(s.Rules, ruleStatus(r, counted))
+		s.Rules = append(s.Rules, ruleStatus(r, &maps.Ledger{}))
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 // BlockLists returns the block lists in force, in the order of the policy.
 func (s *Set) BlockLists() ([]BlockListInForce, error) {
 	lists, err := s.orderedLists()
-	if err != nil {
+	if err != nil || len(lists) == 0 {
 		return nil, err
 	}
 	counted, err := s.sourceCounters()

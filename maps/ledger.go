@@ -4,6 +4,7 @@ package maps
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 
 	"github.com/cilium/ebpf"
@@ -142,15 +143,19 @@ func ResizeLedger(spec *ebpf.CollectionSpec, devices int, old *State) error {
 }
 
 // Ledger reads the ledger.
-func (s *State) Ledger() (*Ledger, error) {
-	raw, err := s.rawLedger()
+func (s *State) Ledger() (*Ledger, error) { return s.LedgerBelow(math.MaxUint32) }
+
+// LedgerBelow is Ledger with the rules whose numbers are below one: to read those that there are not takes as long.
+func (s *State) LedgerBelow(rules uint32) (*Ledger, error) {
+	raw, err := s.rawLedger(rules)
 	if err != nil {
 		return nil, err
 	}
-	offsets, err := readArray[Page](s, bpf.FirewallMapLedgerOffsets)
+	memory, err := s.memory(bpf.FirewallMapLedgerOffsets)
 	if err != nil {
 		return nil, err
 	}
+	offsets := view[Page](memory)
 	last := len(offsets) - 1
 	if last != len(raw.pages) {
 		return nil, fmt.Errorf("the ledger has %d pages and offsets of %d", len(raw.pages), last)
@@ -159,10 +164,10 @@ func (s *State) Ledger() (*Ledger, error) {
 	for i := range raw.pages {
 		raw.pages[i].add(&offsets[i])
 	}
-	begun, err := readArray[Tally](s, bpf.FirewallMapRuleOffsets)
-	if err != nil {
+	if memory, err = s.memory(bpf.FirewallMapRuleOffsets); err != nil {
 		return nil, err
 	}
+	begun := view[Tally](memory)
 	for i := range min(len(raw.rules), len(begun)) {
 		raw.rules[i].Add(begun[i])
 	}
@@ -170,21 +175,21 @@ func (s *State) Ledger() (*Ledger, error) {
 }
 
 // rawLedger is the ledger as the datapath counted it.
-func (s *State) rawLedger() (*Ledger, error) {
+func (s *State) rawLedger(rules uint32) (*Ledger, error) {
 	l := &Ledger{}
 	var err error
-	if l.pages, err = sums[Page](s, bpf.FirewallMapLedger, (*Page).add); err != nil {
+	if l.pages, err = sums[Page](s, bpf.FirewallMapLedger, math.MaxUint32, (*Page).add); err != nil {
 		return nil, err
 	}
 	for i := range l.pages {
 		l.total.add(&l.pages[i])
 	}
-	l.rules, err = sums[Tally](s, bpf.FirewallMapRuleTallies, func(sum, t *Tally) { sum.Add(*t) })
+	l.rules, err = sums[Tally](s, bpf.FirewallMapRuleTallies, rules, func(sum, t *Tally) { sum.Add(*t) })
 	return l, err
 }
 
-// sums returns the values of a per-CPU array, summed over all CPUs.
-func sums[T any](s *State, name string, add func(sum, value *T)) ([]T, error) {
+// sums returns the values of a per-CPU array below a number, summed over all CPUs.
+func sums[T any](s *State, name string, below uint32, add func(sum, value *T)) ([]T, error) {
 	m, err := s.Map(name)
 	if err != nil {
 		return nil, err
@@ -193,8 +198,9 @@ func sums[T any](s *State, name string, add func(sum, value *T)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]T, m.MaxEntries())
-	err = inBatches(m, cpus, func(key uint32, values []T) {
+	below = min(below, m.MaxEntries())
+	out := make([]T, below)
+	err = inBatches(m, below, cpus, func(key uint32, values []T) {
 		for i := range values {
 			add(&out[key], &values[i])
 		}
@@ -202,25 +208,17 @@ func sums[T any](s *State, name string, add func(sum, value *T)) ([]T, error) {
 	return out, err
 }
 
-func readArray[T any](s *State, name string) ([]T, error) {
-	m, err := s.Map(name)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]T, m.MaxEntries())
-	return out, inBatches(m, 1, func(key uint32, values []T) { out[key] = values[0] })
-}
-
 // batchSize is how many entries of an array are read at once.
 const batchSize = 1024
 
-// inBatches calls each for every entry of an array with its values, one for each CPU or just one.
-func inBatches[T any](m *ebpf.Map, perEntry int, each func(key uint32, values []T)) error {
-	n := min(m.MaxEntries(), batchSize)
+// inBatches calls each for the entries of a per-CPU array below a number, with their values.
+func inBatches[T any](m *ebpf.Map, below uint32, perEntry int, each func(key uint32, values []T)) error {
+	n := min(below, batchSize)
 	keys, values := make([]uint32, n), make([]T, int(n)*perEntry)
 	var cursor ebpf.MapBatchCursor
-	for left := m.MaxEntries(); left > 0; {
-		got, err := m.BatchLookup(&cursor, keys, values, nil)
+	for left := below; left > 0; {
+		most := min(left, n) // keys come in their order
+		got, err := m.BatchLookup(&cursor, keys[:most], values[:int(most)*perEntry], nil)
 		if got == 0 {
 			return fmt.Errorf("read %s: %w", m, err)
 		}

@@ -29,7 +29,7 @@ func readCounters(m *ebpf.Map) ([]uint64, error) {
 		return nil, err
 	}
 	sums := make([]uint64, m.MaxEntries())
-	err = inBatches(m, cpus, func(key uint32, values []uint64) {
+	err = inBatches(m, m.MaxEntries(), cpus, func(key uint32, values []uint64) {
 		for _, v := range values {
 			sums[key] += v
 		}

@@ -29,6 +29,7 @@ type fakeHost struct {
 	privileges     error
 	stdin          string // of the next command
 	stdout, stderr string
+	daemon         func(argv []string) error // becomes portcullisd
 }
 
 func newHost(t *testing.T) *fakeHost {
@@ -45,6 +46,7 @@ func (h *fakeHost) env() env {
 		session:    func() string { return h.session },
 		runDir:     h.runDir,
 		stateDir:   h.stateDir,
+		daemon:     h.daemon,
 	}
 }
 

@@ -25,10 +25,15 @@ q ends it.
 		Example: `  portcullis top
   portcullis top --once -o json | jq '.reasons[] | select(.verdict == "drop")'`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.privileged(); err != nil {
 				return err
 			}
+			f, err := a.firewall.View(cmd.Context())
+			if err != nil {
+				return err
+			}
+			f.Close()
 			args := []string{"--interval", interval.String(), "--output", a.output.String()}
 			if once {
 				args = append(args, "--once")

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,6 +93,8 @@ const (
 	retryTime   = 5 * time.Second
 	requestTime = 10 * time.Second
 	mostAtOnce  = 4 // scrapes: each reads the whole ledger
+
+	mostConnections = 32
 )
 
 // handler answers scrapes.
@@ -136,10 +139,10 @@ func Serve(ctx context.Context, at Address, c *Collector, told func(error), list
 func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 8 << 10,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(netutil.LimitListener(l, mostConnections)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -63,7 +63,9 @@ done
 make -s install DESTDIR="$tree/install" PREFIX=/opt
 grep -q '^ExecStart=/opt/sbin/portcullis run$' "$tree/install/opt/lib/systemd/system/portcullis.service" ||
 	die "make install: the unit does not start what was installed"
-[ -x "$tree/install/opt/sbin/portcullis" ] && [ -x "$tree/install/opt/sbin/portcullisd" ] || die "make install: no program"
+for program in portcullis portcullisd; do
+	[ -x "$tree/install/opt/sbin/$program" ] || die "make install: no $program"
+done
 make -s uninstall DESTDIR="$tree/install" PREFIX=/opt
 left=$(find "$tree/install" ! -type d)
 [ -z "$left" ] || die "make uninstall: left behind: $left"

@@ -34,6 +34,7 @@ var siblings = map[string][]string{
 	"firewall/explain":      {"firewall/schedule"},
 	"firewall/fetch":        {"firewall/savefile"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
+	"firewall/metrics":      {"firewall/firewalltest"},
 	"policy/iptables":       {"policy/quote"},
 	"policy/packets":        {"policy/addrset"},
 }

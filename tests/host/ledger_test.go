@@ -198,10 +198,9 @@ func TestTheLedgerAddsUp(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			l := lab.New(t)
 			wire, to := l.Client.Wire(t, "eth0"), macOf(t, l.Server, "eth0")
-			since := received(t, l, "eth0")
 			up(t, l, mode, policyOf(t, "9/udp"))
 			// What came in before it was filtered is not in the ledger.
-			since = received(t, l, "eth0") - trafficOf(t, l, "eth0").Received.Packets
+			since := received(t, l, "eth0") - trafficOf(t, l, "eth0").Received.Packets
 			for _, s := range append(turns[mode], steps...) {
 				sending := sendSteadily(t, l, wire, to)
 				time.Sleep(20 * time.Millisecond)
