@@ -22,7 +22,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// ErrPolicyChanged is returned by an [Explainer] when another policy has been put in force since it was made.
+// ErrPolicyChanged is returned by an [Explainer] when what decides has changed since it was made: ask a new one.
 var ErrPolicyChanged = errors.New("another policy was put in force meanwhile")
 
 // Explainer says what becomes of packets that come in by an interface, and has no effect on those that do.
@@ -52,6 +52,9 @@ type Explanation struct {
 // Explainer loads the datapath of a filtered interface for a dry run, which takes a good part of a second.
 func (f *Filter) Explainer(iface string) (*Explainer, error) {
 	e, err := f.explainer(iface)
+	if err != nil && !f.isCurrent() { // and what it looked at has gone
+		return nil, ErrPolicyChanged
+	}
 	return e, permissionError(err)
 }
 
@@ -253,7 +256,7 @@ func (e *Explainer) ruleOf(x *maps.Explanation) (*maps.Rule, error) {
 		}
 		e.read = time.Time{}
 	}
-	return nil, fmt.Errorf("rule %d was closed meanwhile: ask again", id)
+	return nil, ErrPolicyChanged // it was closed meanwhile
 }
 
 // IsOwn reports whether a frame was sent by the interface.

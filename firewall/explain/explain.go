@@ -57,27 +57,31 @@ func (e *Explainer) Close() {
 // mostPolicies is how many policies may come one after the other while a packet is explained.
 const mostPolicies = 10
 
-// frame explains a frame that comes in by an interface. Where another policy is put in force meanwhile, that is the one.
-func (e *Explainer) frame(iface string, f loader.Frame) (*Answer, error) {
+// again asks, and where another policy is put in force meanwhile, that one.
+func (e *Explainer) again(ask func() error) error {
 	for range mostPolicies {
-		on, err := e.at(iface)
-		if err != nil {
-			return nil, err
+		if err := ask(); !errors.Is(err, loader.ErrPolicyChanged) {
+			return err
 		}
-		x, err := on.Explain(f)
-		if errors.Is(err, loader.ErrPolicyChanged) {
-			e.Close()
-			if err := e.open(); err != nil {
-				return nil, err
-			}
-			continue
+		e.Close()
+		if err := e.open(); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-		return e.answer(on, x)
 	}
-	return nil, loader.ErrPolicyChanged
+	return loader.ErrPolicyChanged
+}
+
+// frame explains a frame that comes in by an interface.
+func (e *Explainer) frame(iface string, f loader.Frame) (*Answer, error) {
+	on, err := e.at(iface)
+	if err != nil {
+		return nil, err
+	}
+	x, err := on.Explain(f)
+	if err != nil {
+		return nil, err
+	}
+	return e.answer(on, x)
 }
 
 // at returns what explains packets that come in by an interface.
@@ -94,7 +98,15 @@ func (e *Explainer) at(iface string) (*loader.Explainer, error) {
 }
 
 // Explain answers a request, for each of its packets.
-func (e *Explainer) Explain(r Request) ([]*Answer, error) {
+func (e *Explainer) Explain(r Request) (answers []*Answer, err error) {
+	err = e.again(func() error {
+		answers, err = e.request(r)
+		return err
+	})
+	return answers, err
+}
+
+func (e *Explainer) request(r Request) ([]*Answer, error) {
 	iface, to, err := e.place(r)
 	if err != nil {
 		return nil, err
@@ -210,7 +222,15 @@ var ErrOutgoing = errors.New("this host sent it")
 
 // Recorded explains a packet of a recording as if it came in now: by the interface named, or else by that on which it was
 // recorded, or the only one that is filtered. The error is ErrOutgoing for a packet that this host has sent.
-func (e *Explainer) Recorded(p *Recorded, named string) (*Answer, error) {
+func (e *Explainer) Recorded(p *Recorded, named string) (a *Answer, err error) {
+	err = e.again(func() error {
+		a, err = e.recorded(p, named)
+		return err
+	})
+	return a, err
+}
+
+func (e *Explainer) recorded(p *Recorded, named string) (*Answer, error) {
 	if p.Out {
 		return nil, ErrOutgoing
 	}
