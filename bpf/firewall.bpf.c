@@ -20,6 +20,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "reject.h"
+#include "show.h"
 #include "sweep.h"
 #include "types.h"
 #include "verdict.h"
@@ -40,9 +41,11 @@ __noinline int invalid_xdp(struct xdp_md *ctx, __u32 kind)
 {
 	count(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
-		log_frame(ctx, false, ctx->ingress_ifindex,
+		log_frame(&events, 0, ctx, false, ctx->ingress_ifindex,
 			  multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, SEEN_INVALID(kind),
 			  now());
+	if (is_logged(SEEN_INVALID(kind)))
+		logged_xdp(ctx, SEEN_INVALID(kind));
 	return 0;
 }
 
@@ -50,7 +53,9 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 {
 	count(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
-		log_frame(skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
+		log_frame(&events, 0, skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
+	if (is_logged(SEEN_INVALID(kind)))
+		logged_skb(skb, SEEN_INVALID(kind));
 	return 0;
 }
 
@@ -110,7 +115,7 @@ int portcullis_xdp(struct xdp_md *ctx)
 	note_run(input.time);
 	if (eth && !(eth->dst.bytes[0] & 1) && !same_mac(eth->dst.pairs, own_mac) &&
 	    !station_xdp(ctx, mac_of(&eth->dst), input.time)) {
-		count(PASS_OTHER_HOST);
+		end_xdp(ctx, PASS_OTHER_HOST);
 		return XDP_PASS;
 	}
 	result = ingress(&input);
@@ -120,14 +125,14 @@ int portcullis_xdp(struct xdp_md *ctx)
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
 	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
-		int action = turn_xdp(ctx);
+		int action;
 
-		if (action) {
-			count(DROP_REJECTED);
-			return action;
-		}
+		tell_xdp(ctx, DROP_REJECTED); /* before it is the answer */
+		action = turn_xdp(ctx);
+		count(action ? DROP_REJECTED : result & REASON_MASK);
+		return action ? action : XDP_DROP;
 	}
-	count(result & REASON_MASK);
+	end_xdp(ctx, result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? XDP_DROP : XDP_PASS;
 }
 
@@ -210,7 +215,7 @@ int portcullis_in(struct __sk_buff *skb)
 
 	note_run(now());
 	if (is_other_host(skb)) {
-		count(PASS_OTHER_HOST);
+		end_skb(skb, PASS_OTHER_HOST);
 		return TC_ACT_UNSPEC;
 	}
 	result = tc_ingress(skb);
@@ -221,10 +226,10 @@ int portcullis_in(struct __sk_buff *skb)
 	if (result >> KIND_SHIFT)
 		invalid_skb(skb, result >> KIND_SHIFT);
 	if (is_rejectable(result) && reject_skb(skb, now())) {
-		count(DROP_REJECTED);
+		count(DROP_REJECTED); /* it was shown before it was the answer */
 		return bpf_redirect(skb->ifindex, 0);
 	}
-	count(result & REASON_MASK);
+	end_skb(skb, result & REASON_MASK);
 	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -240,7 +245,7 @@ int portcullis_out(struct __sk_buff *skb)
 		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
-	count(reason);
+	end_skb(skb, reason);
 	return TC_ACT_SHOT;
 }
 

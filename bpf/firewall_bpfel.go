@@ -438,7 +438,8 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	Asks        uint8
-	_           [2]byte
+	Shows       uint8
+	_           [1]byte
 }
 
 type FirewallStation struct {
@@ -483,6 +484,7 @@ const (
 	FirewallMapFlowTags           = "flow_tags"
 	FirewallMapFlows              = "flows"
 	FirewallMapForwarders         = "forwarders"
+	FirewallMapJournal            = "journal"
 	FirewallMapLimitBuckets       = "limit_buckets"
 	FirewallMapLimits             = "limits"
 	FirewallMapLocal4             = "local4"
@@ -525,6 +527,7 @@ const (
 	FirewallVarKnownOthers        = "known_others"
 	FirewallVarKnownOwn           = "known_own"
 	FirewallVarLastRun            = "last_run"
+	FirewallVarLoggedReasons      = "logged_reasons"
 	FirewallVarLongestSynSent     = "longest_syn_sent"
 	FirewallVarMarkNames          = "mark_names"
 	FirewallVarMultiBuffer        = "multi_buffer"
@@ -610,6 +613,7 @@ type FirewallMapSpecs struct {
 	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	Journal        *ebpf.MapSpec `ebpf:"journal"`
 	LimitBuckets   *ebpf.MapSpec `ebpf:"limit_buckets"`
 	Limits         *ebpf.MapSpec `ebpf:"limits"`
 	Local4         *ebpf.MapSpec `ebpf:"local4"`
@@ -652,6 +656,7 @@ type FirewallVariableSpecs struct {
 	KnownOthers        *ebpf.VariableSpec `ebpf:"known_others"`
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
+	LoggedReasons      *ebpf.VariableSpec `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.VariableSpec `ebpf:"multi_buffer"`
@@ -703,6 +708,7 @@ type FirewallMaps struct {
 	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	Journal        *ebpf.Map `ebpf:"journal"`
 	LimitBuckets   *ebpf.Map `ebpf:"limit_buckets"`
 	Limits         *ebpf.Map `ebpf:"limits"`
 	Local4         *ebpf.Map `ebpf:"local4"`
@@ -735,6 +741,7 @@ func (m *FirewallMaps) Close() error {
 		m.FlowTags,
 		m.Flows,
 		m.Forwarders,
+		m.Journal,
 		m.LimitBuckets,
 		m.Limits,
 		m.Local4,
@@ -778,6 +785,7 @@ type FirewallVariables struct {
 	KnownOthers        *ebpf.Variable `ebpf:"known_others"`
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
+	LoggedReasons      *ebpf.Variable `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
 	MultiBuffer        *ebpf.Variable `ebpf:"multi_buffer"`

@@ -69,7 +69,8 @@ struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
-	__u8 asks; /* enum ask, of block.h */
+	__u8 asks;  /* enum ask, of block.h */
+	__u8 shows; /* enum show, of show.h */
 } state SEC(".data.state") = {.sweep = 1};
 
 /* How many flows are in the table, dead ones that nobody has taken out among them, the most that it keeps, and which set
@@ -286,9 +287,16 @@ struct {
 	__uint(max_entries, 65536);
 } events SEC(".maps");
 
+/* Packets for the journal, which the agent reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 131072);
+} journal SEC(".maps");
+
+/* Of the log, and behind it of the journal by reason. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 1 + RULE_ZERO);
 	__type(key, __u32);
 	__type(value, struct event_budget);
 } event_budgets SEC(".maps");
