@@ -35,6 +35,7 @@ var stateKinds = []kind{
 	{bpf.FirewallMapCounters, "counters"},
 	{bpf.FirewallMapLimitBuckets, "limit_buckets"},
 	{bpf.FirewallMapEvents, "events"},
+	{bpf.FirewallMapJournal, "journal"},
 	{bpf.FirewallMapEventBudgets, "event_budgets"},
 	{bpf.FirewallMapRejections, "rejections"},
 	{usedMap, "used"},
