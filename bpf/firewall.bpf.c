@@ -215,7 +215,7 @@ int portcullis_in(struct __sk_buff *skb)
 
 	note_run(now());
 	if (is_other_host(skb)) {
-		end_skb(skb, PASS_OTHER_HOST);
+		end_skb(skb, PASS_OTHER_HOST, false);
 		return TC_ACT_UNSPEC;
 	}
 	result = tc_ingress(skb);
@@ -229,7 +229,7 @@ int portcullis_in(struct __sk_buff *skb)
 		count(DROP_REJECTED); /* it was shown before it was the answer */
 		return bpf_redirect(skb->ifindex, 0);
 	}
-	end_skb(skb, result & REASON_MASK);
+	end_skb(skb, result & REASON_MASK, false);
 	return is_drop(result & REASON_MASK) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -245,7 +245,7 @@ int portcullis_out(struct __sk_buff *skb)
 		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
-	end_skb(skb, reason);
+	end_skb(skb, reason, true);
 	return TC_ACT_SHOT;
 }
 
@@ -259,6 +259,8 @@ volatile const enum range_set_state range_set_state_names = 0;
 volatile const enum forwarder_flag forwarder_flag_names = 0;
 volatile const enum ask ask_names = 0;
 struct event *volatile const event_type = NULL;
+struct reader *volatile const reader_type = NULL;
+struct shown *volatile const shown_type = NULL;
 struct decision *volatile const decision_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -20,6 +20,13 @@ type FirewallAccount struct {
 	NextSet  uint32
 }
 
+type FirewallAllowance struct {
+	_       structs.HostLayout
+	Renewed uint64
+	Left    uint64
+	Missed  uint64
+}
+
 type FirewallAsk uint32
 
 const (
@@ -303,6 +310,26 @@ const (
 	FirewallRangeSetStateSET_DROPPED FirewallRangeSetState = 2
 )
 
+type FirewallReader struct {
+	_           structs.HostLayout
+	Until       uint64
+	Owner       uint64
+	Reasons     uint64
+	RuleReasons uint32
+	Interfaces  [4]uint32
+	Snaplen     uint32
+	Rate        uint32
+	From        [4]uint32
+	FromMask    [4]uint32
+	To          [4]uint32
+	ToMask      [4]uint32
+	Port        uint16
+	Protocol    uint8
+	Family      uint8
+	HasProtocol uint8
+	Pad         [7]uint8
+}
+
 type FirewallReason uint32
 
 const (
@@ -425,6 +452,33 @@ type FirewallSettings struct {
 	Policy       [12264]uint8
 }
 
+type FirewallShowing struct {
+	_        structs.HostLayout
+	Shown    FirewallShown
+	Place    uint32
+	Read     uint8
+	Family   uint8
+	Protocol uint8
+	HasPorts uint8
+	Ports    [2]uint16
+	Src      [4]uint32
+	Dst      [4]uint32
+	Headers  [512]uint8
+	_        [4]byte
+}
+
+type FirewallShown struct {
+	_        structs.HostLayout
+	Time     uint64
+	Ifindex  uint32
+	Reason   uint32
+	Length   uint32
+	Captured uint32
+	Ethernet uint8
+	Outbound uint8
+	Pad      [6]uint8
+}
+
 type FirewallSourceGate struct {
 	_  structs.HostLayout
 	V4 [262144]uint64
@@ -438,8 +492,8 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	Asks        uint8
-	Shows       uint8
-	_           [1]byte
+	ShowDrops   uint8
+	ShowPasses  uint8
 }
 
 type FirewallStation struct {
@@ -472,6 +526,7 @@ type FirewallTags struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FirewallMapAllowances         = "allowances"
 	FirewallMapBanNetworks4       = "ban_networks4"
 	FirewallMapBanNetworks6       = "ban_networks6"
 	FirewallMapBanReasons         = "ban_reasons"
@@ -493,11 +548,14 @@ const (
 	FirewallMapRangeBuckets       = "range_buckets"
 	FirewallMapRangeLines         = "range_lines"
 	FirewallMapRangeSets          = "range_sets"
+	FirewallMapReaderBuffers      = "reader_buffers"
+	FirewallMapReaders            = "readers"
 	FirewallMapRejections         = "rejections"
 	FirewallMapRuleRecords        = "rule_records"
 	FirewallMapRules              = "rules"
 	FirewallMapRunning            = "running"
 	FirewallMapSearches           = "searches"
+	FirewallMapShowings           = "showings"
 	FirewallMapSourceCounters     = "source_counters"
 	FirewallMapSourceGate         = "source_gate"
 	FirewallMapStations           = "stations"
@@ -535,8 +593,10 @@ const (
 	FirewallVarPolicyNames        = "policy_names"
 	FirewallVarPorts              = "ports"
 	FirewallVarRangeSetStateNames = "range_set_state_names"
+	FirewallVarReaderType         = "reader_type"
 	FirewallVarReasonNames        = "reason_names"
 	FirewallVarRunSlot            = "run_slot"
+	FirewallVarShownType          = "shown_type"
 	FirewallVarState              = "state"
 	FirewallVarSynSent            = "syn_sent"
 	FirewallVarTestClock          = "test_clock"
@@ -601,6 +661,7 @@ type FirewallProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallMapSpecs struct {
+	Allowances     *ebpf.MapSpec `ebpf:"allowances"`
 	BanNetworks4   *ebpf.MapSpec `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.MapSpec `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.MapSpec `ebpf:"ban_reasons"`
@@ -622,11 +683,14 @@ type FirewallMapSpecs struct {
 	RangeBuckets   *ebpf.MapSpec `ebpf:"range_buckets"`
 	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
 	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.MapSpec `ebpf:"reader_buffers"`
+	Readers        *ebpf.MapSpec `ebpf:"readers"`
 	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
 	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Running        *ebpf.MapSpec `ebpf:"running"`
 	Searches       *ebpf.MapSpec `ebpf:"searches"`
+	Showings       *ebpf.MapSpec `ebpf:"showings"`
 	SourceCounters *ebpf.MapSpec `ebpf:"source_counters"`
 	SourceGate     *ebpf.MapSpec `ebpf:"source_gate"`
 	Stations       *ebpf.MapSpec `ebpf:"stations"`
@@ -664,8 +728,10 @@ type FirewallVariableSpecs struct {
 	PolicyNames        *ebpf.VariableSpec `ebpf:"policy_names"`
 	Ports              *ebpf.VariableSpec `ebpf:"ports"`
 	RangeSetStateNames *ebpf.VariableSpec `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.VariableSpec `ebpf:"reader_type"`
 	ReasonNames        *ebpf.VariableSpec `ebpf:"reason_names"`
 	RunSlot            *ebpf.VariableSpec `ebpf:"run_slot"`
+	ShownType          *ebpf.VariableSpec `ebpf:"shown_type"`
 	State              *ebpf.VariableSpec `ebpf:"state"`
 	SynSent            *ebpf.VariableSpec `ebpf:"syn_sent"`
 	TestClock          *ebpf.VariableSpec `ebpf:"test_clock"`
@@ -696,6 +762,7 @@ func (o *FirewallObjects) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallMaps struct {
+	Allowances     *ebpf.Map `ebpf:"allowances"`
 	BanNetworks4   *ebpf.Map `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.Map `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.Map `ebpf:"ban_reasons"`
@@ -717,11 +784,14 @@ type FirewallMaps struct {
 	RangeBuckets   *ebpf.Map `ebpf:"range_buckets"`
 	RangeLines     *ebpf.Map `ebpf:"range_lines"`
 	RangeSets      *ebpf.Map `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.Map `ebpf:"reader_buffers"`
+	Readers        *ebpf.Map `ebpf:"readers"`
 	Rejections     *ebpf.Map `ebpf:"rejections"`
 	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Running        *ebpf.Map `ebpf:"running"`
 	Searches       *ebpf.Map `ebpf:"searches"`
+	Showings       *ebpf.Map `ebpf:"showings"`
 	SourceCounters *ebpf.Map `ebpf:"source_counters"`
 	SourceGate     *ebpf.Map `ebpf:"source_gate"`
 	Stations       *ebpf.Map `ebpf:"stations"`
@@ -729,6 +799,7 @@ type FirewallMaps struct {
 
 func (m *FirewallMaps) Close() error {
 	return _FirewallClose(
+		m.Allowances,
 		m.BanNetworks4,
 		m.BanNetworks6,
 		m.BanReasons,
@@ -750,11 +821,14 @@ func (m *FirewallMaps) Close() error {
 		m.RangeBuckets,
 		m.RangeLines,
 		m.RangeSets,
+		m.ReaderBuffers,
+		m.Readers,
 		m.Rejections,
 		m.RuleRecords,
 		m.Rules,
 		m.Running,
 		m.Searches,
+		m.Showings,
 		m.SourceCounters,
 		m.SourceGate,
 		m.Stations,
@@ -793,8 +867,10 @@ type FirewallVariables struct {
 	PolicyNames        *ebpf.Variable `ebpf:"policy_names"`
 	Ports              *ebpf.Variable `ebpf:"ports"`
 	RangeSetStateNames *ebpf.Variable `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.Variable `ebpf:"reader_type"`
 	ReasonNames        *ebpf.Variable `ebpf:"reason_names"`
 	RunSlot            *ebpf.Variable `ebpf:"run_slot"`
+	ShownType          *ebpf.Variable `ebpf:"shown_type"`
 	State              *ebpf.Variable `ebpf:"state"`
 	SynSent            *ebpf.Variable `ebpf:"syn_sent"`
 	TestClock          *ebpf.Variable `ebpf:"test_clock"`

@@ -32,6 +32,10 @@ func (f *Filter) Log(ctx context.Context, follow bool, each func(LoggedPacket) e
 	if err != nil {
 		return err
 	}
+	return readLog(ctx, events, follow, each)
+}
+
+func readLog(ctx context.Context, events *maps.Events, follow bool, each func(LoggedPacket) error) error {
 	defer events.Close()
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
