@@ -33,6 +33,9 @@ type Kernel struct {
 	Table        loader.FlowsStatus // without what flows tell
 	Counters     []loader.CounterStatus
 	Logged       []loader.LoggedPacket
+	Journaled    []loader.LoggedPacket
+	Monitored    []loader.Monitored // what a monitor is to tell
+	Asked        loader.MonitorOptions
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
 	GatewayList  []netip.Addr      // the default gateways
@@ -292,6 +295,41 @@ func (f *Kernel) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) e
 	}
 	f.Logged = nil
 	return f.Fail
+}
+
+// Journal implements firewall.Filter.
+func (f *Kernel) Journal(ctx context.Context, each func(loader.LoggedPacket) error) error {
+	for _, p := range f.Journaled {
+		if err := each(p); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Monitor implements firewall.Kernel.
+func (f *Kernel) Monitor(_ context.Context, _ string, o loader.MonitorOptions) (firewall.Monitor, error) {
+	if f.Running == nil {
+		return nil, fmt.Errorf("%w (nothing is pinned)", loader.ErrNotRunning)
+	}
+	f.Asked = o
+	return monitor{f}, f.OpenErr
+}
+
+type monitor struct{ kernel *Kernel }
+
+func (monitor) Close() error { return nil }
+
+// Run tells what there is, and goes on until ctx ends.
+func (m monitor) Run(ctx context.Context, each func(loader.Monitored) error) error {
+	for _, told := range m.kernel.Monitored {
+		if err := each(told); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // Rules implements firewall.Filter.
