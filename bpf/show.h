@@ -221,21 +221,27 @@ __noinline int show_to_skb(struct __sk_buff *skb, __u32 slot)
 
 __noinline int show_xdp(struct xdp_md *ctx, __u32 reason)
 {
+	__u32 looking;
+
 	if (!begin_showing(reason, ctx->ingress_ifindex,
 			   multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, false))
 		return 0;
-	for (__u32 slot = 0; slot < READERS; slot++)
-		if (readers_of(reason) >> slot & 1)
+	looking = readers_of(reason);
+	for (__u32 slot = 0; slot < READERS && looking >> slot; slot++)
+		if (looking >> slot & 1)
 			show_to_xdp(ctx, slot);
 	return 0;
 }
 
 __noinline int show_skb(struct __sk_buff *skb, __u32 reason, __u32 outbound)
 {
+	__u32 looking;
+
 	if (!begin_showing(reason, skb->ifindex, skb->len, outbound))
 		return 0;
-	for (__u32 slot = 0; slot < READERS; slot++)
-		if (readers_of(reason) >> slot & 1)
+	looking = readers_of(reason);
+	for (__u32 slot = 0; slot < READERS && looking >> slot; slot++)
+		if (looking >> slot & 1)
 			show_to_skb(skb, slot);
 	return 0;
 }
