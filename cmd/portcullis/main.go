@@ -75,7 +75,7 @@ func collectLate() {
 
 // run runs one command line and returns its exit code.
 func run(e env, args []string) int {
-	a := &app{env: e, unprintable: unprintable(args), out: bufio.NewWriter(e.stdout), terminal: e.stderr}
+	a := &app{env: e, unprintable: unprintable(args), out: bufio.NewWriter(e.stdout), file: e.stdout, terminal: e.stderr}
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)

@@ -83,7 +83,6 @@ is an object.`,
 	flags.StringVar(&f.write, "write", "", "write a pcapng `FILE`; - is standard output")
 	flags.IntVar(&f.Snaplen, "snaplen", shownBytes, fmt.Sprintf("take at most `N` bytes of a packet (with --write %d)", writtenFrames))
 	flags.IntVar(&f.Rate, "rate", shownRate, fmt.Sprintf("show at most `N` packets of a reason per second and CPU (with --write %d)", writtenRate))
-	cmd.MarkFlagsMutuallyExclusive("rule", "reason")
 	_ = cmd.RegisterFlagCompletionFunc("on", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return a.completeFiltered(cmd, nil, "")
 	})
@@ -109,7 +108,7 @@ func (a *app) monitor(ctx context.Context, f *monitorFlags) error {
 		return usagef("--count %d: write 1 or more", f.count)
 	case f.write != "" && a.output == asJSON:
 		return usagef("--write writes a pcapng file, and -o json lines: leave one of them out")
-	case f.write == "-" && toTerminal(a.env.stdout):
+	case f.write == "-" && toTerminal(a.file):
 		return usagef("--write - would write a file to your terminal: name a file, or a program behind |")
 	}
 	view, err := a.view(ctx)
@@ -208,7 +207,7 @@ func (a *app) createCapture(f *monitorFlags) (*monitor.Capture, error) {
 		return monitor.CreateCapture(f.write, application, f.Snaplen)
 	}
 	signal.Ignore(unix.SIGPIPE) // whoever reads may go first, which is told
-	return monitor.NewCapture(a.env.stdout, application, f.Snaplen)
+	return monitor.NewCapture(a.file, application, f.Snaplen)
 }
 
 func toTerminal(w io.Writer) bool {

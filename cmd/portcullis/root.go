@@ -23,6 +23,7 @@ import (
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
+	file        io.Writer     // the same, past out
 	terminal    io.Writer     // what stderr is, in the end
 	firewall    *firewall.Firewall
 	config      string
