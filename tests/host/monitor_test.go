@@ -3,12 +3,14 @@
 package host
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -234,4 +236,134 @@ func reasonsNamed(t testing.TB, names ...string) (out []maps.Reason) {
 		t.Fatalf("of %q there are %v", names, out)
 	}
 	return out
+}
+
+// A reader goes on over a change of policy, without a packet less, and after a down and up, and says so.
+func TestMonitorFollowsTheFilter(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		up(t, l, mode, policyOf(t, "80/tcp"))
+		mac := macOf(t, l)
+		all := rules(t, "443/tcp")[0]
+		r := monitor(t, l, loader.MonitorOptions{From: netip.PrefixFrom(netip.MustParseAddr("203.0.113.9"), 32), Rate: 1000})
+		sent, stop, done := 0, make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			wire := l.Client.Wire(t, "eth0")
+			for ; ; sent++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(2 * time.Millisecond):
+					if err := wire.Send(synTo(mac, netip.MustParseAddr("203.0.113.9"), uint16(sent), 23)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}()
+		for _, rule := range []string{"81/tcp", "82/tcp", "83/tcp"} {
+			p := policyOf(t, "80/tcp", rule)
+			p.Invalid = policy.InvalidDrop // new programs
+			up(t, l, mode, p)
+			up(t, l, mode, policyOf(t, "80/tcp", rule))
+		}
+		close(stop)
+		<-done
+		r.waitFor(sent)
+
+		of := monitor(t, l, loader.MonitorOptions{Pass: true, Port: 443})
+		openRule(t, l, all.String())
+		time.Sleep(1200 * time.Millisecond)
+		send(t, l.Client, synTo(mac, lab.ClientV4, 9, 443))
+		if p := of.waitFor(1)[0]; p.Rule != "443/tcp" {
+			t.Errorf("let in by %q", p.Rule)
+		}
+
+		down(t, l)
+		time.Sleep(300 * time.Millisecond)
+		up(t, l, mode, policyOf(t, "80/tcp"))
+		time.Sleep(500 * time.Millisecond)
+		send(t, l.Client, synTo(mac, netip.MustParseAddr("203.0.113.9"), 65535, 25))
+		r.waitFor(sent + 1)
+		if got := r.end(); len(got) != sent+1 {
+			t.Errorf("%d are shown of %d", len(got), sent+1)
+		}
+		if len(r.notes) != 2 {
+			t.Errorf("it says %q, want that the filter was taken down, and that it is shown again", r.notes)
+		}
+	})
+}
+
+// Of a reader that is killed nothing is left: the datapath ends showing by itself, and the next one has its slot.
+func TestKilledReaderLeavesNothing(t *testing.T) {
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policyOf(t, "80/tcp"))
+	program := lab.Program(t)
+	var killed []*exec.Cmd
+	for range maps.MaxReaders {
+		cmd := l.Server.Command(program, "--pin-path", l.PinPath, "monitor")
+		said, err := cmd.StderrPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		killed = append(killed, cmd)
+	}
+	for _, cmd := range killed {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	send(t, l.Client, synTo(macOf(t, l), lab.ClientV4, 7000, 23)) // is dropped as ever
+	time.Sleep(11 * time.Second)                                  // the lease
+	with(t, l, func(f *loader.Filter) error { _, _, err := f.Sweep(); return err })
+	r := monitor(t, l, loader.MonitorOptions{})
+	send(t, l.Client, synTo(macOf(t, l), lab.ClientV4, 7000, 23))
+	r.waitFor(1)
+}
+
+// What the policy logs comes to whoever keeps the journal, with the kinds of invalid packets under their own names.
+func TestJournalHasWhatThePolicyLogs(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		p, err := policy.Parse("p", []byte("interfaces: [eth0]\nopen: [80/tcp]\nlog: [closed port, invalid flags]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		up(t, l, mode, p)
+		mac := macOf(t, l)
+		got := make(chan loader.LoggedPacket, 16)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go l.Server.Try(func() error {
+			f, err := loader.Open(context.Background(), l.PinPath)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return f.Journal(ctx, func(p loader.LoggedPacket) error { got <- p; return nil })
+		})
+		send(t, l.Client, synTo(mac, lab.ClientV4, 1, 80), synTo(mac, lab.ClientV4, 2, 23), xmas(t, l, 3))
+		want := []string{"closed port", "invalid flags"}
+		for _, reason := range want {
+			select {
+			case p := <-got:
+				if p.Reason != reason || p.Interface != "eth0" {
+					t.Errorf("%+v, want %s", p, reason)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("nothing comes of %s", reason)
+			}
+		}
+		if len(logged(t, l)) != 1 { // as ever
+			t.Error("the log lacks the invalid packet")
+		}
+		select {
+		case p := <-got:
+			t.Errorf("%+v comes, too", p)
+		case <-time.After(200 * time.Millisecond):
+		}
+	})
 }
