@@ -35,8 +35,8 @@ func (f *Filter) Log(ctx context.Context, follow bool, each func(LoggedPacket) e
 	return readLog(ctx, events, follow, each)
 }
 
-// Journal calls each for every packet that is to go into the journal of the host, from now on, until ctx ends, each fails or
-// the filter is taken down.
+// Journal calls each for every packet that is to go into the journal of the host and that nobody was told of, until ctx ends,
+// each fails or the filter is taken down.
 func (f *Filter) Journal(ctx context.Context, each func(LoggedPacket) error) error {
 	events, err := f.set.Journal()
 	if err != nil {

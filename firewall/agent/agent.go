@@ -108,6 +108,7 @@ func Run(ctx context.Context, o Options) error {
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
+	a.tellOfMore(true)
 	a.Log.Info("the agent ends; the filter stays")
 	return err
 }
@@ -197,7 +198,7 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.journalEnded(err)
 			soon()
 		case <-more.C:
-			a.tellOfMore()
+			a.tellOfMore(false)
 		case <-a.files.policy:
 			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)

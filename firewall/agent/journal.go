@@ -11,6 +11,9 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
+// oldTime is from when on a packet is not worth a message that the journal dates now: it waited while no agent ran.
+const oldTime = time.Minute
+
 // followJournal reads what the policy has in the journal, unless that goes on already. What the policy does not log does
 // not come, so it may go on under any policy.
 func (a *Agent) followJournal(ctx context.Context, f firewall.Filter) {
@@ -27,6 +30,9 @@ func (a *Agent) followJournal(ctx context.Context, f firewall.Filter) {
 	go func() {
 		defer own.Close()
 		err := own.Journal(ctx, func(p loader.LoggedPacket) error {
+			if time.Since(p.Time) > oldTime {
+				return nil
+			}
 			select {
 			case a.logged <- p:
 				return nil
@@ -56,9 +62,9 @@ func (a *Agent) journalPacket(p loader.LoggedPacket) {
 	}
 }
 
-// tellOfMore writes how many packets were counted.
-func (a *Agent) tellOfMore() {
-	for _, r := range a.journal.Summaries(time.Now()) {
+// tellOfMore writes how many packets were counted, if it is time for that or the agent ends.
+func (a *Agent) tellOfMore(end bool) {
+	for _, r := range a.journal.Summaries(time.Now(), end) {
 		a.Log.Packet(r)
 	}
 }

@@ -81,9 +81,10 @@ func (j *Journal) count(key journalKey) *tally {
 	return t
 }
 
-// Summaries returns a record for each source and reason of which more came, if it is time for that, and begins anew.
-func (j *Journal) Summaries(now time.Time) (out []Record) {
-	if len(j.order) == 0 || now.Sub(j.since) < JournalTime {
+// Summaries returns a record for each source and reason of which more came, if it is time for that or the end, and begins
+// anew.
+func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
+	if len(j.order) == 0 || !end && now.Sub(j.since) < JournalTime {
 		return nil
 	}
 	span := now.Sub(j.since).Round(time.Second)

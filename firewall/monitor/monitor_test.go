@@ -157,7 +157,7 @@ func TestFullDiskIsTold(t *testing.T) {
 		}
 		err = c.Write(packets(t))
 		told := new(CaptureError)
-		if !errors.As(err, &told) || told.Packets != c.Packets() || told.Packets >= 3 || !strings.Contains(err.Error(), fmt.Sprintf("it holds %d packets", told.Packets)) {
+		if !errors.As(err, &told) || told.Packets != c.Packets() || told.Packets >= 3 || !strings.Contains(err.Error(), fmt.Sprintf("it holds %d packet", told.Packets)) {
 			t.Fatalf("with room for %d bytes: %v, %d packets", room, err, c.Packets())
 		}
 		r, err := pcapgo.NewNgReader(bytes.NewReader(f.Bytes()), pcapgo.NgReaderOptions{WantMixedLinkType: true})
@@ -237,7 +237,7 @@ func TestRequests(t *testing.T) {
 		{Request{Reasons: []string{"closd port"}}, `did you mean "closed port"?`},
 		{Request{Reasons: []string{"invalid flags"}}, "--reason invalid"},
 		{Request{Reasons: []string{"flows full"}}, "no verdict"},
-		{Request{Interfaces: []string{"eth7"}}, "which is not filtered: what is are eth0, eth1"},
+		{Request{Interfaces: []string{"eth7"}}, "eth7 is not filtered, so none of its packets can be shown: write --on eth0,eth1"},
 		{Request{Rule: "81/tcp"}, `"81/tcp" is not in force: did you mean "80/tcp"?`},
 		{Request{Rule: "22/tcp from 203.0.113.0/24", From: "198.51.100.1"}, "about other packets"},
 		{Request{Rule: "443/tcp on eth1", Interfaces: []string{"eth0"}}, "about other packets"},
@@ -305,15 +305,19 @@ func TestJournal(t *testing.T) {
 	if written > mostSources+1 || len(j.more) > mostSources+2 {
 		t.Errorf("of 5000 sources %d are written, and %d kept", written, len(j.more))
 	}
-	if got := j.Summaries(now.Add(JournalTime - 1)); got != nil {
+	if got := j.Summaries(now.Add(JournalTime-1), false); got != nil {
 		t.Errorf("too soon: %+v", got)
 	}
-	got := j.Summaries(now.Add(JournalTime))
+	got := j.Summaries(now.Add(JournalTime), false)
 	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %d more from other sources in 10s", 5000-written) ||
 		got[1].Message != "closed port: 1204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
 		t.Errorf("%+v", got)
 	}
 	if logged("198.51.100.7") == nil {
 		t.Error("it does not begin anew")
+	}
+	logged("198.51.100.7")
+	if got := j.Summaries(now.Add(time.Second), true); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
+		t.Errorf("at the end: %+v", got)
 	}
 }

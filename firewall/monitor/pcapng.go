@@ -158,6 +158,9 @@ func (e *CaptureError) Error() string {
 	if path := new(fs.PathError); errors.As(cause, &path) {
 		cause = path.Err
 	}
+	if e.Packets == 1 {
+		return fmt.Sprintf("%v: it holds 1 packet", cause)
+	}
 	return fmt.Sprintf("%v: it holds %d packets", cause, e.Packets)
 }
 

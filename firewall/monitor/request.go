@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Request says which packets somebody wants to see, in his words. What is left out does not matter.
@@ -62,7 +64,7 @@ func (r Request) Options(interfaces []string, rules []policy.Rule) (o loader.Mon
 	}
 	for _, name := range r.Interfaces {
 		if !slices.Contains(interfaces, name) {
-			return o, fmt.Errorf("no packet is shown of %s, which is not filtered: what is are %s", name, strings.Join(interfaces, ", "))
+			return o, fmt.Errorf("%s is not filtered, so none of its packets can be shown: write --on %s", quote.Name(name), strings.Join(interfaces, ","))
 		}
 	}
 	if r.Rule != "" {
@@ -83,10 +85,10 @@ func (r Request) withReasons(o *loader.MonitorOptions) error {
 		return nil
 	}
 	if o.Port != 0 && !slices.ContainsFunc(o.Reasons, hasPortsUnder) {
-		return fmt.Errorf("no packet that counts as %q has a port: leave out --port or --reason", r.Reasons)
+		return fmt.Errorf("no packet that counts as %s has a port: leave out --port or --reason", strings.Join(r.Reasons, ", "))
 	}
 	if (o.From.IsValid() || o.To.IsValid() || o.Protocol != nil) && !slices.ContainsFunc(o.Reasons, isIPUnder) {
-		return fmt.Errorf("no packet that counts as %q has an address: leave out --from and --to, or --reason", r.Reasons)
+		return fmt.Errorf("no packet that counts as %s has an address: leave out --from and --to, or --reason", strings.Join(r.Reasons, ", "))
 	}
 	return nil
 }
@@ -132,7 +134,7 @@ func isIPUnder(reason maps.Reason) bool { return reason.String() != "not ip" }
 // withRule asks for what a rule lets in.
 func (r Request) withRule(o *loader.MonitorOptions, rules []policy.Rule) error {
 	if r.Reasons != nil {
-		return fmt.Errorf("what a rule lets in counts under it, and under no reason: leave out --rule or --reason")
+		return errors.New("what a rule lets in counts under it, and under no reason: leave out --rule or --reason")
 	}
 	wanted, err := policy.ParseRule(r.Rule)
 	i := slices.IndexFunc(rules, func(have policy.Rule) bool { return have.String() == r.Rule || err == nil && have.Equal(wanted) })
