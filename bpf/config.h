@@ -39,6 +39,9 @@ volatile const __u32 input_policy = POLICY_DROP;
 volatile const __u32 forward_policy = POLICY_DROP;
 volatile const __u32 invalid_policy = POLICY_LOG;
 
+/* Reasons of which packets go into the journal, one bit each. */
+volatile const __u64 logged_reasons = 0;
+
 /* Accepted ICMP types, one bit each. */
 volatile const __u64 icmp4_types[4] = {};
 volatile const __u64 icmp6_types[4] = {};

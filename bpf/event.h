@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The log: packets that user space is shown. Counters count every packet, the log has some of them. */
+/* What user space is shown of packets. Counters count every packet, the log and the journal have some of them. */
 #ifndef PORTCULLIS_EVENT_H
 #define PORTCULLIS_EVENT_H
 
@@ -8,14 +8,14 @@
 #include "config.h"
 #include "maps.h"
 #include "types.h"
+#include "verdict.h"
 
 /* A flood must neither fill the ring nor wake its reader for every packet. Each CPU logs that many a second. */
 #define EVENTS_A_SECOND 32
 
-static __always_inline bool event_allowed(__u64 time)
+static __always_inline bool event_allowed(__u32 place, __u64 time)
 {
-	__u32 zero = 0;
-	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);
+	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &place);
 
 	if (!budget)
 		return false;
@@ -29,8 +29,10 @@ static __always_inline bool event_allowed(__u64 time)
 	return true;
 }
 
-/* Logs a frame under a reason. `skb` tells which of the two contexts ctx is. */
-static __always_inline void log_frame(void *ctx, bool skb, __u32 ifindex, __u32 length, __u32 reason, __u64 time)
+/* Puts a frame into a ring under a reason, if the budget of that place allows it. `skb` tells which of the two contexts
+ * ctx is. */
+static __always_inline void log_frame(void *ring, __u32 place, void *ctx, bool skb, __u32 ifindex, __u32 length,
+				      __u32 reason, __u64 time)
 {
 	struct event *event;
 	__u32 captured;
@@ -40,10 +42,10 @@ static __always_inline void log_frame(void *ctx, bool skb, __u32 ifindex, __u32 
 		asm volatile("" ::"r"(ctx)); /* or its callers are handed no context, which Linux does not take */
 		return;
 	}
-	if (!length || !event_allowed(time))
+	if (!length || !event_allowed(place, time))
 		return;
 	captured = BOUNDED((length < EVENT_FRAME ? length : EVENT_FRAME) - 1, EVENT_FRAME - 1) + 1;
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	event = bpf_ringbuf_reserve(ring, sizeof(*event), 0);
 	if (!event)
 		return;
 	event->time = bpf_ktime_get_boot_ns();

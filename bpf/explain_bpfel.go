@@ -90,6 +90,7 @@ type ExplainExplanation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ExplainMapAllowances         = "allowances"
 	ExplainMapBanNetworks4       = "ban_networks4"
 	ExplainMapBanNetworks6       = "ban_networks6"
 	ExplainMapBanReasons         = "ban_reasons"
@@ -101,6 +102,7 @@ const (
 	ExplainMapFlowTags           = "flow_tags"
 	ExplainMapFlows              = "flows"
 	ExplainMapForwarders         = "forwarders"
+	ExplainMapJournal            = "journal"
 	ExplainMapLedger             = "ledger"
 	ExplainMapLedgerOffsets      = "ledger_offsets"
 	ExplainMapLedgerPages        = "ledger_pages"
@@ -112,6 +114,8 @@ const (
 	ExplainMapRangeBuckets       = "range_buckets"
 	ExplainMapRangeLines         = "range_lines"
 	ExplainMapRangeSets          = "range_sets"
+	ExplainMapReaderBuffers      = "reader_buffers"
+	ExplainMapReaders            = "readers"
 	ExplainMapRejections         = "rejections"
 	ExplainMapRuleOffsets        = "rule_offsets"
 	ExplainMapRuleRecords        = "rule_records"
@@ -119,6 +123,7 @@ const (
 	ExplainMapRules              = "rules"
 	ExplainMapRunning            = "running"
 	ExplainMapSearches           = "searches"
+	ExplainMapShowings           = "showings"
 	ExplainMapSourceCounters     = "source_counters"
 	ExplainMapSourceGate         = "source_gate"
 	ExplainMapStations           = "stations"
@@ -151,6 +156,7 @@ const (
 	ExplainVarKnownOwn           = "known_own"
 	ExplainVarLastRun            = "last_run"
 	ExplainVarLedgerPage         = "ledger_page"
+	ExplainVarLoggedReasons      = "logged_reasons"
 	ExplainVarLongestSynSent     = "longest_syn_sent"
 	ExplainVarManyDevices        = "many_devices"
 	ExplainVarMarkNames          = "mark_names"
@@ -159,8 +165,10 @@ const (
 	ExplainVarPolicyNames        = "policy_names"
 	ExplainVarPorts              = "ports"
 	ExplainVarRangeSetStateNames = "range_set_state_names"
+	ExplainVarReaderType         = "reader_type"
 	ExplainVarReasonNames        = "reason_names"
 	ExplainVarRunSlot            = "run_slot"
+	ExplainVarShownType          = "shown_type"
 	ExplainVarState              = "state"
 	ExplainVarSynSent            = "syn_sent"
 	ExplainVarTestClock          = "test_clock"
@@ -225,6 +233,7 @@ type ExplainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ExplainMapSpecs struct {
+	Allowances     *ebpf.MapSpec `ebpf:"allowances"`
 	BanNetworks4   *ebpf.MapSpec `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.MapSpec `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.MapSpec `ebpf:"ban_reasons"`
@@ -236,6 +245,7 @@ type ExplainMapSpecs struct {
 	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	Journal        *ebpf.MapSpec `ebpf:"journal"`
 	Ledger         *ebpf.MapSpec `ebpf:"ledger"`
 	LedgerOffsets  *ebpf.MapSpec `ebpf:"ledger_offsets"`
 	LedgerPages    *ebpf.MapSpec `ebpf:"ledger_pages"`
@@ -247,6 +257,8 @@ type ExplainMapSpecs struct {
 	RangeBuckets   *ebpf.MapSpec `ebpf:"range_buckets"`
 	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
 	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.MapSpec `ebpf:"reader_buffers"`
+	Readers        *ebpf.MapSpec `ebpf:"readers"`
 	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
 	RuleOffsets    *ebpf.MapSpec `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
@@ -254,6 +266,7 @@ type ExplainMapSpecs struct {
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Running        *ebpf.MapSpec `ebpf:"running"`
 	Searches       *ebpf.MapSpec `ebpf:"searches"`
+	Showings       *ebpf.MapSpec `ebpf:"showings"`
 	SourceCounters *ebpf.MapSpec `ebpf:"source_counters"`
 	SourceGate     *ebpf.MapSpec `ebpf:"source_gate"`
 	Stations       *ebpf.MapSpec `ebpf:"stations"`
@@ -286,6 +299,7 @@ type ExplainVariableSpecs struct {
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
 	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
+	LoggedReasons      *ebpf.VariableSpec `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	ManyDevices        *ebpf.VariableSpec `ebpf:"many_devices"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
@@ -294,8 +308,10 @@ type ExplainVariableSpecs struct {
 	PolicyNames        *ebpf.VariableSpec `ebpf:"policy_names"`
 	Ports              *ebpf.VariableSpec `ebpf:"ports"`
 	RangeSetStateNames *ebpf.VariableSpec `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.VariableSpec `ebpf:"reader_type"`
 	ReasonNames        *ebpf.VariableSpec `ebpf:"reason_names"`
 	RunSlot            *ebpf.VariableSpec `ebpf:"run_slot"`
+	ShownType          *ebpf.VariableSpec `ebpf:"shown_type"`
 	State              *ebpf.VariableSpec `ebpf:"state"`
 	SynSent            *ebpf.VariableSpec `ebpf:"syn_sent"`
 	TestClock          *ebpf.VariableSpec `ebpf:"test_clock"`
@@ -326,6 +342,7 @@ func (o *ExplainObjects) Close() error {
 //
 // It can be passed to LoadExplainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ExplainMaps struct {
+	Allowances     *ebpf.Map `ebpf:"allowances"`
 	BanNetworks4   *ebpf.Map `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.Map `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.Map `ebpf:"ban_reasons"`
@@ -337,6 +354,7 @@ type ExplainMaps struct {
 	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	Journal        *ebpf.Map `ebpf:"journal"`
 	Ledger         *ebpf.Map `ebpf:"ledger"`
 	LedgerOffsets  *ebpf.Map `ebpf:"ledger_offsets"`
 	LedgerPages    *ebpf.Map `ebpf:"ledger_pages"`
@@ -348,6 +366,8 @@ type ExplainMaps struct {
 	RangeBuckets   *ebpf.Map `ebpf:"range_buckets"`
 	RangeLines     *ebpf.Map `ebpf:"range_lines"`
 	RangeSets      *ebpf.Map `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.Map `ebpf:"reader_buffers"`
+	Readers        *ebpf.Map `ebpf:"readers"`
 	Rejections     *ebpf.Map `ebpf:"rejections"`
 	RuleOffsets    *ebpf.Map `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
@@ -355,6 +375,7 @@ type ExplainMaps struct {
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Running        *ebpf.Map `ebpf:"running"`
 	Searches       *ebpf.Map `ebpf:"searches"`
+	Showings       *ebpf.Map `ebpf:"showings"`
 	SourceCounters *ebpf.Map `ebpf:"source_counters"`
 	SourceGate     *ebpf.Map `ebpf:"source_gate"`
 	Stations       *ebpf.Map `ebpf:"stations"`
@@ -362,6 +383,7 @@ type ExplainMaps struct {
 
 func (m *ExplainMaps) Close() error {
 	return _ExplainClose(
+		m.Allowances,
 		m.BanNetworks4,
 		m.BanNetworks6,
 		m.BanReasons,
@@ -373,6 +395,7 @@ func (m *ExplainMaps) Close() error {
 		m.FlowTags,
 		m.Flows,
 		m.Forwarders,
+		m.Journal,
 		m.Ledger,
 		m.LedgerOffsets,
 		m.LedgerPages,
@@ -384,6 +407,8 @@ func (m *ExplainMaps) Close() error {
 		m.RangeBuckets,
 		m.RangeLines,
 		m.RangeSets,
+		m.ReaderBuffers,
+		m.Readers,
 		m.Rejections,
 		m.RuleOffsets,
 		m.RuleRecords,
@@ -391,6 +416,7 @@ func (m *ExplainMaps) Close() error {
 		m.Rules,
 		m.Running,
 		m.Searches,
+		m.Showings,
 		m.SourceCounters,
 		m.SourceGate,
 		m.Stations,
@@ -424,6 +450,7 @@ type ExplainVariables struct {
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
 	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
+	LoggedReasons      *ebpf.Variable `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
 	ManyDevices        *ebpf.Variable `ebpf:"many_devices"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
@@ -432,8 +459,10 @@ type ExplainVariables struct {
 	PolicyNames        *ebpf.Variable `ebpf:"policy_names"`
 	Ports              *ebpf.Variable `ebpf:"ports"`
 	RangeSetStateNames *ebpf.Variable `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.Variable `ebpf:"reader_type"`
 	ReasonNames        *ebpf.Variable `ebpf:"reason_names"`
 	RunSlot            *ebpf.Variable `ebpf:"run_slot"`
+	ShownType          *ebpf.Variable `ebpf:"shown_type"`
 	State              *ebpf.Variable `ebpf:"state"`
 	SynSent            *ebpf.Variable `ebpf:"syn_sent"`
 	TestClock          *ebpf.Variable `ebpf:"test_clock"`

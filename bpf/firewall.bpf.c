@@ -21,6 +21,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "reject.h"
+#include "show.h"
 #include "sweep.h"
 #include "types.h"
 #include "verdict.h"
@@ -43,9 +44,11 @@ __noinline int invalid_xdp(struct xdp_md *ctx, __u32 kind)
 {
 	count_seen(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
-		log_frame(ctx, false, ctx->ingress_ifindex,
+		log_frame(&events, 0, ctx, false, ctx->ingress_ifindex,
 			  multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, SEEN_INVALID(kind),
 			  now());
+	if (is_logged(SEEN_INVALID(kind)))
+		logged_xdp(ctx, SEEN_INVALID(kind));
 	return 0;
 }
 
@@ -53,7 +56,9 @@ __noinline int invalid_skb(struct __sk_buff *skb, __u32 kind)
 {
 	count_seen(SEEN_INVALID(kind));
 	if (invalid_policy == POLICY_LOG)
-		log_frame(skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
+		log_frame(&events, 0, skb, true, skb->ifindex, skb->len, SEEN_INVALID(kind), now());
+	if (is_logged(SEEN_INVALID(kind)))
+		logged_skb(skb, SEEN_INVALID(kind));
 	return 0;
 }
 
@@ -106,6 +111,7 @@ __noinline int turn_xdp(struct xdp_md *ctx)
 static __always_inline int end_xdp(struct xdp_md *ctx, __u32 reason, __u32 length)
 {
 	count(ctx->ingress_ifindex, reason, length);
+	tell_xdp(ctx, reason);
 	if (is_drop(reason))
 		return XDP_DROP;
 	hand_over(ctx);
@@ -132,12 +138,12 @@ int portcullis_xdp(struct xdp_md *ctx)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
 	EXPLAIN(refused, result & REASON_MASK);
 	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
-		int action = turn_xdp(ctx);
+		int action;
 
-		if (action) {
-			count(ctx->ingress_ifindex, DROP_REJECTED, length);
-			return action;
-		}
+		tell_xdp(ctx, DROP_REJECTED); /* before it is the answer */
+		action = turn_xdp(ctx);
+		count(ctx->ingress_ifindex, action ? DROP_REJECTED : result & REASON_MASK, length);
+		return action ? action : XDP_DROP;
 	}
 	return end_xdp(ctx, result & REASON_MASK, length);
 }
@@ -217,6 +223,7 @@ __noinline int reject_skb(struct __sk_buff *skb, __u64 time)
 static __always_inline int end_skb(struct __sk_buff *skb, __u32 reason, __u32 length)
 {
 	count_skb(skb, reason, length);
+	tell_skb(skb, reason, false);
 	return is_drop(reason) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -238,7 +245,7 @@ int portcullis_in(struct __sk_buff *skb)
 		invalid_skb(skb, result >> KIND_SHIFT);
 	EXPLAIN(refused, result & REASON_MASK);
 	if (is_rejectable(result) && reject_skb(skb, now())) {
-		count_skb(skb, DROP_REJECTED, length);
+		count_skb(skb, DROP_REJECTED, length); /* it was shown before it was the answer */
 		return bpf_redirect(skb->ifindex, 0);
 	}
 	return end_skb(skb, result & REASON_MASK, length);
@@ -257,6 +264,7 @@ int portcullis_out(struct __sk_buff *skb)
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
 	count(skb->ifindex, reason == DROP_LIMIT ? UNSENT_LIMIT : UNSENT_FORWARD, skb->len);
+	tell_skb(skb, reason, true);
 	return TC_ACT_SHOT;
 }
 
@@ -270,6 +278,8 @@ volatile const enum range_set_state range_set_state_names = 0;
 volatile const enum forwarder_flag forwarder_flag_names = 0;
 volatile const enum ask ask_names = 0;
 struct event *volatile const event_type = NULL;
+struct reader *volatile const reader_type = NULL;
+struct shown *volatile const shown_type = NULL;
 struct decision *volatile const decision_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -20,6 +20,13 @@ type FirewallAccount struct {
 	NextSet  uint32
 }
 
+type FirewallAllowance struct {
+	_       structs.HostLayout
+	Renewed uint64
+	Left    uint64
+	Missed  uint64
+}
+
 type FirewallAsk uint32
 
 const (
@@ -318,6 +325,26 @@ const (
 	FirewallRangeSetStateSET_DROPPED FirewallRangeSetState = 2
 )
 
+type FirewallReader struct {
+	_           structs.HostLayout
+	Until       uint64
+	Owner       uint64
+	Reasons     uint64
+	RuleReasons uint32
+	Interfaces  [4]uint32
+	Snaplen     uint32
+	Rate        uint32
+	From        [4]uint32
+	FromMask    [4]uint32
+	To          [4]uint32
+	ToMask      [4]uint32
+	Port        uint16
+	Protocol    uint8
+	Family      uint8
+	HasProtocol uint8
+	Pad         [7]uint8
+}
+
 type FirewallReason uint32
 
 const (
@@ -444,6 +471,33 @@ type FirewallSettings struct {
 	Policy       [12264]uint8
 }
 
+type FirewallShowing struct {
+	_        structs.HostLayout
+	Shown    FirewallShown
+	Place    uint32
+	Read     uint8
+	Family   uint8
+	Protocol uint8
+	HasPorts uint8
+	Ports    [2]uint16
+	Src      [4]uint32
+	Dst      [4]uint32
+	Headers  [512]uint8
+	_        [4]byte
+}
+
+type FirewallShown struct {
+	_        structs.HostLayout
+	Time     uint64
+	Ifindex  uint32
+	Reason   uint32
+	Length   uint32
+	Captured uint32
+	Ethernet uint8
+	Outbound uint8
+	Pad      [6]uint8
+}
+
 type FirewallSourceGate struct {
 	_  structs.HostLayout
 	V4 [262144]uint64
@@ -458,7 +512,9 @@ type FirewallState struct {
 	Sweep       uint8
 	Asks        uint8
 	Handover    uint8
-	_           [1]byte
+	ShowDrops   uint8
+	ShowPasses  uint8
+	_           [7]byte
 }
 
 type FirewallStation struct {
@@ -497,6 +553,7 @@ type FirewallTally struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FirewallMapAllowances         = "allowances"
 	FirewallMapBanNetworks4       = "ban_networks4"
 	FirewallMapBanNetworks6       = "ban_networks6"
 	FirewallMapBanReasons         = "ban_reasons"
@@ -508,6 +565,7 @@ const (
 	FirewallMapFlowTags           = "flow_tags"
 	FirewallMapFlows              = "flows"
 	FirewallMapForwarders         = "forwarders"
+	FirewallMapJournal            = "journal"
 	FirewallMapLedger             = "ledger"
 	FirewallMapLedgerOffsets      = "ledger_offsets"
 	FirewallMapLedgerPages        = "ledger_pages"
@@ -519,6 +577,8 @@ const (
 	FirewallMapRangeBuckets       = "range_buckets"
 	FirewallMapRangeLines         = "range_lines"
 	FirewallMapRangeSets          = "range_sets"
+	FirewallMapReaderBuffers      = "reader_buffers"
+	FirewallMapReaders            = "readers"
 	FirewallMapRejections         = "rejections"
 	FirewallMapRuleOffsets        = "rule_offsets"
 	FirewallMapRuleRecords        = "rule_records"
@@ -526,6 +586,7 @@ const (
 	FirewallMapRules              = "rules"
 	FirewallMapRunning            = "running"
 	FirewallMapSearches           = "searches"
+	FirewallMapShowings           = "showings"
 	FirewallMapSourceCounters     = "source_counters"
 	FirewallMapSourceGate         = "source_gate"
 	FirewallMapStations           = "stations"
@@ -557,6 +618,7 @@ const (
 	FirewallVarKnownOwn           = "known_own"
 	FirewallVarLastRun            = "last_run"
 	FirewallVarLedgerPage         = "ledger_page"
+	FirewallVarLoggedReasons      = "logged_reasons"
 	FirewallVarLongestSynSent     = "longest_syn_sent"
 	FirewallVarManyDevices        = "many_devices"
 	FirewallVarMarkNames          = "mark_names"
@@ -565,8 +627,10 @@ const (
 	FirewallVarPolicyNames        = "policy_names"
 	FirewallVarPorts              = "ports"
 	FirewallVarRangeSetStateNames = "range_set_state_names"
+	FirewallVarReaderType         = "reader_type"
 	FirewallVarReasonNames        = "reason_names"
 	FirewallVarRunSlot            = "run_slot"
+	FirewallVarShownType          = "shown_type"
 	FirewallVarState              = "state"
 	FirewallVarSynSent            = "syn_sent"
 	FirewallVarTestClock          = "test_clock"
@@ -631,6 +695,7 @@ type FirewallProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FirewallMapSpecs struct {
+	Allowances     *ebpf.MapSpec `ebpf:"allowances"`
 	BanNetworks4   *ebpf.MapSpec `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.MapSpec `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.MapSpec `ebpf:"ban_reasons"`
@@ -642,6 +707,7 @@ type FirewallMapSpecs struct {
 	FlowTags       *ebpf.MapSpec `ebpf:"flow_tags"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	Forwarders     *ebpf.MapSpec `ebpf:"forwarders"`
+	Journal        *ebpf.MapSpec `ebpf:"journal"`
 	Ledger         *ebpf.MapSpec `ebpf:"ledger"`
 	LedgerOffsets  *ebpf.MapSpec `ebpf:"ledger_offsets"`
 	LedgerPages    *ebpf.MapSpec `ebpf:"ledger_pages"`
@@ -653,6 +719,8 @@ type FirewallMapSpecs struct {
 	RangeBuckets   *ebpf.MapSpec `ebpf:"range_buckets"`
 	RangeLines     *ebpf.MapSpec `ebpf:"range_lines"`
 	RangeSets      *ebpf.MapSpec `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.MapSpec `ebpf:"reader_buffers"`
+	Readers        *ebpf.MapSpec `ebpf:"readers"`
 	Rejections     *ebpf.MapSpec `ebpf:"rejections"`
 	RuleOffsets    *ebpf.MapSpec `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.MapSpec `ebpf:"rule_records"`
@@ -660,6 +728,7 @@ type FirewallMapSpecs struct {
 	Rules          *ebpf.MapSpec `ebpf:"rules"`
 	Running        *ebpf.MapSpec `ebpf:"running"`
 	Searches       *ebpf.MapSpec `ebpf:"searches"`
+	Showings       *ebpf.MapSpec `ebpf:"showings"`
 	SourceCounters *ebpf.MapSpec `ebpf:"source_counters"`
 	SourceGate     *ebpf.MapSpec `ebpf:"source_gate"`
 	Stations       *ebpf.MapSpec `ebpf:"stations"`
@@ -691,6 +760,7 @@ type FirewallVariableSpecs struct {
 	KnownOwn           *ebpf.VariableSpec `ebpf:"known_own"`
 	LastRun            *ebpf.VariableSpec `ebpf:"last_run"`
 	LedgerPage         *ebpf.VariableSpec `ebpf:"ledger_page"`
+	LoggedReasons      *ebpf.VariableSpec `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.VariableSpec `ebpf:"longest_syn_sent"`
 	ManyDevices        *ebpf.VariableSpec `ebpf:"many_devices"`
 	MarkNames          *ebpf.VariableSpec `ebpf:"mark_names"`
@@ -699,8 +769,10 @@ type FirewallVariableSpecs struct {
 	PolicyNames        *ebpf.VariableSpec `ebpf:"policy_names"`
 	Ports              *ebpf.VariableSpec `ebpf:"ports"`
 	RangeSetStateNames *ebpf.VariableSpec `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.VariableSpec `ebpf:"reader_type"`
 	ReasonNames        *ebpf.VariableSpec `ebpf:"reason_names"`
 	RunSlot            *ebpf.VariableSpec `ebpf:"run_slot"`
+	ShownType          *ebpf.VariableSpec `ebpf:"shown_type"`
 	State              *ebpf.VariableSpec `ebpf:"state"`
 	SynSent            *ebpf.VariableSpec `ebpf:"syn_sent"`
 	TestClock          *ebpf.VariableSpec `ebpf:"test_clock"`
@@ -731,6 +803,7 @@ func (o *FirewallObjects) Close() error {
 //
 // It can be passed to LoadFirewallObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FirewallMaps struct {
+	Allowances     *ebpf.Map `ebpf:"allowances"`
 	BanNetworks4   *ebpf.Map `ebpf:"ban_networks4"`
 	BanNetworks6   *ebpf.Map `ebpf:"ban_networks6"`
 	BanReasons     *ebpf.Map `ebpf:"ban_reasons"`
@@ -742,6 +815,7 @@ type FirewallMaps struct {
 	FlowTags       *ebpf.Map `ebpf:"flow_tags"`
 	Flows          *ebpf.Map `ebpf:"flows"`
 	Forwarders     *ebpf.Map `ebpf:"forwarders"`
+	Journal        *ebpf.Map `ebpf:"journal"`
 	Ledger         *ebpf.Map `ebpf:"ledger"`
 	LedgerOffsets  *ebpf.Map `ebpf:"ledger_offsets"`
 	LedgerPages    *ebpf.Map `ebpf:"ledger_pages"`
@@ -753,6 +827,8 @@ type FirewallMaps struct {
 	RangeBuckets   *ebpf.Map `ebpf:"range_buckets"`
 	RangeLines     *ebpf.Map `ebpf:"range_lines"`
 	RangeSets      *ebpf.Map `ebpf:"range_sets"`
+	ReaderBuffers  *ebpf.Map `ebpf:"reader_buffers"`
+	Readers        *ebpf.Map `ebpf:"readers"`
 	Rejections     *ebpf.Map `ebpf:"rejections"`
 	RuleOffsets    *ebpf.Map `ebpf:"rule_offsets"`
 	RuleRecords    *ebpf.Map `ebpf:"rule_records"`
@@ -760,6 +836,7 @@ type FirewallMaps struct {
 	Rules          *ebpf.Map `ebpf:"rules"`
 	Running        *ebpf.Map `ebpf:"running"`
 	Searches       *ebpf.Map `ebpf:"searches"`
+	Showings       *ebpf.Map `ebpf:"showings"`
 	SourceCounters *ebpf.Map `ebpf:"source_counters"`
 	SourceGate     *ebpf.Map `ebpf:"source_gate"`
 	Stations       *ebpf.Map `ebpf:"stations"`
@@ -767,6 +844,7 @@ type FirewallMaps struct {
 
 func (m *FirewallMaps) Close() error {
 	return _FirewallClose(
+		m.Allowances,
 		m.BanNetworks4,
 		m.BanNetworks6,
 		m.BanReasons,
@@ -778,6 +856,7 @@ func (m *FirewallMaps) Close() error {
 		m.FlowTags,
 		m.Flows,
 		m.Forwarders,
+		m.Journal,
 		m.Ledger,
 		m.LedgerOffsets,
 		m.LedgerPages,
@@ -789,6 +868,8 @@ func (m *FirewallMaps) Close() error {
 		m.RangeBuckets,
 		m.RangeLines,
 		m.RangeSets,
+		m.ReaderBuffers,
+		m.Readers,
 		m.Rejections,
 		m.RuleOffsets,
 		m.RuleRecords,
@@ -796,6 +877,7 @@ func (m *FirewallMaps) Close() error {
 		m.Rules,
 		m.Running,
 		m.Searches,
+		m.Showings,
 		m.SourceCounters,
 		m.SourceGate,
 		m.Stations,
@@ -828,6 +910,7 @@ type FirewallVariables struct {
 	KnownOwn           *ebpf.Variable `ebpf:"known_own"`
 	LastRun            *ebpf.Variable `ebpf:"last_run"`
 	LedgerPage         *ebpf.Variable `ebpf:"ledger_page"`
+	LoggedReasons      *ebpf.Variable `ebpf:"logged_reasons"`
 	LongestSynSent     *ebpf.Variable `ebpf:"longest_syn_sent"`
 	ManyDevices        *ebpf.Variable `ebpf:"many_devices"`
 	MarkNames          *ebpf.Variable `ebpf:"mark_names"`
@@ -836,8 +919,10 @@ type FirewallVariables struct {
 	PolicyNames        *ebpf.Variable `ebpf:"policy_names"`
 	Ports              *ebpf.Variable `ebpf:"ports"`
 	RangeSetStateNames *ebpf.Variable `ebpf:"range_set_state_names"`
+	ReaderType         *ebpf.Variable `ebpf:"reader_type"`
 	ReasonNames        *ebpf.Variable `ebpf:"reason_names"`
 	RunSlot            *ebpf.Variable `ebpf:"run_slot"`
+	ShownType          *ebpf.Variable `ebpf:"shown_type"`
 	State              *ebpf.Variable `ebpf:"state"`
 	SynSent            *ebpf.Variable `ebpf:"syn_sent"`
 	TestClock          *ebpf.Variable `ebpf:"test_clock"`

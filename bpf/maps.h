@@ -79,8 +79,10 @@ struct state {
 	__u64 clock_offset; /* jiffies by which the tests' clock is ahead */
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
-	__u8 asks;     /* enum ask, of block.h */
-	__u8 handover; /* XDP and TC both filter a device for the moment, see hand_over */
+	__u8 asks;	  /* enum ask, of block.h */
+	__u8 handover;	  /* XDP and TC both filter a device for the moment, see hand_over */
+	__u8 show_drops;  /* which readers want to see packets that are dropped, one bit each: see show.h */
+	__u8 show_passes; /* and those that pass */
 } state SEC(".data.state") = {.sweep = 1};
 
 /* How many flows are in the table, dead ones that nobody has taken out among them, the most that it keeps, and which set
@@ -337,9 +339,54 @@ struct {
 	__uint(max_entries, 65536);
 } events SEC(".maps");
 
+/* Those who look at packets as they come, what each may still be shown on a CPU, by reason and then of all rules together,
+ * and the buffers of each, one for each CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, READERS);
+	__type(key, __u32);
+	__type(value, struct reader);
+} readers SEC(".maps");
+
+#define ALLOWANCES (RULE_ZERO + 1)
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, READERS *ALLOWANCES);
+	__type(key, __u32);
+	__type(value, struct allowance);
+} allowances SEC(".maps");
+
+struct reader_buffers {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, READERS);
+	__type(key, __u32);
+	__array(values, struct reader_buffers);
+} reader_buffers SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct showing);
+} showings SEC(".maps");
+
+/* Packets for the journal, which the agent reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 131072);
+} journal SEC(".maps");
+
+/* Of the log, and behind it of the journal by reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 + RULE_ZERO);
 	__type(key, __u32);
 	__type(value, struct event_budget);
 } event_budgets SEC(".maps");

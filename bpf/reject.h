@@ -17,6 +17,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "policy.h"
+#include "show.h"
 #include "types.h"
 #include "verdict.h"
 
@@ -331,6 +332,7 @@ static __always_inline bool answer_skb(struct __sk_buff *skb, struct frame frame
 	if (tcp && r->unfinished && r->packet.transport != r->link_length + ip_length(&r->packet))
 		return false;
 	measure(r, skb->len);
+	tell_skb(skb, DROP_REJECTED, false); /* before it is the answer */
 	/* Even where the length stays: segments that were merged are no longer. */
 	if (r->keep > skb->len || bpf_skb_change_tail(skb, r->keep, 0))
 		return false;

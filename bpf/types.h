@@ -327,6 +327,65 @@ struct event_budget {
 	__u64 left;
 };
 
+/* Who looks at packets as they come. User space writes what he asks for and then sets his bit of struct state; what he
+ * does not ask for is 0. Addresses are in network order, an IPv4 one in word 0, and masked. */
+#define READERS 8
+#define READER_INTERFACES 4
+struct reader {
+	__u64 until;	    /* jiffies: a reader has to say that he is still there; 0: the slot is free */
+	__u64 owner;	    /* tells whose slot it is */
+	__u64 reasons;	    /* one bit each */
+	__u32 rule_reasons; /* of rules: 0 for none, ANY_RULE, or that of one */
+	__u32 interfaces[READER_INTERFACES];
+	__u32 snaplen; /* bytes of a frame */
+	__u32 rate;    /* packets of a reason that a CPU shows a second */
+	__u32 from[4];
+	__u32 from_mask[4];
+	__u32 to[4];
+	__u32 to_mask[4];
+	__u16 port;    /* of either end */
+	__u8 protocol; /* where has_protocol is set */
+	__u8 family;   /* 4 or 6, where there is an address */
+	__u8 has_protocol;
+	__u8 pad[7];
+};
+#define ANY_RULE (~0u)
+
+/* What a reader is told of a packet. The first bytes of the frame follow. */
+struct shown {
+	__u64 time; /* ns since boot */
+	__u32 ifindex;
+	__u32 reason;
+	__u32 length; /* bytes of the frame */
+	__u32 captured;
+	__u8 ethernet; /* the frame begins with an Ethernet header */
+	__u8 outbound;
+	__u8 pad[6];
+};
+
+/* What a CPU may still show of a reason. */
+struct allowance {
+	__u64 renewed; /* jiffies */
+	__u64 left;
+	__u64 missed; /* packets that were asked for and not shown */
+};
+
+/* Room to work in, for which the stack has none. Of the headers twice as much as is read, so that any place in the first
+ * half may be asked for. */
+#define READ_BYTES 256
+struct showing {
+	struct shown shown;
+	__u32 place; /* among allowances */
+	__u8 read;   /* enum of show.h */
+	__u8 family;
+	__u8 protocol;
+	__u8 has_ports;
+	__u16 ports[2]; /* in network order */
+	__u32 src[4];
+	__u32 dst[4];
+	__u8 headers[2 * READ_BYTES];
+};
+
 #define LONGEST_LINK 22 /* an Ethernet header with two VLAN tags */
 
 /* A packet that its sender is told of, on its way to become the answer: the stack has no room for it. And how many answers

@@ -113,6 +113,11 @@ func (fw *Firewall) View(ctx context.Context) (Filter, error) {
 	return fw.kernel.Open(fw.waiting(ctx), fw.options.PinPath)
 }
 
+// Monitor begins to show packets as they come. It waits as View does.
+func (fw *Firewall) Monitor(ctx context.Context, o loader.MonitorOptions) (Monitor, error) {
+	return fw.kernel.Monitor(fw.waiting(ctx), fw.options.PinPath, o)
+}
+
 // openToChange returns the running filter for a change, which has begun.
 func (fw *Firewall) openToChange(ctx context.Context) (Filter, error) {
 	f, err := fw.kernel.OpenToChange(fw.waiting(ctx), fw.options.PinPath)

@@ -25,6 +25,7 @@ type Kernel interface {
 	Attach(ctx context.Context, pinPath string, mode loader.Mode) (*loader.AttachReport, error)
 	Prepare(ctx context.Context, pinPath string) (loaded bool, err error)
 	Wants(pinPath, iface string) bool
+	Monitor(ctx context.Context, pinPath string, o loader.MonitorOptions) (Monitor, error)
 	Watch(context.Context) (<-chan host.Change, error)
 
 	DefaultInterface() (string, error)
@@ -69,6 +70,7 @@ type Filter interface {
 	Refusals() (loader.Refusals, error)
 	Explainer(iface string) (*loader.Explainer, error)
 	Log(ctx context.Context, follow bool, each func(loader.LoggedPacket) error) error
+	Journal(ctx context.Context, each func(loader.LoggedPacket) error) error
 	HostChanges() (loader.HostChanges, error)
 	SyncHost() error
 
@@ -86,6 +88,12 @@ type Filter interface {
 	BlockedBy(netip.Addr) (list string, blocked, trusted bool, err error)
 	BlockLists() ([]maps.BlockListInForce, error)
 	EachBlocked(visit func(list string, network netip.Prefix)) error
+}
+
+// Monitor shows packets as they come.
+type Monitor interface {
+	Run(ctx context.Context, each func(loader.Monitored) error) error
+	Close() error
 }
 
 // HostKernel is the kernel of this host.
@@ -121,6 +129,15 @@ func (HostKernel) Attach(ctx context.Context, pinPath string, mode loader.Mode) 
 
 func (HostKernel) Prepare(ctx context.Context, pinPath string) (bool, error) {
 	return loader.Prepare(ctx, pinPath)
+}
+
+// Monitor implements Kernel.
+func (HostKernel) Monitor(ctx context.Context, pinPath string, o loader.MonitorOptions) (Monitor, error) {
+	m, err := loader.OpenMonitor(ctx, pinPath, o)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (HostKernel) Wants(pinPath, iface string) bool                      { return loader.Wants(pinPath, iface) }

@@ -89,7 +89,24 @@ func (f *Filter) runSweep(flush bool) (result bpf.FirewallSweep, err error) {
 	if err := t.runSweep(&result); err != nil {
 		return result, err
 	}
+	if err := f.tidyReaders(); err != nil {
+		return result, err
+	}
 	return result, f.set.AfterSweep()
+}
+
+// tidyReaders makes up for those who looked at packets and were killed.
+func (f *Filter) tidyReaders() error {
+	unlock, err := f.pins.LockState(f.ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := f.now()
+	if err == nil {
+		_, err = f.set.TidyReaders(now)
+	}
+	return err
 }
 
 // enterLive enters every live connection of this network namespace as a flow, and returns how many are established.

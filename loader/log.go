@@ -32,6 +32,36 @@ func (f *Filter) Log(ctx context.Context, follow bool, each func(LoggedPacket) e
 	if err != nil {
 		return err
 	}
+	return readLog(ctx, events, follow, each)
+}
+
+// Journal calls each for every packet that is to go into the journal of the host and that nobody was told of, until ctx ends,
+// each fails or the filter is taken down.
+func (f *Filter) Journal(ctx context.Context, each func(LoggedPacket) error) error {
+	events, err := f.set.Journal()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stated := inode(f.pins.Maps())
+	go func() {
+		gone := time.NewTicker(time.Second)
+		defer gone.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-gone.C:
+				if inode(f.pins.Maps()) != stated {
+					cancel()
+				}
+			}
+		}
+	}()
+	return readLog(ctx, events, true, each)
+}
+
+func readLog(ctx context.Context, events *maps.Events, follow bool, each func(LoggedPacket) error) error {
 	defer events.Close()
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()

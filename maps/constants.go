@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -59,6 +60,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		bpf.FirewallVarInputPolicy:      uint32(input[c.Policy.Input]),
 		bpf.FirewallVarForwardPolicy:    uint32(forward[c.Policy.Forward]),
 		bpf.FirewallVarInvalidPolicy:    uint32(invalid[c.Policy.Invalid]),
+		bpf.FirewallVarLoggedReasons:    loggedReasons(c.Policy),
 		bpf.FirewallVarIcmp4Types:       c.Policy.ICMP.Types4(),
 		bpf.FirewallVarIcmp6Types:       c.Policy.ICMP.Types6(),
 		bpf.FirewallVarTimeouts:         timeouts,
@@ -80,6 +82,17 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
+}
+
+// loggedReasons returns a bit for each reason of which packets go into the journal.
+func loggedReasons(p *policy.Policy) (bits uint64) {
+	names := p.Log.Reasons()
+	for _, reason := range Reasons() {
+		if reason.Verdict() != Pass && slices.Contains(names, reason.String()) {
+			bits |= 1 << reason
+		}
+	}
+	return bits
 }
 
 // stampUnit is that of the stamps in .data.syn_sent (jiffies).

@@ -67,6 +67,9 @@ func (r Reason) String() string {
 	return strings.ToLower(strings.ReplaceAll(rest, "_", " "))
 }
 
+// IsRule reports whether the reason is a rule that has let a packet in.
+func (r Reason) IsRule() bool { return r >= ruleZero }
+
 // RuleReason returns the reason under which a rule counts.
 func RuleReason(id uint16) Reason { return ruleZero + Reason(id) }
 

@@ -53,8 +53,13 @@ type Events struct {
 }
 
 // Events opens the log where the furthest reader is.
-func (s *State) Events() (_ *Events, err error) {
-	m, err := s.Map(bpf.FirewallMapEvents)
+func (s *State) Events() (*Events, error) { return s.openEvents(bpf.FirewallMapEvents) }
+
+// Journal is Events for what is to go into the journal of the host.
+func (s *State) Journal() (*Events, error) { return s.openEvents(bpf.FirewallMapJournal) }
+
+func (s *State) openEvents(name string) (_ *Events, err error) {
+	m, err := s.Map(name)
 	if err != nil {
 		return nil, err
 	}

@@ -85,14 +85,16 @@ func (s *State) openGate(bans []Ban) error {
 
 // changeAsks says what the datapath has to ask about sources, and what it need not ask any more.
 func (s *State) changeAsks(add, remove bpf.FirewallAsk) error {
+	return s.changeBits([4]byte{1: byte(add)}, [4]byte{1: byte(remove)})
+}
+
+// changeBits sets and clears bits of the word in which struct state has sweep, asks and shows. The others stay as they are,
+// whoever changes them meanwhile.
+func (s *State) changeBits(add, remove [4]byte) error {
 	return s.state(func(state *bpf.FirewallState) {
-		// The bytes beside it are others'.
 		word := (*uint32)(unsafe.Pointer(&state.Sweep))
-		mask := func(asks bpf.FirewallAsk) uint32 {
-			return *(*uint32)(unsafe.Pointer(&[4]byte{1: byte(asks)}))
-		}
-		atomic.OrUint32(word, mask(add))
-		atomic.AndUint32(word, ^mask(remove))
+		atomic.OrUint32(word, *(*uint32)(unsafe.Pointer(&add)))
+		atomic.AndUint32(word, ^*(*uint32)(unsafe.Pointer(&remove)))
 	})
 }
 

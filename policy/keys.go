@@ -141,6 +141,11 @@ var keys = []*key{
 			func(p *Policy) *map[string]InvalidPolicy { return &p.InvalidOn }),
 	},
 	{
+		Key: Key{Name: "log", Values: "none, drops, invalid, or a list such as [closed port, banned]",
+			Meaning: "packets that \"portcullis run\" writes to the journal, by the reason under which they count", Note: "so many a second of each reason, the others are counted"},
+		kind: logKind,
+	},
+	{
 		Key: Key{Name: "flows", Values: "keys and values", Meaning: "the flow table"},
 		kind: section{"max: 262144", []*key{{
 			Key: Key{Name: "max", Values: fmt.Sprintf("%d to %d", MinMaxFlows, MaxMaxFlows),

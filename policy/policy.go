@@ -36,6 +36,7 @@ type Policy struct {
 	Open       []Rule   // about what is for this host, and about what is routed
 	Invalid    InvalidPolicy
 	InvalidOn  map[string]InvalidPolicy
+	Log        Log                      // what the agent writes to the journal
 	MaxFlows   int                      // 0 means DefaultMaxFlows
 	Timeouts   map[string]time.Duration // those that a file sets; read with Timeout
 }

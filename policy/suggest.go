@@ -45,6 +45,12 @@ func suggest(word string, known []string) []string {
 	return out
 }
 
+// DidYouMean returns what completes a message about an unknown word: the closest known ones, or otherwise if none is
+// close.
+func DidYouMean(word string, known []string, otherwise string) string {
+	return didYouMean(word, known, otherwise)
+}
+
 // didYouMean completes a message with the closest known words, or with
 // otherwise if there are none.
 func didYouMean(word string, known []string, otherwise string) string {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall/monitor"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -85,5 +86,5 @@ func (a *app) log(follow bool) error {
 }
 
 func viewLogged(p loader.LoggedPacket) logView {
-	return logView{p.Time, p.Interface, p.Reason, p.Length, describeFrame(p.Frame, p.Ethernet), p.Frame}
+	return logView{p.Time, p.Interface, p.Reason, p.Length, monitor.Describe(p.Frame, p.Ethernet), p.Frame}
 }

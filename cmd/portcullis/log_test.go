@@ -12,6 +12,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"github.com/portcullis-firewall/portcullis/firewall/monitor"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -88,10 +89,10 @@ func TestDescribeFrame(t *testing.T) {
 			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(129, 0)}),
 		"gre 192.0.2.2 > 192.0.2.1": build(t, four, ipv4(layers.IPProtocolGRE), gopacket.Payload("?")),
 	} {
-		if got := describeFrame(b, true); got != want {
+		if got := monitor.Describe(b, true); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-		if got := describeFrame(b[14:], false); got != want {
+		if got := monitor.Describe(b[14:], false); got != want {
 			t.Errorf("without Ethernet: %q, want %q", got, want)
 		}
 	}
@@ -120,11 +121,11 @@ func TestDescribeFrame(t *testing.T) {
 		"no name":         {build(t, four, ipv4(253)), "protocol 253 192.0.2.2 > 192.0.2.1"},
 		"ports alone":     {build(t, four, ipv4(layers.IPProtocolTCP), gopacket.Payload{0, 1, 0, 2}), "tcp 192.0.2.2:1 > 192.0.2.1:2"},
 	} {
-		if got := describeFrame(c.frame, true); got != c.want {
+		if got := monitor.Describe(c.frame, true); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
-	if got := describeFrame([]byte{1, 2}, true); got != "unreadable (0102)" {
+	if got := monitor.Describe([]byte{1, 2}, true); got != "unreadable (0102)" {
 		t.Errorf("two bytes are %q", got)
 	}
 }
@@ -135,7 +136,7 @@ func FuzzDescribeFrame(f *testing.F) {
 	f.Add(build(f, ipv6(layers.IPProtocolSCTP), &layers.SCTP{SrcPort: 3, DstPort: 4}), false)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, b []byte, ethernet bool) {
-		if text := describeFrame(b, ethernet); text == "" || strings.ContainsAny(text, "\r\n\x1b") || !utf8.ValidString(text) {
+		if text := monitor.Describe(b, ethernet); text == "" || strings.ContainsAny(text, "\r\n\x1b") || !utf8.ValidString(text) {
 			t.Errorf("%x is %q", b, text)
 		}
 	})

@@ -125,8 +125,8 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "main", Title: "Commands:"}, &cobra.Group{ID: "more", Title: "More:"})
 	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.runCommand(), a.statusCommand(), a.openCommand(),
 		a.closeCommand(), a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.tryCommand(), a.confirmCommand(),
-		a.revertCommand(), a.banCommand(), a.unbanCommand(), a.bansCommand(), a.flowsCommand(), a.logCommand(), a.explainCommand(),
-		a.topCommand()} {
+		a.revertCommand(), a.banCommand(), a.unbanCommand(), a.bansCommand(), a.flowsCommand(), a.monitorCommand(), a.logCommand(),
+		a.explainCommand(), a.topCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}

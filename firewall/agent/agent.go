@@ -19,6 +19,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/fetch"
+	"github.com/portcullis-firewall/portcullis/firewall/monitor"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -63,10 +64,16 @@ type Agent struct {
 	tidied     time.Time         // when bans that have ended were last taken out
 	fetching   *fetch.Plan       // of lists
 	unfetched  map[string]string // by URL: what was logged of lists that could not be fetched
+
+	journal     *monitor.Journal
+	journaling  bool // packets are read for it
+	logged      chan loader.LoggedPacket
+	unjournaled chan error // the reading has ended
 }
 
 func newAgent(o Options) *Agent {
 	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
+		journal: monitor.NewJournal(), logged: make(chan loader.LoggedPacket), unjournaled: make(chan error),
 		fetching: o.Firewall.FetchPlan(), unfetched: make(map[string]string), tidied: time.Now().Add(-tidyTime), // to do it soon
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
 }
@@ -104,6 +111,7 @@ func Run(ctx context.Context, o Options) error {
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
+	a.tellOfMore(true)
 	a.Log.Info("the agent ends; the filter stays")
 	return err
 }
@@ -124,6 +132,8 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 	sweep := time.NewTimer(sweepTime)
 	look := time.NewTicker(lookTime)
 	defer look.Stop()
+	more := time.NewTicker(time.Second)
+	defer more.Stop()
 	relinked := true // an interface of the filter has changed, and its driver may have made its queues anew
 	var alive <-chan time.Time
 	if period := watchdog(); period > 0 {
@@ -185,6 +195,13 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 			a.fetched(ctx, r)
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
+		case p := <-a.logged:
+			a.journalPacket(p)
+		case err := <-a.unjournaled:
+			a.journalEnded(err)
+			soon()
+		case <-more.C:
+			a.tellOfMore(false)
 		case <-a.files.policy:
 			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)
@@ -235,6 +252,7 @@ func (a *Agent) settle(ctx context.Context) {
 		a.reload(ctx)
 	}
 	a.mend(ctx, f)
+	a.followJournal(ctx, f)
 	a.complain(f.SyncHost())
 	a.log(a.file.Spare(ctx, f))
 	changed, err := f.HostChanges()

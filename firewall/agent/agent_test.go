@@ -423,3 +423,27 @@ func TestLog(t *testing.T) {
 		t.Errorf("the log is %q, want %q", b.String(), want)
 	}
 }
+
+// What the policy logs is written, the first packet of a source and then a sum; without the key nothing is.
+func TestJournal(t *testing.T) {
+	syn := append(make([]byte, 12), 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 198, 51, 100, 7, 192, 0, 2, 1, 0x9c, 0x40, 0, 23, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0)
+	packet := loader.LoggedPacket{Time: time.Now(), Interface: "eth0", Reason: "closed port", Length: 54, Ethernet: true, Frame: syn}
+	for _, c := range []struct{ key, want string }{{"log: drops\n", "closed port on eth0: tcp 198.51.100.7:40000 > 192.0.2.1:23 syn, 54 bytes\nportcullis: closed port: 2 more from 198.51.100.7 in "}, {"", ""}} {
+		f := &fake{}
+		old := packet
+		old.Time, old.Interface = time.Now().Add(-time.Hour), "eth1"
+		f.Journaled = []loader.LoggedPacket{old, packet, packet, packet}
+		s := newSetting(t, f, "interfaces: [eth0]\n"+c.key)
+		tell, end := s.runs(t)
+		for range 10 {
+			time.Sleep(settleTime)
+			tell(host.Change{})
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(s.log.String(), "closed port on eth0"); got != strings.Count(c.want, "closed port on eth0") || strings.Contains(s.log.String(), "eth1") || !strings.Contains(s.log.String(), c.want) {
+			t.Errorf("%q: the log is\n%s", c.key, s.log)
+		}
+	}
+}

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"github.com/portcullis-firewall/portcullis/firewall/monitor"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Log writes the log of the agent, one message a line. In the journal each line has a priority (sd-daemon(3)).
@@ -52,3 +55,17 @@ func (l *Log) Warn(format string, args ...any) {
 
 // Info logs what was done.
 func (l *Log) Info(format string, args ...any) { l.write(journal.PriInfo, "", format, args...) }
+
+// Packet logs a packet, in the journal with fields of its own.
+func (l *Log) Packet(r monitor.Record) {
+	if l.journal {
+		fields := map[string]string{"SYSLOG_IDENTIFIER": "portcullis"}
+		for name, value := range r.Fields {
+			fields[name] = quote.Text(value)
+		}
+		if journal.Send(quote.Text(r.Message), journal.PriInfo, fields) == nil {
+			return
+		}
+	}
+	l.Info("%s", r.Message)
+}

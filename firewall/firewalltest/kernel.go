@@ -36,6 +36,9 @@ type Kernel struct {
 	Traffic      []loader.Traffic
 	Checks       []loader.LedgerCheck
 	Logged       []loader.LoggedPacket
+	Journaled    []loader.LoggedPacket
+	Monitored    []loader.Monitored // what a monitor is to tell
+	Asked        loader.MonitorOptions
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
 	GatewayList  []netip.Addr      // the default gateways
@@ -340,6 +343,41 @@ func (f *Kernel) CountFlowStates() (map[string]int, error) {
 // CheckLedger implements firewall.Filter.
 func (f *Kernel) CheckLedger(context.Context, time.Duration) ([]loader.LedgerCheck, error) {
 	return f.Checks, f.Fail
+}
+
+// Journal implements firewall.Filter.
+func (f *Kernel) Journal(ctx context.Context, each func(loader.LoggedPacket) error) error {
+	for _, p := range f.Journaled {
+		if err := each(p); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Monitor implements firewall.Kernel.
+func (f *Kernel) Monitor(_ context.Context, _ string, o loader.MonitorOptions) (firewall.Monitor, error) {
+	if f.Running == nil {
+		return nil, fmt.Errorf("%w (nothing is pinned)", loader.ErrNotRunning)
+	}
+	f.Asked = o
+	return monitor{f}, f.OpenErr
+}
+
+type monitor struct{ kernel *Kernel }
+
+func (monitor) Close() error { return nil }
+
+// Run tells what there is, and goes on until ctx ends.
+func (m monitor) Run(ctx context.Context, each func(loader.Monitored) error) error {
+	for _, told := range m.kernel.Monitored {
+		if err := each(told); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // Rules implements firewall.Filter.

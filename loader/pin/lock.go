@@ -45,3 +45,9 @@ func (d Dir) Claim(ctx context.Context) (unlock func(), err error) {
 		return unlock, nil
 	}
 }
+
+// LockState keeps others from the places in the filter's state that its readers share. It is for a moment, and beside the
+// lock of the pins: who only looks takes no part in changes.
+func (d Dir) LockState(ctx context.Context) (unlock func(), err error) {
+	return lock.Dir(ctx, d.Maps(), lock.Exclusive)
+}

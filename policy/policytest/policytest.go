@@ -122,6 +122,10 @@ func (w *walker) walk(path string, v reflect.Value, at place) {
 		w.set(path, at, policy.ICMPAccept)
 		w.set(path, at, policy.ICMPDrop)
 		return
+	case policy.Log:
+		w.set(path, at, policy.LogDrops)
+		w.set(path, at, known^1)
+		return
 	case policy.Protocol:
 		for _, p := range policy.Protocols {
 			if p != known {

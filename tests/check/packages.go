@@ -27,7 +27,7 @@ var large = map[string]string{
 // siblings names the exceptions to the rule that packages of one part of the tree do not import one another, but only
 // what is above or below them. These are small packages that several need.
 var siblings = map[string][]string{
-	"firewall/agent":        {"firewall/fetch", "firewall/firewalltest", "firewall/savefile", "firewall/schedule"},
+	"firewall/agent":        {"firewall/fetch", "firewall/firewalltest", "firewall/monitor", "firewall/savefile", "firewall/schedule"},
 	"firewall/audit":        {"firewall/cmdline", "firewall/containers"},
 	"firewall/crowdsec":     {"firewall/bans"},
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package monitor shows packets as they come: to people, to programs, in files that Wireshark opens, and in the journal.
+package monitor
 
 import (
 	"encoding/binary"
@@ -11,29 +12,62 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// describeFrame says in a line what a frame is, as far as it can be read: the bytes are a stranger's. A library that
-// knows every protocol would start with every command, for 0.2 ms.
-func describeFrame(frame []byte, ethernet bool) string {
+// Packet is what the headers of a frame say. What could not be read is left out.
+type Packet struct {
+	Protocol             string // "tcp", "protocol 99"
+	Source, Destination  netip.Addr
+	SourcePort, DestPort uint16
+	HasPorts             bool
+	Flags                []string // of TCP; nil: there are none to be read
+	Type, Code           uint8
+	HasType              bool // of ICMP
+}
+
+// Read reads the headers of a frame, and reports whether there is an IP packet in it. The bytes are a stranger's. A library
+// that knows every protocol would start with every command, for 0.2 ms.
+func Read(frame []byte, ethernet bool) (out Packet, ok bool) {
 	b := frame
 	if ethernet {
 		b = behindEthernet(b)
 	}
 	p, ok := readIP(b)
 	if !ok {
-		return fmt.Sprintf("unreadable (%x)", frame[:min(len(frame), 16)])
+		return out, false
 	}
-	src, dst, more := p.src.String(), p.dst.String(), ""
+	out = Packet{Protocol: protocolName(p.protocol), Source: p.src, Destination: p.dst}
 	switch t := p.transport; {
 	case p.protocol == unix.IPPROTO_ICMP && p.src.Is4() && len(t) >= 2, p.protocol == unix.IPPROTO_ICMPV6 && p.src.Is6() && len(t) >= 2:
-		more = fmt.Sprintf(" type %d code %d", t[0], t[1])
+		out.HasType, out.Type, out.Code = true, t[0], t[1]
 	case hasPorts[p.protocol] && len(t) >= 4:
-		src = netip.AddrPortFrom(p.src, binary.BigEndian.Uint16(t)).String()
-		dst = netip.AddrPortFrom(p.dst, binary.BigEndian.Uint16(t[2:])).String()
+		out.HasPorts, out.SourcePort, out.DestPort = true, binary.BigEndian.Uint16(t), binary.BigEndian.Uint16(t[2:])
 		if p.protocol == unix.IPPROTO_TCP && len(t) > 13 {
-			more = " " + tcpFlags(t[13])
+			out.Flags = tcpFlags(t[13])
 		}
 	}
-	return fmt.Sprintf("%s %s > %s%s", protocolName(p.protocol), src, dst, more)
+	return out, true
+}
+
+// Describe says in a line what a frame is.
+func Describe(frame []byte, ethernet bool) string {
+	p, ok := Read(frame, ethernet)
+	if !ok {
+		return fmt.Sprintf("unreadable (%x)", frame[:min(len(frame), 16)])
+	}
+	src, dst, more := p.Source.String(), p.Destination.String(), ""
+	switch {
+	case p.HasType:
+		more = fmt.Sprintf(" type %d code %d", p.Type, p.Code)
+	case p.HasPorts:
+		src = netip.AddrPortFrom(p.Source, p.SourcePort).String()
+		dst = netip.AddrPortFrom(p.Destination, p.DestPort).String()
+		switch {
+		case len(p.Flags) > 0:
+			more = " " + strings.Join(p.Flags, ",")
+		case p.Flags != nil:
+			more = " no flags"
+		}
+	}
+	return fmt.Sprintf("%s %s > %s%s", p.Protocol, src, dst, more)
 }
 
 // behindEthernet returns what follows the Ethernet header and its tags.
@@ -120,16 +154,13 @@ func protocolName(protocol uint8) string {
 	return name
 }
 
-// tcpFlags lists what is set, from the low bit on.
-func tcpFlags(flags uint8) string {
-	var set []string
+// tcpFlags lists what is set, from the low bit on; it is never nil.
+func tcpFlags(flags uint8) []string {
+	set := []string{}
 	for i, name := range [...]string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"} {
 		if flags>>i&1 == 1 {
 			set = append(set, name)
 		}
 	}
-	if set == nil {
-		return "no flags"
-	}
-	return strings.Join(set, ",")
+	return set
 }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+)
+
+// JournalTime is how long packets of one source and reason are counted after the first one, before that is told.
+const JournalTime = 10 * time.Second
+
+// The most sources of a reason that are told apart in that time. What comes from others is counted together.
+const mostSources = 16
+
+// Record is a message for the journal, with the fields that it has there.
+type Record struct {
+	Message string
+	Fields  map[string]string
+}
+
+// Journal makes records of packets: one for the first from a source under a reason, and one for how many came after it. So
+// nobody fills the journal, whatever he sends.
+type Journal struct {
+	since time.Time
+	more  map[journalKey]*tally
+	order []journalKey
+}
+
+// journalKey is what packets are counted by; without a source, all others of a reason.
+type journalKey struct {
+	reason string
+	source netip.Addr
+}
+
+type tally struct {
+	told    bool // of the first
+	packets int  // after it
+	sources int  // of the reason, that are told apart
+}
+
+// NewJournal returns a journal in which nothing is.
+func NewJournal() *Journal { return &Journal{more: make(map[journalKey]*tally)} }
+
+// Add returns the record of a packet, or nil where it is counted with others.
+func (j *Journal) Add(p loader.LoggedPacket, now time.Time) *Record {
+	if len(j.order) == 0 {
+		j.since = now
+	}
+	read, _ := Read(p.Frame, p.Ethernet)
+	key, others := journalKey{p.Reason, read.Source}, journalKey{reason: p.Reason}
+	if j.more[key] == nil {
+		switch all := j.count(others); {
+		case all.sources == mostSources:
+			key = others
+		case read.Source.IsValid():
+			all.sources++
+		}
+	}
+	t := j.count(key)
+	if t.told {
+		t.packets++
+		return nil
+	}
+	t.told = true
+	return &Record{fmt.Sprintf("%s on %s: %s, %d bytes", p.Reason, p.Interface, Describe(p.Frame, p.Ethernet), p.Length), fields(p, read)}
+}
+
+func (j *Journal) count(key journalKey) *tally {
+	t := j.more[key]
+	if t == nil {
+		t = &tally{}
+		j.more[key] = t
+		j.order = append(j.order, key)
+	}
+	return t
+}
+
+// Summaries returns a record for each source and reason of which more came, if it is time for that or the end, and begins
+// anew.
+func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
+	if len(j.order) == 0 || !end && now.Sub(j.since) < JournalTime {
+		return nil
+	}
+	span := now.Sub(j.since).Round(time.Second)
+	slices.SortStableFunc(j.order, func(a, b journalKey) int { return j.more[b].packets - j.more[a].packets })
+	for _, key := range j.order {
+		t := j.more[key]
+		if t.packets == 0 {
+			continue
+		}
+		from, extra := "other sources", map[string]string{"REASON": key.reason, "PACKETS": strconv.Itoa(t.packets)}
+		if key.source.IsValid() {
+			from = key.source.String()
+			extra["SOURCE"] = from
+		}
+		out = append(out, Record{fmt.Sprintf("%s: %d more from %s in %s", key.reason, t.packets, from, span), extra})
+	}
+	j.more, j.order = make(map[journalKey]*tally), nil
+	return out
+}
+
+// fields returns what a query of the journal may ask for.
+func fields(p loader.LoggedPacket, read Packet) map[string]string {
+	out := map[string]string{"INTERFACE": p.Interface, "REASON": p.Reason, "LENGTH": strconv.Itoa(p.Length)}
+	if !read.Source.IsValid() {
+		return out
+	}
+	out["PROTOCOL"], out["SOURCE"], out["DESTINATION"] = read.Protocol, read.Source.String(), read.Destination.String()
+	if read.HasPorts {
+		out["SOURCE_PORT"], out["DESTINATION_PORT"] = strconv.Itoa(int(read.SourcePort)), strconv.Itoa(int(read.DestPort))
+	}
+	if read.HasType {
+		out["ICMP_TYPE"], out["ICMP_CODE"] = strconv.Itoa(int(read.Type)), strconv.Itoa(int(read.Code))
+	}
+	return out
+}

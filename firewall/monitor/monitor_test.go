@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package monitor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
+)
+
+// syn is a SYN to a port, in a frame of Ethernet or bare.
+func syn(source string, port uint16, ethernet bool) []byte {
+	of := []gopacket.SerializableLayer{
+		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(source), DstIP: net.IP{192, 0, 2, 1}},
+		&layers.TCP{SrcPort: 40000, DstPort: layers.TCPPort(port), SYN: true},
+	}
+	if ethernet {
+		of = append([]gopacket.SerializableLayer{&layers.Ethernet{SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4}}, of...)
+	}
+	buffer := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true}, of...); err != nil {
+		panic(err)
+	}
+	return buffer.Bytes()
+}
+
+func reasonOf(t testing.TB, name string) maps.Reason {
+	t.Helper()
+	drops, err := reasonsNamed(name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return drops[0]
+}
+
+func packets(t testing.TB) []loader.MonitoredPacket {
+	at := time.Date(2026, 11, 28, 18, 0, 0, 123456789, time.UTC)
+	return []loader.MonitoredPacket{
+		{Time: at, Interface: "eth0", Reason: reasonOf(t, "closed port"), Length: 60, Ethernet: true, Frame: syn("203.0.113.9", 23, true)},
+		{Time: at.Add(time.Microsecond), Interface: "wg0", Reason: maps.RuleReason(3), Rule: "80/tcp from 203.0.113.0/24", Length: 40, Frame: syn("203.0.113.9", 80, false)},
+		{Time: at.Add(time.Second), Interface: "eth0", Outbound: true, Reason: reasonOf(t, "forward"), Length: 1514, Ethernet: true, Frame: syn("203.0.113.9", 24, true)},
+	}
+}
+
+// What is written is read by somebody else's reader, byte for byte, and by tshark where that is installed.
+func TestCapture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "drops.pcapng")
+	c, err := CreateCapture(path, "portcullis test", 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := packets(t)
+	if err := errors.Join(c.Write(want[:1]), c.Write(want[1:]), c.Close()); err != nil || c.Packets() != len(want) {
+		t.Fatalf("%d packets, %v", c.Packets(), err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r, err := pcapgo.NewNgReader(file, pcapgo.NgReaderOptions{WantMixedLinkType: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	comments := []string{"drop: closed port", "pass: 80/tcp from 203.0.113.0/24", "drop: forward"}
+	for i, p := range want {
+		data, about, options, err := r.ReadPacketDataWithOptions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		face, err := r.Interface(about.InterfaceIndex)
+		if err != nil || face.Name != p.Interface {
+			t.Errorf("packet %d is on %q, %v", i, face.Name, err)
+		}
+		if link := face.LinkType; p.Ethernet != (link == layers.LinkTypeEthernet) {
+			t.Errorf("packet %d has the link type %s", i, link)
+		}
+		if !bytes.Equal(data, p.Frame) || about.Length != p.Length || !about.Timestamp.Equal(p.Time) || len(options.Comments) != 1 || options.Comments[0] != comments[i] {
+			t.Errorf("packet %d: %+v %q", i, about, options.Comments)
+		}
+	}
+	if _, _, err := r.ReadPacketData(); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the last one: %v", err)
+	}
+	tshark, err := exec.LookPath("tshark")
+	if err != nil {
+		t.Skip("no tshark is installed")
+	}
+	out, err := exec.Command(tshark, "-r", path, "-T", "fields", "-e", "frame.interface_name", "-e", "frame.comment", "-e", "tcp.dstport").CombinedOutput()
+	for i, line := range []string{"eth0\tdrop: closed port\t23", "wg0\tpass: 80/tcp from 203.0.113.0/24\t80", "eth0\tdrop: forward\t24"} {
+		if err != nil || !strings.Contains(string(out), line) {
+			t.Errorf("tshark shows packet %d differently: %v\n%s", i, err, out)
+		}
+	}
+}
+
+// A link that stands where the file is to be may be anybody's.
+func TestCaptureFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, trap := filepath.Join(dir, "victim"), filepath.Join(dir, "trap")
+	if err := errors.Join(os.WriteFile(victim, []byte("dear"), 0o600), os.Symlink(victim, trap)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateCapture(trap, "x", 128); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("a link is followed: %v", err)
+	}
+	if text, _ := os.ReadFile(victim); string(text) != "dear" {
+		t.Errorf("the file behind the link holds %q", text)
+	}
+}
+
+// full is a disk that has room for so many bytes.
+type full struct {
+	bytes.Buffer
+	room int
+}
+
+func (f *full) Write(b []byte) (int, error) {
+	n := min(len(b), f.room-f.Len())
+	f.Buffer.Write(b[:n])
+	if n < len(b) {
+		return n, errors.New("no space left on device")
+	}
+	return n, nil
+}
+
+func TestFullDiskIsTold(t *testing.T) {
+	var whole bytes.Buffer
+	c, err := NewCapture(&whole, "x", 128)
+	if err == nil {
+		err = c.Write(packets(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room := whole.Len() - 1; room > 60; room -= 7 {
+		f := &full{room: room}
+		c, err := NewCapture(f, "x", 128)
+		if err != nil {
+			continue
+		}
+		err = c.Write(packets(t))
+		told := new(CaptureError)
+		if !errors.As(err, &told) || told.Packets != c.Packets() || told.Packets >= 3 || !strings.Contains(err.Error(), fmt.Sprintf("it holds %d packet", told.Packets)) {
+			t.Fatalf("with room for %d bytes: %v, %d packets", room, err, c.Packets())
+		}
+		r, err := pcapgo.NewNgReader(bytes.NewReader(f.Bytes()), pcapgo.NgReaderOptions{WantMixedLinkType: true})
+		n := 0
+		for err == nil {
+			if _, _, err = r.ReadPacketData(); err == nil {
+				n++
+			}
+		}
+		if n != told.Packets {
+			t.Errorf("with room for %d bytes it holds %d packets, and says %d", room, n, told.Packets)
+		}
+	}
+}
+
+// On a disk that is full the file ends with a packet that is whole.
+func TestFullFileCanBeRead(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip(err)
+	}
+	path := filepath.Join(t.TempDir(), "drops.pcapng")
+	c, err := CreateCapture(path, "x", 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(packets(t)); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile(path)
+	file := c.w.(*os.File)
+	c.w = &torn{file, 50} // half of the next packet
+	if err := c.Write(packets(t)); err == nil || c.Packets() != 3 {
+		t.Errorf("%v, %d packets", err, c.Packets())
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Errorf("the file has %d bytes, and had %d", len(after), len(before))
+	}
+	c.w = file
+	_ = c.Close()
+}
+
+// torn writes a few bytes and fails.
+type torn struct {
+	w io.Writer
+	n int
+}
+
+func (w *torn) Write(b []byte) (int, error) {
+	n, err := w.w.Write(b[:w.n])
+	return n, errors.Join(err, errors.New("no space left on device"))
+}
+
+func TestRequests(t *testing.T) {
+	var rules []policy.Rule
+	for _, text := range []string{"80/tcp", "22/tcp from 203.0.113.0/24", "443/tcp on eth1"} {
+		rule, err := policy.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, rule)
+	}
+	for _, c := range []struct {
+		r    Request
+		want string // of the error
+	}{
+		{Request{}, ""},
+		{Request{From: "203.0.113.9", To: "192.0.2.0/24", Port: "443/tcp", Reasons: []string{"closed-port"}}, ""},
+		{Request{Rule: "22/tcp from 203.0.113.0/24", From: "203.0.113.9"}, ""},
+		{Request{Reasons: []string{"established"}}, ""},
+		{Request{From: "192.0.2.1", To: "2001:db8::1"}, "no packet goes from"},
+		{Request{From: "203.0.113.9/24"}, "write 203.0.113.9, or 203.0.113.0/24"},
+		{Request{From: "example.net"}, "write an address"},
+		{Request{Port: "0"}, "from 1 to 65535"},
+		{Request{Port: "1/icmp"}, "have ports"},
+		{Request{Port: "80", Reasons: []string{"icmp"}}, "has a port"},
+		{Request{From: "192.0.2.1", Reasons: []string{"not ip"}}, "has an address"},
+		{Request{Reasons: []string{"closd port"}}, `did you mean "closed port"?`},
+		{Request{Reasons: []string{"invalid flags"}}, "--reason invalid"},
+		{Request{Reasons: []string{"flows full"}}, "no verdict"},
+		{Request{Interfaces: []string{"eth7"}}, "eth7 is not filtered, so none of its packets can be shown: write --on eth0,eth1"},
+		{Request{Rule: "81/tcp"}, `"81/tcp" is not in force: did you mean "80/tcp"?`},
+		{Request{Rule: "22/tcp from 203.0.113.0/24", From: "198.51.100.1"}, "about other packets"},
+		{Request{Rule: "443/tcp on eth1", Interfaces: []string{"eth0"}}, "about other packets"},
+		{Request{Rule: "80/tcp", Reasons: []string{"icmp"}}, "leave out --rule or --reason"},
+		{Request{Snaplen: 70000}, "--snaplen 70000"},
+		{Request{Rate: -1}, "--rate -1"},
+	} {
+		if c.r.Snaplen == 0 {
+			c.r.Snaplen = 128
+		}
+		if c.r.Rate == 0 {
+			c.r.Rate = 1
+		}
+		_, err := c.r.Options([]string{"eth0", "eth1"}, rules)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.r, err, c.want)
+		}
+	}
+}
+
+// A reason that is asked for drops; with Pass, or where none drops, it lets pass.
+func TestReasonsOfOneName(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		pass           bool
+		drops, letPass int
+	}{{"icmp", false, 1, 0}, {"icmp", true, 1, 1}, {"Closed Port", true, 1, 0}, {"established", false, 0, 1}} {
+		found, err := reasonsNamed(c.name, c.pass)
+		drops, letPass := 0, 0
+		for _, r := range found {
+			switch r.Verdict() {
+			case maps.Drop:
+				drops++
+			case maps.Pass:
+				letPass++
+			}
+		}
+		if err != nil || drops != c.drops || letPass != c.letPass {
+			t.Errorf("%+v: %v, %v", c, found, err)
+		}
+	}
+}
+
+func TestJournal(t *testing.T) {
+	j, now := NewJournal(), time.Unix(1000, 0)
+	logged := func(source string) *Record {
+		return j.Add(loader.LoggedPacket{Interface: "eth0", Reason: "closed port", Length: 54, Ethernet: true, Frame: syn(source, 23, true)}, now)
+	}
+	r := logged("198.51.100.7")
+	if r == nil || r.Message != "closed port on eth0: tcp 198.51.100.7:40000 > 192.0.2.1:23 syn, 54 bytes" ||
+		r.Fields["SOURCE"] != "198.51.100.7" || r.Fields["DESTINATION_PORT"] != "23" || r.Fields["REASON"] != "closed port" || r.Fields["INTERFACE"] != "eth0" {
+		t.Fatalf("%+v", r)
+	}
+	for range 1204 {
+		if logged("198.51.100.7") != nil {
+			t.Fatal("a flood is written")
+		}
+	}
+	written := 0
+	for i := range 5000 {
+		if logged(fmt.Sprintf("203.0.%d.%d", i/250, i%250+1)) != nil {
+			written++
+		}
+	}
+	if written > mostSources+1 || len(j.more) > mostSources+2 {
+		t.Errorf("of 5000 sources %d are written, and %d kept", written, len(j.more))
+	}
+	if got := j.Summaries(now.Add(JournalTime-1), false); got != nil {
+		t.Errorf("too soon: %+v", got)
+	}
+	got := j.Summaries(now.Add(JournalTime), false)
+	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %d more from other sources in 10s", 5000-written) ||
+		got[1].Message != "closed port: 1204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
+		t.Errorf("%+v", got)
+	}
+	if logged("198.51.100.7") == nil {
+		t.Error("it does not begin anew")
+	}
+	logged("198.51.100.7")
+	if got := j.Summaries(now.Add(time.Second), true); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
+		t.Errorf("at the end: %+v", got)
+	}
+}
