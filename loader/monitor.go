@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/loader/lock"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -403,7 +405,7 @@ func (m *Monitor) check(ctx context.Context) {
 		m.note("the filter was taken down; packets are shown when it is up again")
 	}
 	if m.filter == nil {
-		f, err := Open(ctx, m.pins.Base)
+		f, err := Open(briefly(ctx), m.pins.Base)
 		if err != nil {
 			return // there is none yet
 		}
@@ -419,13 +421,18 @@ func (m *Monitor) check(ctx context.Context) {
 		m.note("packets of the filter are shown again")
 		return
 	}
-	if err := m.follow(); err != nil && !errors.Is(err, ErrNotRunning) {
+	if err := m.follow(ctx); err != nil && !errors.Is(err, ErrNotRunning) && !errors.Is(err, lock.ErrLocked) {
 		m.note("%v", err)
 	}
 }
 
+// briefly returns a context under which nothing is waited for long: the reader has to say that it is there.
+func briefly(ctx context.Context) context.Context {
+	return lock.WithWait(context.WithoutCancel(ctx), lock.Wait{Timeout: monitorRenewTime})
+}
+
 // follow asks for what is asked for under the numbers that rules and interfaces have now; the lock is held.
-func (m *Monitor) follow() error {
+func (m *Monitor) follow(ctx context.Context) error {
 	current, often := m.filter.isCurrent(), monitorRenewTime
 	if len(m.rules) > manyRules {
 		often *= 10
@@ -434,10 +441,16 @@ func (m *Monitor) follow() error {
 		return nil
 	}
 	m.followed = time.Now()
+	if _, err := os.Stat(m.pins.Next()); !current && err == nil {
+		return nil // a change is on its way, and the old rules count for so long
+	}
 	if !current {
-		if err := m.filter.refresh(); err != nil {
+		now, err := Open(briefly(ctx), m.pins.Base)
+		if err != nil {
 			return err
 		}
+		m.filter.Close()
+		m.filter = now
 	}
 	if !m.passes() && len(m.options.Interfaces) == 0 {
 		return nil

@@ -54,6 +54,7 @@ needs() {
 		echo ipset ipset
 		echo conntrack conntrack
 		echo tcpdump tcpdump
+		echo tshark tshark
 		echo ssh openssh-client
 		echo traceroute traceroute
 		echo nmap nmap
