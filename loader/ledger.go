@@ -161,10 +161,11 @@ func (g *pages) of(iface string) (uint32, error) {
 // assignPage gives a target its page, and names that to programs that stand at more than one device.
 func (c *change) assignPage(t *target) (uint32, error) {
 	page, err := c.pages.of(t.name())
-	if err == nil && page != maps.OthersPage {
-		err = c.set.AssignPage(t.device.Attrs().Index, page)
+	if err != nil {
+		return page, err
 	}
-	return page, err
+	// Also where there is none left: an earlier device may have had the index.
+	return page, c.set.AssignPage(t.device.Attrs().Index, page)
 }
 
 // resizeLedger makes room for pages of the devices of this host.

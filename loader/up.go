@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -332,6 +333,10 @@ func (c *change) commit() error {
 		if err := c.switchover.end(); err != nil {
 			return err
 		}
+	}
+	if slices.ContainsFunc(c.retired, func(a *hook.Attachment) bool { return !a.IsXDP() }) {
+		// What came in before XDP was there may still be on its way to TC, and nothing else would filter it.
+		time.Sleep(transitTime)
 	}
 	for _, a := range c.retired {
 		if err := a.Detach(); err != nil {

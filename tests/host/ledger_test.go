@@ -389,3 +389,74 @@ func TestCheckOfTheLedger(t *testing.T) {
 		})
 	}
 }
+
+// Where more interfaces appear than there are pages, they share one, and the sum is right; the next policy makes room.
+func TestPagesOfTheLedgerRunOut(t *testing.T) {
+	l := lab.New(t)
+	upWith(t, l, loader.Options{Interfaces: []string{"eth0", "c*"}, Mode: loader.ModeTC, Policy: policyOf(t, "9/udp"), Wait: true})
+	for loaded := true; loaded; {
+		l.Server.Do(t, func() (err error) {
+			loaded, err = loader.Prepare(context.Background(), l.PinPath)
+			return err
+		})
+	}
+	const interfaces, frames = 70, 3 // and 64 pages
+	peer := l.AddHost(t, "peer")
+	for i := range interfaces {
+		l.Server.IP(t, "link", "add", fmt.Sprintf("c%d", i), "type", "veth", "peer", "name", fmt.Sprintf("o%d", i), "netns", peer.Name)
+	}
+	l.Server.Do(t, func() error {
+		_, err := loader.Attach(context.Background(), l.PinPath, loader.ModeAuto)
+		return err
+	})
+	flood := func() {
+		for i := range interfaces {
+			name, out := fmt.Sprintf("c%d", i), fmt.Sprintf("o%d", i)
+			l.Server.IP(t, "link", "set", name, "up")
+			peer.IP(t, "link", "set", out, "up")
+			b := frame.Build(frame.Ethernet{Dst: macOf(t, l.Server, name), Src: frame.MAC{2}},
+				frame.IPv4{Src: lab.ClientV4, Dst: lab.ServerV4}, frame.UDP{SrcPort: 4000, DstPort: 7}, frame.Text("ledger"))
+			wire := peer.Wire(t, out)
+			for range frames {
+				if err := wire.Send(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	closed := func(of loader.Traffic) (n uint64) {
+		for _, c := range of.Counters {
+			if c.Reason == "closed port" {
+				n = c.Packets
+			}
+		}
+		return n
+	}
+	adds := func(want uint64) {
+		t.Helper()
+		sum := uint64(0)
+		for deadline := time.Now().Add(5 * time.Second); sum != want && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			sum = 0
+			for _, of := range ledger(t, l) {
+				sum += closed(of)
+			}
+		}
+		if sum != want {
+			t.Errorf("%d frames were sent, and %d are in the ledger", want, sum)
+		}
+	}
+	flood()
+	adds(interfaces * frames)
+	others := otherTraffic(t, l, loader.OfOthers)
+	if others == nil || closed(*others) == 0 || closed(*others) >= interfaces*frames/2 {
+		t.Fatalf("interfaces without a page count %+v", others)
+	}
+	upWith(t, l, loader.Options{Policy: policyOf(t, "9/udp", "22/tcp"), Running: true, Wait: true})
+	adds(interfaces * frames)
+	shared := closed(*others)
+	flood()
+	adds(2 * interfaces * frames)
+	if again := otherTraffic(t, l, loader.OfOthers); again == nil || closed(*again) != shared {
+		t.Errorf("where there is room, interfaces still share a page: %+v, before %d", again, shared)
+	}
+}
