@@ -35,7 +35,7 @@ func TestLogReasonsAreThoseOfTheDatapath(t *testing.T) {
 	}
 	drops := len(want)
 	for _, r := range Reasons() {
-		if r.Verdict() == Seen && r != FlowsFull && r != FlowsEvicted {
+		if r.Verdict() == Seen && r != FlowsFull && r != FlowsEvicted && r != Merged {
 			want = append(want, r.String())
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/testdp"
@@ -161,7 +162,11 @@ func TestMergedPackets(t *testing.T) {
 			r := &trial{Datapath: d, path: testdp.TC, from: testdp.From{Segments: 3}}
 			leaves(none(40000, 443), testdp.From{Segments: 3})(t, r)
 			r.expectState(t, "tcp-loose")
+			before := merged(t, d)
 			r.expect(t, none(5, 80), rule("80/tcp"))
+			if got := merged(t, d) - before; got != 2 {
+				t.Errorf("a packet of 3 frames counts %d besides itself, want 2", got)
+			}
 			r.from.Segments = 1
 			r.expect(t, none(5, 80), map[int]want{4: badIPv4, 6: badTransport}[w.family])
 			// A merged UDP packet carries the length of one datagram or of all.
@@ -170,6 +175,16 @@ func TestMergedPackets(t *testing.T) {
 			r.expect(t, w.in(frame.UDP{SrcPort: 53, DstPort: 41000, Length: frame.Exactly(60000)}, frame.Raw(make([]byte, 500))), established)
 		})
 	}
+}
+
+func merged(t testing.TB, d *testdp.Datapath) uint64 {
+	t.Helper()
+	counted, err := d.Set.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected[bpf.FirewallReasonSEEN_MERGED] = true
+	return counted[maps.Merged]
 }
 
 // A flow is written in one orientation, so that both sides find it, whatever the ports.
