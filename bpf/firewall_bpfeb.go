@@ -511,9 +511,9 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	Asks        uint8
-	Handover    uint8
 	ShowDrops   uint8
 	ShowPasses  uint8
+	Handover    uint8
 	_           [7]byte
 }
 
