@@ -14,8 +14,8 @@ die() {
 	exit 1
 }
 
-expected='-rw-r--r-- root/root /etc/fail2ban/action.d/portcullis.conf
-drwxr-xr-x root/root /etc/portcullis/
+expected='drwxr-xr-x root/root /etc/portcullis/
+-rw-r--r-- root/root /etc/fail2ban/action.d/portcullis.conf
 -rw-r--r-- root/root /usr/lib/systemd/system/portcullis.service
 -rwxr-xr-x root/root /usr/sbin/portcullis
 -rwxr-xr-x root/root /usr/sbin/portcullisd
