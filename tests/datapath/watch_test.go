@@ -86,7 +86,7 @@ func TestTheLedgerAddsUpOverFlips(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		page := func(l *dpmaps.Ledger) *dpmaps.Page { return l.Page(dpmaps.OthersPage) }
+		page := func(l *dpmaps.Ledger) *dpmaps.Page { return l.Rest(nil) } // all of them
 		up := func(of func(*dpmaps.Page) dpmaps.Tally) uint64 { return of(page(to)).Packets - of(page(from)).Packets }
 		with := func(verdict string) uint64 {
 			return up(func(p *dpmaps.Page) dpmaps.Tally { return p.With(verdict) })
