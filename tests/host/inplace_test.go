@@ -140,7 +140,7 @@ func TestKilledInPlace(t *testing.T) {
 				t.Error("the policy was put in force with programs of its own")
 			}
 			t.Logf("killed before each of %d writes: the old policy stayed %d times, the new one was in force %d times", new.Die-1, kept, replaced)
-			if kept == 0 || replaced == 0 && name != "a rule more" {
+			if kept == 0 || replaced == 0 && name != "a rule more" && new.Die > 2 { // before the only write nothing is new
 				t.Error("one of both never was")
 			}
 			down(t, l)
