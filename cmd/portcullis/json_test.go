@@ -14,6 +14,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/explain"
+	"github.com/portcullis-firewall/portcullis/firewall/propose"
 )
 
 const jsonPage = "../../docs/json.md"

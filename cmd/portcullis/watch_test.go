@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +25,7 @@ func TestWatch(t *testing.T) {
 	closed := reasonNamed(t, "closed port").Watched()
 	syn := build(t, ethernet(layers.EthernetTypeIPv4), ipv4(layers.IPProtocolTCP), &layers.TCP{SrcPort: 30000, DstPort: 23, SYN: true})
 	at := time.Date(2026, 11, 28, 1, 2, 3, 4e6, time.Local)
-	own := h.Own
-	h.Own = append(slices.Clone(own), addr("192.0.2.1"))
+	h.Addrs = append(h.Addrs, netip.MustParseAddr("192.0.2.1"))
 	h.Monitored = []loader.Monitored{
 		{Packets: []loader.MonitoredPacket{{Time: at, Interface: "eth0", Reason: closed, Length: 60, Ethernet: true, Frame: syn}}, Missed: map[maps.Reason]uint64{closed: 1204331}},
 	}

@@ -39,7 +39,7 @@ type order struct {
 	NoTCX             bool
 	Block             []string
 	Watch             bool // drop nothing
-	Die               int // before the write of that number, of those that change rules and block lists in place; 0: never
+	Die               int  // before the write of that number, of those that change rules and block lists in place; 0: never
 }
 
 func (o order) options(pinPath string) (loader.Options, error) {
