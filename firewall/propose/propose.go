@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/monitor"
@@ -126,8 +127,12 @@ func whatOf(p monitor.Packet) (text string, ok bool) {
 	case p.HasPorts:
 		return strconv.Itoa(int(p.DestPort)) + "/" + p.Protocol, p.DestPort != 0
 	}
-	rule, err := policy.ParseRule(p.Protocol)
-	return p.Protocol, err == nil && len(rule.Ports) == 1 && policy.ProtocolIndex(rule.Ports[0].Protocol) < 0
+	name := p.Protocol
+	if number, unnamed := strings.CutPrefix(name, "protocol "); unnamed {
+		name = "proto/" + number
+	}
+	rule, err := policy.ParseRule(name)
+	return name, err == nil && len(rule.Ports) == 1 && policy.ProtocolIndex(rule.Ports[0].Protocol) < 0
 }
 
 // begins reports whether a packet may be somebody's who asks this host for something.

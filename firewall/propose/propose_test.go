@@ -87,6 +87,7 @@ func TestProposal(t *testing.T) {
 		c.Add(packet(address(i), own, udp, 40000, 53, 0))
 	}
 	c.Add(packet(friend, own, gre, 0, 0, 0))
+	c.Add(packet(friend, own, 99, 0, 0, 0))
 	base, err := policy.Parse("fw.yaml", []byte("enforce: false\nopen: [ssh]\nforward: {policy: drop, open: [53/udp]}\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +105,7 @@ func TestProposal(t *testing.T) {
 	if p.WatchOnly || strings.Count(text, "20 packets") != 1 {
 		t.Errorf("it watches: %v, and has\n%s", p.WatchOnly, text)
 	}
-	want := []string{"ssh", "443/tcp from 192.0.2.9,2001:db8::", "53/udp", "gre from 192.0.2.9"}
+	want := []string{"ssh", "443/tcp from 192.0.2.9,2001:db8::", "53/udp", "gre from 192.0.2.9", "proto/99 from 192.0.2.9"}
 	if got := policy.Texts(p.InputRules()); !slices.Equal(got, want) {
 		t.Errorf("it opens %q, want %q", got, want)
 	}
@@ -116,25 +117,24 @@ func TestProposal(t *testing.T) {
 // What begins nothing needs no rule.
 func TestNoiseNeedsNoRule(t *testing.T) {
 	for name, told := range map[string]loader.Monitored{
-		"an ACK":                 packet(friend, own, tcp, 40000, 443, ack),
-		"a SYN-ACK":              packet(friend, own, tcp, 443, 40000, syn|ack),
-		"a RST":                  packet(friend, own, tcp, 443, 40000, rst),
-		"impossible flags":       packet(friend, own, tcp, 40000, 443, syn|1),
-		"a late answer":          packet(friend, own, udp, 53, 40000, 0),
-		"broadcast":              packet(friend, netip.MustParseAddr("192.0.2.255"), udp, 40000, 137, 0),
-		"multicast":              packet(friend, netip.MustParseAddr("224.0.0.251"), udp, 5353, 5353, 0),
-		"from us":                packet(own, own, tcp, 40000, 443, syn),
-		"from a multicast":       packet(netip.MustParseAddr("224.0.0.1"), own, tcp, 40000, 443, syn),
-		"from all":               packet(netip.MustParseAddr("255.255.255.255"), own, tcp, 40000, 443, syn),
-		"from nobody":            packet(netip.MustParseAddr("0.0.0.0"), own, tcp, 40000, 443, syn),
-		"from loopback":          packet(netip.MustParseAddr("::1"), own6, tcp, 40000, 443, syn),
-		"for another host":       packet(friend, friend, tcp, 40000, 443, syn),
-		"to no port":             packet(friend, own, tcp, 40000, 0, syn),
-		"ICMP":                   packet(friend, own, 1, 0x0800, 0, 0),
-		"an unknown protocol":    packet(friend, own, 253, 0, 0, 0),
-		"unreadable":             {Packets: []loader.MonitoredPacket{{Frame: []byte{0x45, 0}}}},
-		"nothing":                {Packets: []loader.MonitoredPacket{{}}},
-		"on its way out (rout.)": {Packets: []loader.MonitoredPacket{{Outbound: true, Frame: packet(friend, own, tcp, 40000, 443, syn).Packets[0].Frame}}},
+		"an ACK":           packet(friend, own, tcp, 40000, 443, ack),
+		"a SYN-ACK":        packet(friend, own, tcp, 443, 40000, syn|ack),
+		"a RST":            packet(friend, own, tcp, 443, 40000, rst),
+		"impossible flags": packet(friend, own, tcp, 40000, 443, syn|1),
+		"a late answer":    packet(friend, own, udp, 53, 40000, 0),
+		"broadcast":        packet(friend, netip.MustParseAddr("192.0.2.255"), udp, 40000, 137, 0),
+		"multicast":        packet(friend, netip.MustParseAddr("224.0.0.251"), udp, 5353, 5353, 0),
+		"from us":          packet(own, own, tcp, 40000, 443, syn),
+		"from a multicast": packet(netip.MustParseAddr("224.0.0.1"), own, tcp, 40000, 443, syn),
+		"from all":         packet(netip.MustParseAddr("255.255.255.255"), own, tcp, 40000, 443, syn),
+		"from nobody":      packet(netip.MustParseAddr("0.0.0.0"), own, tcp, 40000, 443, syn),
+		"from loopback":    packet(netip.MustParseAddr("::1"), own6, tcp, 40000, 443, syn),
+		"for another host": packet(friend, friend, tcp, 40000, 443, syn),
+		"to no port":       packet(friend, own, tcp, 40000, 0, syn),
+		"ICMP":             packet(friend, own, 1, 0x0800, 0, 0),
+		"unreadable":       {Packets: []loader.MonitoredPacket{{Frame: []byte{0x45, 0}}}},
+		"nothing":          {Packets: []loader.MonitoredPacket{{}}},
+		"on its way out":   {Packets: []loader.MonitoredPacket{{Outbound: true, Frame: packet(friend, own, tcp, 40000, 443, syn).Packets[0].Frame}}},
 	} {
 		c := collector()
 		c.Add(told)
