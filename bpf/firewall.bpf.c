@@ -108,11 +108,19 @@ __noinline int turn_xdp(struct xdp_md *ctx)
 	return input_policy != POLICY_REJECT ? 0 : answer_xdp(ctx, input_of_xdp(ctx).frame);
 }
 
+/* WATCHED_SHIFT for a drop that the filter only watches, else 0. It is asked once for a packet: somebody may end it. */
+static __always_inline __u32 watched_shift(__u32 reason)
+{
+	return is_drop(reason) && state.watching ? WATCHED_SHIFT : 0;
+}
+
 static __always_inline int end_xdp(struct xdp_md *ctx, __u32 reason, __u32 length)
 {
-	count(ctx->ingress_ifindex, reason, length);
-	tell_xdp(ctx, reason);
-	if (is_drop(reason))
+	__u32 watched = watched_shift(reason);
+
+	count(ctx->ingress_ifindex, reason + watched, length);
+	tell_xdp(ctx, reason, watched);
+	if (is_drop(reason + watched))
 		return XDP_DROP;
 	hand_over(ctx);
 	return XDP_PASS;
@@ -137,10 +145,10 @@ int portcullis_xdp(struct xdp_md *ctx)
 	if (result >> KIND_SHIFT)
 		invalid_xdp(ctx, result >> KIND_SHIFT);
 	EXPLAIN(refused, result & REASON_MASK);
-	if (is_rejectable(result) && reject_xdp(ctx, input.time)) {
+	if (is_rejectable(result) && !state.watching && reject_xdp(ctx, input.time)) {
 		int action;
 
-		tell_xdp(ctx, DROP_REJECTED); /* before it is the answer */
+		tell_xdp(ctx, DROP_REJECTED, 0); /* before it is the answer */
 		action = turn_xdp(ctx);
 		count(ctx->ingress_ifindex, action ? DROP_REJECTED : result & REASON_MASK, length);
 		return action ? action : XDP_DROP;
@@ -222,9 +230,11 @@ __noinline int reject_skb(struct __sk_buff *skb, __u64 time)
 
 static __always_inline int end_skb(struct __sk_buff *skb, __u32 reason, __u32 length)
 {
-	count_skb(skb, reason, length);
-	tell_skb(skb, reason, false);
-	return is_drop(reason) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	__u32 watched = watched_shift(reason);
+
+	count_skb(skb, reason + watched, length);
+	tell_skb(skb, reason, watched, false);
+	return is_drop(reason + watched) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -244,7 +254,7 @@ int portcullis_in(struct __sk_buff *skb)
 	if (result >> KIND_SHIFT)
 		invalid_skb(skb, result >> KIND_SHIFT);
 	EXPLAIN(refused, result & REASON_MASK);
-	if (is_rejectable(result) && reject_skb(skb, now())) {
+	if (is_rejectable(result) && !state.watching && reject_skb(skb, now())) {
 		count_skb(skb, DROP_REJECTED, length); /* it was shown before it was the answer */
 		return bpf_redirect(skb->ifindex, 0);
 	}
@@ -256,6 +266,7 @@ int portcullis_out(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	int reason = tc_egress(skb, &packet);
+	__u32 watched, unsent;
 
 	if (reason == PARSE_MORE && pull(skb))
 		reason = tc_egress(skb, &packet);
@@ -263,9 +274,11 @@ int portcullis_out(struct __sk_buff *skb)
 		track(&packet);
 	if (reason < 0)
 		return TC_ACT_UNSPEC;
-	count(skb->ifindex, reason == DROP_LIMIT ? UNSENT_LIMIT : UNSENT_FORWARD, skb->len);
-	tell_skb(skb, reason, true);
-	return TC_ACT_SHOT;
+	watched = watched_shift(reason);
+	unsent = watched ? UNSENT_LIMIT_WATCHED : UNSENT_LIMIT;
+	count(skb->ifindex, reason == DROP_LIMIT ? unsent : unsent + 1, skb->len);
+	tell_skb(skb, reason, watched, true);
+	return watched ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 /* Keeps the names and types in BTF for Go. In .rodata: .bss holds the ports and nothing else. */

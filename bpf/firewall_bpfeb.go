@@ -384,6 +384,9 @@ const (
 	FirewallReasonSEEN_INVALID_ICMP       FirewallReason = 33
 	FirewallReasonSEEN_MERGED             FirewallReason = 34
 	FirewallReasonREASON_COUNT            FirewallReason = 35
+	FirewallReasonWATCHED_DROPS           FirewallReason = 40
+	FirewallReasonUNSENT_LIMIT_WATCHED    FirewallReason = 59
+	FirewallReasonUNSENT_FORWARD_WATCHED  FirewallReason = 60
 	FirewallReasonUNSENT_LIMIT            FirewallReason = 61
 	FirewallReasonUNSENT_FORWARD          FirewallReason = 62
 	FirewallReasonPASS_RULE               FirewallReason = 63
@@ -514,7 +517,8 @@ type FirewallState struct {
 	ShowDrops   uint8
 	ShowPasses  uint8
 	Handover    uint8
-	_           [7]byte
+	Watching    uint8
+	_           [6]byte
 }
 
 type FirewallStation struct {

@@ -44,6 +44,9 @@ func _() {
 	_ = x[FirewallReasonSEEN_INVALID_ICMP-33]
 	_ = x[FirewallReasonSEEN_MERGED-34]
 	_ = x[FirewallReasonREASON_COUNT-35]
+	_ = x[FirewallReasonWATCHED_DROPS-40]
+	_ = x[FirewallReasonUNSENT_LIMIT_WATCHED-59]
+	_ = x[FirewallReasonUNSENT_FORWARD_WATCHED-60]
 	_ = x[FirewallReasonUNSENT_LIMIT-61]
 	_ = x[FirewallReasonUNSENT_FORWARD-62]
 	_ = x[FirewallReasonPASS_RULE-63]
@@ -52,21 +55,24 @@ func _() {
 
 const (
 	_FirewallReason_name_0 = "PASS_NOT_IPPASS_OTHER_HOSTPASS_ESTABLISHEDPASS_RELATEDPASS_ICMPPASS_NEIGHBOR_DISCOVERYPASS_DHCPPASS_FRAGMENTPASS_FORWARDPASS_INPUTPASS_INVALIDDROP_CLOSED_PORTDROP_SOURCEDROP_LIMITDROP_ICMPDROP_PROTOCOLDROP_REJECTEDDROP_FORWARDDROP_INVALIDDROP_BAD_VLANDROP_BAD_IPV4DROP_BAD_IPV6DROP_BAD_EXTENSIONDROP_BAD_TRANSPORTDROP_TINY_FRAGMENTDROP_BLOCKEDDROP_BANNEDSEEN_FLOWS_FULLSEEN_FLOWS_EVICTEDSEEN_INVALID_HEADERSEEN_INVALID_LENGTHSEEN_INVALID_FLAGSSEEN_INVALID_STATESEEN_INVALID_ICMPSEEN_MERGEDREASON_COUNT"
-	_FirewallReason_name_1 = "UNSENT_LIMITUNSENT_FORWARDPASS_RULERULE_ZERO"
+	_FirewallReason_name_1 = "WATCHED_DROPS"
+	_FirewallReason_name_2 = "UNSENT_LIMIT_WATCHEDUNSENT_FORWARD_WATCHEDUNSENT_LIMITUNSENT_FORWARDPASS_RULERULE_ZERO"
 )
 
 var (
 	_FirewallReason_index_0 = [...]uint16{0, 11, 26, 42, 54, 63, 86, 95, 108, 120, 130, 142, 158, 169, 179, 188, 201, 214, 226, 238, 251, 264, 277, 295, 313, 331, 343, 354, 369, 387, 406, 425, 443, 461, 478, 489, 501}
-	_FirewallReason_index_1 = [...]uint8{0, 12, 26, 35, 44}
+	_FirewallReason_index_2 = [...]uint8{0, 20, 42, 54, 68, 77, 86}
 )
 
 func (i FirewallReason) String() string {
 	switch {
 	case i <= 35:
 		return _FirewallReason_name_0[_FirewallReason_index_0[i]:_FirewallReason_index_0[i+1]]
-	case 61 <= i && i <= 64:
-		i -= 61
-		return _FirewallReason_name_1[_FirewallReason_index_1[i]:_FirewallReason_index_1[i+1]]
+	case i == 40:
+		return _FirewallReason_name_1
+	case 59 <= i && i <= 64:
+		i -= 59
+		return _FirewallReason_name_2[_FirewallReason_index_2[i]:_FirewallReason_index_2[i+1]]
 	default:
 		return "FirewallReason(" + strconv.FormatInt(int64(i), 10) + ")"
 	}

@@ -332,7 +332,7 @@ static __always_inline bool answer_skb(struct __sk_buff *skb, struct frame frame
 	if (tcp && r->unfinished && r->packet.transport != r->link_length + ip_length(&r->packet))
 		return false;
 	measure(r, skb->len);
-	tell_skb(skb, DROP_REJECTED, false); /* before it is the answer */
+	tell_skb(skb, DROP_REJECTED, 0, false); /* before it is the answer */
 	/* Even where the length stays: segments that were merged are no longer. */
 	if (r->keep > skb->len || bpf_skb_change_tail(skb, r->keep, 0))
 		return false;

@@ -18,6 +18,7 @@
 #include "types.h"
 #include "verdict.h"
 
+/* The bits of those who want to see drops, among which is what would be dropped, or of those who want to see the rest. */
 static __always_inline __u8 readers_of(__u32 reason)
 {
 	if (dry_run)
@@ -228,7 +229,7 @@ __noinline int show_xdp(struct xdp_md *ctx, __u32 reason)
 	if (!begin_showing(reason, ctx->ingress_ifindex,
 			   multi_buffer ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data, false))
 		return 0;
-	looking = readers_of(reason);
+	looking = readers_of(verdict_of(reason));
 	for (__u32 slot = 0; slot < READERS && looking >> slot; slot++)
 		if (looking >> slot & 1)
 			show_to_xdp(ctx, slot);
@@ -241,7 +242,7 @@ __noinline int show_skb(struct __sk_buff *skb, __u32 reason, __u32 outbound)
 
 	if (!begin_showing(reason, skb->ifindex, skb->len, outbound))
 		return 0;
-	looking = readers_of(reason);
+	looking = readers_of(verdict_of(reason));
 	for (__u32 slot = 0; slot < READERS && looking >> slot; slot++)
 		if (looking >> slot & 1)
 			show_to_skb(skb, slot);
@@ -267,20 +268,21 @@ __noinline int logged_skb(struct __sk_buff *skb, __u32 reason)
 	return 0;
 }
 
-static __always_inline void tell_xdp(struct xdp_md *ctx, __u32 reason)
+/* `watched` is WATCHED_SHIFT where the packet would be dropped for the reason, else 0. */
+static __always_inline void tell_xdp(struct xdp_md *ctx, __u32 reason, __u32 watched)
 {
 	if (is_logged(reason))
-		logged_xdp(ctx, reason);
+		logged_xdp(ctx, reason + watched);
 	if (readers_of(reason))
-		show_xdp(ctx, reason);
+		show_xdp(ctx, reason + watched);
 }
 
-static __always_inline void tell_skb(struct __sk_buff *skb, __u32 reason, bool outbound)
+static __always_inline void tell_skb(struct __sk_buff *skb, __u32 reason, __u32 watched, bool outbound)
 {
 	if (is_logged(reason))
-		logged_skb(skb, reason);
+		logged_skb(skb, reason + watched);
 	if (readers_of(reason))
-		show_skb(skb, reason, outbound);
+		show_skb(skb, reason + watched, outbound);
 }
 
 #endif

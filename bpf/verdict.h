@@ -48,14 +48,23 @@ enum reason {
 	SEEN_MERGED, /* frames that came as part of a packet that the kernel had merged, without the first of each */
 	REASON_COUNT,
 
+	/* While the filter only watches: what would be dropped, and passes. The numbers of the drops, in their order. */
+	WATCHED_DROPS = 40,
+
 	/* Where a page of the ledger counts what is no reason of its own. */
+	UNSENT_LIMIT_WATCHED = 59, /* as below, of what has left all the same */
+	UNSENT_FORWARD_WATCHED = 60,
 	UNSENT_LIMIT = 61,   /* DROP_LIMIT of what was routed and may not leave: it came in elsewhere */
 	UNSENT_FORWARD = 62, /* DROP_FORWARD, the same */
 	PASS_RULE = 63,	     /* let in by a rule, which counts it, too */
 
 	RULE_ZERO = 64, /* fixed: a page of the ledger has as many places */
 };
-_Static_assert(REASON_COUNT <= UNSENT_LIMIT, "reasons share counters");
+_Static_assert(REASON_COUNT <= WATCHED_DROPS, "reasons share counters");
+_Static_assert(WATCHED_DROPS + SEEN_FLOWS_FULL - DROP_CLOSED_PORT <= UNSENT_LIMIT_WATCHED, "reasons share counters");
+
+/* From the number of a drop to that of a packet that would be dropped so. */
+#define WATCHED_SHIFT (WATCHED_DROPS - DROP_CLOSED_PORT)
 
 #define RULE_REASON(rule) (RULE_ZERO + (rule))
 #define SEEN_INVALID(kind) (SEEN_INVALID_HEADER + (kind) - INVALID_HEADER)
@@ -64,6 +73,12 @@ _Static_assert(SEEN_INVALID(INVALID_ICMP) == SEEN_INVALID_ICMP, "the kinds are c
 static __always_inline bool is_drop(__u32 reason)
 {
 	return reason >= DROP_CLOSED_PORT && reason < SEEN_FLOWS_FULL;
+}
+
+/* The reason that the policy has for a packet, whether or not it is in force. */
+static __always_inline __u32 verdict_of(__u32 reason)
+{
+	return is_drop(reason - WATCHED_SHIFT) ? reason - WATCHED_SHIFT : reason;
 }
 
 #endif

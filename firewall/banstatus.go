@@ -38,8 +38,8 @@ func bansStatus(f Filter, counters []loader.CounterStatus) (s BansStatus, err er
 		return s, err
 	}
 	for _, c := range counters {
-		if c.Reason == maps.Banned.String() {
-			s.Packets = c.Packets
+		if c.Reason == maps.Banned.String() { // dropped, or while the filter only watched, not
+			s.Packets += c.Packets
 		}
 	}
 	slices.SortStableFunc(all, func(a, b maps.BanReason) int {

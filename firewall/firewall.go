@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -117,6 +118,9 @@ func (fw *Firewall) View(ctx context.Context) (Filter, error) {
 func (fw *Firewall) Monitor(ctx context.Context, o loader.MonitorOptions) (Monitor, error) {
 	return fw.kernel.Monitor(fw.waiting(ctx), fw.options.PinPath, o)
 }
+
+// Addresses returns those of this host.
+func (fw *Firewall) Addresses() ([]netip.Addr, error) { return fw.kernel.Addresses() }
 
 // openToChange returns the running filter for a change, which has begun.
 func (fw *Firewall) openToChange(ctx context.Context) (Filter, error) {

@@ -194,6 +194,7 @@ func TestFollowerGuardsTheWayIn(t *testing.T) {
 		{"one of two can be reached", "open: [2222/tcp]\n", []uint16{22, 2222}, ""},
 		{"some sources reach it", "open: [22/tcp from 192.0.2.0/24]\n", []uint16{22}, ""},
 		{"everything comes in", "input: accept\n", []uint16{22}, ""},
+		{"nothing is dropped", "enforce: false\ninterfaces: [eth0]\n", []uint16{22}, ""},
 		{"nobody listens", "interfaces: [eth0]\n", nil, ""},
 		{"it could not be reached before", "interfaces: [eth0]\n", []uint16{2222}, ""},
 	} {
@@ -225,6 +226,18 @@ func TestFollowerGuardsTheWayIn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is dropped by nobody yet is guarded when the file enforces it.
+func TestFollowerGuardsTheFlip(t *testing.T) {
+	s := newStand(t, "enforce: false\ninterfaces: [eth0]\n")
+	s.SSHD = []uint16{22}
+	fl := s.follower()
+	s.writes(s.file, "interfaces: [eth0]\n")
+	s.says(fl.ApplyChanged(context.Background()), "an sshd listens on port 22, which no rule opens")
+	if !s.Running.WatchOnly {
+		t.Error("the policy is enforced")
 	}
 }
 

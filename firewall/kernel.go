@@ -58,6 +58,7 @@ type Filter interface {
 	Rules() ([]maps.Rule, error)
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)
+	Watching() (bool, error)
 	Bypassed(ctx context.Context, patience time.Duration) ([]loader.Interface, error)
 	Sample(before *loader.Sample) (*loader.Sample, error)
 	CountFlowStates() (map[string]int, error)

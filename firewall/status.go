@@ -21,6 +21,7 @@ import (
 // Status is what a firewall is and has done.
 type Status struct {
 	Running    bool                   `json:"running"`
+	Enforcing  bool                   `json:"enforcing"` // false: it only watches, and nothing is dropped
 	PinPath    string                 `json:"pin_path"`
 	Config     string                 `json:"config"`
 	BuiltIn    bool                   `json:"built_in"`  // there has been no file yet
@@ -101,6 +102,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	s.Warnings = append(s.Warnings, fw.unfiltered(s.Interfaces, file.unfiltered)...)
 	status := &Status{
 		Running:    true,
+		Enforcing:  !s.Policy.WatchOnly,
 		PinPath:    s.PinPath,
 		Config:     s.Config,
 		BuiltIn:    file.builtIn,

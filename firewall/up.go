@@ -17,11 +17,13 @@ type UpRequest struct {
 	Interfaces []string // beside those filtered already; none: those of the file, or that of the default route
 	Mode       loader.Mode
 	Force      bool // also when it locks the user out
+	Watch      bool // drop nothing, whatever the file says
 }
 
 // UpReport is the result of Up.
 type UpReport struct {
 	Interfaces []loader.Interface `json:"interfaces"`
+	Enforcing  bool               `json:"enforcing"`
 	Updated    bool               `json:"updated"`
 	Seeded     int                `json:"seeded"`
 	Bans       int                `json:"bans"` // that are in force again
@@ -54,6 +56,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 		return nil, err
 	}
 	p := s.policy
+	p.WatchOnly = p.WatchOnly || r.Watch
 	ending := letGo(filtered, slices.Concat(p.Interfaces, r.Interfaces))
 	if len(p.Interfaces) == 0 {
 		ending = nil
@@ -94,6 +97,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),
+		Enforcing:  !p.WatchOnly,
 		Updated:    report.Updated,
 		Seeded:     report.Seeded,
 		Bans:       report.Bans,

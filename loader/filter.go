@@ -173,6 +173,9 @@ func openFinished(ctx context.Context, p pin.Dir) (_ *Filter, err error) {
 	if f.running, err = f.set.Running(); err != nil {
 		return nil, err
 	}
+	if f.running.Policy.WatchOnly, err = f.set.Watching(); err != nil {
+		return nil, err
+	}
 	cookie, err := host.NetnsCookie()
 	if err != nil {
 		return nil, err
@@ -273,8 +276,10 @@ func (f *Filter) Config() string { return f.running.Config }
 // Policy returns the policy in force: its rules are those open at this moment, its interfaces and patterns those that were
 // named.
 func (f *Filter) Policy() (*policy.Policy, error) {
-	p := f.running.Policy.Clone()
-	var err error
+	p, err := f.settings()
+	if err != nil {
+		return nil, err
+	}
 	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}
@@ -289,6 +294,17 @@ func (f *Filter) Policy() (*policy.Policy, error) {
 	p.Open = policy.SpellRules(p.Open)
 	return p, nil
 }
+
+// settings returns the policy in force without its rules and interfaces. Whether it is enforced is what the datapath goes
+// by, and not what was recorded: so a flip is one store.
+func (f *Filter) settings() (p *policy.Policy, err error) {
+	p = f.running.Policy.Clone()
+	p.WatchOnly, err = f.set.Watching()
+	return p, err
+}
+
+// Watching reports whether the filter only watches: what would be dropped passes.
+func (f *Filter) Watching() (bool, error) { return f.set.Watching() }
 
 // Rules returns the rules in force, each with the number under which its packets are counted.
 func (f *Filter) Rules() ([]maps.Rule, error) { return f.set.Rules() }
@@ -325,8 +341,10 @@ func (f *Filter) refresh() error {
 }
 
 func (f *Filter) saved() (*policy.Policy, error) {
-	p := f.running.Policy.Clone()
-	var err error
+	p, err := f.settings()
+	if err != nil {
+		return nil, err
+	}
 	if p.Interfaces, err = f.pins.Named(); err != nil {
 		return nil, err
 	}

@@ -48,11 +48,18 @@ func (c *change) putInPlace() (done bool, err error) {
 		return false, inPlaceError(err)
 	}
 	blocking, err := c.changedBlocking()
-	if err != nil || blocking != nil && swap.Changes() { // which were two steps
+	flips := c.options.Policy.WatchOnly != c.old.running.Policy.WatchOnly
+	several := blocking != nil && swap.Changes() || flips && (blocking != nil || swap.Changes())
+	if err != nil || several { // which were two steps
 		return false, err
 	}
 	if blocking != nil {
 		if done, err := c.swapLists(blocking); !done || err != nil {
+			return false, err
+		}
+	}
+	if flips {
+		if err := c.flip(); err != nil {
 			return false, err
 		}
 	}
@@ -77,11 +84,7 @@ func (c *change) swapRules(swap *maps.Swap) (err error) {
 		if !swap.Closes() {
 			return nil
 		}
-		t, err := c.old.tools()
-		if err == nil {
-			c.report.Seeded, err = enterLive(t, c.options.Policy, c.old.running.HZ)
-		}
-		return err
+		return c.enterLive()
 	}
 	if err := enter(); err != nil {
 		return err
@@ -237,11 +240,12 @@ func (c *change) isAsItShouldBe(t *target) (_ bool, err error) {
 	return true, nil
 }
 
-// sameSettings reports whether two policies differ by their interfaces, rules and lists, at most.
+// sameSettings reports whether two policies differ by their interfaces, rules and lists, and by whether they are enforced, at
+// most.
 func sameSettings(a, b *policy.Policy) bool {
 	plain := func(p *policy.Policy) *policy.Policy {
 		q := *p
-		q.Interfaces, q.Open, q.Lists, q.Block, q.Trust = nil, nil, nil, nil, nil
+		q.Interfaces, q.Open, q.Lists, q.Block, q.Trust, q.WatchOnly = nil, nil, nil, nil, nil, false
 		return &q
 	}
 	return plain(a).Equal(plain(b))

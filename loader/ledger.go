@@ -37,6 +37,7 @@ type Traffic struct {
 	Interface string           `json:"interface"` // or empty
 	Received  maps.Tally       `json:"received"`
 	Passed    maps.Tally       `json:"passed"`
+	WouldDrop maps.Tally       `json:"would_drop"` // of these, what passed only because the filter watches
 	Dropped   maps.Tally       `json:"dropped"`
 	Merged    uint64           `json:"merged"` // frames that the kernel had merged into packets before TC saw them, without the first of each
 	Unsent    maps.Tally       `json:"unsent"` // routed packets that were not let out here: they came in elsewhere
@@ -83,13 +84,16 @@ func traffic(of, name string, page *maps.Page) Traffic {
 		Of:        of,
 		Interface: name,
 		Received:  page.Received(),
-		Passed:    page.With(maps.Pass),
+		Passed:    page.Passed(),
+		WouldDrop: page.With(maps.WouldDrop),
 		Dropped:   page.With(maps.Drop),
 		Merged:    page.Of(maps.Merged).Packets,
 		Counters:  []TrafficCounter{},
 	}
-	for _, tally := range page.Unsent() {
-		t.Unsent.Add(tally)
+	for reason, tally := range page.Unsent() {
+		if !reason.IsWatched() {
+			t.Unsent.Add(tally)
+		}
 	}
 	add := func(verdict, reason string, tally maps.Tally) {
 		if tally.Packets > 0 {

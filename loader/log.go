@@ -20,6 +20,7 @@ type LoggedPacket struct {
 	Time      time.Time
 	Interface string // its name, or its index when it is gone
 	Reason    string // "invalid flags"
+	WouldDrop bool   // for that, but the filter only watched
 	Length    int    // bytes of the whole frame
 	Ethernet  bool   // the frame begins with an Ethernet header, else with that of IP
 	Frame     []byte // its first bytes
@@ -92,6 +93,7 @@ func logged(e *maps.Event) LoggedPacket {
 		Time:      time.Now().Add(e.Time - sinceBoot()),
 		Interface: name,
 		Reason:    e.Reason.String(),
+		WouldDrop: e.Reason.IsWatched(),
 		Length:    int(e.Length),
 		Ethernet:  e.Ethernet,
 		Frame:     e.Frame,

@@ -134,7 +134,7 @@ func (m *Monitor) begin(ctx context.Context, f *Filter) (err error) {
 		Rules: m.passes(), Snaplen: o.Snaplen, Rate: o.Rate}
 	if o.Rule == nil && o.Reasons == nil {
 		for _, reason := range maps.Reasons() {
-			if v := reason.Verdict(); v == maps.Drop || v == maps.Pass && o.Pass {
+			if v := reason.Verdict(); v == maps.Drop || v == maps.WouldDrop || v == maps.Pass && o.Pass {
 				asked.Reasons = append(asked.Reasons, reason)
 			}
 		}

@@ -90,7 +90,10 @@ func (f *Filter) putAnew(rules []maps.Rule) error {
 
 // renew puts rules, and block lists unless they are to stay, in force in maps of their own.
 func (f *Filter) renew(rules []maps.Rule, blocking *maps.Blocking) error {
-	p := f.running.Policy.Clone()
+	p, err := f.settings()
+	if err != nil {
+		return err
+	}
 	o := Options{PinPath: f.pins.Base, Mode: ModeAuto, Policy: p, Config: f.running.Config, Running: true, Blocking: blocking}
 	for _, r := range rules {
 		p.Open = append(p.Open, r.Rule)

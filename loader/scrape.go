@@ -18,6 +18,7 @@ type Sample struct {
 	Rules      []RuleStatus
 	BlockLists []maps.BlockListInForce
 	BanReasons []maps.BanReason
+	Watching   bool      // nothing is dropped
 	Entries    int       // places of the flow table that are taken, by dead flows, too
 	MaxFlows   uint32    // the most that it keeps
 	Since      time.Time // when the policy was put in force
@@ -55,6 +56,9 @@ func (f *Filter) Sample(before *Sample) (*Sample, error) {
 	for _, reason := range maps.Reasons() {
 		tally := counted.Total(reason)
 		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), tally.Packets, tally.Bytes})
+	}
+	if s.Watching, err = f.set.Watching(); err != nil {
+		return nil, err
 	}
 	if s.BlockLists, err = f.BlockLists(); err != nil {
 		return nil, err

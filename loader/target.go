@@ -59,6 +59,9 @@ func (c *change) attach() (err error) {
 		}
 	}
 	c.warnOfTopology(c.targets)
+	if err := c.beginWatching(); err != nil {
+		return err
+	}
 	for _, t := range c.targets {
 		switch {
 		case t.oldOut == nil:

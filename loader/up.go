@@ -343,6 +343,9 @@ func (c *change) commit() error {
 			return err
 		}
 	}
+	if err := c.endWatching(); err != nil {
+		return err
+	}
 	c.endLedger()
 	for _, t := range c.targets {
 		if !c.report.Updated || t.oldIn != nil && t.oldOut != nil {

@@ -88,7 +88,7 @@ func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 func loggedReasons(p *policy.Policy) (bits uint64) {
 	names := p.Log.Reasons()
 	for _, reason := range Reasons() {
-		if reason.Verdict() != Pass && slices.Contains(names, reason.String()) {
+		if v := reason.Verdict(); (v == Drop || v == Seen) && slices.Contains(names, reason.String()) {
 			bits |= 1 << reason
 		}
 	}

@@ -28,6 +28,17 @@ const (
 	unsentLimit   = Reason(bpf.FirewallReasonUNSENT_LIMIT)
 	unsentForward = Reason(bpf.FirewallReasonUNSENT_FORWARD)
 	passRule      = Reason(bpf.FirewallReasonPASS_RULE)
+
+	unsentLimitWatched   = Reason(bpf.FirewallReasonUNSENT_LIMIT_WATCHED)
+	unsentForwardWatched = Reason(bpf.FirewallReasonUNSENT_FORWARD_WATCHED)
+)
+
+// The reasons for which packets are dropped, and those under which the same packets count while the filter only watches.
+const (
+	firstDrop    = Reason(bpf.FirewallReasonDROP_CLOSED_PORT)
+	afterDrops   = Reason(bpf.FirewallReasonSEEN_FLOWS_FULL)
+	firstWatched = Reason(bpf.FirewallReasonWATCHED_DROPS)
+	afterWatched = firstWatched + afterDrops - firstDrop
 )
 
 // Banned is the reason for which packets of banned sources are dropped.
@@ -35,24 +46,45 @@ const Banned = Reason(bpf.FirewallReasonDROP_BANNED)
 
 // Verdicts of a reason.
 const (
-	Pass = "pass"
-	Drop = "drop"
-	Seen = "seen" // counted, but no packet's verdict
+	Pass      = "pass"
+	Drop      = "drop"
+	WouldDrop = "would drop" // it passes, as the filter only watches
+	Seen      = "seen"       // counted, but no packet's verdict
 )
 
 // Reasons returns every reason that is not a rule.
 func Reasons() []Reason {
-	list := make([]Reason, reasonCount)
-	for i := range list {
-		list[i] = Reason(i)
+	list := make([]Reason, 0, reasonCount+afterWatched-firstWatched)
+	for r := range reasonCount {
+		list = append(list, r)
+	}
+	for r := firstWatched; r < afterWatched; r++ {
+		list = append(list, r)
 	}
 	return list
 }
 
-// Verdict returns what became of the packets of a reason: Pass, Drop or Seen.
+// IsWatched reports whether packets count under the reason that would be dropped, but for a filter that only watches.
+func (r Reason) IsWatched() bool { return r >= firstWatched && r < afterWatched }
+
+// Decided returns the reason that the policy has for a packet, whether or not it is in force.
+func (r Reason) Decided() Reason {
+	if r.IsWatched() {
+		return r - firstWatched + firstDrop
+	}
+	return r
+}
+
+// Watched returns the reason under which a packet counts that would be dropped for r.
+func (r Reason) Watched() Reason { return r - firstDrop + firstWatched }
+
+// Verdict returns what became of the packets of a reason: Pass, Drop, WouldDrop or Seen.
 func (r Reason) Verdict() string {
 	if r >= ruleZero {
 		return Pass
+	}
+	if r.IsWatched() {
+		return WouldDrop
 	}
 	verdict, _, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
 	return strings.ToLower(verdict)
@@ -63,7 +95,7 @@ func (r Reason) String() string {
 	if r >= ruleZero {
 		return fmt.Sprintf("rule %d", r-ruleZero)
 	}
-	_, rest, _ := strings.Cut(bpf.FirewallReason(r).String(), "_")
+	_, rest, _ := strings.Cut(bpf.FirewallReason(r.Decided()).String(), "_")
 	return strings.ToLower(strings.ReplaceAll(rest, "_", " "))
 }
 

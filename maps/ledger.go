@@ -50,15 +50,25 @@ func (p *Page) Of(r Reason) Tally { return p[min(r, passRule)] }
 // ByRules returns the packets that rules let in.
 func (p *Page) ByRules() Tally { return p[passRule] }
 
-// Unsent returns the routed packets that were not let out by this interface, under the reason that they count as:
-// they came in by another one, where they passed or nothing filtered them.
+// Unsent returns the routed packets that were not let out by this interface, or would not be, under the reason that they
+// count as: they came in by another one, where they passed or nothing filtered them.
 func (p *Page) Unsent() map[Reason]Tally {
-	return map[Reason]Tally{dropLimit: p[unsentLimit], dropForward: p[unsentForward]}
+	return map[Reason]Tally{
+		dropLimit: p[unsentLimit], dropForward: p[unsentForward],
+		dropLimit.Watched(): p[unsentLimitWatched], dropForward.Watched(): p[unsentForwardWatched],
+	}
+}
+
+// Passed returns the packets that came in and passed, those that would be dropped among them.
+func (p *Page) Passed() (t Tally) {
+	t.Add(p.With(Pass))
+	t.Add(p.With(WouldDrop))
+	return t
 }
 
 // Received returns all packets that came in.
 func (p *Page) Received() (t Tally) {
-	t.Add(p.With(Pass))
+	t.Add(p.Passed())
 	t.Add(p.With(Drop))
 	return t
 }

@@ -160,6 +160,24 @@ func (s *State) SetHandover(on bool) error {
 	})
 }
 
+// Watching reports whether the filter only watches: what would be dropped passes.
+func (s *State) Watching() (watching bool, err error) {
+	err = s.state(func(state *bpf.FirewallState) { watching = state.Watching != 0 })
+	return watching, err
+}
+
+// SetWatching makes the filter only watch, or drop again, from one packet to the next: it is one store.
+func (s *State) SetWatching(on bool) error {
+	beforeWrite()
+	return s.state(func(state *bpf.FirewallState) {
+		var value uint8
+		if on {
+			value = 1
+		}
+		state.Watching = value
+	})
+}
+
 // runSlots is how many places there are for programs to note in that they run.
 const runSlots = 1024
 

@@ -65,12 +65,12 @@ func TestReasonsHaveNamesAndVerdicts(t *testing.T) {
 		}
 		seen[name] = true
 		switch r.Verdict() {
-		case Pass, Drop, Seen:
+		case Pass, Drop, WouldDrop, Seen:
 		default:
 			t.Errorf("reason %d has the verdict %q", r, r.Verdict())
 		}
 	}
-	for _, want := range []string{"pass established", "drop closed port", "seen flows full"} {
+	for _, want := range []string{"pass established", "drop closed port", "would drop closed port", "seen flows full"} {
 		if !seen[want] {
 			t.Errorf("there is no reason %q", want)
 		}

@@ -141,6 +141,11 @@ var keys = []*key{
 			func(p *Policy) *map[string]InvalidPolicy { return &p.InvalidOn }),
 	},
 	{
+		Key: Key{Name: "enforce", Meaning: "whether anything is dropped",
+			Note: "false only watches: what would be dropped is counted and shown, and passes, also from who is blocked or banned"},
+		kind: enforceKind,
+	},
+	{
 		Key: Key{Name: "log", Values: "none, drops, invalid, or a list such as [closed port, banned]",
 			Meaning: "packets that \"portcullis run\" writes to the journal, by the reason under which they count", Note: "so many a second of each reason, the others are counted"},
 		kind: logKind,

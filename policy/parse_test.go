@@ -76,7 +76,7 @@ func TestParseErrors(t *testing.T) {
 	const nothing = `f:1:1: nothing in the file, as if it had been cut off: write what is open, or open: [] for nothing`
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "opne: [http]\n", `f:1:1: unknown key "opne": did you mean "open"?`},
-		{"unknown key, nothing close", "a: 1\n", `f:1:1: unknown key "a": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, log, flows or timeouts`},
+		{"unknown key, nothing close", "a: 1\n", `f:1:1: unknown key "a": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, enforce, log, flows or timeouts`},
 		{"duplicate key", "input: drop\n\n\"input\": accept\n", `f:3:1: duplicate key "input": it is on line 1 already, keep one`},
 		{"not a mapping", "- http\n", `f:1:1: list "- http" is no policy: write keys and values, such as input: drop`},
 		{"not even a list", "http\n", `f:1:1: value "http" is no policy: write keys and values, such as input: drop`},
@@ -149,7 +149,7 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"in the order of the file too", "input: x\nopen: [&a http]\n", "f:1:8: unknown value \"x\" for \"input\": write drop, accept or reject\nf:2:8: anchor \"&a\": take it out"},
 		{"merge", "<<: {input: drop}\n", `f:1:1: merge key "<<": write the keys out`},
 		{"behind a bad key", "<<: {input: drop}\nfoo: 1\n", "f:1:1: merge key \"<<\": write the keys out\n" +
-			`f:2:1: unknown key "foo": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, log, flows or timeouts`},
+			`f:2:1: unknown key "foo": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, enforce, log, flows or timeouts`},
 		{"tag", "input: !!str drop\n", `f:1:8: tag "!!str": take it out`},
 		{"odd tag", "input: ! drop\n", `f:1:8: tag "!": take it out`},
 		{"odd tag of a list", "open: ! []\n", `f:1:7: tag "!": take it out`},
@@ -175,7 +175,7 @@ f:1:16: no protocol in "80": write 80/tcp or 80/udp`},
 		{"all at once", "input: refuse\nopen:\n  - htpt\n  - 80\nfoo: 1\nicmp: [x]\n", `f:1:8: unknown value "refuse" for "input": write drop, accept or reject
 f:3:5: unknown service "htpt": did you mean "http"?
 f:4:5: no protocol in "80": write 80/tcp or 80/udp
-f:5:1: unknown key "foo": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, log, flows or timeouts
+f:5:1: unknown key "foo": write interfaces, input, forward, icmp, lists, block, trust, open, invalid, enforce, log, flows or timeouts
 f:6:8: unknown icmp type "x": write a name such as echo-request, or a number such as ipv4/8 or ipv6/128`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ type Policy struct {
 	Invalid    InvalidPolicy
 	InvalidOn  map[string]InvalidPolicy
 	Log        Log                      // what the agent writes to the journal
+	WatchOnly  bool                     // nothing is dropped: what would be, is counted and passes
 	MaxFlows   int                      // 0 means DefaultMaxFlows
 	Timeouts   map[string]time.Duration // those that a file sets; read with Timeout
 }

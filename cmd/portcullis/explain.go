@@ -213,7 +213,7 @@ func (a *app) explainRecording(ctx context.Context, path string, args []string, 
 		return err
 	}
 	defer e.Close()
-	var passed, dropped, sent int
+	var passed, watched, dropped, sent int
 	for ctx.Err() == nil {
 		p, err := recording.Next()
 		if errors.Is(err, io.EOF) {
@@ -230,12 +230,15 @@ func (a *app) explainRecording(ctx context.Context, path string, args []string, 
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		if passed+dropped == 0 {
+		if passed+watched+dropped == 0 {
 			a.warn(answer.Warnings...)
 		}
-		if answer.Verdict == maps.Pass {
+		switch answer.Verdict {
+		case maps.Pass:
 			passed++
-		} else {
+		case maps.WouldDrop:
+			watched++
+		default:
 			dropped++
 		}
 		if err := a.answerLine(answer, a.printRecorded); err != nil {
@@ -249,6 +252,9 @@ func (a *app) explainRecording(ctx context.Context, path string, args []string, 
 	}
 	if a.output != asJSON {
 		a.printf("%s would pass, and %d be dropped", count(passed, "packet", "packets"), dropped)
+		if watched > 0 {
+			a.printf("; %d pass only because the filter watches", watched)
+		}
 		if sent > 0 {
 			a.printf("; %s left this host", count(sent, "other", "others"))
 		}

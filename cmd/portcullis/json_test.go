@@ -14,6 +14,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/explain"
+	"github.com/portcullis-firewall/portcullis/firewall/propose"
 )
 
 const jsonPage = "../../docs/json.md"
@@ -60,7 +61,7 @@ func TestKeysOfJSONAreExplained(t *testing.T) {
 	for command, view := range map[string]any{
 		"status": firewall.Status{}, "status --check": ledgerView{}, "check": checkView{}, "doctor": doctorView{}, "audit": auditView{},
 		"apply": firewall.ApplyReport{}, "diff": firewall.DiffReport{}, "open": firewall.OpenReport{}, "close": firewall.CloseReport{},
-		"flows": flowView{}, "log": logView{}, "monitor": shownView{}, "explain": explain.Answer{}, "import": importView{},
+		"flows": flowView{}, "log": logView{}, "monitor": shownView{}, "watch": propose.Proposal{}, "explain": explain.Answer{}, "import": importView{},
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+command+"\n")
 		section, _, _ = strings.Cut(section, "\n## ")

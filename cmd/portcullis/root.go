@@ -126,7 +126,7 @@ func (a *app) root() *cobra.Command {
 	for _, c := range []*cobra.Command{a.upCommand(), a.downCommand(), a.runCommand(), a.statusCommand(), a.openCommand(),
 		a.closeCommand(), a.applyCommand(), a.diffCommand(), a.checkCommand(), a.saveCommand(), a.tryCommand(), a.confirmCommand(),
 		a.revertCommand(), a.banCommand(), a.unbanCommand(), a.bansCommand(), a.flowsCommand(), a.monitorCommand(), a.logCommand(),
-		a.explainCommand(), a.topCommand()} {
+		a.explainCommand(), a.topCommand(), a.watchCommand()} {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}

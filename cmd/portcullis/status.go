@@ -81,6 +81,9 @@ func (a *app) status(ctx context.Context, all bool) error {
 
 func (a *app) printStatus(v *firewall.Status, all bool) {
 	source, p := v.Config, v.Policy
+	if !v.Enforcing {
+		a.printf("%s\n", watchingText(v.Config))
+	}
 	switch {
 	case v.Trial != nil:
 		source = fmt.Sprintf("%s, on trial: unless you run \"portcullis confirm\" within %s, %s", v.Trial.File, v.Trial.Left, v.Trial.Outcome)
@@ -116,6 +119,11 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 	a.printCounters(v.Counters)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
+}
+
+// watchingText is what is said first of a filter that only watches.
+func watchingText(config string) string {
+	return "WATCHING ONLY: nothing is dropped, until " + config + " says \"enforce: true\" and \"portcullis apply\" is run"
 }
 
 // printRules prints the rules of one kind, and reports whether there are any.

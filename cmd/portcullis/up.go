@@ -16,7 +16,7 @@ import (
 
 func (a *app) upCommand() *cobra.Command {
 	mode := modeFlag{loader.ModeAuto}
-	force := false
+	force, watch := false, false
 	cmd := &cobra.Command{
 		Use:         "up [IFACE...]",
 		Short:       "Put the policy in force",
@@ -28,16 +28,22 @@ If the filter is up, this replaces its policy by that of its file, or of the one
 one step: no packet meets half a policy. Interfaces that are filtered stay filtered, and
 rules opened with --runtime end.
 
+With --watch, or where the file says "enforce: false", nothing is dropped: what would be
+is counted, and "portcullis monitor" shows it. Look there first on a server whose traffic
+you do not know; "portcullis apply" then enforces the file.
+
 Without a policy file, replies, ICMP and the ports on which an sshd listens are let in.`,
 		Example: `  portcullis up
   portcullis up eth0 --config web.yaml
+  portcullis up --watch               count what would be dropped, and let it pass
   portcullis up eth0 --mode tc        behind another XDP program`,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.up(cmd.Context(), firewall.UpRequest{Interfaces: args, Mode: mode.Mode, Force: force})
+			return a.up(cmd.Context(), firewall.UpRequest{Interfaces: args, Mode: mode.Mode, Force: force, Watch: watch})
 		},
 	}
 	addMode(cmd, &mode)
+	cmd.Flags().BoolVar(&watch, "watch", false, "drop nothing, and count what would be dropped, until the next \"up\" or \"apply\"")
 	cmd.Flags().BoolVar(&force, "force", false, "even if it locks out the ssh session that you are using")
 	return cmd
 }
@@ -56,6 +62,9 @@ func (a *app) up(ctx context.Context, r firewall.UpRequest) error {
 }
 
 func (a *app) printUp(report *firewall.UpReport) {
+	if !report.Enforcing {
+		a.printf("%s\n", watchingText(report.Config))
+	}
 	for _, i := range report.Interfaces {
 		a.printf("%s\n", filteringText(i))
 	}

@@ -13,6 +13,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
@@ -209,15 +210,22 @@ func (m *screen) render() string {
 }
 
 func (m *screen) heading() string {
-	passed, dropped := 0.0, 0.0
+	passed, watched, dropped := 0.0, 0.0, 0.0
 	for _, r := range m.rates.Reasons {
-		if r.Verdict == "drop" {
+		switch r.Verdict {
+		case maps.Drop:
 			dropped += r.PPS
-		} else {
+		case maps.WouldDrop:
+			watched += r.PPS
+			fallthrough
+		default:
 			passed += r.PPS
 		}
 	}
 	text := fmt.Sprintf("portcullis  passed %s/s  dropped %s/s", short(passed), short(dropped))
+	if watched > 0 {
+		text += fmt.Sprintf("  (would drop %s/s)", short(watched))
+	}
 	if m.err != nil {
 		text = "portcullis: " + quote.Text(m.err.Error())
 	}

@@ -53,6 +53,8 @@ type Agent struct {
 	down       bool       // nothing is filtered
 	lastError  string     // that was logged
 	endLook    func()     // ends the look that goes on
+	watching   bool       // nothing is dropped, which was logged
+	watchTold  time.Time  // when
 	unattached bool       // another command was at work when an interface was to be filtered
 	busy       bool       // or when something else was to be done
 	seenPast   chan sight // what looks have found
@@ -376,6 +378,23 @@ func (a *Agent) warn(sentences []string) {
 	}
 }
 
+// watchTime is how often it is logged that nothing is dropped.
+const watchTime = time.Hour
+
+// tellWatching logs that the filter only watches when that begins, as long as it lasts, and when it ends. It reports whether
+// the filter does.
+func (a *Agent) tellWatching(watching bool, now time.Time) bool {
+	switch {
+	case watching && (!a.watching || now.Sub(a.watchTold) >= watchTime):
+		a.watchTold = now
+		a.Log.Warn("watching only: nothing is dropped, until \"enforce: true\" is in force")
+	case !watching && a.watching:
+		a.Log.Info("the policy is enforced: what it does not let in is dropped")
+	}
+	a.watching = watching
+	return watching
+}
+
 // report sets the line that systemd shows to what is filtered, and logs interfaces that are gone.
 func (a *Agent) report(ctx context.Context) {
 	status := "this host is unprotected: no interface is filtered"
@@ -417,6 +436,11 @@ func (a *Agent) report(ctx context.Context) {
 			parts = append(parts, "waiting for "+strings.Join(away, ", "))
 		}
 		status = strings.Join(parts, "; ")
+		watching, err := f.Watching()
+		a.complain(err)
+		if err == nil && a.tellWatching(watching, time.Now()) {
+			status = "watching only, nothing is dropped; " + status
+		}
 	}
 	problem := a.file.Problem()
 	if problem != "" {

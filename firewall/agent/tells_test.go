@@ -42,6 +42,16 @@ func TestTellsWhatIsGone(t *testing.T) {
 	says(a.report, "warning: portcullis-eth0 is gone; waiting for it\n")
 	says(a.report, "")
 
+	f.Running.WatchOnly = true
+	const watching = "warning: watching only: nothing is dropped, until \"enforce: true\" is in force\n"
+	says(a.report, watching)
+	says(a.report, "")
+	a.watchTold = a.watchTold.Add(-watchTime)
+	says(a.report, watching)
+	f.Running.WatchOnly = false
+	says(a.report, "the policy is enforced: what it does not let in is dropped\n")
+	says(a.report, "")
+
 	write := func(text string) { s.writes(t, text) }
 	write("interfaces: [eth0]\n")
 	says(a.reload, "eth5 is no longer in the file, but still waited for: \"portcullis down eth5\" ends that\n")

@@ -74,6 +74,10 @@ func TestPortcullis(t *testing.T) {
 		{"another card", well, func(s *situation) { s.options.Unfiltered = []string{"eth1"} }, "filter", Warn, "eth1 is not filtered: what comes in by it", "portcullis up eth1"},
 		{"unseen", stopped, func(s *situation) { s.options.FilterErr = fs.ErrPermission }, "filter", Note, "not seen without root", "sudo portcullis doctor"},
 		{"unreadable", stopped, func(s *situation) { s.options.FilterErr = errors.New("bad pins") }, "filter", Fail, "bad pins", ""},
+		{"watching", well, func(s *situation) {
+			s.options.Running.Policy = policy.Default()
+			s.options.Running.Policy.WatchOnly = true
+		}, "filter", Warn, "it only watches: nothing is dropped", "portcullis apply"},
 		{"warning", well, func(s *situation) { s.options.Running.Warnings = []string{"eth1 is gone"} }, "filter", Warn, "is gone", ""},
 		{"evicted", well, func(s *situation) { s.options.Running.Flows.Evicted = 5 }, "flows", OK, "0 of 262144; the table has been full, and has evicted 5 flows", ""},
 		{"full", well, func(s *situation) {

@@ -78,6 +78,9 @@ func (e *examination) running() {
 		filtered = append(filtered, i.Name)
 	}
 	e.ok("filter", "it runs on %s", quote.Names(filtered))
+	if p := e.Running.Policy; p != nil && p.WatchOnly {
+		e.warn("filter", "it only watches: nothing is dropped until \"enforce: true\" is in force").fix(e.portcullis("apply"))
+	}
 	for _, w := range e.Running.Warnings {
 		e.warn("filter", "%s", w)
 	}

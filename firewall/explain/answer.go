@@ -98,7 +98,7 @@ func (e *Explainer) answer(on *loader.Explainer, x *loader.Explanation) (*Answer
 			Place: x.Place, Alive: x.Live, Admits: a.Reason == established || a.Reason == related}
 	}
 	a.Why = a.why(x)
-	if a.Verdict == maps.Drop {
+	if a.Verdict == maps.Drop || a.Verdict == maps.WouldDrop {
 		rules, err := on.Rules()
 		if err != nil {
 			return nil, err
@@ -178,6 +178,9 @@ func (a *Answer) why(x *loader.Explanation) string {
 	text := drops(refused, a, x)
 	if a.Reason == rejected {
 		text += ", and its sender is told"
+	}
+	if a.Verdict == maps.WouldDrop {
+		text += "; it passes all the same, as the filter only watches"
 	}
 	return text
 }

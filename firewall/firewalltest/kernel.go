@@ -322,7 +322,7 @@ func (f *Kernel) Log(_ context.Context, _ bool, each func(loader.LoggedPacket) e
 
 // Sample implements firewall.Filter.
 func (f *Kernel) Sample(*loader.Sample) (*loader.Sample, error) {
-	s := &loader.Sample{Interfaces: f.interfaces(), Ledger: f.Traffic, Counters: f.Counters, Entries: len(f.FlowList), MaxFlows: f.maxFlows()}
+	s := &loader.Sample{Watching: f.Running.WatchOnly, Interfaces: f.interfaces(), Ledger: f.Traffic, Counters: f.Counters, Entries: len(f.FlowList), MaxFlows: f.maxFlows()}
 	for i, r := range f.Running.Open {
 		s.Rules = append(s.Rules, loader.RuleStatus{Rule: r.String(), Meaning: r, Packets: 7, Bytes: 700, ID: uint16(i + 1)})
 	}
@@ -330,6 +330,9 @@ func (f *Kernel) Sample(*loader.Sample) (*loader.Sample, error) {
 	s.BanReasons, _ = f.BanReasons()
 	return s, f.Fail
 }
+
+// Watching implements firewall.Filter.
+func (f *Kernel) Watching() (bool, error) { return f.Running.WatchOnly, nil }
 
 // CountFlowStates implements firewall.Filter.
 func (f *Kernel) CountFlowStates() (map[string]int, error) {

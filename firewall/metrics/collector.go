@@ -71,6 +71,8 @@ var (
 	buildInfo = desc("build_info", "The version of Portcullis and of Go that it was built with.", "version", "goversion")
 	up        = desc("up", "Whether a filter runs and could be read.")
 
+	enforcing = desc("enforcing", "Whether what the policy has dropped is dropped: 0 while the filter only watches.")
+
 	packets = desc("packets_total", "Packets that came in, by interface and by what decided them. The reason \"rule\" stands for all rules.", "interface", "verdict", "reason")
 	bytes   = desc("bytes_total", "Bytes of the frames of these packets, with link headers.", "interface", "verdict", "reason")
 	unsent  = desc("unsent_packets_total", "Routed packets that were not let out by an interface.", "interface")
@@ -211,6 +213,7 @@ func number(yes bool) float64 {
 }
 
 func (e emitter) sample(s *loader.Sample) {
+	e.gauge(enforcing, number(!s.Watching))
 	for _, t := range s.Ledger {
 		name := t.Interface
 		if name == "" {

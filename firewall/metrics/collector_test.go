@@ -76,7 +76,22 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 		`portcullis_policy_file_problem 1`,
 		`portcullis_interface_filtered{interface="eth0",mode="native"} 1`,
 		`portcullis_up 1`,
+		`portcullis_enforcing 1`,
 	} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("%s is not in:\n%s", want, text)
+		}
+	}
+}
+
+// A filter that only watches says so, and what it would drop is apart from what passes.
+func TestMetricsWhileWatching(t *testing.T) {
+	source := sourceOf(t)
+	source.Running.WatchOnly = true
+	source.Traffic = []loader.Traffic{{Of: loader.OfInterface, Interface: "eth0",
+		Counters: []loader.TrafficCounter{{Verdict: maps.WouldDrop, Reason: "closed port", Tally: maps.Tally{Packets: 3}}}}}
+	_, text := page(t, New(source, "1.2", nil))
+	for _, want := range []string{`portcullis_enforcing 0`, `portcullis_packets_total{interface="eth0",reason="closed port",verdict="would drop"} 3`} {
 		if !strings.Contains(text, "\n"+want+"\n") {
 			t.Errorf("%s is not in:\n%s", want, text)
 		}

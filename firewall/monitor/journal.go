@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 // JournalTime is how long packets of one source and reason are counted after the first one, before that is told.
@@ -34,8 +35,19 @@ type Journal struct {
 
 // journalKey is what packets are counted by; without a source, all others of a reason.
 type journalKey struct {
-	reason string
-	source netip.Addr
+	reason    string
+	wouldDrop bool
+	source    netip.Addr
+}
+
+func (k journalKey) text() string { return reasonText(k.reason, k.wouldDrop) }
+
+// reasonText returns a reason, with what became of the packet where that is not what the reason says.
+func reasonText(reason string, wouldDrop bool) string {
+	if wouldDrop {
+		return maps.WouldDrop + ": " + reason
+	}
+	return reason
 }
 
 type tally struct {
@@ -53,7 +65,7 @@ func (j *Journal) Add(p loader.LoggedPacket, now time.Time) *Record {
 		j.since = now
 	}
 	read, _ := Read(p.Frame, p.Ethernet)
-	key, others := journalKey{p.Reason, read.Source}, journalKey{reason: p.Reason}
+	key, others := journalKey{p.Reason, p.WouldDrop, read.Source}, journalKey{reason: p.Reason, wouldDrop: p.WouldDrop}
 	if j.more[key] == nil {
 		switch all := j.count(others); {
 		case all.sources == mostSources:
@@ -68,7 +80,7 @@ func (j *Journal) Add(p loader.LoggedPacket, now time.Time) *Record {
 		return nil
 	}
 	t.told = true
-	return &Record{fmt.Sprintf("%s on %s: %s, %d bytes", p.Reason, p.Interface, Describe(p.Frame, p.Ethernet), p.Length), fields(p, read)}
+	return &Record{fmt.Sprintf("%s on %s: %s, %d bytes", reasonText(p.Reason, p.WouldDrop), p.Interface, Describe(p.Frame, p.Ethernet), p.Length), fields(p, read)}
 }
 
 func (j *Journal) count(key journalKey) *tally {
@@ -95,11 +107,14 @@ func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
 			continue
 		}
 		from, extra := "other sources", map[string]string{"REASON": key.reason, "PACKETS": strconv.Itoa(t.packets)}
+		if key.wouldDrop {
+			extra["VERDICT"] = maps.WouldDrop
+		}
 		if key.source.IsValid() {
 			from = key.source.String()
 			extra["SOURCE"] = from
 		}
-		out = append(out, Record{fmt.Sprintf("%s: %d more from %s in %s", key.reason, t.packets, from, span), extra})
+		out = append(out, Record{fmt.Sprintf("%s: %d more from %s in %s", key.text(), t.packets, from, span), extra})
 	}
 	j.more, j.order = make(map[journalKey]*tally), nil
 	return out
@@ -108,6 +123,9 @@ func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
 // fields returns what a query of the journal may ask for.
 func fields(p loader.LoggedPacket, read Packet) map[string]string {
 	out := map[string]string{"INTERFACE": p.Interface, "REASON": p.Reason, "LENGTH": strconv.Itoa(p.Length)}
+	if p.WouldDrop {
+		out["VERDICT"] = maps.WouldDrop
+	}
 	if !read.Source.IsValid() {
 		return out
 	}

@@ -102,7 +102,7 @@ func reasonsNamed(name string, pass bool) (drops []maps.Reason, err error) {
 			continue
 		}
 		switch reason.Verdict() {
-		case maps.Drop:
+		case maps.Drop, maps.WouldDrop:
 			drops = append(drops, reason)
 		case maps.Pass:
 			passes = append(passes, reason)

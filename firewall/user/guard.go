@@ -12,6 +12,9 @@ import (
 
 // Guard refuses a policy, which is to come from a file, that would lock the user out.
 func (u *User) Guard(p *policy.Policy, file string) error {
+	if p.WatchOnly { // nobody is locked out before it is enforced, which is asked for then
+		return nil
+	}
 	for _, s := range u.LockedOut(p) {
 		return fmt.Errorf("%s, or use --force", s.Loss(file))
 	}

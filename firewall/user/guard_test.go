@@ -88,3 +88,23 @@ func TestForwardRulesAreNoWayIn(t *testing.T) {
 type waysOf struct{ Host }
 
 func (waysOf) Arrivals(host.Connection) ([]string, error) { return nil, nil }
+
+// alive is reachable with the session that the environment tells of.
+type alive struct{ reachable }
+
+func (alive) ConnectionsAt([]uint16) ([]host.Connection, error) { return nil, nil }
+func (alive) Arrivals(host.Connection) ([]string, error)        { return []string{"eth0"}, nil }
+
+// A policy that only watches locks nobody out, and is asked about when it is to be enforced.
+func TestWatchingLocksNobodyOut(t *testing.T) {
+	u := New(alive{reachable{own: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}, func() string { return "192.0.2.2 40000 192.0.2.1 22" })
+	p := policy.Default()
+	p.Interfaces = []string{"eth0"}
+	if u.Guard(p, "fw.yaml") == nil {
+		t.Fatal("a policy that locks the user out is not refused")
+	}
+	p.WatchOnly = true
+	if err := u.Guard(p, "fw.yaml"); err != nil {
+		t.Error(err)
+	}
+}

@@ -35,6 +35,7 @@ var siblings = map[string][]string{
 	"firewall/fetch":        {"firewall/savefile"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"firewall/metrics":      {"firewall/firewalltest"},
+	"firewall/propose":      {"firewall/monitor"},
 	"policy/iptables":       {"policy/quote"},
 	"policy/packets":        {"policy/addrset"},
 }

@@ -167,8 +167,27 @@ func arriveAt(t *testing.T, host *lab.Host, d *testdp.Datapath, cases []arrival)
 }
 
 // expect runs a frame and checks its verdict, and that it was counted once, under the wanted reason and
-// what is wanted besides, and no other.
+// what is wanted besides, and no other. What is to be dropped passes before, while the filter only watches.
 func (r *trial) expect(t testing.TB, frame []byte, w want) {
+	t.Helper()
+	if !w.passes && w.rule == "" {
+		watch(t, r.Datapath, true)
+		watched := w
+		watched.passes, watched.reason = true, bpf.FirewallReason(dpmaps.Reason(w.reason).Watched())
+		r.expectOnce(t, frame, watched)
+		watch(t, r.Datapath, false)
+	}
+	r.expectOnce(t, frame, w)
+}
+
+func watch(t testing.TB, d *testdp.Datapath, on bool) {
+	t.Helper()
+	if err := d.Set.SetWatching(on); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *trial) expectOnce(t testing.TB, frame []byte, w want) {
 	t.Helper()
 	if w.rule == "" {
 		expected[w.reason] = true

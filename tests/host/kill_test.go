@@ -38,7 +38,8 @@ type order struct {
 	Mode              loader.Mode
 	NoTCX             bool
 	Block             []string
-	Die               int // before the write of that number, of those that change rules and block lists in place; 0: never
+	Watch             bool // drop nothing
+	Die               int  // before the write of that number, of those that change rules and block lists in place; 0: never
 }
 
 func (o order) options(pinPath string) (loader.Options, error) {
@@ -53,6 +54,7 @@ func (o order) options(pinPath string) (loader.Options, error) {
 		}
 		p.Open = append(p.Open, r)
 	}
+	p.WatchOnly = o.Watch
 	return loader.Options{PinPath: pinPath, Interfaces: o.Interfaces, Mode: o.Mode, Policy: p, NoTCX: o.NoTCX}, nil
 }
 

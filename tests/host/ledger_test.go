@@ -178,6 +178,8 @@ func TestTheLedgerAddsUp(t *testing.T) {
 	for port := range 1500 { // more than there is room for
 		many.Open = append(many.Open, rules(t, fmt.Sprintf("%d/tcp", 10_000+2*port))...)
 	}
+	watching := policyOf(t, "9/udp")
+	watching.WatchOnly = true
 	apply := func(p *policy.Policy) func(*testing.T, *lab.Lab) {
 		return func(t *testing.T, l *lab.Lab) { upWith(t, l, loader.Options{Policy: p, Running: true}) }
 	}
@@ -191,6 +193,11 @@ func TestTheLedgerAddsUp(t *testing.T) {
 	steps := []step{
 		{"a rule more", apply(policyOf(t, "9/udp", "22/tcp"))},
 		{"other settings", apply(&policy.Policy{Input: policy.Accept, Open: rules(t, "9/udp")})},
+		{"to watch", apply(&policy.Policy{Input: policy.Accept, Open: rules(t, "9/udp"), WatchOnly: true})},
+		{"another policy that watches", apply(watching)},
+		{"the same, enforced", apply(policyOf(t, "9/udp"))},
+		{"and watching again, in one step", apply(watching)},
+		{"enforced, with other settings", apply(&policy.Policy{Input: policy.Reject, Open: rules(t, "9/udp")})},
 		{"a rule for this interface", apply(policyOf(t, "9/udp", "80/tcp on eth0"))},
 		{"more rules than there was room for", apply(many)},
 		{"more interfaces than there were pages", func(t *testing.T, l *lab.Lab) {
