@@ -514,9 +514,9 @@ type FirewallState struct {
 	Zero        uint32
 	Sweep       uint8
 	Asks        uint8
-	Handover    uint8
 	ShowDrops   uint8
 	ShowPasses  uint8
+	Handover    uint8
 	Watching    uint8
 	_           [6]byte
 }

@@ -80,9 +80,9 @@ struct state {
 	__u32 zero;	    /* always 0, which the verifier cannot know */
 	__u8 sweep;
 	__u8 asks;	  /* enum ask, of block.h */
-	__u8 handover;	  /* XDP and TC both filter a device for the moment, see hand_over */
 	__u8 show_drops;  /* which readers want to see packets that are dropped, one bit each: see show.h */
 	__u8 show_passes; /* and those that pass */
+	__u8 handover;	  /* XDP and TC both filter a device for the moment, see hand_over */
 	__u8 watching;	  /* what would be dropped is counted as that, and passes. Read where something would be */
 } state SEC(".data.state") = {.sweep = 1};
 

@@ -123,7 +123,8 @@ func pageOf(dir, iface string) uint32 {
 type pages struct {
 	set   *maps.Set
 	pins  pin.Dir
-	taken map[uint32]string // and by whom
+	taken map[uint32]string   // and by whom
+	named map[uint32][]uint32 // those that AssignPage has named, and to which devices; nil before it is asked
 }
 
 func newPages(set *maps.Set, p pin.Dir) (*pages, error) {
@@ -131,7 +132,7 @@ func newPages(set *maps.Set, p pin.Dir) (*pages, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &pages{set, p, make(map[uint32]string)}
+	g := &pages{set: set, pins: p, taken: make(map[uint32]string)}
 	for _, name := range names {
 		if page := pageOf(p.Policy(), name); page != maps.OthersPage {
 			g.taken[page] = name
@@ -168,8 +169,16 @@ func (c *change) assignPage(t *target) (uint32, error) {
 	if err != nil {
 		return page, err
 	}
+	if c.pages.named == nil {
+		if c.pages.named, err = c.set.AssignedPages(); err != nil {
+			return page, err
+		}
+	}
+	index := t.device.Attrs().Index
+	former := c.pages.named[page]
+	c.pages.named[page] = []uint32{uint32(index)}
 	// Also where there is none left: an earlier device may have had the index.
-	return page, c.set.AssignPage(t.device.Attrs().Index, page)
+	return page, c.set.AssignPage(index, page, former)
 }
 
 // resizeLedger makes room for pages of the devices of this host.

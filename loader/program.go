@@ -81,8 +81,8 @@ func newFactory(spec *ebpf.CollectionSpec, set *maps.Set) *factory {
 	return &factory{spec: spec, set: set, cache: btf.NewCache(), inSet: make(map[policy.Group]map[ebpf.MapID]bool)}
 }
 
-// load loads one program for interfaces of a group, or finds it among the standby's under the name of its pin. The specification stays as it is, so
-// the next interface begins from the same.
+// load loads one program for interfaces of a group, or finds it among the standby's under the name of its pin. The
+// specification stays as it is, so the next interface begins from the same.
 func (f *factory) load(name string, constants *maps.Constants, g policy.Group, pin string) (*ebpf.Program, error) {
 	spec := f.spec.Copy()
 	for other := range spec.Programs {
@@ -129,6 +129,10 @@ func (c *change) openStandby() error {
 	}
 	c.factory.standby = c.pins.Standby()
 	if err := c.set.Adopt(c.pins.Standby()); err != nil {
+		return err
+	}
+	// Which may have more room than the policy asks for.
+	if err := c.set.Measure(c.factory.spec); err != nil {
 		return err
 	}
 	return c.set.Empty() // or both policies' sources would have to find room

@@ -85,8 +85,15 @@ func (s *State) openGate(bans []Ban) error {
 
 // changeAsks says what the datapath has to ask about sources, and what it need not ask any more.
 func (s *State) changeAsks(add, remove bpf.FirewallAsk) error {
-	return s.changeBits([4]byte{1: byte(add)}, [4]byte{1: byte(remove)})
+	return s.changeBits([4]byte{asksAt: byte(add)}, [4]byte{asksAt: byte(remove)})
 }
+
+// Where the bytes are that changeBits changes.
+const (
+	asksAt       = unsafe.Offsetof(bpf.FirewallState{}.Asks) - unsafe.Offsetof(bpf.FirewallState{}.Sweep)
+	showDropsAt  = unsafe.Offsetof(bpf.FirewallState{}.ShowDrops) - unsafe.Offsetof(bpf.FirewallState{}.Sweep)
+	showPassesAt = unsafe.Offsetof(bpf.FirewallState{}.ShowPasses) - unsafe.Offsetof(bpf.FirewallState{}.Sweep)
+)
 
 // changeBits sets and clears bits of the word in which struct state has sweep, asks and shows. The others stay as they are,
 // whoever changes them meanwhile.

@@ -297,21 +297,32 @@ func (s *State) Pages() (uint32, error) {
 	return m.MaxEntries(), nil
 }
 
-// AssignPage names the page of a device to programs that may stand at more than one.
-func (s *State) AssignPage(ifindex int, page uint32) error {
+// AssignedPages returns the pages that AssignPage has named, and whose they are or were: interface indexes.
+func (s *State) AssignedPages() (map[uint32][]uint32, error) {
+	m, err := s.Map(bpf.FirewallMapLedgerPages)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[uint32][]uint32)
+	var index, page uint32
+	entries := m.Iterate()
+	for entries.Next(&index, &page) {
+		out[page] = append(out[page], index)
+	}
+	return out, entries.Err()
+}
+
+// AssignPage names the page of a device to programs that may stand at more than one. Devices that are gone, and had it
+// before, have it no more.
+func (s *State) AssignPage(ifindex int, page uint32, former []uint32) error {
 	m, err := s.Map(bpf.FirewallMapLedgerPages)
 	if err != nil {
 		return err
 	}
-	var index, of uint32
-	var former []uint32 // devices that are gone, whose page it was
-	for it := m.Iterate(); it.Next(&index, &of); {
-		if of == page && int(index) != ifindex {
-			former = append(former, index)
-		}
-	}
 	for _, index := range former {
-		_ = m.Delete(index) // at worst it stays
+		if int(index) != ifindex {
+			_ = m.Delete(index) // at worst it stays
+		}
 	}
 	if err := m.Put(uint32(ifindex), page); err != nil {
 		return fmt.Errorf("write %s: %w", m, err)

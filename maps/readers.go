@@ -143,9 +143,9 @@ func (r *Reader) Renew(until uint64) error {
 	}
 	atomic.StoreUint64(&slot.Until, until)
 	bit := byte(1) << r.slot
-	add := [4]byte{2: bit}
+	add := [4]byte{showDropsAt: bit}
 	if r.asked.passes() {
-		add[3] = bit
+		add[showPassesAt] = bit
 	}
 	return r.state.changeBits(add, [4]byte{})
 }
@@ -200,7 +200,7 @@ func (r *Reader) Close() error {
 		return nil
 	}
 	bit := byte(1) << r.slot
-	err = r.state.changeBits([4]byte{}, [4]byte{2: bit, 3: bit})
+	err = r.state.changeBits([4]byte{}, [4]byte{showDropsAt: bit, showPassesAt: bit})
 	if outer, failed := r.state.Map(bpf.FirewallMapReaderBuffers); failed == nil {
 		_ = outer.Delete(uint32(r.slot)) // there are none if the reader could not make them
 	}
@@ -227,7 +227,7 @@ func (s *State) TidyReaders(now uint64) (looking int, err error) {
 			continue
 		}
 		bit := byte(1) << slot
-		if err := s.changeBits([4]byte{}, [4]byte{2: bit, 3: bit}); err != nil {
+		if err := s.changeBits([4]byte{}, [4]byte{showDropsAt: bit, showPassesAt: bit}); err != nil {
 			return looking, err
 		}
 		atomic.StoreUint64(&r.Owner, 0)

@@ -15,6 +15,7 @@ die() {
 }
 
 expected='drwxr-xr-x root/root /etc/portcullis/
+-rw-r--r-- root/root /etc/fail2ban/action.d/portcullis.conf
 -rw-r--r-- root/root /usr/lib/systemd/system/portcullis.service
 -rwxr-xr-x root/root /usr/sbin/portcullis
 -rwxr-xr-x root/root /usr/sbin/portcullisd

@@ -18,6 +18,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -211,6 +212,31 @@ func TestGrownPolicyUsesTheStandby(t *testing.T) {
 	}
 	down(t, l)
 	mustBeClean(t, l)
+}
+
+// The maps of a larger policy, used again, may meet programs that are loaded anew.
+func TestSmallPolicyAfterALargerOne(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			l := lab.New(t)
+			for _, text := range []string{
+				"open: [https]",
+				"block: [203.0.113.0/24]\nopen: [https limit 1/minute]",
+				"open: [https]",
+				"open: [22/tcp]",
+				"open: [22/tcp limit 2/minute, 80/tcp on eth0]",
+			} {
+				p, err := policy.Parse("policy", []byte("interfaces: [eth0]\n"+text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				up(t, l, mode, p)
+				if got := len(status(t, l).Rules); got != len(p.Open) {
+					t.Errorf("%q: %d rules are in force", text, got)
+				}
+			}
+		})
+	}
 }
 
 // admits reports whether the order lets the client in at portOld.
