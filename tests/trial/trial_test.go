@@ -30,10 +30,12 @@ func (s *server) status() state {
 	}
 	delete(v.json, "counters")
 	delete(v.json, "flows")
+	delete(v.json, "ledger")
 	for _, r := range v.json["rules"].([]any) {
 		rule := r.(map[string]any)
 		v.packets[rule["rule"].(string)] = rule["packets"].(float64)
 		delete(rule, "packets")
+		delete(rule, "bytes")
 	}
 	text, _ := json.MarshalIndent(v.json, "", " ")
 	v.text = string(text)
