@@ -60,17 +60,44 @@ func (p *patient) figures() (f figures) {
 	return f
 }
 
-// raise makes a reason's counter say so much on each CPU, and every other one 0.
-func raise(t *testing.T, counters *ebpf.Map, cpus int, reason maps.Reason) {
+// tallies are what a filter counts in.
+type tallies struct{ ledger, rules *ebpf.Map }
+
+func openTallies(t *testing.T, pinPath string) (c tallies) {
 	t.Helper()
-	for key := range counters.MaxEntries() {
-		values := make([]uint64, cpus)
-		if maps.Reason(key) == reason {
+	for name, m := range map[string]**ebpf.Map{"ledger": &c.ledger, "rule_tallies": &c.rules} {
+		opened, err := ebpf.LoadPinnedMap(filepath.Join(pinPath, loader.Schema, "maps", name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { opened.Close() })
+		*m = opened
+	}
+	return c
+}
+
+// raise makes a reason's counter say so much on each CPU, and every other one 0.
+func (c tallies) raise(t *testing.T, cpus int, reason maps.Reason) {
+	t.Helper()
+	for page := range c.ledger.MaxEntries() {
+		values := make([]bpf.FirewallLedgerPage, cpus)
+		if page == maps.OthersPage && reason < maps.RuleReason(0) {
 			for i := range values {
-				values[i] = raised
+				values[i].Tallies[reason].Packets = raised
 			}
 		}
-		if err := counters.Put(key, values); err != nil {
+		if err := c.ledger.Put(page, values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for rule := range c.rules.MaxEntries() {
+		values := make([]bpf.FirewallTally, cpus)
+		if reason == maps.RuleReason(uint16(rule)) {
+			for i := range values {
+				values[i].Packets = raised
+			}
+		}
+		if err := c.rules.Put(rule, values); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,16 +109,12 @@ func TestEachReasonAlone(t *testing.T) {
 	p.write("interfaces: [eth0]\nopen: [80/tcp, 81/tcp]\nflows: {max: 1024}\n")
 	p.Client.IP(t, "link", "set", "eth0", "down") // so that no packet comes
 	p.must("portcullis up --config " + p.config)
-	counters, err := ebpf.LoadPinnedMap(filepath.Join(p.PinPath, loader.Schema, "maps", "counters"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer counters.Close()
+	counters := openTallies(t, p.PinPath)
 	cpus := ebpf.MustPossibleCPU()
 	total := uint64(raised * cpus)
 
 	nobody := maps.RuleReason(0)
-	raise(t, counters, cpus, nobody)
+	counters.raise(t, cpus, nobody)
 	quiet := p.figures()
 	if len(quiet.counters) != len(maps.Reasons()) || len(quiet.warnings) > 0 || quiet.stderr != "" ||
 		quiet.flows != (loader.FlowsStatus{Max: 1024}) || !slices.Contains(quiet.lines, "flows: 0 assured, 0 others, of 1024") {
@@ -99,7 +122,7 @@ func TestEachReasonAlone(t *testing.T) {
 	}
 	for _, reason := range append(maps.Reasons(), maps.RuleReason(1), maps.RuleReason(2)) {
 		t.Run(strings.ReplaceAll(reason.Verdict()+" "+reason.String(), " ", "_"), func(t *testing.T) {
-			raise(t, counters, cpus, reason)
+			counters.raise(t, cpus, reason)
 			got, want := p.figures(), quiet
 			want.counters = make(map[string]uint64)
 			for key := range quiet.counters {
@@ -127,6 +150,8 @@ func TestEachReasonAlone(t *testing.T) {
 				want.checks[check].Verdict, want.checks[check].Text = doctor.Warn, sentence
 				flows += fmt.Sprintf("; %d refused", total)
 				row = flows
+			case bpf.FirewallReasonSEEN_MERGED:
+				row = flows // it is about frames, for "status --check"
 			case bpf.FirewallReasonSEEN_FLOWS_EVICTED:
 				want.flows.Evicted = total
 				want.checks[check].Text = fmt.Sprintf("0 of 1024; the table has been full, and has evicted %d flows; none of them was assured", total)
