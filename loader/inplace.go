@@ -24,6 +24,12 @@ import (
 // putInPlace puts the new policy in force in the maps of the running filter, and reports whether that could be done: where
 // nothing differs but its rules or its block lists, in one store, and where the filter is on its interfaces as it should be.
 func (c *change) putInPlace() (done bool, err error) {
+	warnings := len(c.report.Warnings)
+	defer func() {
+		if !done { // or the other way would give them a second time
+			c.report.Warnings = c.report.Warnings[:warnings]
+		}
+	}()
 	same, err := c.isSameButContents()
 	if !same || err != nil {
 		return false, err
@@ -186,6 +192,9 @@ func (c *change) isSameButContents() (bool, error) {
 			return false, nil
 		}
 	}
+	if more, err := c.bringsMore(); more || err != nil {
+		return false, err
+	}
 	var present []*target
 	for _, name := range named {
 		if policy.IsPattern(name) {
@@ -207,6 +216,7 @@ func (c *change) isSameButContents() (bool, error) {
 	if len(present) == 0 || len(missing(c.pins)) > 0 { // checkGroups looks for the tables
 		return false, nil
 	}
+	c.warnOfPatterns(present)
 	c.warnOfTopology(present)
 	return true, nil
 }

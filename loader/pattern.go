@@ -20,8 +20,11 @@ import (
 // A pattern, such as wg*, brings interfaces into the filter: those that match it now, and those that appear later. Each
 // has its own links then, as one that was named; but when it is gone nobody waits for it.
 
-// bring records that the interfaces are to be filtered which match a pattern and are not yet, and returns them.
-func bring(p pin.Dir) (names []string, err error) {
+// match is an interface that a pattern brings.
+type match struct{ name, pattern string }
+
+// newMatches returns the interfaces that match a pattern and are not filtered yet.
+func newMatches(p pin.Dir) (list []match, err error) {
 	patterns, err := p.Patterns()
 	if err != nil || len(patterns) == 0 {
 		return nil, err
@@ -33,18 +36,41 @@ func bring(p pin.Dir) (names []string, err error) {
 	for _, device := range devices {
 		name := device.Attrs().Name
 		pattern := p.Bringing(patterns, name)
-		if pattern == "" || device.Attrs().Flags&net.FlagLoopback != 0 || exists(p.Link(name)) {
-			continue
+		if pattern != "" && device.Attrs().Flags&net.FlagLoopback == 0 && !exists(p.Link(name)) {
+			list = append(list, match{name, pattern})
 		}
-		if err := os.Mkdir(p.Link(name), 0o700); err != nil {
+	}
+	return list, nil
+}
+
+// bring records that the interfaces are to be filtered which match a pattern and are not yet, and returns them.
+func bring(p pin.Dir) (names []string, err error) {
+	list, err := newMatches(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if err := os.Mkdir(p.Link(m.name), 0o700); err != nil {
 			return names, err
 		}
-		names = append(names, name)
-		if err := p.SetPattern(name, pattern); err != nil {
+		names = append(names, m.name)
+		if err := p.SetPattern(m.name, m.pattern); err != nil {
 			return names, err
 		}
 	}
 	return names, nil
+}
+
+// bringsMore reports whether patterns bring interfaces that are not filtered yet, also one that was released from a
+// pattern which is named anew.
+func (c *change) bringsMore() (bool, error) {
+	for _, pattern := range c.options.Interfaces {
+		if policy.IsPattern(pattern) && !c.options.Filtered && c.pins.HasReleased(pattern) {
+			return true, nil
+		}
+	}
+	list, err := newMatches(c.pins)
+	return len(list) > 0, err
 }
 
 // forgetGone forgets interfaces that a pattern has brought and that are gone.
@@ -99,13 +125,18 @@ func (c *change) bringTargets() error {
 		}
 		c.targets = append(c.targets, &target{device: device, mode: c.modeOfPattern(c.pins.Pattern(name))})
 	}
+	c.warnOfPatterns(c.targets)
+	return nil
+}
+
+// warnOfPatterns warns of patterns that were named and have brought none of the targets.
+func (c *change) warnOfPatterns(targets []*target) {
 	for _, pattern := range c.options.Interfaces {
 		matches := func(t *target) bool { return policy.MatchInterface(pattern, t.name()) }
-		if policy.IsPattern(pattern) && !c.options.Wait && !slices.ContainsFunc(c.targets, matches) {
+		if policy.IsPattern(pattern) && !c.options.Wait && !slices.ContainsFunc(targets, matches) {
 			c.warn("no interface matches %s yet: %s", pattern, c.laterText("those that appear", "are"))
 		}
 	}
-	return nil
 }
 
 // laterText returns who filters interfaces that come later.

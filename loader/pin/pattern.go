@@ -64,6 +64,12 @@ func (d Dir) isReleased(pattern, iface string) bool {
 	return err == nil
 }
 
+// HasReleased reports whether something was released from a pattern.
+func (d Dir) HasReleased(pattern string) bool {
+	entries, err := os.ReadDir(d.Link(pattern))
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), releasedPrefix) })
+}
+
 // Release keeps patterns from bringing an interface again.
 func (d Dir) Release(iface string) error {
 	patterns, err := d.Patterns()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -333,16 +334,26 @@ func TestInterfaceMadeAnew(t *testing.T) {
 	l := lab.New(t)
 	up(t, l, loader.ModeNative, policy.Default())
 	l.Server.IP(t, "link", "del", "eth0")
-	if s := status(t, l); s.Interfaces[0].Present || len(s.Warnings) == 0 {
-		t.Errorf("status of a filter without its interface: %+v", s)
+	awaited := func() (text string) {
+		i := status(t, l).Interfaces[0]
+		l.Server.Do(t, func() error {
+			text = i.AwaitedText(false)
+			return nil
+		})
+		return text
+	}
+	const gone = "eth0 is gone: \"portcullis run\" filters it when it is back"
+	if s, text := status(t, l), awaited(); s.Interfaces[0].Present || text != gone {
+		t.Errorf("status of a filter without its interface: %q, present %v", text, s.Interfaces[0].Present)
 	}
 	l.Server.IP(t, "link", "add", "name", "eth0", "type", "veth", "peer", "name", "eth0", "netns", l.Client.Name)
 	for h, addr := range map[*lab.Host]string{l.Server: "192.0.2.1/24", l.Client: "192.0.2.2/24"} {
 		h.IP(t, "link", "set", "eth0", "up")
 		h.IP(t, "addr", "add", addr, "dev", "eth0")
 	}
-	if s := status(t, l); s.Interfaces[0].Present {
-		t.Errorf("another interface of the same name is taken for filtered: %+v", s)
+	const recreated = "eth0 was deleted and re-created, and is not filtered: run \"portcullis up eth0\""
+	if s, text := status(t, l), awaited(); s.Interfaces[0].Present || text != "" || !slices.Contains(s.Warnings, recreated) {
+		t.Errorf("another interface of the same name is taken for filtered: %q, warnings %q", text, s.Warnings)
 	}
 	l.Server.Echo(t, 7)
 	up(t, l, loader.ModeNative, policy.Default())

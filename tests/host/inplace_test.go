@@ -101,6 +101,37 @@ func TestOtherChangesAreNotMadeInPlace(t *testing.T) {
 	}
 }
 
+// A small change, which could be made in place, brings what matches a pattern all the same, and warns once of one that
+// nothing matches.
+func TestSmallChangesBringInterfaces(t *testing.T) {
+	l := lab.New(t)
+	apply := func(rule string, names ...string) []string {
+		t.Helper()
+		return upWith(t, l, loader.Options{Interfaces: names, Mode: loader.ModeTC, Policy: policyOf(t, rule)}).Warnings
+	}
+	apply("7/udp", "eth0", "wg*")
+	addVeth(t, l, "wg0")
+	apply("7/udp") // which names nothing
+	mustFilter(t, l, "eth0", "wg0 by wg*", "wg0p by wg*")
+	down(t, l, "wg0p")
+	apply("7/udp")
+	mustFilter(t, l, "eth0", "wg0 by wg*")
+	apply("7/udp", "wg*")
+	mustFilter(t, l, "eth0", "wg0 by wg*", "wg0p by wg*")
+
+	l.Server.IP(t, "link", "del", "wg0")
+	before := policyInode(t, l)
+	for _, rule := range []string{"7/udp", "7/udp limit 6/minute"} { // in place, and not
+		warnings := slices.DeleteFunc(apply(rule, "wg*"), func(w string) bool { return !strings.Contains(w, "no interface matches wg* yet") })
+		if len(warnings) != 1 {
+			t.Errorf("%s: of a pattern that nothing matches is warned %d times", rule, len(warnings))
+		}
+		if inPlace := policyInode(t, l) == before; inPlace != (rule == "7/udp") {
+			t.Errorf("%s: put in force in place: %v", rule, inPlace)
+		}
+	}
+}
+
 // Whatever write it is before which a command is killed that changes rules or block lists in place: the old policy is in force,
 // or the new one, whole; and what commands say of it is what packets meet.
 func TestKilledInPlace(t *testing.T) {
