@@ -181,7 +181,7 @@ func elsewhere(v *explain.Answer) string {
 	if v.Runtime {
 		return "opened at run time"
 	}
-	return "which the policy file has no more"
+	return "which the policy file does not have"
 }
 
 // explainRecording explains the packets of a file, a line each.

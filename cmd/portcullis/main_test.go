@@ -25,6 +25,8 @@ func TestUsage(t *testing.T) {
 		{"", "--help"},
 		{"bogus", `unknown command "bogus"`},
 		{"statsu", "did you mean status?"},
+		{"trust 192.0.2.1", `"trust: [203.0.113.9]"`},
+		{"unblock 192.0.2.1", "did you mean unban?"},
 		{"status now", `unexpected argument "now"`},
 		{"flows bogus", `unexpected argument "bogus"`},
 		{"up --bogus", "portcullis up --help"},
