@@ -32,12 +32,15 @@ func (fw *Firewall) vitals() (out []vital, err error) {
 	for _, addr := range own {
 		add(addr, "an address of this host")
 	}
-	gateways, failed := fw.kernel.Gateways()
+	gateways, sameMAC, failed := fw.kernel.Gateways()
 	if failed != nil {
 		err = errors.Join(err, fmt.Errorf("find the default gateway: %w", failed))
 	}
 	for _, addr := range gateways {
 		add(addr, "the default gateway")
+	}
+	for _, addr := range sameMAC {
+		add(addr, "at the MAC address of the default gateway")
 	}
 	for _, addr := range fw.kernel.Resolvers() {
 		add(addr, "a resolver of this host")

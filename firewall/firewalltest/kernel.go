@@ -42,6 +42,7 @@ type Kernel struct {
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
 	GatewayList  []netip.Addr      // the default gateways
+	SameMACList  []netip.Addr      // other addresses at the MAC address of one
 	ResolverList []netip.Addr
 	GatewayErr   error             // why the gateways cannot be found
 	SSHList      []host.Connection // over which somebody has logged in
