@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
@@ -44,7 +45,9 @@ func (w word) slip() *RuleError {
 }
 
 // interfaceNames are names that hosts give to interfaces.
-var interfaceNames = regexp.MustCompile(`^(eth|en[opsx]|wl|ww|br|virbr|vmbr|docker|veth|bond|team|vlan|vxlan|wg|tun|tap|ppp|ib|dummy|tailscale)[a-z]*(-.*|[0-9].*|\*)$`)
+var interfaceNames = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(eth|en[opsx]|wl|ww|br|virbr|vmbr|docker|veth|bond|team|vlan|vxlan|wg|tun|tap|ppp|ib|dummy|tailscale)[a-z]*(-.*|[0-9].*|\*)$`)
+})
 
 // interfaceSlip is the error for an interface among the addresses of a clause.
 func (w word) interfaceSlip(keyword string) *RuleError {
