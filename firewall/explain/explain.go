@@ -120,6 +120,7 @@ func (e *Explainer) request(r Request) ([]*Answer, error) {
 		if r.To.IsValid() && !a.Forward && a.Step > int(maps.StepForward) {
 			e.warnOfNobody(a, to)
 		}
+		e.warnOfWay(a, w, to)
 		answers = append(answers, a)
 	}
 	return answers, nil

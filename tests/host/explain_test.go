@@ -251,6 +251,29 @@ func TestExplainWhatElseDrops(t *testing.T) {
 	})
 }
 
+// A forward rule does not open what DNAT leads on, and who asks learns why; and also what would not come this way.
+func TestExplainWhatIsNotRoutedAsThought(t *testing.T) {
+	l := lab.New(t)
+	l.AddInside(t)
+	l.Server.Run(t, "nft", "add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; "+
+		"add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8080 dnat to 198.51.100.2:80")
+	up(t, l, loader.ModeAuto, gateway(t, "drop", "8080/tcp to 198.51.100.2", "22/tcp"))
+	k := asks(t, l)
+	for _, c := range []struct{ words, want, warns string }{
+		{"192.0.2.2 8080/tcp", "drop closed port", "netfilter's DNAT leads 8080/tcp to 198.51.100.2:80"},
+		{"192.0.2.2 8081/tcp", "drop closed port", ""},
+		{"192.0.2.2 8080/udp", "drop closed port", ""},
+		{"192.0.2.2 22/tcp", "pass rule", ""},
+		{"192.0.2.2 8080/tcp to 198.51.100.2", "pass rule", ""},
+		{"192.0.2.2 8080/tcp to 192.0.2.77", "drop forward", "leads out by eth0 again"},
+	} {
+		a := k.must(t, c.words, "", c.want)
+		if all := strings.Join(a.Warnings, "; "); !strings.Contains(all, c.warns) || c.warns == "" && all != "" {
+			t.Errorf("explain %s warns %q, want %q", c.words, all, c.warns)
+		}
+	}
+}
+
 // Interfaces of every kind explain what comes in by them: one without Ethernet, one with rules of its own, and those that are
 // down, gone or not filtered say so.
 func TestExplainByInterface(t *testing.T) {
