@@ -72,8 +72,15 @@ func TestStatusCheck(t *testing.T) {
 	h.runs("")
 	h.Checks = []loader.LedgerCheck{{Interface: "eth0", Counter: "rx_packets", Device: 107, Ledger: 100, Merged: 7, Agrees: true}}
 	h.types(0, "status", "--check")
-	h.says("INTERFACE  DEVICE  LEDGER  DIFFERENCE  NOTE\n", "eth0       107     100     0           7 frames were merged into others\n")
-	h.Checks = append(h.Checks, loader.LedgerCheck{Interface: "eth1", Counter: "rx_packets", Device: 20, Ledger: 15, Difference: 5},
+	h.says("INTERFACE  DEVICE  COUNTED  DIFFERENCE  NOTE\n", "eth0       107     100      0           7 frames were merged into others\n", "\nadds up\n")
+	with := h.Checks
+	h.Checks = []loader.LedgerCheck{{Interface: "eth0", Counter: "rx_packets", Agrees: true}}
+	h.types(0, "status", "--check")
+	h.says("\nno traffic in this moment: nothing was compared\n")
+	if strings.Contains(h.stdout, "adds up") {
+		t.Errorf("nothing was compared, and it says %q", h.stdout)
+	}
+	h.Checks = append(with, loader.LedgerCheck{Interface: "eth1", Counter: "rx_packets", Device: 20, Ledger: 15, Difference: 5},
 		loader.LedgerCheck{Interface: "eth2", Counter: "rx_packets", Device: 20, Ledger: 22, Difference: -2})
 	h.types(1, "status", "--check")
 	h.complains("eth1: the ledger has 15 packets where the device (rx_packets) has received 20 frames: 5 came past the filter",
