@@ -161,6 +161,24 @@ func TestStatus(t *testing.T) {
 	h.types(0, "status", "-o", "json")
 }
 
+// What closed rules let in is shown, or rows do not add up to what has passed.
+func TestStatusShowsClosedRules(t *testing.T) {
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	h.types(0, "status")
+	if strings.Contains(h.stdout, "rules closed since") {
+		t.Errorf("none was closed, and it says %s", h.stdout)
+	}
+	h.ClosedRules = maps.Tally{Packets: 12, Bytes: 720}
+	h.types(0, "status")
+	h.says("\npass     rules closed since  12\n")
+	h.types(0, "status", "-o", "json")
+	var v firewall.Status
+	if h.json(&v); v.Closed != h.ClosedRules {
+		t.Errorf("JSON: %+v", v.Closed)
+	}
+}
+
 func TestStatusTellsOfPacketsPastTheFilter(t *testing.T) {
 	h := newHost(t)
 	h.runs("open: [http]\n")
