@@ -34,7 +34,8 @@ type Answer struct {
 	File    string `json:"file,omitempty"` // where the rule stands
 	Line    int    `json:"line,omitempty"`
 
-	List    string `json:"list,omitempty"` // block list that drops it; "block:" for what the policy file blocks by itself
+	List    string `json:"list,omitempty"`    // block list that drops it; "block:" for what the policy file blocks by itself
+	Network string `json:"network,omitempty"` // of that list
 	Ban     *Ban   `json:"ban,omitempty"`
 	Flow    *Flow  `json:"flow,omitempty"`
 	Trusted bool   `json:"trusted"` // so it is neither blocked nor limited
@@ -174,6 +175,14 @@ func sourceText(x *maps.Explanation, rules []maps.Rule, iface string) string {
 		return fmt.Sprintf("wrong source: %s is open, but not from %s", what(x), from)
 	}
 	return fmt.Sprintf("%s is open, but not from %s at %s", what(x), from, to)
+}
+
+// setNetwork names the network by which a list blocks the packet.
+func (a *Answer) setNetwork(network netip.Prefix) {
+	if network.IsValid() {
+		a.Network = policy.PrefixText(network)
+		a.Why += ", by " + a.Network
+	}
 }
 
 // setRule names the rule that decides as the policy file does, if that has it.

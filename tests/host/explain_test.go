@@ -241,6 +241,9 @@ func TestExplainWhatElseDrops(t *testing.T) {
 			{"203.0.113.66 443/tcp to 198.51.100.2", "drop banned", "forward", "portcullis open --forward 443/tcp from 203.0.113.66 to 198.51.100.2"},
 		} {
 			a := k.must(t, c.words, "", c.want)
+			if network := "198.51.100.0/24"; (a.Network == network) != (a.Reason == "blocked") || strings.Contains(a.Why, network) != (a.Reason == "blocked") {
+				t.Errorf("explain %s names the network %q: %s", c.words, a.Network, a.Why)
+			}
 			if a.Still == nil {
 				a.Still = &explain.Still{}
 			}
