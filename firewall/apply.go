@@ -240,7 +240,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
 		Skipped:  skippedLines(c.policy),
-		Warnings: list(slices.Concat(c.warnings(), fw.doubts(c.policy, c.named, c.path)))}
+		Warnings: list(slices.Concat(c.warnings(), fw.hazardWarnings(c.policy), fw.doubts(c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
 	}
@@ -255,12 +255,14 @@ type CheckReport struct {
 	Skipped  []string `json:"skipped"` // lines of list files that are no networks
 	Warnings []string `json:"warnings"`
 
-	Policy *policy.Policy `json:"-"`
+	Refused []string       `json:"-"` // why "apply" refuses the file, a sentence each
+	Policy  *policy.Policy `json:"-"`
 }
 
 // Check reads a policy file, or the one that was given, and says what would not work on this host. It needs no root.
 func (fw *Firewall) Check(file string) (*CheckReport, error) {
-	if file == "" {
+	named := file != ""
+	if !named {
 		file = fw.options.Config
 	}
 	p, err := policy.Reader{ReadURL: fw.newListFiles().readURL}.Load(file)
@@ -271,17 +273,27 @@ func (fw *Firewall) Check(file string) (*CheckReport, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	report := &CheckReport{File: file, Rules: policy.Texts(p.InputRules()), Forward: policy.Texts(p.ForwardRules()), Skipped: skippedLines(p), Warnings: list(fw.doubts(p, p.Interfaces, file)), Policy: p}
-	if err := savefile.Check(file); err != nil {
-		report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file: %v", err))
+	var also []uint32
+	if named {
+		also = fw.options.Invoker
+	}
+	refuse := func(format string, args ...any) {
+		report.Refused = append(report.Refused, fmt.Sprintf(format, args...))
+	}
+	if err := savefile.Check(file, also...); err != nil {
+		refuse("\"up\", \"apply\" and \"run\" refuse this file: %v", err)
 	}
 	for _, l := range p.Lists {
 		if l.Path == "" {
 			continue
 		}
-		if err := savefile.Check(l.Path); err != nil {
-			report.Warnings = append(report.Warnings, fmt.Sprintf("\"up\", \"apply\" and \"run\" refuse this file for its list %s: %v", l.Name, err))
+		if err := savefile.Check(l.Path, also...); err != nil {
+			refuse("\"up\", \"apply\" and \"run\" refuse this file for its list %s: %v", l.Name, err)
 		}
 	}
+	hazards, err := fw.hazardTexts(p)
+	report.Refused = append(report.Refused, hazards...)
+	report.Warnings = append(report.Warnings, warning(err)...)
 	return report, nil
 }
 
@@ -303,6 +315,6 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 	for _, s := range fw.user.LockedOut(p) {
 		out = append(out, s.Loss(file))
 	}
-	out = slices.Concat(out, listWarnings(p), fw.hazardTexts(p))
+	out = append(out, listWarnings(p)...)
 	return slices.Concat(out, fw.user.Unreachable(p), ineffective(p, p.Interfaces))
 }

@@ -230,8 +230,8 @@ func TestListGuard(t *testing.T) {
 			t.Errorf("%s: apply: %v", name, err)
 		}
 		check, err := s.fw.Check(s.file)
-		if err != nil || strings.Contains(strings.Join(check.Warnings, "\n"), "or use --force") != (c.wants != "") {
-			t.Errorf("%s: check warns %q, %v", name, check.Warnings, err)
+		if err != nil || strings.Contains(strings.Join(check.Refused, "\n"), "or use --force") != (c.wants != "") {
+			t.Errorf("%s: check says %q, %v", name, check.Refused, err)
 		}
 	}
 }

@@ -21,6 +21,17 @@ func (fw *Firewall) RuleLines(f Filter) (file string, lines map[policy.RuleKey]p
 	return file, lines
 }
 
+// BlockedNetwork returns the network of a block list in force that holds an address: the widest one, where networks of the
+// list lie side by side or in each other. The zero prefix is none.
+func BlockedNetwork(f Filter, list string, addr netip.Addr) (found netip.Prefix, err error) {
+	err = f.EachBlocked(func(by string, network netip.Prefix) {
+		if by == list && network.Contains(addr) {
+			found = network
+		}
+	})
+	return found, err
+}
+
 // Route is how packets of a peer most likely come to this host.
 type Route = host.Route
 

@@ -39,7 +39,7 @@ type Kernel interface {
 	AddressesOn(iface string) ([]netip.Addr, error)
 	FindSession() (*host.Session, error)
 	SSHSessions(among func(netip.Addr) bool) ([]host.Connection, error)
-	Gateways() ([]netip.Addr, error)
+	Gateways() (gateways, sameMAC []netip.Addr, err error)
 	Resolvers() []netip.Addr
 	OnPseudoTerminal() bool
 	Forwards() bool
@@ -164,9 +164,9 @@ func (HostKernel) SSHSessions(among func(netip.Addr) bool) ([]host.Connection, e
 	return host.SSHSessions(among)
 }
 
-func (HostKernel) Gateways() ([]netip.Addr, error) { return host.Gateways() }
-func (HostKernel) Resolvers() []netip.Addr         { return host.Resolvers(nil) }
-func (HostKernel) OnPseudoTerminal() bool          { return host.OnPseudoTerminal() }
+func (HostKernel) Gateways() (gateways, sameMAC []netip.Addr, err error) { return host.Gateways() }
+func (HostKernel) Resolvers() []netip.Addr                               { return host.Resolvers(nil) }
+func (HostKernel) OnPseudoTerminal() bool                                { return host.OnPseudoTerminal() }
 
 func (HostKernel) Forwards() bool { return host.Forwards(nil) }
 

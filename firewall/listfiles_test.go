@@ -110,8 +110,8 @@ func TestAListOfOthersIsRefused(t *testing.T) {
 				if err == nil {
 					t.Error("check takes a FIFO")
 				}
-			} else if err != nil || !strings.Contains(strings.Join(report.Warnings, "\n"), c.remedy) {
-				t.Errorf("check warns of %v, %v", report, err)
+			} else if err != nil || !strings.Contains(strings.Join(report.Refused, "\n"), c.remedy) {
+				t.Errorf("check refuses %v, %v", report, err)
 			}
 		})
 	}

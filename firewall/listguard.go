@@ -32,12 +32,15 @@ func (fw *Firewall) vitals() (out []vital, err error) {
 	for _, addr := range own {
 		add(addr, "an address of this host")
 	}
-	gateways, failed := fw.kernel.Gateways()
+	gateways, sameMAC, failed := fw.kernel.Gateways()
 	if failed != nil {
 		err = errors.Join(err, fmt.Errorf("find the default gateway: %w", failed))
 	}
 	for _, addr := range gateways {
 		add(addr, "the default gateway")
+	}
+	for _, addr := range sameMAC {
+		add(addr, "at the MAC address of the default gateway")
 	}
 	for _, addr := range fw.kernel.Resolvers() {
 		add(addr, "a resolver of this host")
@@ -144,13 +147,19 @@ func (fw *Firewall) guardLists(p *policy.Policy) error {
 	return fmt.Errorf("%s%s: %s", found[0], more, found[0].remedy())
 }
 
-// hazardTexts returns what is to be said of what a policy blocks, where nobody is refused anything.
-func (fw *Firewall) hazardTexts(p *policy.Policy) (out []string) {
+// hazardWarnings returns what is to be said of what a policy blocks, where nobody is refused anything.
+func (fw *Firewall) hazardWarnings(p *policy.Policy) []string {
+	texts, err := fw.hazardTexts(p)
+	return append(texts, warning(err)...)
+}
+
+// hazardTexts returns why a policy is refused for what it blocks. With an error there may be more.
+func (fw *Firewall) hazardTexts(p *policy.Policy) (out []string, err error) {
 	found, err := fw.hazards(p)
 	for _, h := range found {
 		out = append(out, fmt.Sprintf("%s: %s", h, h.remedy()))
 	}
-	return append(foldTexts(out), warning(err)...)
+	return foldTexts(out), err
 }
 
 // foldTexts returns the first sentences, and how many more there are.

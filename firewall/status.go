@@ -14,6 +14,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -30,6 +31,7 @@ type Status struct {
 	Patterns   []string               `json:"patterns"` // of interfaces that are filtered when they appear
 	Settings   policy.Settings        `json:"policy"`
 	Rules      []RuleStatus           `json:"rules"`
+	Closed     maps.Tally             `json:"closed_rules"` // let in by rules that were closed since
 	Lists      []ListStatus           `json:"block_lists"`
 	Bans       BansStatus             `json:"bans"`
 	Counters   []loader.CounterStatus `json:"counters"`
@@ -111,6 +113,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 		Patterns:   list(s.Patterns),
 		Settings:   s.Policy.Settings(),
 		Rules:      ruleStatus(s.Rules, scheduled),
+		Closed:     s.Closed,
 		Lists:      fw.listStatus(s),
 		Bans:       banned,
 		Counters:   list(s.Counters),

@@ -97,19 +97,18 @@ func asymmetric(interfaces []string, links []netlink.Link) (names []string) {
 	return names
 }
 
-// Gateways returns the addresses of the default gateways, with every other one by which the same device is known here: a
-// gateway of IPv6 has its link-local address, too.
-func Gateways() ([]netip.Addr, error) {
-	var out []netip.Addr
+// Gateways returns the addresses of the default gateways, and apart from them every other one that has the MAC address of
+// one: a gateway of IPv6 has its link-local address, too.
+func Gateways() (gateways, sameMAC []netip.Addr, err error) {
 	add := func(ip net.IP) {
-		if addr, ok := netip.AddrFromSlice(ip); ok && !addr.IsUnspecified() && !slices.Contains(out, addr.Unmap()) {
-			out = append(out, addr.Unmap())
+		if addr, ok := netip.AddrFromSlice(ip); ok && !addr.IsUnspecified() && !slices.Contains(gateways, addr.Unmap()) {
+			gateways = append(gateways, addr.Unmap())
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := completeRoutes(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil && len(routes) == 0 {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, r := range routes {
 			if !isDefault(r.Dst) {
@@ -129,20 +128,24 @@ func Gateways() ([]netip.Addr, error) {
 	}
 	neighbours, err := completeNeighbours(0, netlink.FAMILY_ALL)
 	if err != nil && len(neighbours) == 0 {
-		return out, nil // they are known by the addresses of the routes
+		return gateways, nil, nil // they are known by the addresses of the routes
 	}
 	var macs []net.HardwareAddr
 	for _, n := range neighbours {
-		if addr, ok := netip.AddrFromSlice(n.IP); ok && slices.Contains(out, addr.Unmap()) && len(n.HardwareAddr) > 0 {
+		if addr, ok := netip.AddrFromSlice(n.IP); ok && slices.Contains(gateways, addr.Unmap()) && len(n.HardwareAddr) > 0 {
 			macs = append(macs, n.HardwareAddr)
 		}
 	}
 	for _, n := range neighbours {
+		addr, ok := netip.AddrFromSlice(n.IP)
+		if addr = addr.Unmap(); !ok || addr.IsUnspecified() || slices.Contains(gateways, addr) || slices.Contains(sameMAC, addr) {
+			continue
+		}
 		if slices.ContainsFunc(macs, func(mac net.HardwareAddr) bool { return bytes.Equal(mac, n.HardwareAddr) }) {
-			add(n.IP)
+			sameMAC = append(sameMAC, addr)
 		}
 	}
-	return out, nil
+	return gateways, sameMAC, nil
 }
 
 // isDefault reports whether a route leads everywhere.

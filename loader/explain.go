@@ -29,6 +29,8 @@ var ErrPolicyChanged = errors.New("another policy was put in force meanwhile")
 type Explainer struct {
 	filter *Filter
 	prog   *dryrun.Program
+	spared *dryrun.Program // the same as if nothing were banned or blocked; nil: nobody has asked
+	load   dryrun.Options
 	device uint32
 	header []byte // of Ethernet, but for the type
 	links  bool   // frames of the interface begin with such a header
@@ -47,6 +49,9 @@ type Explanation struct {
 	Ban  *maps.Ban  // that drops it
 	Flow *Flow      // the flow that it may belong to
 	Live bool       // what may belong to the flow does
+
+	// Of what is dropped for its source: what becomes of it when that ban has ended, or without the list.
+	Then *Explanation
 }
 
 // Explainer loads the datapath of a filtered interface for a dry run, which takes a good part of a second.
@@ -116,14 +121,14 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 		own = mac
 	}
 	e.header = append(append(e.header, mac[:]...), 2, 0, 0, 0, 0, 1) // from a locally administered address
-	e.prog, err = dryrun.Load(f.set, dryrun.Options{
+	e.load = dryrun.Options{
 		Constants: &maps.Constants{
 			Policy: settings, HZ: f.running.HZ, Ethernet: true, MAC: own, RunSlot: loaded.RunSlot,
 			MultiBuffer: direction == pin.InFrags, Features: features,
 		},
 		Group: group, XDP: in.IsXDP(), Generic: in.Kind == hook.XDPGeneric || all[i].Mode == ModeGeneric,
-	})
-	if err != nil {
+	}
+	if e.prog, err = dryrun.Load(f.set, e.load); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -147,7 +152,12 @@ func (f *Filter) groupOfTable(table string) (policy.Group, bool) {
 }
 
 // Close takes the datapath of the dry run out of the kernel.
-func (e *Explainer) Close() { e.prog.Close() }
+func (e *Explainer) Close() {
+	e.prog.Close()
+	if e.spared != nil {
+		e.spared.Close()
+	}
+}
 
 // Frame is what comes in: an IP packet, or a whole frame.
 type Frame struct {
@@ -176,15 +186,45 @@ func (e *Explainer) Explain(frame Frame) (*Explanation, error) {
 		}
 		b = e.framed(b, frame.Type)
 	}
-	x, err := e.prog.Run(dryrun.Frame{Bytes: b, Device: e.device})
+	run := dryrun.Frame{Bytes: b, Device: e.device}
+	x, err := e.prog.Run(run)
 	if err != nil {
 		return nil, err
 	}
 	out, err := e.complete(x)
+	if err == nil && (x.IsBanned() || x.IsBlocked()) {
+		out.Then, err = e.then(x, run)
+	}
 	if !e.filter.isCurrent() { // its maps may be another policy's meanwhile
 		return nil, ErrPolicyChanged
 	}
 	return out, err
+}
+
+// then returns what becomes of a frame whose source is banned or blocked once it is not.
+func (e *Explainer) then(x *maps.Explanation, run dryrun.Frame) (*Explanation, error) {
+	if x.IsBanned() {
+		list, blocked, _, err := e.filter.set.BlockedBy(x.Source.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if blocked {
+			return &Explanation{Explanation: x.Blocked(), List: list}, nil
+		}
+	}
+	if e.spared == nil {
+		options := e.load
+		options.Spared = true
+		var err error
+		if e.spared, err = dryrun.Load(e.filter.set, options); err != nil {
+			return nil, err
+		}
+	}
+	then, err := e.spared.Run(run)
+	if err != nil {
+		return nil, err
+	}
+	return e.complete(then)
 }
 
 // framed returns an IP packet as a frame to the interface.

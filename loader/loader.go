@@ -190,7 +190,8 @@ type Status struct {
 	Saved      *policy.Policy  `json:"-"`        // without those that are not in the file
 	Config     string          `json:"config"`
 	Rules      []RuleStatus    `json:"rules"`
-	Counters   []CounterStatus `json:"counters"` // every reason; packets let in by a rule count there
+	Closed     maps.Tally      `json:"closed_rules"` // let in by rules that were in force
+	Counters   []CounterStatus `json:"counters"`     // every reason; packets let in by a rule count there
 	Ledger     []Traffic       `json:"ledger"`
 	Flows      FlowsStatus     `json:"flows"`
 	Warnings   []string        `json:"warnings"`

@@ -62,6 +62,7 @@ func (f *Filter) status() (*Status, error) {
 	for _, r := range rules {
 		s.Rules = append(s.Rules, ruleStatus(r, counted))
 	}
+	s.Closed = counted.Closed(rules)
 	for _, reason := range maps.Reasons() {
 		tally := counted.Total(reason)
 		s.Counters = append(s.Counters, CounterStatus{reason.Verdict(), reason.String(), tally.Packets, tally.Bytes})

@@ -148,6 +148,16 @@ func (r Reason) Rule() uint16 {
 // IsBanned reports whether it is a ban that drops the packet.
 func (x *Explanation) IsBanned() bool { return x.ban != nil }
 
+// IsBlocked reports whether it is a block list that drops the packet.
+func (x *Explanation) IsBlocked() bool { return x.Reason == Reason(bpf.FirewallReasonDROP_BLOCKED) }
+
+// Blocked returns the explanation of the same packet where a block list drops it instead.
+func (x *Explanation) Blocked() *Explanation {
+	out := *x
+	out.Reason, out.Step, out.ban = Reason(bpf.FirewallReasonDROP_BLOCKED), StepSource, nil
+	return &out
+}
+
 // BanOf returns the ban that drops an explained packet, or nil.
 func (s *State) BanOf(clock Clock, x *Explanation) (*Ban, error) {
 	if x.ban == nil {

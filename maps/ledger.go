@@ -128,6 +128,18 @@ func (l *Ledger) Rule(id uint16) Tally {
 	return l.rules[id]
 }
 
+// Closed returns the packets that rules have let in which are in force no more. Pages are read before rules: what comes in
+// meanwhile, and what a rule lets out of an interface as well, makes it less, never more.
+func (l *Ledger) Closed(inForce []Rule) Tally {
+	closed := l.total.ByRules()
+	for _, r := range inForce {
+		open := l.Rule(r.ID)
+		closed.Packets -= min(open.Packets, closed.Packets)
+		closed.Bytes -= min(open.Bytes, closed.Bytes)
+	}
+	return closed
+}
+
 // OthersPage is the page of interfaces for which there was none left.
 const OthersPage = 0
 

@@ -40,6 +40,8 @@ func (in ruleParser) parseAddresses(keyword string, list word) (out []netip.Pref
 		if bad != nil {
 			if slices.ContainsFunc(in.lists, func(l List) bool { return l.Name == item.text }) {
 				bad = item.errorf("bad address %s: write %s for the list of that name", quote(item.text), quote(listMark+item.text))
+			} else if interfaceNames().MatchString(item.text) {
+				bad = item.interfaceSlip(keyword)
 			}
 			return nil, "", bad
 		}

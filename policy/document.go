@@ -234,9 +234,11 @@ func (d *document) errorAt(offset int, err error, format string, args ...any) {
 	d.problems = append(d.problems, &Error{d.file, line, column, fmt.Sprintf(format, args...), err})
 }
 
+const noToken = "cannot start any token"
+
 // plainWords says what to write for what the YAML reader stumbles on most.
 var plainWords = map[string]string{
-	"cannot start any token":             "a tab, or a character that YAML reserves, begins it: indent with spaces, and quote the text",
+	noToken:                              "a tab begins it: indent with spaces",
 	"did not find expected node content": "something is missing here, or a bracket is not closed",
 	"did not find expected ',' or ']'":   "a bracket is not closed, or a comma is missing",
 	"exceeded max depth":                 "it is nested too deep: no policy is",
@@ -273,8 +275,24 @@ func (d *document) syntax(err error) {
 		rest := d.data[d.lines[line-1]:]
 		first, _, _ := bytes.Cut(rest, []byte("\n"))
 		text = strings.TrimSpace(string(first))
+		if reserved := reservedWord(first, column); reserved != "" && msg == plainWords[noToken] {
+			msg = fmt.Sprintf("what begins with %s needs quotes: write %q", reserved[:1], reserved)
+		}
 	}
 	d.problems = append(d.problems, &Error{d.file, line, column, fmt.Sprintf("cannot read %s: %s", quote(text), msg), nil})
+}
+
+// reservedWord returns the word at a column of a line that begins with a character that YAML reserves, or "".
+func reservedWord(line []byte, column int) string {
+	runes := []rune(string(line))
+	if column > len(runes) || !strings.ContainsRune("@`%", runes[column-1]) {
+		return ""
+	}
+	word := string(runes[column-1:])
+	if end := strings.IndexAny(word, " \t\r,[]{}\"'"); end >= 0 {
+		word = word[:end]
+	}
+	return word
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }

@@ -66,6 +66,15 @@ var icmpNames = []ICMPType{
 	{"node-information-response", -1, 140},
 }
 
+// isICMPName reports whether a word is about ICMP, and no service.
+func isICMPName(text string) bool {
+	text = strings.ToLower(text)
+	if slices.Contains([]string{"ping", "icmp", "icmpv6", "icmp6", "ipv6-icmp"}, text) {
+		return true
+	}
+	return slices.ContainsFunc(icmpNames, func(t ICMPType) bool { return t.text == text })
+}
+
 // ParseICMPType reads the name of a message, or ipv4/TYPE or ipv6/TYPE with a
 // number from 0 to 255.
 func ParseICMPType(text string) (ICMPType, error) {

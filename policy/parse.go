@@ -153,7 +153,7 @@ func (d *document) list(key, v *yaml.Node, example string, visit func(item *yaml
 	}
 	if v.Kind != yaml.SequenceNode {
 		if v.Kind == yaml.ScalarNode && isPlain(v.Value) {
-			example = "[" + quoteSource(v.Value) + "]"
+			example = "[" + strings.Join(entriesOf(v.Value), ", ") + "]"
 		}
 		d.errorf(v, "%s for %s: write a list, such as %s", d.describe(v), quote(key.Value), example)
 		return
@@ -171,6 +171,19 @@ func (d *document) list(key, v *yaml.Node, example string, visit func(item *yaml
 			visit(item)
 		}
 	}
+}
+
+// entriesOf returns what somebody probably meant as entries of a list when he wrote them on one line: words, but for those
+// of a rule with clauses.
+func entriesOf(text string) []string {
+	words := strings.Fields(text)
+	if slices.ContainsFunc(words, isClauseWord) {
+		words = []string{text}
+	}
+	for i, w := range words {
+		words[i] = quoteSource(w)
+	}
+	return words
 }
 
 // isCutOff reports whether an entry is the last of a file and may have gone on:

@@ -146,6 +146,12 @@ func parseNumbers(w word, protocol Protocol, hasProtocol bool) (PortRange, *Rule
 func (in ruleParser) parseName(w word, protocol Protocol, hasProtocol bool) (string, []PortRange, *RuleError) {
 	services := in.services()
 	name, listed := services.lookup(w.text)
+	if name == "" && isICMPName(w.text) {
+		if in.forward {
+			return "", nil, w.errorf("%s is no service, and forward rules name no type of ICMP: write %s to let everything through", quote(w.text), quote("all from 203.0.113.0/24"))
+		}
+		return "", nil, w.errorf("%s is no service: the key \"icmp\" decides about pings and the like, as in icmp: accept or icmp: [echo-request]", quote(w.text))
+	}
 	if name == "" {
 		return "", nil, w.errorf("unknown service %s: %s", quote(w.text),
 			didYouMean(w.text, slices.Concat(services.names(), ProtocolNames(), clauseWords), "write a name from "+ServicesFile+" or a port, such as 8080/tcp"))

@@ -4,8 +4,10 @@ package policy
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
@@ -40,6 +42,22 @@ func (w word) slip() *RuleError {
 		return w.errorf("address %s where a port should be: write \"all from %s\" to let in everything from there; addresses of one rule are joined by commas, and in brackets such a rule needs quotes", quote(w.text), w.text)
 	}
 	return nil
+}
+
+// interfaceNames are names that hosts give to interfaces.
+var interfaceNames = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(eth|en[opsx]|wl|ww|br|virbr|vmbr|docker|veth|bond|team|vlan|vxlan|wg|tun|tap|ppp|ib|dummy|tailscale)[a-z]*(-.*|[0-9].*|\*)$`)
+})
+
+// interfaceSlip is the error for an interface among the addresses of a clause.
+func (w word) interfaceSlip(keyword string) *RuleError {
+	if keyword == "to" {
+		return w.errorf("bad address %s: a rule cannot say where a packet leaves; \"to\" takes addresses, and \"on\" says by which interface it comes in", quote(w.text))
+	}
+	if keyword == "from" {
+		return w.errorf("bad address %s: did you mean %s?", quote(w.text), quote("on "+w.text))
+	}
+	return w.errorf("bad address %s: %s takes addresses, and \"on\" interfaces", quote(w.text), quote(keyword))
 }
 
 // addressSlip says how to write what other programs take for an address: a range, or "!" before one.

@@ -71,6 +71,9 @@ network that holds one, and of networks shorter than /8 or, for IPv6, /16.`,
 				lines[i] = defaults
 				var err error
 				if lines[i].Prefix, err = bans.ParseAddress(text); err != nil {
+					if _, noTime := bans.ParsePeriod(text); i > 0 && noTime == nil {
+						return usagef("%s is no address: how long is a flag, --for %s", text, text)
+					}
 					return usageError{err}
 				}
 			}

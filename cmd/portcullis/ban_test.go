@@ -121,6 +121,7 @@ func TestWrongBans(t *testing.T) {
 	h.runs("{}")
 	for want, args := range map[string][]string{
 		"bad address":             {"ban", "203.0.113"},
+		"flag, --for 10m":         {"ban", "203.0.113.7", "10m"},
 		"has host bits set":       {"ban", "203.0.113.7/24"},
 		"--for \"600\":":          {"ban", "203.0.113.7", "--for", "600"},
 		"cannot be printed":       {"ban", "203.0.113.7", "--reason", "a\x1bb"},
@@ -144,11 +145,13 @@ func TestBanGuard(t *testing.T) {
 	h.runs("{}")
 	addr := netip.MustParseAddr
 	h.GatewayList, h.ResolverList, h.Addrs = []netip.Addr{addr("192.0.2.1")}, []netip.Addr{addr("2001:db8::53")}, []netip.Addr{addr("192.0.2.9")}
+	h.SameMACList = []netip.Addr{addr("203.0.113.9")}
 	h.Trusts = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
 	h.SSHList = []host.Connection{{Local: netip.MustParseAddrPort("192.0.2.9:2222"), Remote: netip.MustParseAddrPort("198.51.100.7:50000")}}
 	h.session = "198.51.100.8 50000 192.0.2.9 22"
 	for address, want := range map[string]string{
 		"192.0.2.1":       "192.0.2.1 is the default gateway: use --force if it is meant",
+		"203.0.113.9":     "203.0.113.9 is at the MAC address of the default gateway: use --force if it is meant",
 		"192.0.2.0/28":    "192.0.2.0/28 holds 192.0.2.9, an address of this host",
 		"2001:db8::/64":   "2001:db8::/64 holds 2001:db8::53, a resolver of this host",
 		"10.1.2.3":        "10.1.2.3 is trusted by the policy",

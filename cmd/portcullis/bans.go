@@ -227,8 +227,9 @@ type whyView struct {
 }
 
 type listView struct {
-	List  string    `json:"list"`
-	Since time.Time `json:"since"`
+	List    string    `json:"list"`
+	Network string    `json:"network"`
+	Since   time.Time `json:"since"`
 }
 
 func (a *app) whyBanned(ctx context.Context, addr netip.Addr) error {
@@ -259,7 +260,7 @@ func (a *app) whyBanned(ctx context.Context, addr netip.Addr) error {
 			a.printf("banned: %s, since %s, %s; %s\n", b.Address, b.Since.Local().Format(time.DateTime), text, count(int(b.Packets), "packet", "packets"))
 		}
 		for _, l := range v.Lists {
-			a.printf("blocked: by %s, in force since %s\n", l.List, l.Since.Local().Format(time.DateTime))
+			a.printf("blocked: by %s (%s), in force since %s\n", l.List, l.Network, l.Since.Local().Format(time.DateTime))
 		}
 	})
 }
@@ -279,13 +280,17 @@ func whyBanned(f firewall.Filter, addr netip.Addr) (*whyView, error) {
 		return nil, err
 	}
 	if blocked {
+		network, err := firewall.BlockedNetwork(f, list, addr)
+		if err != nil {
+			return nil, err
+		}
 		lists, err := f.BlockLists()
 		if err != nil {
 			return nil, err
 		}
 		for _, l := range lists {
 			if l.Name == list {
-				v.Lists = append(v.Lists, listView{l.Name, l.Since.UTC()})
+				v.Lists = append(v.Lists, listView{l.Name, bans.Text(network), l.Since.UTC()})
 			}
 		}
 	}

@@ -30,6 +30,7 @@ func (a *app) bouncerCommand() *cobra.Command {
 	address, keyFile, interval := "", "", durationFlag{10 * time.Second}
 	cmd := &cobra.Command{
 		Use:         "bouncer",
+		GroupID:     "more",
 		Short:       "Ban whom CrowdSec decides to ban",
 		Annotations: needsRoot,
 		Long: `Follow the decisions of CrowdSec's local API, and ban the addresses and networks that it decides

@@ -21,9 +21,10 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Check a policy file, and change nothing",
 		Long: `Read the policy file, or FILE. Report every mistake with its line and column, and warn of
 what would not work on this host, such as an interface that does not exist or a policy
-that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake;
-warnings alone do not count. In JSON, "ok" says whether the file is good, and "errors" lists
-the mistakes.`,
+that would lock out this ssh session. Needs no root. Exits with 1 if there is a mistake, if
+others can write to the file or to a list, or if what it blocks holds this host itself, its
+gateway or the like, as "apply" then refuses it; warnings alone do not count. In JSON, "ok"
+says whether the file is good, and "errors" lists the mistakes.`,
 		Example: `  portcullis check
   portcullis check candidate.yaml
   portcullis check -o json | jq -r '.errors[] | "\(.file):\(.line): \(.message)"'`,
@@ -111,13 +112,21 @@ func (a *app) check(file string) error {
 			bad = append(bad, checkErrors(mistake, file)...)
 		}
 	}
-	return printed(a.print(checkView{len(bad) == 0, report, bad}, func() {
+	var refused []error
+	for _, text := range report.Refused {
+		refused = append(refused, errors.New(text))
+		bad = append(bad, checkError{File: report.File, Message: text})
+	}
+	return errors.Join(printed(a.print(checkView{len(bad) == 0, report, bad}, func() {
 		good := "good"
-		if len(bad) > 0 {
+		switch {
+		case len(refused) > 0:
+			good = "not good for this host"
+		case len(bad) > 0:
 			good = "good, but for lines of its lists"
 		}
 		a.printf("%s is %s: %s\n", report.File, good, openText(report.Policy))
-	}), report.Skipped)
+	}), report.Skipped), errors.Join(refused...))
 }
 
 // checkErrors returns each of the errors that one holds.

@@ -113,6 +113,17 @@ func TestEveryCommandNeedsWhatItsHelpSays(t *testing.T) {
 }
 
 // Help fits a terminal of 100 columns, also where it is a manual page.
+// What the help of the program does not list nobody finds.
+func TestHelpListsEveryCommand(t *testing.T) {
+	h := newHost(t)
+	h.types(0, "--help")
+	for _, c := range commands() {
+		if name := callOf(c)[0]; c.Parent() == c.Root() && c.IsAvailableCommand() && !strings.Contains(h.stdout, "\n  "+name+" ") {
+			t.Errorf("it does not list %s", name)
+		}
+	}
+}
+
 func TestHelpIsNotTooWide(t *testing.T) {
 	h := newHost(t)
 	for _, c := range append(commands(), commandTree()) {

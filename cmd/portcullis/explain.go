@@ -131,10 +131,16 @@ func (a *app) answerLine(answer *explain.Answer, text func(*explain.Answer)) err
 
 // completeAnswer writes the flags of this command into those that an answer names.
 func (a *app) completeAnswer(answer *explain.Answer) {
-	if answer.Command != "" {
-		answer.Command = strings.Trim(a.complete(`"`+answer.Command+`"`), `"`)
+	complete := func(command, advice *string) {
+		if *command != "" {
+			*command = strings.Trim(a.complete(`"`+*command+`"`), `"`)
+		}
+		*advice = a.complete(*advice)
 	}
-	answer.Advice = a.complete(answer.Advice)
+	complete(&answer.Command, &answer.Advice)
+	if s := answer.Still; s != nil {
+		complete(&s.Command, &s.Advice)
+	}
 }
 
 func (a *app) printAnswer(v *explain.Answer) {
@@ -147,7 +153,7 @@ func (a *app) printAnswer(v *explain.Answer) {
 	default:
 		a.printf("%s: %s\n", v.Verdict, v.Reason)
 	}
-	a.printf("  %s (step %d of \"How it decides\")\n", v.Why, v.Step)
+	a.printf("  %s (step %d of \"How it decides\", %s)\n", v.Why, v.Step, explain.StepName(v.Step))
 	if v.Rule != "" && v.Reason != "rule" {
 		place := elsewhere(v)
 		if v.Line > 0 {
@@ -174,6 +180,15 @@ func (a *app) printAnswer(v *explain.Answer) {
 	if v.Command != "" {
 		a.printf("  to let it in: %s\n", v.Command)
 	}
+	if s := v.Still; s != nil {
+		a.printf("  then it is still dropped: %s\n    %s\n", s.Reason, s.Why)
+		if s.Advice != "" {
+			a.printf("    %s\n", s.Advice)
+		}
+		if s.Command != "" {
+			a.printf("    to let it in: %s\n", s.Command)
+		}
+	}
 }
 
 // elsewhere says where a rule comes from that the policy file does not have.
@@ -181,7 +196,7 @@ func elsewhere(v *explain.Answer) string {
 	if v.Runtime {
 		return "opened at run time"
 	}
-	return "which the policy file has no more"
+	return "which the policy file does not have"
 }
 
 // explainRecording explains the packets of a file, a line each.

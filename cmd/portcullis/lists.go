@@ -35,10 +35,18 @@ func (a *app) printLists(lists []firewall.ListStatus) {
 		if l.Name == maps.OwnBlockList {
 			name = "in the file"
 		}
-		rows = append(rows, []string{name, strconv.Itoa(l.Networks), strconv.FormatUint(l.Packets, 10), l.Since, l.Fetched})
+		rows = append(rows, []string{name, strconv.Itoa(l.Networks), strconv.FormatUint(l.Packets, 10), localTime(l.Since), localTime(l.Fetched)})
 	}
 	a.printf("\n")
 	a.noted(rows)
+}
+
+// localTime returns a time of JSON as all others are printed.
+func localTime(text string) string {
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.Local().Format(time.DateTime)
+	}
+	return text
 }
 
 // reasonsShown is how many reasons of bans status prints.

@@ -25,6 +25,8 @@ func TestUsage(t *testing.T) {
 		{"", "--help"},
 		{"bogus", `unknown command "bogus"`},
 		{"statsu", "did you mean status?"},
+		{"trust 192.0.2.1", `"trust: [203.0.113.9]"`},
+		{"unblock 192.0.2.1", "did you mean unban?"},
 		{"status now", `unexpected argument "now"`},
 		{"flows bogus", `unexpected argument "bogus"`},
 		{"up --bogus", "portcullis up --help"},
@@ -70,8 +72,15 @@ func TestStatusCheck(t *testing.T) {
 	h.runs("")
 	h.Checks = []loader.LedgerCheck{{Interface: "eth0", Counter: "rx_packets", Device: 107, Ledger: 100, Merged: 7, Agrees: true}}
 	h.types(0, "status", "--check")
-	h.says("INTERFACE  DEVICE  LEDGER  DIFFERENCE  NOTE\n", "eth0       107     100     0           7 frames were merged into others\n")
-	h.Checks = append(h.Checks, loader.LedgerCheck{Interface: "eth1", Counter: "rx_packets", Device: 20, Ledger: 15, Difference: 5},
+	h.says("INTERFACE  DEVICE  COUNTED  DIFFERENCE  NOTE\n", "eth0       107     100      0           7 frames were merged into others\n", "\nadds up\n")
+	with := h.Checks
+	h.Checks = []loader.LedgerCheck{{Interface: "eth0", Counter: "rx_packets", Agrees: true}}
+	h.types(0, "status", "--check")
+	h.says("\nno traffic in this moment: nothing was compared\n")
+	if strings.Contains(h.stdout, "adds up") {
+		t.Errorf("nothing was compared, and it says %q", h.stdout)
+	}
+	h.Checks = append(with, loader.LedgerCheck{Interface: "eth1", Counter: "rx_packets", Device: 20, Ledger: 15, Difference: 5},
 		loader.LedgerCheck{Interface: "eth2", Counter: "rx_packets", Device: 20, Ledger: 22, Difference: -2})
 	h.types(1, "status", "--check")
 	h.complains("eth1: the ledger has 15 packets where the device (rx_packets) has received 20 frames: 5 came past the filter",
@@ -150,6 +159,24 @@ func TestStatus(t *testing.T) {
 	}
 	h.Counters, h.Running.Open = nil, nil
 	h.types(0, "status", "-o", "json")
+}
+
+// What closed rules let in is shown, or rows do not add up to what has passed.
+func TestStatusShowsClosedRules(t *testing.T) {
+	h := newHost(t)
+	h.runs("open: [ssh]\n")
+	h.types(0, "status")
+	if strings.Contains(h.stdout, "rules closed since") {
+		t.Errorf("none was closed, and it says %s", h.stdout)
+	}
+	h.ClosedRules = maps.Tally{Packets: 12, Bytes: 720}
+	h.types(0, "status")
+	h.says("\npass     rules closed since  12\n")
+	h.types(0, "status", "-o", "json")
+	var v firewall.Status
+	if h.json(&v); v.Closed != h.ClosedRules {
+		t.Errorf("JSON: %+v", v.Closed)
+	}
 }
 
 func TestStatusTellsOfPacketsPastTheFilter(t *testing.T) {

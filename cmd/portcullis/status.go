@@ -116,7 +116,7 @@ func (a *app) printStatus(v *firewall.Status, all bool) {
 	a.printRules("FORWARDED", v.Rules, true, all)
 	a.printLists(v.Lists)
 	a.printBanned(v.Bans)
-	a.printCounters(v.Counters)
+	a.printCounters(v.Counters, v.Closed)
 	a.printf("\nflows: %s\n", flowsText(v.Flows, p.FlowLimit()))
 	a.warn(v.Warnings...)
 }
@@ -156,8 +156,11 @@ func (a *app) printRules(heading string, rules []firewall.RuleStatus, forward, a
 
 // printCounters prints the verdicts, and then the kinds of what was invalid, which are of packets that have a verdict, too.
 // What became of flows is in a line of its own.
-func (a *app) printCounters(counters []loader.CounterStatus) {
+func (a *app) printCounters(counters []loader.CounterStatus, closed maps.Tally) {
 	verdicts, kinds := [][]string{{"VERDICT", "REASON", "PACKETS"}}, [][]string{{"INVALID KIND", "PACKETS"}}
+	if closed.Packets > 0 {
+		verdicts = append(verdicts, []string{maps.Pass, "rules closed since", strconv.FormatUint(closed.Packets, 10)})
+	}
 	for _, c := range counters {
 		packets := strconv.FormatUint(c.Packets, 10)
 		switch {

@@ -28,7 +28,7 @@ func (a *app) checkLedger(ctx context.Context) error {
 	}
 	disagrees := slices.ContainsFunc(checks, func(c loader.LedgerCheck) bool { return !c.Agrees })
 	err = a.print(ledgerView{!disagrees, list(checks)}, func() {
-		rows := [][]string{{"INTERFACE", "DEVICE", "LEDGER", "DIFFERENCE", "NOTE"}}
+		rows := [][]string{{"INTERFACE", "DEVICE", "COUNTED", "DIFFERENCE", "NOTE"}}
 		for _, c := range checks {
 			note := c.Note
 			if c.Merged > 0 && note == "" {
@@ -38,6 +38,14 @@ func (a *app) checkLedger(ctx context.Context) error {
 				strconv.FormatInt(c.Difference, 10), note})
 		}
 		a.noted(rows)
+		frames := func(c loader.LedgerCheck) bool { return c.Device != 0 || c.Ledger != 0 }
+		switch {
+		case disagrees:
+		case !slices.ContainsFunc(checks, frames):
+			a.printf("no traffic in this moment: nothing was compared\n")
+		default:
+			a.printf("adds up\n")
+		}
 	})
 	for _, c := range checks {
 		if !c.Agrees {

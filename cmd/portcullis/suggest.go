@@ -25,7 +25,7 @@ var otherWords = map[string][]string{
 	"ban":     {"block", "blacklist"},
 	"unban":   {"unblock", "pardon"},
 	"bans":    {"banned", "blocked"},
-	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping"},
+	"apply":   {"reload", "refresh", "replace", "edit", "icmp", "ping", "trust", "whitelist", "allowlist"},
 	"check":   {"validate", "verify", "lint", "config", "configure"},
 	"diff":    {"compare"},
 	"save":    {"store", "persist"},
@@ -45,6 +45,8 @@ var otherWords = map[string][]string{
 
 const blockKey = "\"portcullis ban ADDRESS\" drops what comes from an address; for lists, write the key \"block\" in the policy file"
 
+const trustKey = "who is never blocked nor limited stands in the key \"trust\" of the policy file: write \"trust: [203.0.113.9]\" there, then \"portcullis apply\""
+
 const editor = "edit the policy file with any editor; \"portcullis check\" finds mistakes, and \"portcullis apply\" puts it in force"
 
 const icmpKey = "the key \"icmp\" of the policy file decides on pings and the like: write \"icmp: accept\", \"icmp: drop\" or \"icmp: [echo-request]\" there, then \"portcullis apply\""
@@ -62,6 +64,9 @@ var notQuite = map[string]string{
 	"iptables":  "\"portcullis import\" translates rules of iptables into a policy file",
 	"limit":     "a limit is part of a rule: \"portcullis open ssh limit 6/minute\"",
 	"ping":      icmpKey,
+	"trust":     trustKey,
+	"whitelist": trustKey,
+	"allowlist": trustKey,
 
 	"blacklist": blockKey,
 	"block":     blockKey,

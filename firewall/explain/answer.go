@@ -34,7 +34,8 @@ type Answer struct {
 	File    string `json:"file,omitempty"` // where the rule stands
 	Line    int    `json:"line,omitempty"`
 
-	List    string `json:"list,omitempty"` // block list that drops it; "block:" for what the policy file blocks by itself
+	List    string `json:"list,omitempty"`    // block list that drops it; "block:" for what the policy file blocks by itself
+	Network string `json:"network,omitempty"` // of that list
 	Ban     *Ban   `json:"ban,omitempty"`
 	Flow    *Flow  `json:"flow,omitempty"`
 	Trusted bool   `json:"trusted"` // so it is neither blocked nor limited
@@ -43,7 +44,26 @@ type Answer struct {
 
 	Command  string   `json:"command,omitempty"` // that would let it in
 	Advice   string   `json:"advice,omitempty"`  // the same, where no command does it
+	Still    *Still   `json:"still,omitempty"`   // what drops it then
 	Warnings []string `json:"warnings"`
+}
+
+// Still is what drops a packet, too, whose source is banned or blocked.
+type Still struct {
+	Reason  string `json:"reason"`
+	Why     string `json:"why"`
+	Command string `json:"command,omitempty"` // that would let it in then
+	Advice  string `json:"advice,omitempty"`
+}
+
+// StepName returns what a step of "How it decides" is about.
+func StepName(step int) string {
+	names := []string{"what is not filtered", "broken packets", "banned or blocked sources", "routed packets", "open to everybody",
+		"flows", "open on conditions", "ICMP", "everything else"}
+	if step < 1 || step > len(names) {
+		return "unknown"
+	}
+	return names[step-1]
 }
 
 // Ban is the ban that drops a packet.
@@ -103,10 +123,66 @@ func (e *Explainer) answer(on *loader.Explainer, x *loader.Explanation) (*Answer
 		if err != nil {
 			return nil, err
 		}
+		if refusedFor(a.Reason, x) == source {
+			a.Why = sourceText(x.Explanation, rules, on.Interface.Name) + a.toldText()
+		}
 		a.advise(x, rules, e.file)
+	}
+	if x.Then != nil {
+		if err := a.setStill(e, on, x.Then); err != nil {
+			return nil, err
+		}
 	}
 	a.Warnings = append(a.Warnings, on.Warnings...)
 	return a, nil
+}
+
+// setStill says what drops the packet when its source is neither banned nor blocked any more. Who is trusted has no limit,
+// and that is the way around a list.
+func (a *Answer) setStill(e *Explainer, on *loader.Explainer, then *loader.Explanation) error {
+	next, err := e.answer(on, then)
+	if err != nil || next.Verdict != maps.Drop || next.Reason == limit && a.Reason == blocked {
+		return err
+	}
+	a.Still = &Still{Reason: next.Reason, Why: next.Why, Command: next.Command, Advice: next.Advice}
+	return nil
+}
+
+// refusedFor returns the reason for which a packet is dropped, whether or not its sender is told.
+func refusedFor(reason string, x *loader.Explanation) string {
+	if reason == rejected {
+		return x.Refused.String()
+	}
+	return reason
+}
+
+// sourceText says whether it is the source or the address that no rule about the port has.
+func sourceText(x *maps.Explanation, rules []maps.Rule, iface string) string {
+	from, to := x.Source.Addr(), x.Destination.Addr()
+	hasSource, hasAddress := false, false
+	for _, r := range rules {
+		if r.Rule.Forward || !r.Rule.AppliesOn(iface) || !r.Rule.Covers(policy.Protocol(x.Protocol), x.Destination.Port()) {
+			continue
+		}
+		holds := func(p netip.Prefix) bool { return p.Contains(from) }
+		hasSource = hasSource || (len(r.Rule.From) == 0 || slices.ContainsFunc(r.Rule.From, holds)) && !slices.ContainsFunc(r.Rule.Except, holds)
+		hasAddress = hasAddress || len(r.Rule.To) == 0 || slices.ContainsFunc(r.Rule.To, func(p netip.Prefix) bool { return p.Contains(to) })
+	}
+	switch {
+	case hasSource && !hasAddress:
+		return fmt.Sprintf("wrong address: %s is open, but not at %s", what(x), to)
+	case hasAddress && !hasSource:
+		return fmt.Sprintf("wrong source: %s is open, but not from %s", what(x), from)
+	}
+	return fmt.Sprintf("%s is open, but not from %s at %s", what(x), from, to)
+}
+
+// setNetwork names the network by which a list blocks the packet.
+func (a *Answer) setNetwork(network netip.Prefix) {
+	if network.IsValid() {
+		a.Network = policy.PrefixText(network)
+		a.Why += ", by " + a.Network
+	}
 }
 
 // setRule names the rule that decides as the policy file does, if that has it.
@@ -171,18 +247,18 @@ func (a *Answer) why(x *loader.Explanation) string {
 	if a.Verdict == maps.Pass {
 		return passes(a.Reason)
 	}
-	refused := a.Reason
-	if refused == rejected {
-		refused = x.Refused.String()
-	}
-	text := drops(refused, a, x)
+	return drops(refusedFor(a.Reason, x), a, x) + a.toldText()
+}
+
+// toldText is what is added where the sender learns of the drop.
+func (a *Answer) toldText() string {
 	if a.Reason == rejected {
-		text += ", and its sender is told"
+		return ", and its sender is told"
 	}
 	if a.Verdict == maps.WouldDrop {
-		text += "; it passes all the same, as the filter only watches"
+		return "; it passes all the same, as the filter only watches"
 	}
-	return text
+	return ""
 }
 
 func passes(reason string) string {
@@ -260,11 +336,7 @@ func invalidText(kind string) string {
 // advise adds the command that would let the packet in, or what to do where there is none.
 func (a *Answer) advise(x *loader.Explanation, rules []maps.Rule, file string) {
 	from := x.Source.Addr().String()
-	reason := a.Reason
-	if reason == rejected {
-		reason = x.Refused.String()
-	}
-	switch reason {
+	switch refusedFor(a.Reason, x) {
 	case closedPort, source, protocol:
 		a.Command = fmt.Sprintf("portcullis open %s from %s", what(x.Explanation), from)
 		a.Advice = othersText(x.Explanation, rules)

@@ -117,9 +117,17 @@ func (e *Explainer) request(r Request) ([]*Answer, error) {
 		if err != nil {
 			return nil, err
 		}
+		if a.Reason == blocked {
+			network, err := firewall.BlockedNetwork(e.filter, a.List, r.Source)
+			if err != nil {
+				return nil, err
+			}
+			a.setNetwork(network)
+		}
 		if r.To.IsValid() && !a.Forward && a.Step > int(maps.StepForward) {
 			e.warnOfNobody(a, to)
 		}
+		e.warnOfWay(a, w, to)
 		answers = append(answers, a)
 	}
 	return answers, nil

@@ -16,11 +16,11 @@ import (
 
 func (f *Kernel) Resolvers() []netip.Addr { return f.ResolverList }
 
-func (f *Kernel) Gateways() ([]netip.Addr, error) {
+func (f *Kernel) Gateways() (gateways, sameMAC []netip.Addr, err error) {
 	if f.GatewayErr != nil {
-		return nil, f.GatewayErr
+		return nil, nil, f.GatewayErr
 	}
-	return f.GatewayList, nil
+	return f.GatewayList, f.SameMACList, nil
 }
 
 func (f *Kernel) Trusted() ([]addrset.Range, error) {

@@ -35,6 +35,7 @@ type Kernel struct {
 	Counters     []loader.CounterStatus
 	Traffic      []loader.Traffic
 	Checks       []loader.LedgerCheck
+	ClosedRules  maps.Tally // what rules let in that were in force
 	Logged       []loader.LoggedPacket
 	Journaled    []loader.LoggedPacket
 	Monitored    []loader.Monitored // what a monitor is to tell
@@ -42,6 +43,7 @@ type Kernel struct {
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
 	GatewayList  []netip.Addr      // the default gateways
+	SameMACList  []netip.Addr      // other addresses at the MAC address of one
 	ResolverList []netip.Addr
 	GatewayErr   error             // why the gateways cannot be found
 	SSHList      []host.Connection // over which somebody has logged in
@@ -216,7 +218,7 @@ func (f *Kernel) Status() (*loader.Status, error) {
 		return nil, err
 	}
 	s := &loader.Status{Interfaces: f.interfaces(), Policy: recorded(f.Running), Saved: saved, Config: f.File, Counters: f.Counters,
-		Ledger: f.Traffic, Flows: f.Table}
+		Closed: f.ClosedRules, Ledger: f.Traffic, Flows: f.Table}
 	s.BlockLists, _ = f.BlockLists()
 	s.Flows.Max = f.maxFlows()
 	for _, flow := range f.FlowList {

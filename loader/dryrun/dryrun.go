@@ -22,6 +22,7 @@ type Options struct {
 	Group     policy.Group // of the table of ports
 	XDP       bool         // or else TC ingress
 	Generic   bool         // XDP behind the driver
+	Spared    bool         // as if nothing were banned or blocked
 }
 
 // Program is a datapath that leaves no trace. It is attached to nothing, and not pinned.
@@ -62,6 +63,9 @@ func Load(set *maps.Set, o Options) (*Program, error) {
 	}
 	for _, private := range maps.PrivateMaps() {
 		delete(all, private)
+	}
+	if o.Spared { // behind an empty gate no source is looked for
+		delete(all, bpf.FirewallMapSourceGate)
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: all})
 	if err != nil {

@@ -88,7 +88,7 @@ func TestExplain(t *testing.T) {
 		l.Client.Echo(t, 7)
 		l.Server.Echo(t, 22)
 		file := filepath.Join(t.TempDir(), "portcullis.yaml")
-		text := "lists: {office: [192.0.2.2, '2001:db8::2']}\nicmp: [echo-request]\nopen:\n  - http\n  - ssh from @office limit 1/hour burst 1\n  - 5432/tcp from 10.0.0.0/8\n"
+		text := "lists: {office: [192.0.2.2, '2001:db8::2']}\nicmp: [echo-request]\nopen:\n  - http\n  - ssh from @office limit 1/hour burst 1\n  - 5432/tcp from 10.0.0.0/8\n  - 5433/tcp from 10.0.0.0/8 to 192.0.2.200\n"
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,8 @@ func TestExplain(t *testing.T) {
 			{"2001:db8::2 http", "", "pass rule", "a rule lets it in", 5},
 			{"192.0.2.2 443/tcp", "", "drop closed port", "no rule opens 443/tcp", 9},
 			{"2001:db8::2 53/udp", "", "drop closed port", "no rule opens 53/udp", 9},
-			{"192.0.2.2 5432/tcp", "", "drop source", "not from this source", 9},
+			{"192.0.2.2 5432/tcp", "", "drop source", "wrong source: 5432/tcp is open, but not from 192.0.2.2", 9},
+			{"10.1.2.3 5433/tcp", "", "drop source", "wrong address: 5433/tcp is open, but not at 192.0.2.1", 9},
 			{"10.1.2.3 5432/tcp", "", "pass rule", "a rule lets it in", 7},
 			{"192.0.2.2 gre", "", "drop protocol", "no rule opens gre", 9},
 			{"192.0.2.2 ping", "", "pass icmp", "accepts this type", 8},
@@ -212,6 +213,67 @@ func TestExplainAdvisesWhatHelps(t *testing.T) {
 			}
 		})
 		k.must(t, c.words, "", c.then)
+	}
+}
+
+// Whose ban is ended may be dropped all the same, and learns that before he ends it.
+func TestExplainWhatElseDrops(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		l.AddInside(t)
+		p, err := policy.Parse("policy", []byte("block: [198.51.100.0/24]\ntrust: [198.51.100.9]\nopen: [http]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		upWith(t, l, loader.Options{Interfaces: []string{"eth0"}, Mode: mode, Policy: p})
+		fw := banner(t, l)
+		for _, text := range []string{"203.0.113.66", "198.51.100.66", "2001:db8:7::66"} {
+			banAddress(t, l, fw, oneAddress(netip.MustParseAddr(text)))
+		}
+		k := asks(t, l)
+		for _, c := range []struct{ words, want, still, command string }{
+			{"203.0.113.66 http", "drop banned", "", ""},
+			{"203.0.113.66 443/tcp", "drop banned", "closed port", "portcullis open 443/tcp from 203.0.113.66"},
+			{"2001:db8:7::66 443/tcp", "drop banned", "closed port", "portcullis open 443/tcp from 2001:db8:7::66"},
+			{"198.51.100.66 http", "drop banned", "blocked", ""},
+			{"198.51.100.7 http", "drop blocked", "", ""},
+			{"198.51.100.7 443/tcp", "drop blocked", "closed port", "portcullis open 443/tcp from 198.51.100.7"},
+			{"198.51.100.9 443/tcp", "drop closed port", "", ""},
+			{"203.0.113.66 443/tcp to 198.51.100.2", "drop banned", "forward", "portcullis open --forward 443/tcp from 203.0.113.66 to 198.51.100.2"},
+		} {
+			a := k.must(t, c.words, "", c.want)
+			if network := "198.51.100.0/24"; (a.Network == network) != (a.Reason == "blocked") || strings.Contains(a.Why, network) != (a.Reason == "blocked") {
+				t.Errorf("explain %s names the network %q: %s", c.words, a.Network, a.Why)
+			}
+			if a.Still == nil {
+				a.Still = &explain.Still{}
+			}
+			if a.Still.Reason != c.still || a.Still.Command != c.command {
+				t.Errorf("explain %s: then %+v, want %q, %q", c.words, a.Still, c.still, c.command)
+			}
+		}
+	})
+}
+
+// A forward rule does not open what DNAT leads on, and who asks learns why; and also what would not come this way.
+func TestExplainWhatIsNotRoutedAsThought(t *testing.T) {
+	l := lab.New(t)
+	l.AddInside(t)
+	l.Server.Run(t, "nft", "add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; "+
+		"add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8080 dnat to 198.51.100.2:80")
+	up(t, l, loader.ModeAuto, gateway(t, "drop", "8080/tcp to 198.51.100.2", "22/tcp"))
+	k := asks(t, l)
+	for _, c := range []struct{ words, want, warns string }{
+		{"192.0.2.2 8080/tcp", "drop closed port", "netfilter's DNAT leads 8080/tcp to 198.51.100.2:80"},
+		{"192.0.2.2 8081/tcp", "drop closed port", ""},
+		{"192.0.2.2 8080/udp", "drop closed port", ""},
+		{"192.0.2.2 22/tcp", "pass rule", ""},
+		{"192.0.2.2 8080/tcp to 198.51.100.2", "pass rule", ""},
+		{"192.0.2.2 8080/tcp to 192.0.2.77", "drop forward", "leads out by eth0 again"},
+	} {
+		a := k.must(t, c.words, "", c.want)
+		if all := strings.Join(a.Warnings, "; "); !strings.Contains(all, c.warns) || c.warns == "" && all != "" {
+			t.Errorf("explain %s warns %q, want %q", c.words, all, c.warns)
+		}
 	}
 }
 

@@ -490,3 +490,47 @@ func TestPagesOfTheLedgerRunOut(t *testing.T) {
 		t.Errorf("where there is room, interfaces still share a page: %+v, before %d", again, shared)
 	}
 }
+
+// What a rule has let in stays in sight when it is closed: rules and reasons add up to what has passed.
+func TestClosedRulesAreCounted(t *testing.T) {
+	l := lab.New(t)
+	l.Server.Echo(t, 80)
+	l.Server.Echo(t, 81)
+	up(t, l, loader.ModeAuto, policyOf(t, "80/tcp", "81/tcp"))
+	addsUp := func(after string) (closed uint64) {
+		t.Helper()
+		s := status(t, l)
+		shown, byRules := s.Closed.Packets, uint64(0)
+		for _, r := range s.Rules {
+			shown += r.Packets
+		}
+		for _, page := range s.Ledger {
+			for _, c := range page.Counters {
+				if c.Reason == "rule" {
+					byRules += c.Packets
+				}
+			}
+		}
+		if shown != byRules {
+			t.Errorf("%s: rules have let in %d, and %d are shown", after, byRules, shown)
+		}
+		return s.Closed.Packets
+	}
+	live := mustDial(t, l.Client, "tcp", lab.ServerV4, 80)
+	mustTalk(t, live, "by a rule")
+	mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 81), "by the other one")
+	live.Close()
+	time.Sleep(100 * time.Millisecond)
+	if n := addsUp("before"); n != 0 {
+		t.Errorf("before a rule is closed %d packets are of closed ones", n)
+	}
+	closeRule(t, l, "80/tcp", false)
+	first := addsUp("close")
+	if first < 3 {
+		t.Errorf("a connection by the closed rule had %d packets", first)
+	}
+	openRule(t, l, "80/tcp")
+	if n := addsUp("open again"); n != first {
+		t.Errorf("%d packets are of closed rules, and %d were", n, first)
+	}
+}
