@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -296,7 +294,7 @@ func (a *app) showPackets(told loader.Monitored) error {
 			}
 			continue
 		}
-		a.printf("%s  %s: %s not shown\n", time.Now().Format("15:04:05.000000"), missedName(reason), thousands(told.Missed[reason]))
+		a.printf("%s  %s: %s not shown\n", time.Now().Format("15:04:05.000000"), missedName(reason), monitor.Thousands(told.Missed[reason]))
 	}
 	return a.out.Flush()
 }
@@ -304,7 +302,7 @@ func (a *app) showPackets(told loader.Monitored) error {
 // tellMissed says beside a file what is not in it.
 func (a *app) tellMissed(missed map[datapath.Reason]uint64) {
 	for _, reason := range slices.Sorted(maps.Keys(missed)) {
-		fmt.Fprintf(a.stderr, "portcullis: %s: %s not written\n", missedName(reason), thousands(missed[reason]))
+		fmt.Fprintf(a.stderr, "portcullis: %s: %s not written\n", missedName(reason), monitor.Thousands(missed[reason]))
 	}
 }
 
@@ -313,15 +311,4 @@ func missedName(reason datapath.Reason) string {
 		return "let in by rules"
 	}
 	return reason.String()
-}
-
-// thousands writes a number with commas: 1,204,331.
-func thousands(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
-	var groups []string
-	for len(digits) > 3 {
-		groups = append([]string{digits[len(digits)-3:]}, groups...)
-		digits = digits[:len(digits)-3]
-	}
-	return strings.Join(append([]string{digits}, groups...), ",")
 }

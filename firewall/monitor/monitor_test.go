@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -308,19 +309,48 @@ func TestJournal(t *testing.T) {
 	if written > mostSources+1 || len(j.more) > mostSources+2 {
 		t.Errorf("of 5000 sources %d are written, and %d kept", written, len(j.more))
 	}
-	if got := j.Summaries(now.Add(JournalTime-1), false); got != nil {
-		t.Errorf("too soon: %+v", got)
+	if j.Due(now.Add(JournalTime-1)) || !j.Due(now.Add(JournalTime)) {
+		t.Error("it is time too soon, or never")
 	}
-	got := j.Summaries(now.Add(JournalTime), false)
-	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %d more from other sources in 10s", 5000-written) ||
-		got[1].Message != "closed port: 1204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
+	got := j.Summaries(now.Add(JournalTime), nil)
+	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %s more from other sources in 10s", Thousands(uint64(5000-written))) ||
+		got[1].Message != "closed port: 1,204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
 		t.Errorf("%+v", got)
 	}
 	if logged("198.51.100.7") == nil {
 		t.Error("it does not begin anew")
 	}
 	logged("198.51.100.7")
-	if got := j.Summaries(now.Add(time.Second), true); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
+	if got := j.Summaries(now.Add(time.Second), nil); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
 		t.Errorf("at the end: %+v", got)
 	}
+}
+
+// The journal is given a part of a flood; how large it was, the ledger knows.
+func TestJournalSaysHowLargeAFloodWas(t *testing.T) {
+	j, now := NewJournal(), time.Unix(1000, 0)
+	j.Begin(map[string]uint64{"closed port": 1000, "invalid flags": 7, "banned": 5}, []string{"closed port", "invalid flags", "banned"})
+	says := func(counted map[string]uint64, want ...string) {
+		t.Helper()
+		for _, reason := range []string{"closed port", "closed port", "closed port", "invalid flags", "invalid flags", "banned", "banned"} {
+			j.Add(loader.LoggedPacket{Reason: reason, Interface: "eth0", Length: 54, Ethernet: true, Frame: syn("203.0.113.9", 23, true)}, now)
+		}
+		var got []string
+		for _, r := range j.Summaries(now.Add(JournalTime), counted) {
+			got = append(got, r.Message)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	}
+	says(map[string]uint64{"closed port": 201_000, "invalid flags": 1007, "banned": 7},
+		"closed port: at least 2 more from 203.0.113.9 in 10s; 200,000 dropped for closed port",
+		"invalid flags: at least 1 more from 203.0.113.9 in 10s; 1,000 counted as invalid flags",
+		"banned: 1 more from 203.0.113.9 in 10s")
+	// The ledger begins anew after a down, and may not be readable.
+	says(map[string]uint64{"closed port": 50, "invalid flags": 1009, "banned": 9},
+		"closed port: at least 2 more from 203.0.113.9 in 10s; 50 dropped for closed port",
+		"invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
+	says(nil, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
+	says(map[string]uint64{"closed port": 5000}, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
 }
