@@ -235,6 +235,13 @@ func TestRequests(t *testing.T) {
 		{Request{From: "203.0.113.9/24"}, "write 203.0.113.9, or 203.0.113.0/24"},
 		{Request{From: "example.net"}, "write an address"},
 		{Request{Port: "0"}, "from 1 to 65535"},
+		{Request{ToPort: "0"}, "--to-port \"0\""},
+		{Request{Port: "ssh", ToPort: "40000"}, ""},
+		{Request{Port: "htps"}, "unknown service"},
+		{Request{Port: "gre"}, "no port"},
+		{Request{ToPort: "all"}, "no port"},
+		{Request{Port: "53/udp", ToPort: "1/tcp"}, "one is of udp, the other of tcp"},
+		{Request{ToPort: "80", Reasons: []string{"icmp"}}, "leave out --to-port"},
 		{Request{Port: "1/icmp"}, "have ports"},
 		{Request{Port: "80", Reasons: []string{"icmp"}}, "has a port"},
 		{Request{From: "192.0.2.1", Reasons: []string{"not ip"}}, "has an address"},
@@ -244,6 +251,8 @@ func TestRequests(t *testing.T) {
 		{Request{Interfaces: []string{"eth7"}}, "eth7 is not filtered, so none of its packets can be shown: write --on eth0,eth1"},
 		{Request{Rule: "81/tcp"}, `"81/tcp" is not in force: did you mean "80/tcp"?`},
 		{Request{Rule: "22/tcp from 203.0.113.0/24", From: "198.51.100.1"}, "about other packets"},
+		{Request{Rule: "80/tcp", ToPort: "81/tcp"}, "about other packets"},
+		{Request{Rule: "80/tcp", ToPort: "http"}, ""},
 		{Request{Rule: "443/tcp on eth1", Interfaces: []string{"eth0"}}, "about other packets"},
 		{Request{Rule: "80/tcp", Reasons: []string{"icmp"}}, "leave out --rule or --reason"},
 		{Request{Snaplen: 70000}, "--snaplen 70000"},
@@ -258,6 +267,29 @@ func TestRequests(t *testing.T) {
 		_, err := c.r.Options([]string{"eth0", "eth1"}, rules)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.r, err, c.want)
+		}
+	}
+}
+
+// Ports are named as in rules, at either end or at that of the destination.
+func TestPortsOfARequest(t *testing.T) {
+	tcp, udp := policy.TCP, policy.UDP
+	for _, c := range []struct {
+		port, toPort string
+		wantPort     uint16
+		wantToPort   uint16
+		protocol     *policy.Protocol
+	}{
+		{"ssh", "", 22, 0, &tcp},
+		{"", "ssh", 0, 22, &tcp},
+		{"", "SSH", 0, 22, &tcp},
+		{"", "domain", 0, 53, nil},
+		{"domain", "40000/udp", 53, 40000, &udp},
+		{"53", "40000", 53, 40000, nil},
+	} {
+		o, err := Request{Port: c.port, ToPort: c.toPort, Snaplen: 1, Rate: 1}.Options(nil, nil)
+		if err != nil || o.Port != c.wantPort || o.ToPort != c.wantToPort || (o.Protocol == nil) != (c.protocol == nil) || c.protocol != nil && *o.Protocol != *c.protocol {
+			t.Errorf("--port %q --to-port %q: %d, %d, %v, %v", c.port, c.toPort, o.Port, o.ToPort, o.Protocol, err)
 		}
 	}
 }
