@@ -49,7 +49,11 @@ func TestTopOnce(t *testing.T) {
 			Packets            uint64
 			Packets_per_second float64
 		}
-		Rules []struct{ Name string }
+		Rules   []struct{ Name string }
+		Sources []struct {
+			Address                        string
+			Drops_sampled, Drops_estimated uint64
+		}
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		t.Fatalf("%v: %s", err, b)
@@ -60,6 +64,10 @@ func TestTopOnce(t *testing.T) {
 	}
 	if !found || len(v.Rules) != 1 || v.Rules[0].Name != "9/udp" {
 		t.Errorf("400 packets were dropped, and it says %s", b)
+	}
+	if len(v.Sources) == 0 || v.Sources[0].Address != lab.ClientV4.String() || v.Sources[0].Drops_estimated < 395 || v.Sources[0].Drops_estimated > 420 ||
+		v.Sources[0].Drops_sampled == 0 || v.Sources[0].Drops_sampled > 400 {
+		t.Errorf("400 packets of %s were dropped, and it says %+v", lab.ClientV4, v.Sources)
 	}
 	if b, err := command("top", "-o", "json").CombinedOutput(); err == nil || !strings.Contains(string(b), "-o json is for --once") {
 		t.Errorf("%v: %s", err, b)
