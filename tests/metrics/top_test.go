@@ -139,6 +139,15 @@ func TestTopInATerminal(t *testing.T) {
 	if b, err := l.Server.Command(program, "--pin-path", l.PinPath, "bans").CombinedOutput(); err != nil || !strings.Contains(string(b), "198.51.100.7") {
 		t.Errorf("%v: %s", err, b)
 	}
+	press("4")
+	shows("DROPPED SOURCES", "nothing was dropped")
+	time.Sleep(time.Second) // till a look has begun the sample
+	flood(t, l, 300)
+	shows("> " + lab.ClientV4.String())
+	press("b")
+	shows("ban " + lab.ClientV4.String() + " for an hour? y/n")
+	press("y")
+	shows(lab.ClientV4.String() + " is banned for an hour")
 	press("q")
 	shows("it is over")
 }
