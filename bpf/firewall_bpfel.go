@@ -339,10 +339,11 @@ type FirewallReader struct {
 	To          [4]uint32
 	ToMask      [4]uint32
 	Port        uint16
+	ToPort      uint16
 	Protocol    uint8
 	Family      uint8
 	HasProtocol uint8
-	Pad         [7]uint8
+	Pad         [5]uint8
 }
 
 type FirewallReason uint32

@@ -113,7 +113,7 @@ static __always_inline bool wants(const struct reader *reader, __u32 reason, __u
 
 static __always_inline bool asks_for_headers(const struct reader *reader)
 {
-	return reader->family || reader->port || reader->has_protocol;
+	return reader->family || reader->port || reader->to_port || reader->has_protocol;
 }
 
 /* Whether a reader asks for a packet with these headers. What cannot be read is none. */
@@ -123,6 +123,8 @@ static __always_inline bool wants_headers(const struct reader *reader, const str
 			       !is_in(s->dst, reader->to, reader->to_mask)))
 		return false;
 	if (reader->has_protocol && (!s->family || s->protocol != reader->protocol))
+		return false;
+	if (reader->to_port && (!s->has_ports || s->ports[1] != bpf_htons(reader->to_port)))
 		return false;
 	return !reader->port ||
 	       (s->has_ports && (s->ports[0] == bpf_htons(reader->port) || s->ports[1] == bpf_htons(reader->port)));

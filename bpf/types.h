@@ -344,10 +344,11 @@ struct reader {
 	__u32 to[4];
 	__u32 to_mask[4];
 	__u16 port;    /* of either end */
+	__u16 to_port; /* of the destination */
 	__u8 protocol; /* where has_protocol is set */
 	__u8 family;   /* 4 or 6, where there is an address */
 	__u8 has_protocol;
-	__u8 pad[7];
+	__u8 pad[5];
 };
 #define ANY_RULE (~0u)
 

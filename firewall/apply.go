@@ -181,7 +181,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Packets:  c.packets,
 		Applied:  !c.current,
 		Skipped:  skippedLines(c.policy),
-		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces)),
+		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces), fw.unwritten(c.policy)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -316,5 +316,5 @@ func (fw *Firewall) doubts(p *policy.Policy, named []string, file string) (out [
 		out = append(out, s.Loss(file))
 	}
 	out = append(out, listWarnings(p)...)
-	return slices.Concat(out, fw.user.Unreachable(p), ineffective(p, p.Interfaces))
+	return slices.Concat(out, fw.user.Unreachable(p), ineffective(p, p.Interfaces), fw.unwritten(p))
 }

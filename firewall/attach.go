@@ -5,12 +5,16 @@ package firewall
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/loader/lock"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // What keeps a filter in step with its host. It changes no policy and no file, so it is no transaction, and waits for
@@ -98,6 +102,21 @@ func (fw *Firewall) agentLock() string {
 
 // hasAgent reports whether a process is the agent of the firewall, as far as /proc shows.
 func (fw *Firewall) hasAgent() bool { return lock.Holder(fw.agentLock()) != "" }
+
+// unwritten warns of a policy that has packets in the journal where no agent writes them.
+func (fw *Firewall) unwritten(p *policy.Policy) []string {
+	if p.Log == 0 || fw.hasAgent() {
+		return nil
+	}
+	if _, err := os.Stat(fw.agentLock()); errors.Is(err, fs.ErrPermission) {
+		return nil // only root may know
+	}
+	start := "\"portcullis run\" starts it"
+	if fw.options.PinPath == loader.DefaultPinPath {
+		start = "\"systemctl enable --now portcullis\" or " + start
+	}
+	return []string{fmt.Sprintf("nobody writes what \"log: %s\" asks for to the journal, as the agent does not run: %s", p.Log, start)}
+}
 
 // AgentError is returned where another process is the agent.
 type AgentError struct{ Holder string }

@@ -101,7 +101,7 @@ func (fw *Firewall) Status(ctx context.Context) (*Status, error) {
 	if scheduled.Trial == nil {
 		s.Warnings = append(s.Warnings, file.warnings()...)
 	}
-	s.Warnings = append(s.Warnings, fw.unfiltered(s.Interfaces, file.unfiltered)...)
+	s.Warnings = slices.Concat(s.Warnings, fw.unfiltered(s.Interfaces, file.unfiltered), fw.unwritten(s.Policy))
 	status := &Status{
 		Running:    true,
 		Enforcing:  !s.Policy.WatchOnly,
@@ -176,7 +176,7 @@ func (fw *Firewall) Inspect(ctx context.Context) (*Inspection, error) {
 	if in.Running, err = f.Status(); err != nil {
 		return nil, err
 	}
-	in.Running.Warnings = append(in.Running.Warnings, fw.compare(in.Running).differences...)
+	in.Running.Warnings = slices.Concat(in.Running.Warnings, fw.compare(in.Running).differences, fw.unwritten(in.Running.Policy))
 	in.Bypassed, in.LookErr = f.Bypassed(ctx, inspectTime)
 	return in, nil
 }

@@ -94,7 +94,7 @@ func (fw *Firewall) Try(ctx context.Context, r TryRequest) (*TryReport, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.revert(ctx))
 	}
-	warnings := slices.Concat(up.Warnings, listWarnings(p), fw.hazardWarnings(p))
+	warnings := slices.Concat(up.Warnings, listWarnings(p), fw.hazardWarnings(p), fw.unwritten(p))
 	if s, ok := fw.user.Recorded(); ok && !fw.user.Survives(s, p) {
 		warnings = append(warnings, fmt.Sprintf("this session (%s) could not be opened again under this policy", s))
 	}

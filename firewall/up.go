@@ -93,7 +93,7 @@ func (fw *Firewall) Up(ctx context.Context, r UpRequest) (*UpReport, error) {
 			ended = append(ended, fmt.Sprintf("%s was open for a time, and is closed now", timed.Rule))
 		}
 	}
-	warnings := slices.Concat(ended, listWarnings(p), warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), ineffective(p, withInterfaces(p, without(filtered, ending)).Interfaces), fw.unfiltered(report.Interfaces, nil))
+	warnings := slices.Concat(ended, listWarnings(p), warning(c.endTimed()), report.Warnings, fw.user.Unreachable(p), ineffective(p, withInterfaces(p, without(filtered, ending)).Interfaces), fw.unfiltered(report.Interfaces, nil), fw.unwritten(p))
 	warnings = append(warnings, fw.keepNewLastGood(ctx, s.lists)...)
 	return &UpReport{
 		Interfaces: list(report.Interfaces),

@@ -25,6 +25,7 @@ import (
 type MonitorOptions struct {
 	From, To   netip.Prefix // of one family
 	Port       uint16       // of either end
+	ToPort     uint16       // of the destination
 	Protocol   *policy.Protocol
 	Interfaces []string      // maps.MaxReaderInterfaces at most
 	Reasons    []maps.Reason // nil: all that drop, and with Pass all
@@ -130,7 +131,7 @@ func openMonitor(ctx context.Context, pinPath string, o MonitorOptions) (*Monito
 // begin takes a slot of a filter, which is the monitor's from then on. The lock is held, or nobody else has the monitor.
 func (m *Monitor) begin(ctx context.Context, f *Filter) (err error) {
 	o := &m.options
-	asked := maps.Asked{From: o.From, To: o.To, Port: o.Port, Protocol: o.Protocol, Reasons: o.Reasons,
+	asked := maps.Asked{From: o.From, To: o.To, Port: o.Port, ToPort: o.ToPort, Protocol: o.Protocol, Reasons: o.Reasons,
 		Rules: m.passes(), Snaplen: o.Snaplen, Rate: o.Rate}
 	if o.Rule == nil && o.Reasons == nil {
 		for _, reason := range maps.Reasons() {

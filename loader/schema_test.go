@@ -21,7 +21,7 @@ var layouts = map[string]string{
 	"v3": "89553f092210225f", // words of tags count strays; a bit a port
 	"v4": "0b639e38ad781654", // evicted flows are counted, flows are numbered and assured, the table counts them, programs note when they last ran; known MACs and addresses
 	"v5": "c3f5b2720c6c15d1", // rules as numbers, in records of any length; they count apart from reasons
-	"v6": "62517b205b2e86f5", // protocols have entries, interfaces tables of their own; ranges say what rules come to; limits; rejected packets; what is routed; block lists, bans; a ledger with a page for each interface; who looks, the journal; whether it only watches
+	"v6": "87d79eaa65aa495c", // protocols have entries, interfaces tables of their own; ranges say what rules come to; limits; rejected packets; what is routed; block lists, bans; a ledger with a page for each interface; who looks, the journal; whether it only watches
 }
 
 // A map that another version would read wrongly needs another schema.

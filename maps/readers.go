@@ -34,6 +34,7 @@ var ErrReadersFull = fmt.Errorf("%d others look at packets already, as many as c
 type Asked struct {
 	From, To   netip.Prefix // of one family
 	Port       uint16       // of either end
+	ToPort     uint16       // of the destination
 	Protocol   *policy.Protocol
 	Interfaces []uint32 // by their indexes, MaxReaderInterfaces at most
 	Reasons    []Reason // that are no rules
@@ -57,7 +58,7 @@ func (a *Asked) wire() (out bpf.FirewallReader) {
 		out.RuleReasons = uint32(RuleReason(a.Rule))
 	}
 	copy(out.Interfaces[:], a.Interfaces)
-	out.Snaplen, out.Rate, out.Port = uint32(a.Snaplen), uint32(a.Rate), a.Port
+	out.Snaplen, out.Rate, out.Port, out.ToPort = uint32(a.Snaplen), uint32(a.Rate), a.Port, a.ToPort
 	if a.Protocol != nil {
 		out.HasProtocol, out.Protocol = 1, uint8(*a.Protocol)
 	}

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"errors"
 	"slices"
 	"strings"
 
@@ -66,30 +65,50 @@ func (l Log) names() []string {
 	return nil
 }
 
-var errUnknownLog = errors.New("unknown value")
-
 // logKind is the kind of the key log.
 var logKind = value{
 	parse: func(d *document, p *Policy, at, v *yaml.Node) {
-		if v.Kind == yaml.SequenceNode {
-			d.log(at, v, p)
-			return
+		switch {
+		case v.Kind == yaml.SequenceNode:
+			d.logList(at, v, p)
+		case isNull(v):
+			d.errorf(at, "no value for %s: write %s", quote(at.Value), logForms)
+		case v.Kind != yaml.ScalarNode:
+			d.errorf(v, "%s for %s: write %s", d.describe(v), quote(at.Value), logForms)
+		default:
+			d.logWord(at, v, p)
 		}
-		d.word(quote(at.Value), at, v, logWords, func(text []byte) error {
-			set, ok := logOf(string(text))
-			if !ok {
-				return errUnknownLog
-			}
-			p.Log = set
-			return nil
-		})
 	},
 	format:  func(p *Policy) string { return p.Log.String() },
 	entries: func(p *Policy) []string { return p.Log.names() },
 }
 
-// log reads a list of reasons.
-func (d *document) log(at, v *yaml.Node, p *Policy) {
+// logForms says what the key may be.
+const logForms = "none, drops, invalid, or a list of reasons such as [closed port]"
+
+// logWord reads a word. Reasons without brackets are an error that shows them with brackets.
+func (d *document) logWord(at, v *yaml.Node, p *Policy) {
+	if set, ok := logOf(v.Value); ok {
+		p.Log = set
+		return
+	}
+	var reasons []string
+	for text := range strings.SplitSeq(v.Value, ",") {
+		reasons = append(reasons, strings.TrimSpace(text))
+	}
+	if !slices.ContainsFunc(reasons, func(r string) bool { return !slices.Contains(logReasons, r) }) {
+		d.errorf(v, "reasons for %s are a list: write [%s]", quote(at.Value), strings.Join(reasons, ", "))
+		return
+	}
+	help := didYouMean(v.Value, logWords, "write "+logForms)
+	if near := suggest(v.Value, logReasons); len(near) > 0 && len(suggest(v.Value, logWords)) == 0 {
+		help = "did you mean [" + near[0] + "]?"
+	}
+	d.errorf(v, "unknown value %s for %s: %s", quote(v.Value), quote(at.Value), help)
+}
+
+// logList reads a list of reasons.
+func (d *document) logList(at, v *yaml.Node, p *Policy) {
 	d.list(at, v, "[closed port, banned]", func(item *yaml.Node) {
 		i := slices.Index(logReasons, item.Value)
 		switch {

@@ -31,11 +31,15 @@ func TestLogKey(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ text, want string }{
-		{"log: everything", `unknown value "everything" for "log": write none, drops or invalid`},
+		{"log: everything", `unknown value "everything" for "log": write none, drops, invalid, or a list of reasons such as [closed port]`},
+		{"log: closed port", `reasons for "log" are a list: write [closed port]`},
+		{"log: closed port, banned", `write [closed port, banned]`},
+		{"log: closed prt", `did you mean [closed port]?`},
+		{"log: drps", `did you mean "drops"?`},
 		{"log:", `no value for "log"`},
 		{"log: [closed prt]", `did you mean "closed port"?`},
 		{"log: [banned, banned]", "duplicate reason"},
-		{"log: {a: b}", `for "log": write none, drops or invalid`},
+		{"log: {a: b}", `for "log": write none, drops, invalid, or a list`},
 	} {
 		if _, err := Parse("f", []byte(c.text+"\n")); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)

@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,6 +57,7 @@ the interface and a comment: "drop: closed port", "pass: 80/tcp". With -o json, 
 is an object.`,
 		Example: `  portcullis monitor
   portcullis monitor --from 203.0.113.9
+  portcullis monitor --to-port ssh
   portcullis monitor --port 443/tcp --on eth0 --pass
   portcullis monitor --reason "closed port" --for 10s -o json
   portcullis monitor --write drops.pcapng --count 1000
@@ -73,7 +72,8 @@ is an object.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.From, "from", "", "only packets from `SOURCE`, an address or a network")
 	flags.StringVar(&f.To, "to", "", "only packets to `ADDRESS`, or to a network")
-	flags.StringVar(&f.Port, "port", "", "only packets from or to `PORT`: 443, or 443/tcp")
+	flags.StringVar(&f.Port, "port", "", "only packets from or to `PORT`: 443, 443/tcp or https")
+	flags.StringVar(&f.ToPort, "to-port", "", "only packets to `PORT`")
 	flags.StringSliceVar(&f.Interfaces, "on", nil, "only packets on `IFACE`")
 	flags.StringSliceVar(&f.Reasons, "reason", nil, "only packets that count under `REASON`, as \"portcullis status\" lists them")
 	flags.StringVar(&f.Rule, "rule", "", "only packets that `RULE` lets in")
@@ -116,6 +116,7 @@ func (a *app) monitor(ctx context.Context, f *monitorFlags) error {
 		return err
 	}
 	o, err := options(f.Request, view)
+	before, _ := dropped(view) // which the end may tell of
 	view.Close()
 	if err != nil {
 		return err
@@ -149,15 +150,49 @@ func (a *app) monitor(ctx context.Context, f *monitorFlags) error {
 	}
 	defer m.Close()
 	fmt.Fprintf(a.stderr, "portcullis: packets are shown as they come\n")
-	return a.runMonitor(ctx, m, f.count, show)
+	shown, err := a.runMonitor(ctx, m, f.count, show)
+	if err == nil && shown == 0 {
+		a.tellNothing(context.WithoutCancel(ctx), before)
+	}
+	return err
 }
 
-// runMonitor shows packets until ctx ends, or so many have been shown; 0 is no end.
+// tellNothing says that nothing was shown, and what was dropped in that time: where that is much, the filters are at fault.
+func (a *app) tellNothing(ctx context.Context, before uint64) {
+	text := "nothing was shown"
+	if view, err := a.firewall.View(ctx); err == nil {
+		defer view.Close()
+		if now, err := dropped(view); err == nil && now >= before { // else it has begun anew
+			n := now - before
+			what := "packets were"
+			if n == 1 {
+				what = "packet was"
+			}
+			text += fmt.Sprintf("; %s %s dropped meanwhile", monitor.Thousands(n), what)
+		}
+	}
+	fmt.Fprintf(a.stderr, "portcullis: %s\n", text)
+}
+
+// dropped returns how many packets a filter has dropped.
+func dropped(f interface {
+	Sample(*loader.Sample) (*loader.Sample, error)
+}) (n uint64, err error) {
+	sample, err := f.Sample(nil)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range sample.Ledger {
+		n += t.Dropped.Packets
+	}
+	return n, nil
+}
+
+// runMonitor shows packets until ctx ends, or so many have been shown; 0 is no end. It returns how many were shown.
 func (a *app) runMonitor(ctx context.Context, m interface {
 	Run(context.Context, func(loader.Monitored) error) error
-}, most int, show func(loader.Monitored) error) error {
-	shown := 0
-	err := m.Run(ctx, func(told loader.Monitored) error {
+}, most int, show func(loader.Monitored) error) (shown int, err error) {
+	err = m.Run(ctx, func(told loader.Monitored) error {
 		if most > 0 {
 			told.Packets = told.Packets[:min(len(told.Packets), most-shown)]
 		}
@@ -171,9 +206,9 @@ func (a *app) runMonitor(ctx context.Context, m interface {
 		return nil
 	})
 	if errors.Is(err, errEnough) {
-		return nil
+		err = nil
 	}
-	return err
+	return shown, err
 }
 
 var errEnough = errors.New("that is enough")
@@ -296,7 +331,7 @@ func (a *app) showPackets(told loader.Monitored) error {
 			}
 			continue
 		}
-		a.printf("%s  %s: %s not shown\n", time.Now().Format("15:04:05.000000"), missedName(reason), thousands(told.Missed[reason]))
+		a.printf("%s  %s: %s not shown\n", time.Now().Format("15:04:05.000000"), missedName(reason), monitor.Thousands(told.Missed[reason]))
 	}
 	return a.out.Flush()
 }
@@ -304,7 +339,7 @@ func (a *app) showPackets(told loader.Monitored) error {
 // tellMissed says beside a file what is not in it.
 func (a *app) tellMissed(missed map[datapath.Reason]uint64) {
 	for _, reason := range slices.Sorted(maps.Keys(missed)) {
-		fmt.Fprintf(a.stderr, "portcullis: %s: %s not written\n", missedName(reason), thousands(missed[reason]))
+		fmt.Fprintf(a.stderr, "portcullis: %s: %s not written\n", missedName(reason), monitor.Thousands(missed[reason]))
 	}
 }
 
@@ -313,15 +348,4 @@ func missedName(reason datapath.Reason) string {
 		return "let in by rules"
 	}
 	return reason.String()
-}
-
-// thousands writes a number with commas: 1,204,331.
-func thousands(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
-	var groups []string
-	for len(digits) > 3 {
-		groups = append([]string{digits[len(digits)-3:]}, groups...)
-		digits = digits[:len(digits)-3]
-	}
-	return strings.Join(append([]string{digits}, groups...), ",")
 }

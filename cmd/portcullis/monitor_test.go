@@ -80,6 +80,23 @@ func TestMonitor(t *testing.T) {
 		t.Errorf("%v %+v\n%s", err, missed, lined.String())
 	}
 
+	if strings.Contains(h.stderr, "nothing was shown") {
+		t.Errorf("of what shows something: %q", h.stderr)
+	}
+	h.types(0, "monitor", "--count", "1", "--port", "https", "--to-port", "40000")
+	if o := h.Asked; o.Port != 443 || o.ToPort != 40000 {
+		t.Errorf("asked for is %+v", o)
+	}
+
+	// A filter that is too narrow shows nothing, which looks as if nothing was dropped.
+	h.Monitored = nil
+	h.Traffic = []loader.Traffic{{Dropped: maps.Tally{Packets: 1000}}, {}}
+	h.Meanwhile = func() { h.Traffic[0].Dropped.Packets, h.Traffic[1].Dropped.Packets = 2000, 234 }
+	h.types(0, "monitor", "--for", "1s", "--to-port", "ssh")
+	if !strings.HasSuffix(h.stderr, "portcullis: nothing was shown; 1,234 packets were dropped meanwhile\n") {
+		t.Errorf("of nothing it says %q", h.stderr)
+	}
+
 	start := time.Now()
 	h.types(0, "monitor", "--for", "1s")
 	if took := time.Since(start); took < time.Second || took > 20*time.Second {

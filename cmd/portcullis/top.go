@@ -14,12 +14,16 @@ func (a *app) topCommand() *cobra.Command {
 		Use:         "top",
 		Short:       "Watch what comes in, and what becomes of it",
 		Annotations: needsFilter,
-		Long: `Watch packets a second by reason, rule and interface, block lists and bans, and how many
-flows there are, in a terminal of 60 columns or more.
+		Long: `Watch packets a second by reason, rule and interface, who sends what is dropped, block
+lists and bans, and how many flows there are, in a terminal of 60 columns or more.
 
-Keys: tab or 1 to 4 choose what is shown; s sorts by another column; / shows what contains
-a text, and esc all again; the arrows select; b bans an address for an hour, after asking;
-q ends it.
+Keys: tab or 1 to 5 choose what is shown; s sorts by another column; / shows what contains
+a text, and esc all again; the arrows select; b bans the source that is selected, or an
+address, for an hour, after asking; q ends it.
+
+Sources are sampled while they are shown, as "portcullis monitor" would show packets, at
+most 1,000 of a reason per second and CPU. How many packets a source sent is estimated by
+what was dropped in all. Of more than 4,096 sources, those of the fewest are forgotten.
 
 --once looks for one interval and prints it, for scripts with -o json.`,
 		Example: `  portcullis top

@@ -22,6 +22,7 @@ type row struct {
 	PPS     float64    `json:"packets_per_second"`
 	BPS     float64    `json:"bytes_per_second"`
 	Source  netip.Addr `json:"-"` // that can be banned
+	Sampled uint64     `json:"-"` // of a source
 }
 
 // rates are what top shows: the rows of each view.
@@ -30,21 +31,19 @@ type rates struct {
 	Interfaces []row          `json:"interfaces"`
 	Reasons    []row          `json:"reasons"`
 	Rules      []row          `json:"rules"`
-	Sources    []row          `json:"sources"`
+	Sources    []sourceRow    `json:"sources"` // of what is dropped; none where they are not sampled
+	Blocked    []row          `json:"lists_and_bans"`
 	Flows      map[string]int `json:"flows"`
 	Entries    int            `json:"flow_table_entries"`
 	Max        uint32         `json:"flow_table_max"`
-}
 
-// sampler tells which sources are dropped most, from a sample of packets.
-type sampler interface {
-	// Sources returns rows with the source, and what was dropped of it in the sample.
-	Sources() []row
+	unsampled error // why sources are not sampled that were asked for
 }
 
 // ratesOf compares two samples.
-func ratesOf(before, now *loader.Sample, took time.Duration, sources sampler) *rates {
-	r := &rates{Seconds: took.Seconds(), Entries: now.Entries, Max: now.MaxFlows, Interfaces: []row{}, Reasons: []row{}, Rules: []row{}, Sources: []row{}}
+func ratesOf(before, now *loader.Sample, took time.Duration) *rates {
+	r := &rates{Seconds: took.Seconds(), Entries: now.Entries, Max: now.MaxFlows, Interfaces: []row{}, Reasons: []row{}, Rules: []row{},
+		Sources: []sourceRow{}, Blocked: []row{}}
 	add := func(view *[]row, of row, had, has maps.Tally) {
 		of.Packets, of.Bytes = has.Packets, has.Bytes
 		if has.Packets >= had.Packets && has.Bytes >= had.Bytes && r.Seconds > 0 { // else it counts anew
@@ -79,27 +78,32 @@ func ratesOf(before, now *loader.Sample, took time.Duration, sources sampler) *r
 		}
 		add(&r.Rules, row{Name: status.Rule}, maps.Tally{Packets: had.Packets, Bytes: had.Bytes}, maps.Tally{Packets: status.Packets, Bytes: status.Bytes})
 	}
-	if sources != nil {
-		r.Sources = append(r.Sources, sources.Sources()...)
-	}
 	counted := make(map[string]uint64)
 	for _, l := range before.BlockLists {
 		counted["@"+l.Name] = l.Packets
 	}
 	for _, b := range before.BanReasons {
-		counted["banned: "+b.Text] = b.Packets
+		counted[banName(b)] = b.Packets
 	}
 	for _, l := range now.BlockLists {
-		add(&r.Sources, row{Name: "@" + l.Name}, maps.Tally{Packets: counted["@"+l.Name]}, maps.Tally{Packets: l.Packets})
+		add(&r.Blocked, row{Name: "@" + l.Name}, maps.Tally{Packets: counted["@"+l.Name]}, maps.Tally{Packets: l.Packets})
 	}
 	for _, b := range now.BanReasons {
-		name := "banned: " + b.Text
-		add(&r.Sources, row{Name: name}, maps.Tally{Packets: counted[name]}, maps.Tally{Packets: b.Packets})
+		name := banName(b)
+		add(&r.Blocked, row{Name: name}, maps.Tally{Packets: counted[name]}, maps.Tally{Packets: b.Packets})
 	}
-	for _, view := range [][]row{r.Interfaces, r.Reasons, r.Rules, r.Sources} {
+	for _, view := range [][]row{r.Interfaces, r.Reasons, r.Rules, r.Blocked} {
 		sortRows(view, byRate)
 	}
 	return r
+}
+
+// banName names bans by their reason, which may be empty.
+func banName(b maps.BanReason) string {
+	if b.Text == "" {
+		return "banned without a reason"
+	}
+	return "banned: " + b.Text
 }
 
 func nameOf(t loader.Traffic) string {

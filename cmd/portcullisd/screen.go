@@ -23,10 +23,18 @@ const (
 	viewRules
 	viewInterfaces
 	viewSources
+	viewBlocked
 	views
 )
 
-var viewNames = [views]string{"reasons", "rules", "interfaces", "sources"}
+var viewNames = [views]string{"reasons", "rules", "interfaces", "dropped sources", "lists and bans"}
+
+// What a view says that has no rows.
+var emptyTexts = [views]string{"no packet has come in", "no rule is in force", "no interface is filtered",
+	"nothing was dropped since this is shown", "no list is blocked, and no ban has a reason"}
+
+// printedSources is how many sources --once prints; JSON has them all.
+const printedSources = 20
 
 // prompt is what is typed.
 type prompt int
@@ -86,8 +94,9 @@ func (m *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case due:
+		withSources := m.view == viewSources
 		return m, func() tea.Msg {
-			r, err := m.watch.look(m.ctx)
+			r, err := m.watch.look(m.ctx, withSources)
 			return looked{r, err}
 		}
 	case looked:
@@ -119,7 +128,7 @@ func (m *screen) press(key string) tea.Cmd {
 		m.view, m.selected = (m.view+1)%views, 0
 	case "shift+tab", "left":
 		m.view, m.selected = (m.view+views-1)%views, 0
-	case "1", "2", "3", "4":
+	case "1", "2", "3", "4", "5":
 		m.view, m.selected = int(key[0]-'1'), 0
 	case "s":
 		m.order = (m.order + 1) % orders
@@ -181,7 +190,12 @@ func (m *screen) typeKey(msg tea.KeyPressMsg) tea.Cmd {
 
 // rows returns those of the view that the filter leaves, in order.
 func (m *screen) rows() []row {
-	all := [views][]row{m.rates.Reasons, m.rates.Rules, m.rates.Interfaces, m.rates.Sources}[m.view]
+	all := [views][]row{m.rates.Reasons, m.rates.Rules, m.rates.Interfaces, nil, m.rates.Blocked}[m.view]
+	if m.view == viewSources {
+		for _, s := range m.rates.Sources {
+			all = append(all, row{Name: s.Address.String(), Packets: s.Estimated, PPS: s.PPS, Source: s.Address, Sampled: s.Sampled})
+		}
+	}
 	rows := slices.DeleteFunc(slices.Clone(all), func(r row) bool {
 		return !strings.Contains(strings.ToLower(r.Verdict+" "+r.Name), strings.ToLower(m.filter))
 	})
@@ -276,10 +290,20 @@ func (m *screen) table() string {
 	wide := max(m.width-numbers-2, 12)
 	rows := m.rows()
 	var b strings.Builder
-	fmt.Fprintf(&b, "  %s%9s%9s%9s", pad(strings.ToUpper(viewNames[m.view]), wide), "PKTS/S", "BIT/S", "PACKETS")
+	second, third := "BIT/S", "PACKETS"
+	if m.view == viewSources {
+		second, third = "SAMPLED", "ABOUT"
+	}
+	fmt.Fprintf(&b, "  %s%9s%9s%9s", pad(strings.ToUpper(viewNames[m.view]), wide), "PKTS/S", second, third)
 	room := len(rows)
-	if m.height > 0 {
+	switch {
+	case m.height > 0:
 		room = max(m.height-5, 1)
+	case m.view == viewSources:
+		room = printedSources
+	}
+	if len(rows) == 0 {
+		fmt.Fprintf(&b, "\n  %s", m.emptyText())
 	}
 	first := max(min(m.selected-room+1, len(rows)-room), 0)
 	for i := first; i < min(len(rows), first+room); i++ {
@@ -291,9 +315,24 @@ func (m *screen) table() string {
 		if r.Verdict != "" {
 			name = r.Verdict + " " + name
 		}
-		fmt.Fprintf(&b, "\n%s%s%9s%9s%9s", mark, pad(quote.Text(name), wide), short(r.PPS), short(r.BPS*8), short(float64(r.Packets)))
+		middle := r.BPS * 8
+		if m.view == viewSources {
+			middle = float64(r.Sampled)
+		}
+		fmt.Fprintf(&b, "\n%s%s%9s%9s%9s", mark, pad(quote.Text(name), wide), short(r.PPS), short(middle), short(float64(r.Packets)))
 	}
 	return b.String()
+}
+
+// emptyText says why a view has no rows.
+func (m *screen) emptyText() string {
+	switch {
+	case m.filter != "":
+		return fmt.Sprintf("nothing contains %q: esc shows all", m.filter)
+	case m.view == viewSources && m.rates.unsampled != nil:
+		return quote.Text(m.rates.unsampled.Error())
+	}
+	return emptyTexts[m.view]
 }
 
 // pad makes a text so many characters long.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -33,7 +34,8 @@ func (d *daemon) topCommand() *cobra.Command {
 			case output == "json" && !once:
 				return usageError{fmt.Errorf("-o json is for --once")}
 			}
-			w := &watch{fw: d.firewall()}
+			w := &watch{fw: d.firewall(), sources: newSources()}
+			defer w.stop()
 			if !once {
 				return d.show(cmd.Context(), w, interval)
 			}
@@ -49,13 +51,33 @@ func (d *daemon) topCommand() *cobra.Command {
 // watch reads a firewall again and again.
 type watch struct {
 	fw      *firewall.Firewall
-	sources sampler // nil: none
-	before  *loader.Sample
-	at      time.Time
+	sources *sources
+
+	mu     sync.Mutex // of the following
+	sample *sampling  // of what is dropped, while that is shown
+	before *loader.Sample
+	at     time.Time
 }
 
-// look returns what has happened since the last look; at the first one, nothing has.
-func (w *watch) look(ctx context.Context) (*rates, error) {
+// stop ends what was begun for looks.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopSampling()
+}
+
+func (w *watch) stopSampling() {
+	if w.sample != nil {
+		w.sample.stop()
+		w.sample = nil
+	}
+}
+
+// look returns what has happened since the last look; at the first one, nothing has. Sources are sampled from a look that
+// asks for them to one that does not.
+func (w *watch) look(ctx context.Context, withSources bool) (*rates, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	f, err := w.fw.View(ctx)
 	if err != nil {
 		return nil, err
@@ -69,8 +91,22 @@ func (w *watch) look(ctx context.Context) (*rates, error) {
 	if w.before == nil {
 		w.before, w.at = now, at
 	}
-	r := ratesOf(w.before, now, at.Sub(w.at), w.sources)
+	took := at.Sub(w.at)
+	r := ratesOf(w.before, now, took)
 	w.before, w.at = now, at
+	switch {
+	case !withSources:
+		w.stopSampling()
+	case w.sample != nil:
+		r.Sources = w.sources.settle(droppedOf(now), took)
+	default:
+		// Nothing was sampled before, so what was dropped till now has no source.
+		w.sources.begin(droppedOf(now))
+		r.Sources = w.sources.settle(droppedOf(now), 0)
+		if w.sample, err = startSampling(ctx, w.fw, w.sources); err != nil {
+			r.unsampled = err
+		}
+	}
 	r.Flows, err = f.CountFlowStates()
 	for state, n := range r.Flows {
 		if n == 0 {
@@ -81,15 +117,19 @@ func (w *watch) look(ctx context.Context) (*rates, error) {
 }
 
 func (d *daemon) topOnce(ctx context.Context, w *watch, interval time.Duration, output string) error {
-	if _, err := w.look(ctx); err != nil {
+	first, err := w.look(ctx, true)
+	if err != nil {
 		return err
+	}
+	if first.unsampled != nil {
+		fmt.Fprintf(d.stderr, "portcullis: warning: no sources are sampled: %v\n", first.unsampled)
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(interval):
 	}
-	r, err := w.look(ctx)
+	r, err := w.look(ctx, first.unsampled == nil)
 	if err != nil {
 		return err
 	}
@@ -112,12 +152,14 @@ func (d *daemon) topOnce(ctx context.Context, w *watch, interval time.Duration, 
 }
 
 func (d *daemon) show(ctx context.Context, w *watch, interval time.Duration) error {
-	first, err := w.look(ctx) // or the error would flash by
+	first, err := w.look(ctx, false) // or the error would flash by
 	if err != nil {
 		return err
 	}
+	looking, end := context.WithCancel(ctx)
+	defer end() // or a look that waits would be waited for
 	m := newScreen(w, interval)
-	m.ctx, m.rates = ctx, first
+	m.ctx, m.rates = looking, first
 	_, err = tea.NewProgram(m, tea.WithContext(ctx)).Run()
 	if ctx.Err() != nil {
 		return nil // by a signal

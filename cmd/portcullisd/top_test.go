@@ -30,15 +30,15 @@ func sampleOf(closed, rule uint64) *loader.Sample {
 }
 
 func TestRates(t *testing.T) {
-	r := ratesOf(sampleOf(100, 10), sampleOf(300, 20), 2*time.Second, nil)
+	r := ratesOf(sampleOf(100, 10), sampleOf(300, 20), 2*time.Second)
 	if len(r.Reasons) != 2 || r.Reasons[0].Name != "closed port" || r.Reasons[0].PPS != 100 || r.Reasons[0].BPS != 10_000 {
 		t.Errorf("by reason: %+v", r.Reasons)
 	}
-	if r.Rules[0].PPS != 5 || r.Interfaces[0].PPS != 105 || r.Interfaces[0].Packets != 320 || r.Sources[0].PPS != 100 {
+	if r.Rules[0].PPS != 5 || r.Interfaces[0].PPS != 105 || r.Interfaces[0].Packets != 320 || r.Blocked[0].PPS != 100 {
 		t.Errorf("%+v", r)
 	}
 	// What begins anew has no rate, least of all a negative one.
-	again := ratesOf(sampleOf(300, 20), sampleOf(5, 0), time.Second, nil)
+	again := ratesOf(sampleOf(300, 20), sampleOf(5, 0), time.Second)
 	if again.Reasons[0].PPS != 0 || again.Rules[0].PPS != 0 {
 		t.Errorf("counted anew: %+v", again)
 	}
@@ -65,7 +65,7 @@ func TestTheScreenFits(t *testing.T) {
 	m := newScreen(nil, time.Second)
 	for _, size := range [][2]int{{60, 12}, {80, 24}, {200, 50}, {20, 4}, {1, 1}} {
 		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
-		m.Update(looked{ratesOf(sampleOf(100, 10), sampleOf(300, 20), time.Second, nil), nil})
+		m.Update(looked{ratesOf(sampleOf(100, 10), sampleOf(300, 20), time.Second), nil})
 		for range views {
 			text := m.render()
 			lines := strings.Split(text, "\n")
@@ -92,7 +92,7 @@ func TestTheScreenFits(t *testing.T) {
 
 func TestKeysOfTop(t *testing.T) {
 	m := newScreen(nil, time.Second)
-	m.Update(looked{ratesOf(sampleOf(100, 10), sampleOf(300, 20), time.Second, nil), nil})
+	m.Update(looked{ratesOf(sampleOf(100, 10), sampleOf(300, 20), time.Second), nil})
 	keys{"/", "r", "u", "l", "x", "backspace", "e", "enter"}.to(m)
 	if rows := m.rows(); len(rows) != 1 || rows[0].Name != "rule" {
 		t.Errorf("the filter leaves %+v", rows)
@@ -117,8 +117,11 @@ func TestKeysOfTop(t *testing.T) {
 	if m.prompt != noPrompt || !strings.Contains(m.render(), `"x" is no address`) {
 		t.Errorf("of no address: %q", m.render())
 	}
-	m.rates.Sources = []row{{Name: "198.51.100.9", Source: netip.MustParseAddr("198.51.100.9")}}
+	m.rates.Sources = []sourceRow{{Address: netip.MustParseAddr("198.51.100.9"), Sampled: 10, Estimated: 12_345, PPS: 100}}
 	keys{"4", "b"}.to(m)
+	if text := m.table(); !strings.Contains(text, "DROPPED SOURCES") || !strings.Contains(text, "> 198.51.100.9") || !strings.Contains(text, "      100       10      12k") {
+		t.Errorf("the source is shown as\n%s", text)
+	}
 	if m.prompt != confirmBan || m.target.String() != "198.51.100.9" {
 		t.Errorf("of the selected source it asks %q", m.render())
 	}

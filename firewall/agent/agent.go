@@ -68,13 +68,17 @@ type Agent struct {
 	unfetched  map[string]string // by URL: what was logged of lists that could not be fetched
 
 	journal     *monitor.Journal
+	started     time.Time
 	journaling  bool // packets are read for it
+	logs        policy.Log
+	logsRead    time.Time      // when that was in force
+	sampled     *loader.Sample // the last one for the journal, whose rules need not be read again
 	logged      chan loader.LoggedPacket
 	unjournaled chan error // the reading has ended
 }
 
 func newAgent(o Options) *Agent {
-	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight),
+	return &Agent{Options: o, fw: o.Firewall.Waiting(waitTime), seenPast: make(chan sight), started: time.Now(),
 		journal: monitor.NewJournal(), logged: make(chan loader.LoggedPacket), unjournaled: make(chan error),
 		fetching: o.Firewall.FetchPlan(), unfetched: make(map[string]string), tidied: time.Now().Add(-tidyTime), // to do it soon
 		file: o.Firewall.Follow(firewall.FollowRequest{Interfaces: o.Interfaces, Mode: o.Mode, Wait: waitTime})}
@@ -113,7 +117,7 @@ func Run(ctx context.Context, o Options) error {
 	a.service.ready()
 	err = a.loop(ctx, changes)
 	a.service.stopping()
-	a.tellOfMore(true)
+	a.tellOfMore(context.WithoutCancel(ctx), true)
 	a.Log.Info("the agent ends; the filter stays")
 	return err
 }
@@ -198,12 +202,12 @@ func (a *Agent) loop(ctx context.Context, changes <-chan host.Change) error {
 		case <-sweep.C:
 			sweep.Reset(a.sweep(ctx))
 		case p := <-a.logged:
-			a.journalPacket(p)
+			a.journalPacket(ctx, p)
 		case err := <-a.unjournaled:
 			a.journalEnded(err)
 			soon()
 		case <-more.C:
-			a.tellOfMore(false)
+			a.tellOfMore(ctx, false)
 		case <-a.files.policy:
 			a.follow() // a link may lead elsewhere now
 			a.reload(ctx)

@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -39,6 +40,14 @@ type fake struct {
 	live    int
 	ifaces  []loader.Interface
 	changes chan host.Change
+	counts  uint64 // of packets at a closed port, between two samples
+	counted uint64
+}
+
+// Sample implements firewall.Filter: each finds more counted.
+func (f *fake) Sample(*loader.Sample) (*loader.Sample, error) {
+	f.counted += f.counts
+	return &loader.Sample{Counters: []loader.CounterStatus{{Verdict: maps.Drop, Reason: "closed port", Packets: f.counted}}}, nil
 }
 
 func (f *fake) did(format string, args ...any) {
@@ -424,15 +433,18 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// What the policy logs is written, the first packet of a source and then a sum; without the key nothing is.
+// What the policy logs is written, the first packet of a source and then a sum; without the key nothing is, nor what came
+// before the agent began, or under a reason that the policy does not name any more.
 func TestJournal(t *testing.T) {
 	syn := append(make([]byte, 12), 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 198, 51, 100, 7, 192, 0, 2, 1, 0x9c, 0x40, 0, 23, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0)
-	packet := loader.LoggedPacket{Time: time.Now(), Interface: "eth0", Reason: "closed port", Length: 54, Ethernet: true, Frame: syn}
-	for _, c := range []struct{ key, want string }{{"log: drops\n", "closed port on eth0: tcp 198.51.100.7:40000 > 192.0.2.1:23 syn, 54 bytes\nportcullis: closed port: 2 more from 198.51.100.7 in "}, {"", ""}} {
-		f := &fake{}
-		old := packet
-		old.Time, old.Interface = time.Now().Add(-time.Hour), "eth1"
-		f.Journaled = []loader.LoggedPacket{old, packet, packet, packet}
+	first := "closed port on eth0: tcp 198.51.100.7:40000 > 192.0.2.1:23 syn, 54 bytes\nportcullis: closed port: at least 2 more from 198.51.100.7 in "
+	for _, c := range []struct{ key, want string }{{"log: drops\n", first}, {"log: [closed port]\n", first}, {"", ""}} {
+		f := &fake{counts: 1000}
+		packet := loader.LoggedPacket{Time: time.Now().Add(time.Second), Interface: "eth0", Reason: "closed port", Length: 54, Ethernet: true, Frame: syn}
+		old, unnamed := packet, packet
+		old.Time, old.Interface = time.Now().Add(-time.Millisecond), "eth1"
+		unnamed.Reason, unnamed.Interface = "invalid flags", "eth2"
+		f.Journaled = []loader.LoggedPacket{old, unnamed, packet, packet, packet}
 		s := newSetting(t, f, "interfaces: [eth0]\n"+c.key)
 		tell, end := s.runs(t)
 		for range 10 {
@@ -442,8 +454,15 @@ func TestJournal(t *testing.T) {
 		if err := end(); err != nil {
 			t.Error(err)
 		}
-		if got := strings.Count(s.log.String(), "closed port on eth0"); got != strings.Count(c.want, "closed port on eth0") || strings.Contains(s.log.String(), "eth1") || !strings.Contains(s.log.String(), c.want) {
+		got := s.log.String()
+		if n := strings.Count(got, "closed port on eth0"); n != strings.Count(c.want, "closed port on eth0") || !strings.Contains(got, c.want) {
 			t.Errorf("%q: the log is\n%s", c.key, s.log)
+		}
+		if strings.Contains(got, "eth1") || strings.Contains(got, "eth2") {
+			t.Errorf("%q: the log has what is old, or not to be in it:\n%s", c.key, s.log)
+		}
+		if c.want != "" && !strings.Contains(got, "; 1,000 dropped for closed port\n") {
+			t.Errorf("%q: how many packets came is not said:\n%s", c.key, s.log)
 		}
 	}
 }

@@ -39,6 +39,7 @@ type Kernel struct {
 	Logged       []loader.LoggedPacket
 	Journaled    []loader.LoggedPacket
 	Monitored    []loader.Monitored // what a monitor is to tell
+	Meanwhile    func()             // what happens while it runs, or nil
 	Asked        loader.MonitorOptions
 	Clients      []host.Connection // of sshd
 	ArrivalNames []string          // of their packets
@@ -376,6 +377,9 @@ func (monitor) Close() error { return nil }
 
 // Run tells what there is, and goes on until ctx ends.
 func (m monitor) Run(ctx context.Context, each func(loader.Monitored) error) error {
+	if m.kernel.Meanwhile != nil {
+		m.kernel.Meanwhile()
+	}
 	for _, told := range m.kernel.Monitored {
 		if err := each(told); err != nil {
 			return err

@@ -4,9 +4,11 @@ package monitor
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -28,9 +30,10 @@ type Record struct {
 // Journal makes records of packets: one for the first from a source under a reason, and one for how many came after it. So
 // nobody fills the journal, whatever he sends.
 type Journal struct {
-	since time.Time
-	more  map[journalKey]*tally
-	order []journalKey
+	since  time.Time
+	more   map[journalKey]*tally
+	order  []journalKey
+	before map[string]uint64 // what the ledger had counted under a reason when the time began
 }
 
 // journalKey is what packets are counted by; without a source, all others of a reason.
@@ -57,7 +60,22 @@ type tally struct {
 }
 
 // NewJournal returns a journal in which nothing is.
-func NewJournal() *Journal { return &Journal{more: make(map[journalKey]*tally)} }
+func NewJournal() *Journal {
+	return &Journal{more: make(map[journalKey]*tally), before: make(map[string]uint64)}
+}
+
+// Begin sets from which counts of the ledger on packets are in the journal, for reasons that were not in it; nil where these
+// are not known.
+func (j *Journal) Begin(counted map[string]uint64, reasons []string) {
+	for _, reason := range reasons {
+		if j.before == nil {
+			j.before = make(map[string]uint64)
+		}
+		if delete(j.before, reason); counted != nil {
+			j.before[reason] = counted[reason]
+		}
+	}
+}
 
 // Add returns the record of a packet, or nil where it is counted with others.
 func (j *Journal) Add(p loader.LoggedPacket, now time.Time) *Record {
@@ -93,14 +111,20 @@ func (j *Journal) count(key journalKey) *tally {
 	return t
 }
 
-// Summaries returns a record for each source and reason of which more came, if it is time for that or the end, and begins
-// anew.
-func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
-	if len(j.order) == 0 || !end && now.Sub(j.since) < JournalTime {
-		return nil
-	}
+// Due reports whether it is time for summaries.
+func (j *Journal) Due(now time.Time) bool { return len(j.order) > 0 && now.Sub(j.since) >= JournalTime }
+
+// Summaries returns a record for each source and reason of which more came, and begins anew. The datapath gives the journal
+// a part of a flood; how large that was, what the ledger has counted by now tells: nil where that is not known.
+func (j *Journal) Summaries(now time.Time, counted map[string]uint64) (out []Record) {
 	span := now.Sub(j.since).Round(time.Second)
 	slices.SortStableFunc(j.order, func(a, b journalKey) int { return j.more[b].packets - j.more[a].packets })
+	given := make(map[string]uint64)
+	for _, key := range j.order {
+		if t := j.more[key]; t.told {
+			given[key.reason] += 1 + uint64(t.packets)
+		}
+	}
 	for _, key := range j.order {
 		t := j.more[key]
 		if t.packets == 0 {
@@ -114,10 +138,45 @@ func (j *Journal) Summaries(now time.Time, end bool) (out []Record) {
 			from = key.source.String()
 			extra["SOURCE"] = from
 		}
-		out = append(out, Record{fmt.Sprintf("%s: %d more from %s in %s", key.text(), t.packets, from, span), extra})
+		least, all := "", ""
+		if n := j.grown(key.reason, counted); n > given[key.reason] {
+			least, all = "at least ", fmt.Sprintf("; %s %s", Thousands(n), countedAs(key.reason))
+			extra["REASON_PACKETS"] = strconv.FormatUint(n, 10)
+		}
+		out = append(out, Record{fmt.Sprintf("%s: %s%s more from %s in %s%s", key.text(), least, Thousands(uint64(t.packets)), from, span, all), extra})
 	}
 	j.more, j.order = make(map[journalKey]*tally), nil
+	j.before = maps.Clone(counted)
 	return out
+}
+
+// grown returns how many packets the ledger has counted under a reason since the time began, or since it began anew.
+func (j *Journal) grown(reason string, counted map[string]uint64) uint64 {
+	now, before := counted[reason], j.before[reason]
+	if _, known := j.before[reason]; !known {
+		return 0
+	}
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// countedAs says what became of packets under a reason. A kind of invalid packets is no verdict.
+func countedAs(reason string) string {
+	if strings.HasPrefix(reason, "invalid ") {
+		return "counted as " + reason
+	}
+	return "dropped for " + reason
+}
+
+// Thousands writes a number with commas: 1,204,331.
+func Thousands(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
 
 // fields returns what a query of the journal may ask for.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +235,13 @@ func TestRequests(t *testing.T) {
 		{Request{From: "203.0.113.9/24"}, "write 203.0.113.9, or 203.0.113.0/24"},
 		{Request{From: "example.net"}, "write an address"},
 		{Request{Port: "0"}, "from 1 to 65535"},
+		{Request{ToPort: "0"}, "--to-port \"0\""},
+		{Request{Port: "ssh", ToPort: "40000"}, ""},
+		{Request{Port: "htps"}, "unknown service"},
+		{Request{Port: "gre"}, "no port"},
+		{Request{ToPort: "all"}, "no port"},
+		{Request{Port: "53/udp", ToPort: "1/tcp"}, "one is of udp, the other of tcp"},
+		{Request{ToPort: "80", Reasons: []string{"icmp"}}, "leave out --to-port"},
 		{Request{Port: "1/icmp"}, "have ports"},
 		{Request{Port: "80", Reasons: []string{"icmp"}}, "has a port"},
 		{Request{From: "192.0.2.1", Reasons: []string{"not ip"}}, "has an address"},
@@ -243,6 +251,8 @@ func TestRequests(t *testing.T) {
 		{Request{Interfaces: []string{"eth7"}}, "eth7 is not filtered, so none of its packets can be shown: write --on eth0,eth1"},
 		{Request{Rule: "81/tcp"}, `"81/tcp" is not in force: did you mean "80/tcp"?`},
 		{Request{Rule: "22/tcp from 203.0.113.0/24", From: "198.51.100.1"}, "about other packets"},
+		{Request{Rule: "80/tcp", ToPort: "81/tcp"}, "about other packets"},
+		{Request{Rule: "80/tcp", ToPort: "http"}, ""},
 		{Request{Rule: "443/tcp on eth1", Interfaces: []string{"eth0"}}, "about other packets"},
 		{Request{Rule: "80/tcp", Reasons: []string{"icmp"}}, "leave out --rule or --reason"},
 		{Request{Snaplen: 70000}, "--snaplen 70000"},
@@ -257,6 +267,29 @@ func TestRequests(t *testing.T) {
 		_, err := c.r.Options([]string{"eth0", "eth1"}, rules)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.r, err, c.want)
+		}
+	}
+}
+
+// Ports are named as in rules, at either end or at that of the destination.
+func TestPortsOfARequest(t *testing.T) {
+	tcp, udp := policy.TCP, policy.UDP
+	for _, c := range []struct {
+		port, toPort string
+		wantPort     uint16
+		wantToPort   uint16
+		protocol     *policy.Protocol
+	}{
+		{"ssh", "", 22, 0, &tcp},
+		{"", "ssh", 0, 22, &tcp},
+		{"", "SSH", 0, 22, &tcp},
+		{"", "domain", 0, 53, nil},
+		{"domain", "40000/udp", 53, 40000, &udp},
+		{"53", "40000", 53, 40000, nil},
+	} {
+		o, err := Request{Port: c.port, ToPort: c.toPort, Snaplen: 1, Rate: 1}.Options(nil, nil)
+		if err != nil || o.Port != c.wantPort || o.ToPort != c.wantToPort || (o.Protocol == nil) != (c.protocol == nil) || c.protocol != nil && *o.Protocol != *c.protocol {
+			t.Errorf("--port %q --to-port %q: %d, %d, %v, %v", c.port, c.toPort, o.Port, o.ToPort, o.Protocol, err)
 		}
 	}
 }
@@ -308,19 +341,48 @@ func TestJournal(t *testing.T) {
 	if written > mostSources+1 || len(j.more) > mostSources+2 {
 		t.Errorf("of 5000 sources %d are written, and %d kept", written, len(j.more))
 	}
-	if got := j.Summaries(now.Add(JournalTime-1), false); got != nil {
-		t.Errorf("too soon: %+v", got)
+	if j.Due(now.Add(JournalTime-1)) || !j.Due(now.Add(JournalTime)) {
+		t.Error("it is time too soon, or never")
 	}
-	got := j.Summaries(now.Add(JournalTime), false)
-	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %d more from other sources in 10s", 5000-written) ||
-		got[1].Message != "closed port: 1204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
+	got := j.Summaries(now.Add(JournalTime), nil)
+	if len(got) != 2 || got[0].Message != fmt.Sprintf("closed port: %s more from other sources in 10s", Thousands(uint64(5000-written))) ||
+		got[1].Message != "closed port: 1,204 more from 198.51.100.7 in 10s" || got[1].Fields["PACKETS"] != "1204" {
 		t.Errorf("%+v", got)
 	}
 	if logged("198.51.100.7") == nil {
 		t.Error("it does not begin anew")
 	}
 	logged("198.51.100.7")
-	if got := j.Summaries(now.Add(time.Second), true); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
+	if got := j.Summaries(now.Add(time.Second), nil); len(got) != 1 || got[0].Fields["PACKETS"] != "1" {
 		t.Errorf("at the end: %+v", got)
 	}
+}
+
+// The journal is given a part of a flood; how large it was, the ledger knows.
+func TestJournalSaysHowLargeAFloodWas(t *testing.T) {
+	j, now := NewJournal(), time.Unix(1000, 0)
+	j.Begin(map[string]uint64{"closed port": 1000, "invalid flags": 7, "banned": 5}, []string{"closed port", "invalid flags", "banned"})
+	says := func(counted map[string]uint64, want ...string) {
+		t.Helper()
+		for _, reason := range []string{"closed port", "closed port", "closed port", "invalid flags", "invalid flags", "banned", "banned"} {
+			j.Add(loader.LoggedPacket{Reason: reason, Interface: "eth0", Length: 54, Ethernet: true, Frame: syn("203.0.113.9", 23, true)}, now)
+		}
+		var got []string
+		for _, r := range j.Summaries(now.Add(JournalTime), counted) {
+			got = append(got, r.Message)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	}
+	says(map[string]uint64{"closed port": 201_000, "invalid flags": 1007, "banned": 7},
+		"closed port: at least 2 more from 203.0.113.9 in 10s; 200,000 dropped for closed port",
+		"invalid flags: at least 1 more from 203.0.113.9 in 10s; 1,000 counted as invalid flags",
+		"banned: 1 more from 203.0.113.9 in 10s")
+	// The ledger begins anew after a down, and may not be readable.
+	says(map[string]uint64{"closed port": 50, "invalid flags": 1009, "banned": 9},
+		"closed port: at least 2 more from 203.0.113.9 in 10s; 50 dropped for closed port",
+		"invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
+	says(nil, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
+	says(map[string]uint64{"closed port": 5000}, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
 }

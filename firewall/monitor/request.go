@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -19,7 +20,8 @@ import (
 // Request says which packets somebody wants to see, in his words. What is left out does not matter.
 type Request struct {
 	From, To   string // an address or a network
-	Port       string // 443 or 443/tcp, of either end
+	Port       string // 443, 443/tcp or https, of either end
+	ToPort     string // of the destination
 	Interfaces []string
 	Reasons    []string // "closed port"
 	Rule       string   // as it was written
@@ -51,7 +53,7 @@ func (r Request) Options(interfaces []string, rules []policy.Rule) (o loader.Mon
 	if o.From.IsValid() && o.To.IsValid() && o.From.Addr().Is4() != o.To.Addr().Is4() {
 		return o, fmt.Errorf("no packet goes from %s to %s: one is IPv4, the other IPv6", o.From, o.To)
 	}
-	if o.Port, o.Protocol, err = parsePort(r.Port); err != nil {
+	if err := r.withPorts(&o); err != nil {
 		return o, err
 	}
 	switch {
@@ -84,8 +86,12 @@ func (r Request) withReasons(o *loader.MonitorOptions) error {
 	if o.Reasons == nil {
 		return nil
 	}
-	if o.Port != 0 && !slices.ContainsFunc(o.Reasons, hasPortsUnder) {
-		return fmt.Errorf("no packet that counts as %s has a port: leave out --port or --reason", strings.Join(r.Reasons, ", "))
+	if (o.Port != 0 || o.ToPort != 0) && !slices.ContainsFunc(o.Reasons, hasPortsUnder) {
+		flag := "--to-port"
+		if o.Port != 0 {
+			flag = "--port"
+		}
+		return fmt.Errorf("no packet that counts as %s has a port: leave out %s or --reason", strings.Join(r.Reasons, ", "), flag)
 	}
 	if (o.From.IsValid() || o.To.IsValid() || o.Protocol != nil) && !slices.ContainsFunc(o.Reasons, isIPUnder) {
 		return fmt.Errorf("no packet that counts as %s has an address: leave out --from and --to, or --reason", strings.Join(r.Reasons, ", "))
@@ -149,11 +155,13 @@ func (r Request) withRule(o *loader.MonitorOptions, rules []policy.Rule) error {
 	return nil
 }
 
-// probe returns a rule that holds for what is asked for besides a rule, but for the port, which may be that of the sender.
+// probe returns a rule that holds for what is asked for besides a rule, but for a port that may be that of the sender.
 func (r Request) probe(o *loader.MonitorOptions) (probe policy.Rule, ok bool) {
 	text := "all"
 	if o.Protocol != nil {
-		text = o.Protocol.String()
+		if text = o.Protocol.String(); o.ToPort != 0 {
+			text = fmt.Sprintf("%d/%s", o.ToPort, text)
+		}
 	}
 	if len(o.Interfaces) > 0 {
 		text += " on " + strings.Join(o.Interfaces, ",")
@@ -188,15 +196,36 @@ func parseNetwork(flag, text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// parsePort reads 443, or 443/tcp; "" is none.
-func parsePort(text string) (port uint16, protocol *policy.Protocol, err error) {
+func (r Request) withPorts(o *loader.MonitorOptions) (err error) {
+	var protocol *policy.Protocol
+	if o.Port, o.Protocol, err = parsePort("--port", r.Port); err != nil {
+		return err
+	}
+	if o.ToPort, protocol, err = parsePort("--to-port", r.ToPort); err != nil {
+		return err
+	}
+	if o.Protocol != nil && protocol != nil && *o.Protocol != *protocol {
+		return fmt.Errorf("no packet has --port %s and --to-port %s: one is of %s, the other of %s", r.Port, r.ToPort, o.Protocol, protocol)
+	}
+	if o.Protocol == nil {
+		o.Protocol = protocol
+	}
+	return nil
+}
+
+// parsePort reads 443, 443/tcp, or a service as rules name it; "" is none. A service of several protocols is its port, of
+// whatever protocol.
+func parsePort(flag, text string) (port uint16, protocol *policy.Protocol, err error) {
 	if text == "" {
 		return 0, nil, nil
 	}
 	number, name, named := strings.Cut(text, "/")
+	if strings.ContainsFunc(number, unicode.IsLetter) && !strings.ContainsAny(text, " \t,") {
+		return servicePort(flag, text)
+	}
 	n, err := strconv.ParseUint(number, 10, 16)
 	if err != nil || n == 0 {
-		return 0, nil, fmt.Errorf("--port %q: write a number from 1 to 65535, or such as 443/tcp", text)
+		return 0, nil, fmt.Errorf("%s %q: write a number from 1 to 65535, such as 443 or 443/tcp, or a service such as https", flag, text)
 	}
 	if !named {
 		return uint16(n), nil, nil
@@ -206,5 +235,26 @@ func parsePort(text string) (port uint16, protocol *policy.Protocol, err error) 
 			return uint16(n), &p, nil
 		}
 	}
-	return 0, nil, fmt.Errorf("--port %q: packets of tcp, udp, sctp and udplite have ports", text)
+	return 0, nil, fmt.Errorf("%s %q: packets of tcp, udp, sctp and udplite have ports", flag, text)
+}
+
+// servicePort returns the port of a service.
+func servicePort(flag, name string) (port uint16, protocol *policy.Protocol, err error) {
+	rule, err := policy.ParseRule(name)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	of := rule.Ports[0]
+	for _, p := range rule.Ports {
+		switch {
+		case p.First == 0:
+			return 0, nil, fmt.Errorf("%s %s: that has no port: write such as 443/tcp or https", flag, quote.Name(name))
+		case p.First != p.Last || p.First != of.First:
+			return 0, nil, fmt.Errorf("%s %s: these are several ports: write one of them, such as %d/%s", flag, quote.Name(name), of.First, of.Protocol)
+		}
+	}
+	if len(rule.Ports) == 1 {
+		protocol = &of.Protocol
+	}
+	return of.First, protocol, nil
 }

@@ -49,7 +49,11 @@ func TestTopOnce(t *testing.T) {
 			Packets            uint64
 			Packets_per_second float64
 		}
-		Rules []struct{ Name string }
+		Rules   []struct{ Name string }
+		Sources []struct {
+			Address                        string
+			Drops_sampled, Drops_estimated uint64
+		}
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		t.Fatalf("%v: %s", err, b)
@@ -60,6 +64,10 @@ func TestTopOnce(t *testing.T) {
 	}
 	if !found || len(v.Rules) != 1 || v.Rules[0].Name != "9/udp" {
 		t.Errorf("400 packets were dropped, and it says %s", b)
+	}
+	if len(v.Sources) == 0 || v.Sources[0].Address != lab.ClientV4.String() || v.Sources[0].Drops_estimated < 395 || v.Sources[0].Drops_estimated > 420 ||
+		v.Sources[0].Drops_sampled == 0 || v.Sources[0].Drops_sampled > 400 {
+		t.Errorf("400 packets of %s were dropped, and it says %+v", lab.ClientV4, v.Sources)
 	}
 	if b, err := command("top", "-o", "json").CombinedOutput(); err == nil || !strings.Contains(string(b), "-o json is for --once") {
 		t.Errorf("%v: %s", err, b)
@@ -131,6 +139,15 @@ func TestTopInATerminal(t *testing.T) {
 	if b, err := l.Server.Command(program, "--pin-path", l.PinPath, "bans").CombinedOutput(); err != nil || !strings.Contains(string(b), "198.51.100.7") {
 		t.Errorf("%v: %s", err, b)
 	}
+	press("4")
+	shows("DROPPED SOURCES", "nothing was dropped")
+	time.Sleep(time.Second) // till a look has begun the sample
+	flood(t, l, 300)
+	shows("> " + lab.ClientV4.String())
+	press("b")
+	shows("ban " + lab.ClientV4.String() + " for an hour? y/n")
+	press("y")
+	shows(lab.ClientV4.String() + " is banned for an hour")
 	press("q")
 	shows("it is over")
 }
