@@ -4,7 +4,7 @@ package monitor
 
 import (
 	"fmt"
-	"maps"
+	gomaps "maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -146,7 +146,7 @@ func (j *Journal) Summaries(now time.Time, counted map[string]uint64) (out []Rec
 		out = append(out, Record{fmt.Sprintf("%s: %s%s more from %s in %s%s", key.text(), least, Thousands(uint64(t.packets)), from, span, all), extra})
 	}
 	j.more, j.order = make(map[journalKey]*tally), nil
-	j.before = maps.Clone(counted)
+	j.before = gomaps.Clone(counted)
 	return out
 }
 
