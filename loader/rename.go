@@ -71,6 +71,9 @@ func deviceOf(p pin.Dir, a *hook.Attachment) netlink.Link {
 	}
 	var devices []netlink.Link
 	if a.IsClsact() {
+		if runs, err := a.IsOnHost(nil); a.Index != 0 && (runs || err != nil) { // a shared program runs elsewhere, too
+			return nil
+		}
 		devices = clsactDevices(p, a)
 	} else if device, err := netlink.LinkByIndex(index); err == nil {
 		devices = []netlink.Link{device}
@@ -97,8 +100,15 @@ func clsactDevices(p pin.Dir, a *hook.Attachment) []netlink.Link {
 	if listed != nil && !errors.Is(listed, netlink.ErrDumpInterrupted) {
 		return nil
 	}
+	id, noProgram := a.ProgramID()
 	return slices.DeleteFunc(all, func(l netlink.Link) bool {
-		return l.Attrs().Index == a.Index || err == nil && loaded.RunSlot != 0 && loaded.RunSlot != maps.RunSlot(l.Attrs().Index)
+		if l.Attrs().Index == a.Index || err == nil && loaded.RunSlot != 0 && loaded.RunSlot != maps.RunSlot(l.Attrs().Index) {
+			return true
+		}
+		// A program that is kept ready is shared: the device may have it by pins of its own.
+		own := hook.Attachment{Dir: p.Link(l.Attrs().Name), Interface: l.Attrs().Name, Index: l.Attrs().Index, Kind: a.Kind}
+		has, err := own.ProgramID()
+		return noProgram != nil || err == nil && has == id
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -140,4 +141,32 @@ func TestAgentFollowsARenamedInterface(t *testing.T) {
 		t.Error("the new eth0 has taken the filter from eth9")
 	}
 	mustNotDial(t, l.Client, lab.ServerV4, 7)
+}
+
+// Programs that are kept ready are shared. With clsact no link says on which device one is: neither an interface that is there
+// nor one that is gone is taken for another that has the same program.
+func TestASharedProgramIsNoRename(t *testing.T) {
+	l := lab.New(t)
+	addVeth(t, l, "wan0", "wan1")
+	upWith(t, l, loader.Options{Interfaces: []string{"wan0", "wan1", "wan9"}, Mode: loader.ModeTC, NoTCX: true, Wait: true, Policy: policy.Default()})
+	prepareAll(t, l)
+	for _, name := range []string{"wan0", "wan1"} { // without Ethernet, so that their own programs do not fit
+		l.Server.IP(t, "link", "del", name)
+		l.Server.IP(t, "tuntap", "add", name, "mode", "tun")
+	}
+	if report := attach(t, l); len(report.Attached) != 2 || report.Attached[0].Egress != "clsact" {
+		t.Fatalf("two interfaces are back: %+v", report)
+	}
+	mustKeep := func(want ...string) {
+		t.Helper()
+		for range 2 {
+			if report := attach(t, l); len(report.Attached) > 0 || strings.Contains(strings.Join(report.Warnings, "\n"), "is called") {
+				t.Errorf("nothing was renamed: %+v", report)
+			}
+		}
+		mustFilter(t, l, want...)
+	}
+	mustKeep("wan0", "wan1", "wan9 (gone)")
+	l.Server.IP(t, "link", "del", "wan0")
+	mustKeep("wan0 (gone)", "wan1", "wan9 (gone)")
 }
