@@ -78,7 +78,7 @@ func (a *app) watch(ctx context.Context, span durationFlag, asFile bool) error {
 	}
 	fmt.Fprintf(a.stderr, "portcullis: looking at %s\n", enforced)
 	c := propose.New(own)
-	err = a.runMonitor(ctx, m, 0, func(told loader.Monitored) error {
+	_, err = a.runMonitor(ctx, m, 0, func(told loader.Monitored) error {
 		c.Add(told)
 		return nil
 	})

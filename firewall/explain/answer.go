@@ -250,13 +250,13 @@ func (a *Answer) why(x *loader.Explanation) string {
 	return drops(refusedFor(a.Reason, x), a, x) + a.toldText()
 }
 
-// toldText is what is added where the sender learns of the drop.
+// toldText is what is added where the sender learns of the drop, or nothing is dropped.
 func (a *Answer) toldText() string {
-	if a.Reason == rejected {
-		return ", and its sender is told"
-	}
-	if a.Verdict == maps.WouldDrop {
+	switch {
+	case a.Verdict == maps.WouldDrop:
 		return "; it passes all the same, as the filter only watches"
+	case a.Reason == rejected:
+		return ", and its sender is told"
 	}
 	return ""
 }
