@@ -252,13 +252,14 @@ func (a *Answer) why(x *loader.Explanation) string {
 
 // toldText is what is added where the sender learns of the drop, or nothing is dropped.
 func (a *Answer) toldText() string {
-	switch {
-	case a.Verdict == maps.WouldDrop:
-		return "; it passes all the same, as the filter only watches"
-	case a.Reason == rejected:
-		return ", and its sender is told"
+	text := ""
+	if a.Reason == rejected {
+		text = ", and its sender is told"
 	}
-	return ""
+	if a.Verdict == maps.WouldDrop {
+		text += "; it passes all the same, as the filter only watches"
+	}
+	return text
 }
 
 func passes(reason string) string {
