@@ -56,7 +56,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := &ban{fw: fw, filter: f, lines: r.Bans, index: bans.NewIndex(r.Bans), refused: make(map[int]error)}
+	b := &ban{fw: fw, filter: f, lines: r.Bans, index: bans.NewIndex(r.Bans), force: r.Force, refused: make(map[int]error)}
 	if err := b.choose(); err != nil {
 		return nil, err
 	}
@@ -112,8 +112,9 @@ type ban struct {
 	lines   []bans.Line
 	index   *bans.Index   // of lines
 	refused map[int]error // by their places in lines
-	wanted  []maps.Ban    // what is to be put in force
-	places  []int32       // of wanted in lines
+	force   bool
+	wanted  []maps.Ban // what is to be put in force
+	places  []int32    // of wanted in lines
 	banned  map[netip.Prefix]maps.Ban
 	kept    []int32 // places of those that are banned for another reason, for as long or longer
 	twice   []int32 // and of those that are named before
@@ -157,7 +158,7 @@ func (b *ban) choose() (err error) {
 		if l.For != lasts {
 			lasts, until = l.For, now.Add(l.For)
 		}
-		one := maps.Ban{Prefix: l.Prefix, Since: since, Reason: l.Reason}
+		one := maps.Ban{Prefix: l.Prefix, Since: since, Reason: l.Reason, Forced: b.force}
 		if l.For > 0 {
 			one.Until = until
 		}

@@ -31,9 +31,10 @@ import (
 //	portcullis bans, version 1, 000000000000 bytes
 //	1f0c77a2 + 203.0.113.7 1764340000000 1764343600000 sshd
 //	9b2ad0e1 - 203.0.113.7
+//	5d31c0f8 ! 192.0.2.1 1764340000000 - by force
 //
 // The bytes are those of the file when it was last written anew, the times are milliseconds since 1970, and "-" is a ban
-// that does not end.
+// that does not end. An exclamation mark is a ban that somebody has insisted on.
 type Journal struct{ path string }
 
 // NewJournal returns the journal in a file, which need not exist.
@@ -50,15 +51,16 @@ const (
 	journalHeader = journalTitle + "1, %012d bytes\n"
 	headerLen     = len(journalTitle) + len("1, 000000000000 bytes\n")
 
-	manyBans  = 1024     // that are worth to be told of in the first line
-	slack     = 64 << 10 // bytes that a journal may grow by, however small it is
-	chunk     = 1 << 20  // bytes that are written at once
-	longLine  = 512      // bytes; more than any line that is written
-	nextFile  = ".new"   // what is added to the name of a journal that is being written anew
-	sumLen    = 8        // hexadecimal digits
-	forEver   = "-"
-	addedMark = '+'
-	endedMark = '-'
+	manyBans   = 1024     // that are worth to be told of in the first line
+	slack      = 64 << 10 // bytes that a journal may grow by, however small it is
+	chunk      = 1 << 20  // bytes that are written at once
+	longLine   = 512      // bytes; more than any line that is written
+	nextFile   = ".new"   // what is added to the name of a journal that is being written anew
+	sumLen     = 8        // hexadecimal digits
+	forEver    = "-"
+	addedMark  = '+'
+	forcedMark = '!'
+	endedMark  = '-'
 )
 
 var checksums = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
@@ -293,7 +295,11 @@ type journalWriter struct {
 func (w *journalWriter) header(size int64) { w.buffer = fmt.Appendf(w.buffer, journalHeader, size) }
 
 func (w *journalWriter) add(b *maps.Ban) {
-	start := w.begin(addedMark, b.Prefix)
+	mark := byte(addedMark)
+	if b.Forced {
+		mark = forcedMark
+	}
+	start := w.begin(mark, b.Prefix)
 	w.buffer = append(strconv.AppendInt(append(w.buffer, ' '), b.Since.UnixMilli(), 10), ' ')
 	if b.Until.IsZero() {
 		w.buffer = append(w.buffer, forEver...)

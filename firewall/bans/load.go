@@ -187,13 +187,15 @@ func (l *journalReader) record(line []byte) (b maps.Ban, added, ok bool) {
 	}
 	mark := line[sumLen+1]
 	address, rest, timed := bytes.Cut(line[sumLen+3:], []byte(" "))
-	if b.Prefix, ok = parseRecorded(address); !ok || timed != (mark == addedMark) {
+	if b.Prefix, ok = parseRecorded(address); !ok || timed != (mark == addedMark || mark == forcedMark) {
 		return b, false, false
 	}
 	if mark == endedMark {
 		return b, false, true
 	}
-	return b, true, l.parseBan(&b, rest)
+	b.Forced = mark == forcedMark
+	ok = l.parseBan(&b, rest)
+	return b, true, ok
 }
 
 // parseBan reads what stands behind the address of a ban.
