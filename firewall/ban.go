@@ -75,7 +75,11 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 			report.Refused = append(report.Refused, RefusedBan{place, err})
 		}
 	}
+	others := b.overshadow()
 	if len(b.wanted) == 0 {
+		if err := others.save(); err != nil {
+			return report, fmt.Errorf("%w: %w", ErrUnrecorded, err)
+		}
 		return report, nil
 	}
 	put, err := f.PutCountedBans(b.wanted)
@@ -98,7 +102,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	if r.Force {
 		report.Warnings = append(report.Warnings, trustedAmong(f, prefixesOf(wanted))...)
 	}
-	warning, unrecorded := fw.record(f, func(bans.Journal) error { return <-written })
+	warning, unrecorded := fw.record(f, func(bans.Journal) error { return errors.Join(<-written, others.save()) })
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}
@@ -116,6 +120,7 @@ type ban struct {
 	wanted  []maps.Ban // what is to be put in force
 	places  []int32    // of wanted in lines
 	banned  map[netip.Prefix]maps.Ban
+	losers  []loser
 	kept    []int32 // places of those that are banned for another reason, for as long or longer
 	twice   []int32 // and of those that are named before
 }
@@ -165,8 +170,13 @@ func (b *ban) choose() (err error) {
 		first := b.index.First(i)
 		if at, twice := replaced[first]; twice {
 			b.twice = append(b.twice, int32(i))
-			if one.Packets = b.wanted[at].Packets; !outlasts(&b.wanted[at], &one) {
-				b.wanted[at] = one
+			before := b.wanted[at]
+			if one.Packets = before.Packets; outlasts(&before, &one) {
+				b.losers = append(b.losers, loser{int32(i), one})
+			} else {
+				if b.wanted[at] = one; before.Reason != one.Reason {
+					b.losers = append(b.losers, loser{int32(i), before})
+				}
 			}
 			continue
 		}
@@ -174,7 +184,7 @@ func (b *ban) choose() (err error) {
 			have, ok := b.banned[l.Prefix]
 			one.Packets = have.Packets
 			if ok && outlasts(&have, &one) {
-				b.kept = append(b.kept, int32(i))
+				b.kept, b.losers = append(b.kept, int32(i)), append(b.losers, loser{int32(i), one})
 				continue
 			}
 		}
@@ -279,15 +289,37 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 	var write func(bans.Journal) error
 	if r.All && r.IsReason == nil {
 		report.Unbanned, err = f.RemoveAllBans()
-		write = bans.Journal.Clear
+		write = func(j bans.Journal) error {
+			others := bans.NewJournal(j.Path() + overshadowedSuffix)
+			return errors.Join(j.Clear(), others.Clear())
+		}
 	} else {
 		prefixes, failed := chosenToEnd(f.Bans(), f.FindBans, r)
 		if failed != nil {
 			return nil, failed
 		}
-		report.NotBanned, err = f.RemoveBans(prefixes)
-		report.Unbanned = len(prefixes) - len(report.NotBanned)
-		write = func(j bans.Journal) error { return j.Remove(prefixes) }
+		others := fw.overshadowed()
+		gone, next, more := others.end(prefixes, r)
+		if len(next) > 0 {
+			before, err := f.FindBans(prefixesOf(next))
+			if err != nil {
+				return nil, err
+			}
+			for i := range next {
+				next[i].Packets = before[next[i].Prefix].Packets
+			}
+			if _, err := f.PutCountedBans(next); err != nil {
+				return nil, err
+			}
+		}
+		report.NotBanned, err = f.RemoveBans(gone)
+		report.Unbanned = len(prefixes) + more - len(report.NotBanned)
+		write = func(j bans.Journal) error {
+			if len(next) == 0 {
+				return errors.Join(j.Remove(gone), others.save())
+			}
+			return errors.Join(j.Replace(gone, next), others.save())
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -359,17 +391,20 @@ func (fw *Firewall) unbanInJournal(r UnbanRequest, notRunning error) error {
 		}
 	}
 	prefixes, _ := chosenToEnd(all, func([]netip.Prefix) (map[netip.Prefix]maps.Ban, error) { return recorded, nil }, r)
+	others := fw.overshadowed()
+	prefixes, next, more := others.end(prefixes, r)
 	kept := prefixes[:0:0]
 	for _, p := range prefixes {
 		if _, ok := recorded[p]; ok {
 			kept = append(kept, p)
 		}
 	}
-	if len(kept) == 0 {
+	ended := len(kept) + len(next) + more
+	if ended == 0 {
 		return notRunning
 	}
-	if err := j.Remove(kept); err != nil && !errors.Is(err, bans.ErrGrown) {
+	if err := errors.Join(j.Replace(kept, next), others.save()); err != nil && !errors.Is(err, bans.ErrGrown) {
 		return errors.Join(notRunning, err)
 	}
-	return fmt.Errorf("%w: the next \"portcullis up\" does not bring back %d of the bans that are written down", loader.ErrNotRunning, len(kept))
+	return fmt.Errorf("%w: the next \"portcullis up\" does not bring back %d of the bans that are written down", loader.ErrNotRunning, ended)
 }

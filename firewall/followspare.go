@@ -4,6 +4,7 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -110,7 +111,13 @@ func (fl *Follower) spareBans(ctx context.Context, f Filter) error {
 	}
 	slices.Sort(texts)
 	fl.warn(foldTexts(texts))
-	text, err := fl.fw.record(toChange, func(j bans.Journal) error { return j.Remove(prefixes) })
+	text, err := fl.fw.record(toChange, func(j bans.Journal) error {
+		others := fl.fw.overshadowed()
+		for _, p := range prefixes {
+			others.drop(p, func(string) bool { return true })
+		}
+		return errors.Join(j.Remove(prefixes), others.save())
+	})
 	if text != "" {
 		fl.warn([]string{text})
 	}

@@ -108,6 +108,36 @@ func (j Journal) Remove(prefixes []netip.Prefix) error {
 	})
 }
 
+// Replace appends that bans have ended, and others that have begun.
+func (j Journal) Replace(ended []netip.Prefix, begun []maps.Ban) error {
+	if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
+		return err
+	}
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return j.append(false, func(w *journalWriter) {
+		for _, p := range ended {
+			w.remove(p)
+		}
+		for i := range begun {
+			w.add(&begun[i])
+		}
+	})
+}
+
+// Rewrite writes the journal anew, with the bans that each adds.
+func (j Journal) Rewrite(each func(add func(*maps.Ban)) error) error {
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return j.write(each)
+}
+
 // Clear ends all bans.
 func (j Journal) Clear() error {
 	if _, err := os.Lstat(j.path); errors.Is(err, fs.ErrNotExist) {
