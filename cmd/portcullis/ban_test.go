@@ -88,6 +88,8 @@ func TestBan(t *testing.T) {
 
 	h.types(0, "unban", "198.51.100.0/24", "192.0.2.9")
 	h.says("not banned: 192.0.2.9\nended 1 ban\n")
+	h.types(0, "unban", "203.0.113.7", "--reason", "sshd") // which the other one outlasts
+	h.says("ended 1 ban\n")
 	h.types(0, "unban", "203.0.113.7", "--reason", "sshd")
 	h.says("ended 0 bans\n")
 	h.types(0, "unban", "203.0.113.7", "--reason", "nginx", "-o", "json")
