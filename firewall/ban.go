@@ -91,6 +91,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	}
 	wanted := b.wanted[:put]
 	report.Banned += put
+	complete := fw.Journal().IsComplete()
 	written := make(chan error, 1) // beside the search for connections: each waits for something else
 	go func() { written <- fw.Journal().Add(wanted, len(b.banned) == 0) }()
 	cut, cutErr := f.Cut(b.hits(put))
@@ -102,7 +103,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	if r.Force {
 		report.Warnings = append(report.Warnings, trustedAmong(f, prefixesOf(wanted))...)
 	}
-	warning, unrecorded := fw.record(f, func(bans.Journal) error { return errors.Join(<-written, others.save()) })
+	warning, unrecorded := fw.record(f, complete, func(bans.Journal) error { return errors.Join(<-written, others.save()) })
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}
@@ -324,7 +325,7 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 	if err != nil {
 		return nil, err
 	}
-	warning, err := fw.record(f, write)
+	warning, err := fw.record(f, fw.Journal().IsComplete(), write)
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}

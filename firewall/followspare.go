@@ -111,7 +111,7 @@ func (fl *Follower) spareBans(ctx context.Context, f Filter) error {
 	}
 	slices.Sort(texts)
 	fl.warn(foldTexts(texts))
-	text, err := fl.fw.record(toChange, func(j bans.Journal) error {
+	text, err := fl.fw.record(toChange, fl.fw.Journal().IsComplete(), func(j bans.Journal) error {
 		others := fl.fw.overshadowed()
 		for _, p := range prefixes {
 			others.drop(p, func(string) bool { return true })

@@ -253,9 +253,12 @@ func parseHeader(line []byte) (base int64, err error) {
 	return base, nil
 }
 
-// Compact writes the journal anew, with the bans that keep returns true for. Their times are as they were written: whoever
+// Compact writes the journal anew, with the bans that keep returns true for, and those that rest, if any, adds then. Their times are as they were written: whoever
 // knows that the clock was another then may correct them.
-func (j Journal) Compact(keep func(*maps.Ban) bool) error {
+func (j Journal) Compact(keep func(*maps.Ban) bool, rest func(add func(*maps.Ban)) error) error {
+	if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
+		return err
+	}
 	unlock, err := j.lock()
 	if err != nil {
 		return err
@@ -268,6 +271,9 @@ func (j Journal) Compact(keep func(*maps.Ban) bool) error {
 			}
 			return nil
 		})
+		if err == nil && rest != nil {
+			err = rest(add)
+		}
 		return err
 	})
 }
