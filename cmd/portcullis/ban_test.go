@@ -347,3 +347,20 @@ func TestManyBansAreListed(t *testing.T) {
 		t.Errorf("there are %d lines", n)
 	}
 }
+
+// fail2ban's bantime may be longer than any ban: who is to be banned for that long is banned all the same.
+func TestTheLongestBan(t *testing.T) {
+	h := newHost(t)
+	h.runs("{}")
+	h.types(0, "ban", "203.0.113.7", "--for", "400000000s")
+	h.complains("a ban that ends lasts 3650d at most")
+	h.bans("203.0.113.7/32 87600h0m0s")
+	h.types(0, "ban", "203.0.113.7", "--for", "3650d")
+	if h.stderr != "" {
+		t.Errorf("it complains: %q", h.stderr)
+	}
+	h.types(1, "ban", "127.0.0.1", "0.0.0.0", "ff02::1")
+	h.complains("127.0.0.1 is loopback", "0.0.0.0 is no address of a host", "ff02::1 is multicast")
+	h.bans("203.0.113.7/32 87600h0m0s")
+	h.types(0, "ban", "127.0.0.1", "--force")
+}
