@@ -91,6 +91,10 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	}
 	wanted := b.wanted[:put]
 	report.Banned += put
+	if err != nil { // who is named twice is not banned either where there was no room
+		report.Banned -= b.count(b.twice)
+		report.Banned += b.twiceAmong(wanted)
+	}
 	complete := fw.Journal().IsComplete()
 	written := make(chan error, 1) // beside the search for connections: each waits for something else
 	go func() { written <- fw.Journal().Add(wanted, len(b.banned) == 0) }()
@@ -130,6 +134,20 @@ type ban struct {
 func (b *ban) count(places []int32) (n int) {
 	for _, place := range places {
 		if b.refused[int(place)] == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// twiceAmong returns how many lines name again one of some bans.
+func (b *ban) twiceAmong(put []maps.Ban) (n int) {
+	in := make(map[netip.Prefix]bool, len(put))
+	for i := range put {
+		in[put[i].Prefix] = true
+	}
+	for _, place := range b.twice {
+		if b.refused[int(place)] == nil && in[b.lines[place].Prefix] {
 			n++
 		}
 	}

@@ -142,8 +142,8 @@ func (a *app) ban(ctx context.Context, lines []bans.Line, force bool) error {
 					a.printf("banned %s\n", banText(l))
 				}
 			}
-		} else if report.Banned > 0 {
-			a.printf("banned %s\n", count(report.Banned, "address or network", "addresses and networks"))
+		} else if n := report.Banned - report.Kept; n > 0 {
+			a.printf("banned %s\n", count(n, "address or network", "addresses and networks"))
 		}
 		a.printBans(report)
 	})
@@ -175,7 +175,7 @@ func banText(l bans.Line) string {
 
 func (a *app) printBans(report *firewall.BanReport) {
 	if report.Kept > 0 {
-		a.printf("%s for another reason, for as long or longer, and stay so\n", count(report.Kept, "of them was banned already", "of them were banned already"))
+		a.printf("%s for another reason, for as long or longer\n", count(report.Kept, "address or network was banned already", "addresses and networks were banned already"))
 	}
 	if report.Cut > 0 {
 		a.printf("cut %s\n", count(report.Cut, "connection", "connections"))
