@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
-	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 )
 
@@ -56,7 +55,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := &ban{fw: fw, filter: f, lines: r.Bans, index: bans.NewIndex(r.Bans), refused: make(map[int]error)}
+	b := &ban{fw: fw, filter: f, lines: r.Bans, index: bans.NewIndex(r.Bans), force: r.Force, refused: make(map[int]error)}
 	if err := b.choose(); err != nil {
 		return nil, err
 	}
@@ -75,7 +74,11 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 			report.Refused = append(report.Refused, RefusedBan{place, err})
 		}
 	}
+	others := b.overshadow()
 	if len(b.wanted) == 0 {
+		if err := others.save(); err != nil {
+			return report, fmt.Errorf("%w: %w", ErrUnrecorded, err)
+		}
 		return report, nil
 	}
 	put, err := f.PutCountedBans(b.wanted)
@@ -87,6 +90,11 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	}
 	wanted := b.wanted[:put]
 	report.Banned += put
+	if err != nil { // who is named twice is not banned either where there was no room
+		report.Banned -= b.count(b.twice)
+		report.Banned += b.twiceAmong(wanted)
+	}
+	complete := fw.Journal().IsComplete()
 	written := make(chan error, 1) // beside the search for connections: each waits for something else
 	go func() { written <- fw.Journal().Add(wanted, len(b.banned) == 0) }()
 	cut, cutErr := f.Cut(b.hits(put))
@@ -98,7 +106,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 	if r.Force {
 		report.Warnings = append(report.Warnings, trustedAmong(f, prefixesOf(wanted))...)
 	}
-	warning, unrecorded := fw.record(f, func(bans.Journal) error { return <-written })
+	warning, unrecorded := fw.record(f, complete, func(bans.Journal) error { return errors.Join(<-written, others.save()) })
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}
@@ -112,9 +120,11 @@ type ban struct {
 	lines   []bans.Line
 	index   *bans.Index   // of lines
 	refused map[int]error // by their places in lines
-	wanted  []maps.Ban    // what is to be put in force
-	places  []int32       // of wanted in lines
+	force   bool
+	wanted  []maps.Ban // what is to be put in force
+	places  []int32    // of wanted in lines
 	banned  map[netip.Prefix]maps.Ban
+	losers  []loser
 	kept    []int32 // places of those that are banned for another reason, for as long or longer
 	twice   []int32 // and of those that are named before
 }
@@ -123,6 +133,20 @@ type ban struct {
 func (b *ban) count(places []int32) (n int) {
 	for _, place := range places {
 		if b.refused[int(place)] == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// twiceAmong returns how many lines name again one of some bans.
+func (b *ban) twiceAmong(put []maps.Ban) (n int) {
+	in := make(map[netip.Prefix]bool, len(put))
+	for i := range put {
+		in[put[i].Prefix] = true
+	}
+	for _, place := range b.twice {
+		if b.refused[int(place)] == nil && in[b.lines[place].Prefix] {
 			n++
 		}
 	}
@@ -157,15 +181,20 @@ func (b *ban) choose() (err error) {
 		if l.For != lasts {
 			lasts, until = l.For, now.Add(l.For)
 		}
-		one := maps.Ban{Prefix: l.Prefix, Since: since, Reason: l.Reason}
+		one := maps.Ban{Prefix: l.Prefix, Since: since, Reason: l.Reason, Forced: b.force}
 		if l.For > 0 {
 			one.Until = until
 		}
 		first := b.index.First(i)
 		if at, twice := replaced[first]; twice {
 			b.twice = append(b.twice, int32(i))
-			if one.Packets = b.wanted[at].Packets; !outlasts(&b.wanted[at], &one) {
-				b.wanted[at] = one
+			before := b.wanted[at]
+			if one.Packets = before.Packets; outlasts(&before, &one) {
+				b.losers = append(b.losers, loser{int32(i), one})
+			} else {
+				if b.wanted[at] = one; before.Reason != one.Reason {
+					b.losers = append(b.losers, loser{int32(i), before})
+				}
 			}
 			continue
 		}
@@ -173,7 +202,7 @@ func (b *ban) choose() (err error) {
 			have, ok := b.banned[l.Prefix]
 			one.Packets = have.Packets
 			if ok && outlasts(&have, &one) {
-				b.kept = append(b.kept, int32(i))
+				b.kept, b.losers = append(b.kept, int32(i)), append(b.losers, loser{int32(i), one})
 				continue
 			}
 		}
@@ -244,85 +273,6 @@ func prefixesOf(list []maps.Ban) []netip.Prefix {
 	return out
 }
 
-// UnbanRequest says whose bans end.
-type UnbanRequest struct {
-	Prefixes []netip.Prefix
-	All      bool
-	IsReason func(string) bool // of them, those that are for such a reason; nil: any
-}
-
-// UnbanReport is the result of Unban.
-type UnbanReport struct {
-	Unbanned  int            `json:"unbanned"` // addresses and networks
-	NotBanned []netip.Prefix `json:"-"`
-	Warnings  []string       `json:"warnings"`
-}
-
-// Unban ends bans, in the filter and in the journal. Without a filter they end in the journal alone, so that the next one
-// has none of them; the error is [loader.ErrNotRunning] all the same.
-func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, error) {
-	c, err := fw.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer c.end()
-	f, err := fw.openToChange(ctx)
-	if errors.Is(err, loader.ErrNotRunning) {
-		return nil, fw.unbanInJournal(r, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	report := &UnbanReport{Warnings: []string{}}
-	var write func(bans.Journal) error
-	if r.All && r.IsReason == nil {
-		report.Unbanned, err = f.RemoveAllBans()
-		write = bans.Journal.Clear
-	} else {
-		prefixes, failed := chosenToEnd(f.Bans(), f.FindBans, r)
-		if failed != nil {
-			return nil, failed
-		}
-		report.NotBanned, err = f.RemoveBans(prefixes)
-		report.Unbanned = len(prefixes) - len(report.NotBanned)
-		write = func(j bans.Journal) error { return j.Remove(prefixes) }
-	}
-	if err != nil {
-		return nil, err
-	}
-	warning, err := fw.record(f, write)
-	if warning != "" {
-		report.Warnings = append(report.Warnings, warning)
-	}
-	return report, err
-}
-
-// chosenToEnd returns the sources whose bans are meant.
-func chosenToEnd(all iter.Seq2[maps.Ban, error], find func([]netip.Prefix) (map[netip.Prefix]maps.Ban, error), r UnbanRequest) (out []netip.Prefix, err error) {
-	if !r.All {
-		if r.IsReason == nil {
-			return r.Prefixes, nil
-		}
-		banned, err := find(r.Prefixes)
-		for _, p := range r.Prefixes {
-			if b, ok := banned[p]; ok && r.IsReason(b.Reason) {
-				out = append(out, p)
-			}
-		}
-		return out, err
-	}
-	for b, err := range all {
-		if err != nil {
-			return nil, err
-		}
-		if r.IsReason == nil || r.IsReason(b.Reason) {
-			out = append(out, b.Prefix)
-		}
-	}
-	return out, nil
-}
-
 // EachBan returns the bans in force, in no order.
 func (fw *Firewall) EachBan(ctx context.Context) iter.Seq2[maps.Ban, error] {
 	return func(yield func(maps.Ban, error) bool) {
@@ -338,37 +288,4 @@ func (fw *Firewall) EachBan(ctx context.Context) iter.Seq2[maps.Ban, error] {
 			}
 		}
 	}
-}
-
-// unbanInJournal ends bans of which the filter, that is not there, need not know.
-func (fw *Firewall) unbanInJournal(r UnbanRequest, notRunning error) error {
-	j := fw.Journal()
-	recorded := make(map[netip.Prefix]maps.Ban)
-	if _, err := j.Load(time.Now(), func(b maps.Ban) error {
-		recorded[b.Prefix] = b
-		return nil
-	}); err != nil {
-		return errors.Join(notRunning, err)
-	}
-	all := func(yield func(maps.Ban, error) bool) {
-		for _, b := range recorded {
-			if !yield(b, nil) {
-				return
-			}
-		}
-	}
-	prefixes, _ := chosenToEnd(all, func([]netip.Prefix) (map[netip.Prefix]maps.Ban, error) { return recorded, nil }, r)
-	kept := prefixes[:0:0]
-	for _, p := range prefixes {
-		if _, ok := recorded[p]; ok {
-			kept = append(kept, p)
-		}
-	}
-	if len(kept) == 0 {
-		return notRunning
-	}
-	if err := j.Remove(kept); err != nil && !errors.Is(err, bans.ErrGrown) {
-		return errors.Join(notRunning, err)
-	}
-	return fmt.Errorf("%w: the next \"portcullis up\" does not bring back %d of the bans that are written down", loader.ErrNotRunning, len(kept))
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 const (
@@ -140,4 +141,52 @@ func trustedAmong(f Filter, prefixes []netip.Prefix) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("so it is with %d more", n-3))
 	}
 	return warnings
+}
+
+// vitalGuard protects what this host lives on from bans that come into force where nobody can be asked.
+// With an error, it protects what was found.
+func (fw *Firewall) vitalGuard() (*bans.Guard, error) {
+	g := &bans.Guard{}
+	all, err := fw.vitalsAmong(func(netip.Addr) bool { return true })
+	for _, v := range all {
+		g.Protect(v.addr, v.why)
+	}
+	return g, err
+}
+
+// bannedVitals returns the bans in force that hit what this host lives on, the trusted apart, with one address that each hits.
+func (fw *Firewall) bannedVitals(f Filter) (hit map[netip.Prefix]vital, err error) {
+	trusted, err := f.Trusted()
+	if err != nil {
+		return nil, err
+	}
+	hit = make(map[netip.Prefix]vital)
+	of := func(addr netip.Addr) []maps.Ban {
+		if addrset.Holds(trusted, addr) {
+			return nil
+		}
+		list, failed := f.BansOf(addr)
+		err = errors.Join(err, failed)
+		return list
+	}
+	all, failed := fw.vitalsAmong(func(addr netip.Addr) bool { return len(of(addr)) > 0 })
+	for _, v := range all {
+		for _, b := range of(v.addr) {
+			if _, known := hit[b.Prefix]; !known {
+				hit[b.Prefix] = v
+			}
+		}
+	}
+	return hit, errors.Join(err, failed)
+}
+
+// dropForced leaves out bans that somebody has insisted on.
+func (fw *Firewall) dropForced(hit map[netip.Prefix]vital) error {
+	_, err := fw.Journal().Load(time.Now(), func(b maps.Ban) error {
+		if b.Forced {
+			delete(hit, b.Prefix)
+		}
+		return nil
+	})
+	return err
 }

@@ -31,13 +31,19 @@ func (fw *Firewall) Journal() bans.Journal {
 	return bans.NewJournal(filepath.Join(dir, name))
 }
 
-// record writes to the journal. That it could not be made smaller is a warning.
-func (fw *Firewall) record(f Filter, write func(bans.Journal) error) (warning string, err error) {
+// record writes to the journal, which was complete before or gets all that is in force. That it could not be made smaller is
+// a warning.
+func (fw *Firewall) record(f Filter, complete bool, write func(bans.Journal) error) (warning string, err error) {
 	j := fw.Journal()
-	if err := write(j); err != nil {
+	if err = write(j); err == nil && !complete {
+		err = compact(j, f, false)
+	}
+	if err != nil {
+		j.SetIncomplete()
 		return "", fmt.Errorf("%w: %w", ErrUnrecorded, err)
 	}
-	if !j.IsLong() {
+	defer j.SetComplete()
+	if !complete || !j.IsLong() {
 		return "", nil
 	}
 	if err := compact(j, f, false); err != nil {
@@ -60,8 +66,22 @@ func compact(j bans.Journal, f Filter, clockWasSet bool) error {
 		until, ok := ends.of(b.Prefix)
 		if ok {
 			correct(b, until, now, clockWasSet)
+			ends.remove(b.Prefix)
 		}
 		return ok
+	}, func(add func(*maps.Ban)) error {
+		if len(ends.single)+len(ends.other) == 0 {
+			return nil
+		}
+		for b, err := range f.Bans() {
+			if err != nil {
+				return err
+			}
+			if _, missing := ends.of(b.Prefix); missing {
+				add(&b)
+			}
+		}
+		return nil
 	})
 }
 
@@ -115,6 +135,14 @@ func (e *banEnds) of(p netip.Prefix) (until time.Time, ok bool) {
 	return until, ok
 }
 
+func (e *banEnds) remove(p netip.Prefix) {
+	if p.IsSingleIP() && p.Addr().Is4() {
+		delete(e.single, word(p.Addr()))
+	} else {
+		delete(e.other, p)
+	}
+}
+
 func word(addr netip.Addr) uint32 {
 	b := addr.As4()
 	return binary.NativeEndian.Uint32(b[:])
@@ -143,6 +171,14 @@ func (fw *Firewall) TidyBans(ctx context.Context, clockWasSet bool) (ended int, 
 	if err != nil {
 		return ended, err
 	}
+	if !journal.IsComplete() {
+		for _, err := range f.Bans() { // without any, no journal is needed either
+			if err == nil {
+				err = completed(journal, f, clockWasSet)
+			}
+			return ended, err
+		}
+	}
 	if lines == 0 || lines <= spareLines && !clockWasSet {
 		return ended, nil
 	}
@@ -155,7 +191,16 @@ func (fw *Firewall) TidyBans(ctx context.Context, clockWasSet bool) (ended int, 
 			return ended, nil
 		}
 	}
-	return ended, compact(journal, f, clockWasSet)
+	return ended, completed(journal, f, clockWasSet)
+}
+
+// completed is compact, and takes note that the journal is complete.
+func completed(j bans.Journal, f Filter, clockWasSet bool) error {
+	if err := compact(j, f, clockWasSet); err != nil {
+		return err
+	}
+	j.SetComplete()
+	return nil
 }
 
 // spareLines is how many lines of the journal may say nothing, however few bans there are.

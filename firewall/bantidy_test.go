@@ -77,6 +77,7 @@ func TestTidyBans(t *testing.T) {
 	if err := journal.Add(s.BanList, true); err != nil {
 		t.Fatal(err)
 	}
+	journal.SetComplete()
 	before, err := os.Stat(journal.Path())
 	if err != nil {
 		t.Fatal(err)

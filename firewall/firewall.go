@@ -81,7 +81,7 @@ func New(o Options) *Firewall {
 		user:    user.New(o.Kernel, o.Session),
 		store:   schedule.NewStore(filepath.Join(o.RunDir, filepath.Base(schedule.Dir)), o.PinPath),
 	}
-	fw.kernel = restoring{o.Kernel, fw.Journal}
+	fw.kernel = restoring{o.Kernel, fw}
 	return fw
 }
 

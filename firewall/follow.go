@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -30,22 +31,23 @@ type Follower struct {
 
 	lastError string // that was noted
 
-	seen    string        // the stamp of the policy file when it was last read
-	lists   []string      // the list files that it named, in order
-	fetched []policy.List // those of its lists that are fetched
-	looked  looked
-	tried   string   // its stamp when it was last to be put in force
-	steady  string   // its stamp when Steady was last called
-	told    string   // the kind of the mistake that was noted last
-	existed bool     // it has been read
-	named   []string // the interfaces that it named
-	problem string   // what is wrong with it
-	waiting *source  // to be applied when it is known to which interface
-	locked  bool     // another command was at work when there was something to do
-	spared  string   // what was noted of what is not blocked
-	blocked string   // what is blocked though this host lives on it
-	owed    bool     // that was a start
-	asked   bool     // or a reload that somebody asked for
+	seen       string        // the stamp of the policy file when it was last read
+	lists      []string      // the list files that it named, in order
+	fetched    []policy.List // those of its lists that are fetched
+	looked     looked
+	tried      string                 // its stamp when it was last to be put in force
+	steady     string                 // its stamp when Steady was last called
+	told       string                 // the kind of the mistake that was noted last
+	existed    bool                   // it has been read
+	named      []string               // the interfaces that it named
+	problem    string                 // what is wrong with it
+	waiting    *source                // to be applied when it is known to which interface
+	locked     bool                   // another command was at work when there was something to do
+	spared     string                 // what was noted of what is not blocked
+	blocked    string                 // what is blocked though this host lives on it
+	forcedBans map[netip.Prefix]vital // that are in force though this host lives on whom they hit
+	owed       bool                   // that was a start
+	asked      bool                   // or a reload that somebody asked for
 }
 
 // Follow returns a follower of the policy file, which does nothing yet.

@@ -4,8 +4,13 @@ package firewall
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/firewall/bans"
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -25,6 +30,7 @@ func (fl *Follower) spare(s *source) {
 // Spare puts the policy file in force anew if it blocks what this host lives on, as when the network has been configured
 // since, unless somebody has insisted on that.
 func (fl *Follower) Spare(ctx context.Context, f Filter) []Note {
+	fl.complain(fl.spareBans(ctx, f))
 	blocked, err := fl.fw.blockedVitals(f)
 	fl.complain(err)
 	text := strings.Join(blocked, "; ")
@@ -60,4 +66,60 @@ func (fl *Follower) Spare(ctx context.Context, f Filter) []Note {
 	}
 	fl.complain(fl.up(ctx, loader.Options{Policy: s.policy, Config: fl.config, Running: true, KeepRuntime: true}))
 	return fl.takeNotes()
+}
+
+// spareBans ends bans of what this host lives on, as when the default route has changed since, unless somebody has insisted
+// on them.
+func (fl *Follower) spareBans(ctx context.Context, f Filter) error {
+	hit, err := fl.fw.bannedVitals(f)
+	if err != nil || len(hit) == 0 || maps.Equal(hit, fl.forcedBans) {
+		return err
+	}
+	c := fl.begin(ctx)
+	if c == nil {
+		return nil // at the next look
+	}
+	defer c.end()
+	toChange, err := fl.fw.openToChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer toChange.Close()
+	hit, err = fl.fw.bannedVitals(toChange) // or somebody has unbanned them meanwhile
+	if err != nil || len(hit) == 0 {
+		return err
+	}
+	all := maps.Clone(hit)
+	if err := fl.fw.dropForced(hit); err != nil {
+		return err
+	}
+	if len(hit) == 0 {
+		fl.forcedBans = all // which is not to be looked up at each look
+		return nil
+	}
+	prefixes := slices.Collect(maps.Keys(hit))
+	if _, err := toChange.RemoveBans(prefixes); err != nil {
+		return err
+	}
+	var texts []string
+	for p, v := range hit {
+		what := "is"
+		if !p.IsSingleIP() {
+			what = "holds " + v.addr.String() + ","
+		}
+		texts = append(texts, fmt.Sprintf("the ban of %s has ended, as it %s %s; \"portcullis ban --force\" bans it", bans.Text(p), what, v.why))
+	}
+	slices.Sort(texts)
+	fl.warn(foldTexts(texts))
+	text, err := fl.fw.record(toChange, fl.fw.Journal().IsComplete(), func(j bans.Journal) error {
+		others := fl.fw.overshadowed()
+		for _, p := range prefixes {
+			others.drop(p, func(string) bool { return true })
+		}
+		return errors.Join(j.Remove(prefixes), others.save())
+	})
+	if text != "" {
+		fl.warn([]string{text})
+	}
+	return err
 }

@@ -5,6 +5,7 @@ package loader
 import (
 	"net/netip"
 
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/loader/seed"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy/addrset"
@@ -32,7 +33,17 @@ func (f *Filter) Cut(concerned func(netip.Addr) bool) (int, error) {
 		return 0, err
 	}
 	defer unlock()
-	return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool { return concerned(flow.Remote.Addr()) })
+	isLocal, err := host.LocalAddresses()
+	if err != nil {
+		return 0, err
+	}
+	return f.kill(func(_ *seed.Connections, flow *maps.Flow) bool {
+		if concerned(flow.Remote.Addr()) {
+			return true
+		}
+		local := flow.Local.Addr() // of what is routed, the other end: a flow may be of either
+		return concerned(local) && !isLocal(local)
+	})
 }
 
 // Trusted returns the sources that the policy trusts.

@@ -25,6 +25,7 @@ type Ban struct {
 	Until   time.Time    // the zero Time: for ever
 	Reason  string       // at most MaxBanReason bytes
 	Packets uint64       // that were dropped
+	Forced  bool         // it stands whomever it hits; only the journal knows
 }
 
 // ErrBansFull is returned when there is no room for another ban. Those that were put before it are in force.

@@ -19,7 +19,10 @@ import (
 const fromInput = "-"
 
 // periodFlag is how long a ban lasts.
-type periodFlag struct{ time.Duration }
+type periodFlag struct {
+	time.Duration
+	cut bool // to the longest one
+}
 
 func (p *periodFlag) Type() string { return "TIME" }
 
@@ -32,6 +35,7 @@ func (p *periodFlag) String() string {
 
 func (p *periodFlag) Set(text string) (err error) {
 	p.Duration, err = bans.ParsePeriod(text)
+	p.cut = p.Duration == bans.LongestBan && text != "3650d"
 	return err
 }
 
@@ -61,6 +65,9 @@ network that holds one, and of networks shorter than /8 or, for IPv6, /16.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := bans.CheckReason(reason); err != nil {
 				return usagef("--reason: %w", err)
+			}
+			if period.cut {
+				a.warn("a ban that ends lasts 3650d at most, and this one does: leave --for out if it is not to end")
 			}
 			defaults := bans.Line{For: period.Duration, Reason: reason}
 			if isInput(args) {
@@ -138,8 +145,8 @@ func (a *app) ban(ctx context.Context, lines []bans.Line, force bool) error {
 					a.printf("banned %s\n", banText(l))
 				}
 			}
-		} else if report.Banned > 0 {
-			a.printf("banned %s\n", count(report.Banned, "address or network", "addresses and networks"))
+		} else if n := report.Banned - report.Kept; n > 0 {
+			a.printf("banned %s\n", count(n, "address or network", "addresses and networks"))
 		}
 		a.printBans(report)
 	})
@@ -171,7 +178,7 @@ func banText(l bans.Line) string {
 
 func (a *app) printBans(report *firewall.BanReport) {
 	if report.Kept > 0 {
-		a.printf("%s for another reason, for as long or longer, and stay so\n", count(report.Kept, "of them was banned already", "of them were banned already"))
+		a.printf("%s for another reason, for as long or longer\n", count(report.Kept, "address or network was banned already", "addresses and networks were banned already"))
 	}
 	if report.Cut > 0 {
 		a.printf("cut %s\n", count(report.Cut, "connection", "connections"))

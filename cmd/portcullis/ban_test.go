@@ -55,7 +55,7 @@ func TestBan(t *testing.T) {
 	h.Live = 0
 	// For another reason: the longer one stays. For the same one: the new one.
 	h.types(0, "ban", "203.0.113.7", "--for", "5m", "--reason", "nginx")
-	h.says("banned 1 address or network\n1 of them was banned already for another reason, for as long or longer, and stay")
+	h.says("1 address or network was banned already for another reason, for as long or longer\n")
 	h.types(0, "ban", "203.0.113.7", "--for", "1h", "--reason", "nginx")
 	h.types(0, "ban", "2001:db8::/32", "--for", "1m", "--reason", "sshd")
 	h.types(0, "ban", "198.51.100.0/24", "--for", "1d", "--reason", "nginx")
@@ -88,6 +88,8 @@ func TestBan(t *testing.T) {
 
 	h.types(0, "unban", "198.51.100.0/24", "192.0.2.9")
 	h.says("not banned: 192.0.2.9\nended 1 ban\n")
+	h.types(0, "unban", "203.0.113.7", "--reason", "sshd") // which the other one outlasts
+	h.says("ended 1 ban\n")
 	h.types(0, "unban", "203.0.113.7", "--reason", "sshd")
 	h.says("ended 0 bans\n")
 	h.types(0, "unban", "203.0.113.7", "--reason", "nginx", "-o", "json")
@@ -346,5 +348,39 @@ func TestManyBansAreListed(t *testing.T) {
 	h.types(0, "bans")
 	if n := strings.Count(h.stdout, "\n"); n != mostSorted+101 {
 		t.Errorf("there are %d lines", n)
+	}
+}
+
+// fail2ban's bantime may be longer than any ban: who is to be banned for that long is banned all the same.
+func TestTheLongestBan(t *testing.T) {
+	h := newHost(t)
+	h.runs("{}")
+	h.types(0, "ban", "203.0.113.7", "--for", "400000000s")
+	h.complains("a ban that ends lasts 3650d at most")
+	h.bans("203.0.113.7/32 87600h0m0s")
+	h.types(0, "ban", "203.0.113.7", "--for", "3650d")
+	if h.stderr != "" {
+		t.Errorf("it complains: %q", h.stderr)
+	}
+	h.types(1, "ban", "127.0.0.1", "0.0.0.0", "ff02::1")
+	h.complains("127.0.0.1 is loopback", "0.0.0.0 is no address of a host", "ff02::1 is multicast")
+	h.bans("203.0.113.7/32 87600h0m0s")
+	h.types(0, "ban", "127.0.0.1", "--force")
+}
+
+// Who could not be banned, or was already, is not said to be banned.
+func TestWhoIsNotBannedIsNotSaidToBe(t *testing.T) {
+	h := newHost(t)
+	h.runs("{}")
+	h.types(0, "ban", "203.0.113.7", "--reason", "sshd")
+	h.types(0, "ban", "203.0.113.7", "--reason", "nginx", "--for", "1m")
+	if strings.Contains(h.stdout, "banned 1 address") {
+		t.Errorf("it says %q", h.stdout)
+	}
+	h.Full = 1
+	h.types(1, "ban", "203.0.113.8", "203.0.113.8")
+	h.complains("no room for more bans")
+	if strings.Contains(h.stdout, "banned") {
+		t.Errorf("it says %q", h.stdout)
 	}
 }

@@ -265,7 +265,7 @@ func (a *app) banInput(ctx context.Context, defaults bans.Line, force bool) erro
 		return failed
 	}
 	err := a.print(banView{total, told.view()}, func() {
-		a.printf("banned %s\n", count(total.Banned, "address or network", "addresses and networks"))
+		a.printf("banned %s\n", count(total.Banned-total.Kept, "address or network", "addresses and networks"))
 		a.printBans(total)
 	})
 	return errors.Join(err, failed, told.end())

@@ -39,16 +39,43 @@ func (g *Guard) Check(p netip.Prefix) error {
 	if shortest := shortestPrefix(p.Addr()); p.Bits() < shortest {
 		return fmt.Errorf("%s is shorter than /%d: use --force if it is meant", Text(p), shortest)
 	}
+	if what := neverSource(p.Addr()); what != "" {
+		return fmt.Errorf("%s %s: use --force if it is meant", Text(p), what)
+	}
+	if hit, ok := g.Hit(p); ok {
+		return fmt.Errorf("%s %s: use --force if it is meant", Text(p), hit)
+	}
+	return nil
+}
+
+// neverSource tells why no packet from outside can come from an address, or a network that is not too large to be meant; ""
+// where one can.
+func neverSource(addr netip.Addr) string {
+	switch {
+	case addr.IsLoopback():
+		return "is loopback"
+	case addr.IsUnspecified(), addr.Is4() && addr.As4()[0] == 0:
+		return "is no address of a host"
+	case addr.IsMulticast():
+		return "is multicast"
+	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "is the broadcast address"
+	}
+	return ""
+}
+
+// Hit returns which protected address an address or a network is or holds, in words, and reports whether there is one.
+func (g *Guard) Hit(p netip.Prefix) (text string, ok bool) {
 	hit, ok := g.find(rangeOf(p))
 	switch {
 	case !ok:
-		return nil
+		return "", false
 	case p.IsSingleIP():
-		return fmt.Errorf("%s is %s: use --force if it is meant", Text(p), hit.why)
+		return "is " + hit.why, true
 	case hit.First == hit.Last:
-		return fmt.Errorf("%s holds %s, %s: use --force if it is meant", Text(p), hit.First, hit.why)
+		return fmt.Sprintf("holds %s, %s", hit.First, hit.why), true
 	}
-	return fmt.Errorf("%s holds %s-%s, %s: use --force if it is meant", Text(p), hit.First, hit.Last, hit.why)
+	return fmt.Sprintf("holds %s-%s, %s", hit.First, hit.Last, hit.why), true
 }
 
 // Holds reports whether an address or a network is, or holds, one that is protected.

@@ -36,6 +36,20 @@ func TestGuard(t *testing.T) {
 		"::/0":          "::/0 is shorter than /16",
 		"2000::/15":     "shorter than /16",
 		"2001::/16":     "",
+
+		"127.0.0.1":       "127.0.0.1 is loopback: use --force",
+		"127.0.0.0/8":     "127.0.0.0/8 is loopback",
+		"::1":             "loopback",
+		"0.0.0.0":         "no address of a host",
+		"0.0.0.0/8":       "no address of a host",
+		"::":              "no address of a host",
+		"224.0.0.1":       "multicast",
+		"239.0.0.0/8":     "multicast",
+		"ff02::1":         "multicast",
+		"255.255.255.255": "broadcast",
+		"::ffff:7f00:1":   "loopback",
+		"240.0.0.1":       "",
+		"::2":             "",
 	} {
 		p, err := ParseAddress(text)
 		if err != nil {

@@ -31,9 +31,10 @@ import (
 //	portcullis bans, version 1, 000000000000 bytes
 //	1f0c77a2 + 203.0.113.7 1764340000000 1764343600000 sshd
 //	9b2ad0e1 - 203.0.113.7
+//	5d31c0f8 ! 192.0.2.1 1764340000000 - by force
 //
 // The bytes are those of the file when it was last written anew, the times are milliseconds since 1970, and "-" is a ban
-// that does not end.
+// that does not end. An exclamation mark is a ban that somebody has insisted on.
 type Journal struct{ path string }
 
 // NewJournal returns the journal in a file, which need not exist.
@@ -50,15 +51,16 @@ const (
 	journalHeader = journalTitle + "1, %012d bytes\n"
 	headerLen     = len(journalTitle) + len("1, 000000000000 bytes\n")
 
-	manyBans  = 1024     // that are worth to be told of in the first line
-	slack     = 64 << 10 // bytes that a journal may grow by, however small it is
-	chunk     = 1 << 20  // bytes that are written at once
-	longLine  = 512      // bytes; more than any line that is written
-	nextFile  = ".new"   // what is added to the name of a journal that is being written anew
-	sumLen    = 8        // hexadecimal digits
-	forEver   = "-"
-	addedMark = '+'
-	endedMark = '-'
+	manyBans   = 1024     // that are worth to be told of in the first line
+	slack      = 64 << 10 // bytes that a journal may grow by, however small it is
+	chunk      = 1 << 20  // bytes that are written at once
+	longLine   = 512      // bytes; more than any line that is written
+	nextFile   = ".new"   // what is added to the name of a journal that is being written anew
+	sumLen     = 8        // hexadecimal digits
+	forEver    = "-"
+	addedMark  = '+'
+	forcedMark = '!'
+	endedMark  = '-'
 )
 
 var checksums = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
@@ -104,6 +106,36 @@ func (j Journal) Remove(prefixes []netip.Prefix) error {
 			w.remove(p)
 		}
 	})
+}
+
+// Replace appends that bans have ended, and others that have begun.
+func (j Journal) Replace(ended []netip.Prefix, begun []maps.Ban) error {
+	if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
+		return err
+	}
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return j.append(false, func(w *journalWriter) {
+		for _, p := range ended {
+			w.remove(p)
+		}
+		for i := range begun {
+			w.add(&begun[i])
+		}
+	})
+}
+
+// Rewrite writes the journal anew, with the bans that each adds.
+func (j Journal) Rewrite(each func(add func(*maps.Ban)) error) error {
+	unlock, err := j.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return j.write(each)
 }
 
 // Clear ends all bans.
@@ -221,9 +253,12 @@ func parseHeader(line []byte) (base int64, err error) {
 	return base, nil
 }
 
-// Compact writes the journal anew, with the bans that keep returns true for. Their times are as they were written: whoever
+// Compact writes the journal anew, with the bans that keep returns true for, and those that rest, if any, adds then. Their times are as they were written: whoever
 // knows that the clock was another then may correct them.
-func (j Journal) Compact(keep func(*maps.Ban) bool) error {
+func (j Journal) Compact(keep func(*maps.Ban) bool, rest func(add func(*maps.Ban)) error) error {
+	if err := os.MkdirAll(filepath.Dir(j.path), 0o700); err != nil {
+		return err
+	}
 	unlock, err := j.lock()
 	if err != nil {
 		return err
@@ -236,6 +271,9 @@ func (j Journal) Compact(keep func(*maps.Ban) bool) error {
 			}
 			return nil
 		})
+		if err == nil && rest != nil {
+			err = rest(add)
+		}
 		return err
 	})
 }
@@ -293,7 +331,11 @@ type journalWriter struct {
 func (w *journalWriter) header(size int64) { w.buffer = fmt.Appendf(w.buffer, journalHeader, size) }
 
 func (w *journalWriter) add(b *maps.Ban) {
-	start := w.begin(addedMark, b.Prefix)
+	mark := byte(addedMark)
+	if b.Forced {
+		mark = forcedMark
+	}
+	start := w.begin(mark, b.Prefix)
 	w.buffer = append(strconv.AppendInt(append(w.buffer, ' '), b.Since.UnixMilli(), 10), ' ')
 	if b.Until.IsZero() {
 		w.buffer = append(w.buffer, forEver...)

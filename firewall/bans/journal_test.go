@@ -110,7 +110,7 @@ func TestJournal(t *testing.T) {
 	longer := ban("198.51.100.0/24", 3*time.Hour, "again")
 	must(j.Add([]maps.Ban{longer, a}, false))
 	j.mustHold(t, now.Add(30*time.Minute), b, longer, a)
-	must(j.Compact(endedAt(now.Add(2 * time.Hour))))
+	must(j.Compact(endedAt(now.Add(2*time.Hour)), nil))
 	j.mustHold(t, now.Add(2*time.Hour), b, longer)
 	must(j.Add([]maps.Ban{a}, false))
 	j.mustHold(t, now, b, longer, a)
@@ -197,7 +197,7 @@ func TestJournalThatIsNotOurs(t *testing.T) {
 	if _, _, err := j.all(now); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("loaded: %v", err)
 	}
-	if err := j.Compact(endedAt(now)); err == nil || !strings.Contains(err.Error(), want) {
+	if err := j.Compact(endedAt(now), nil); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("compacted: %v", err)
 	}
 	if text, _ := os.ReadFile(j.Path()); string(text) != later {
@@ -232,7 +232,7 @@ func TestJournalIsCompacted(t *testing.T) {
 		must(j.Add([]maps.Ban{b}, false))
 		must(j.Remove([]netip.Prefix{b.Prefix}))
 		if j.IsLong() {
-			must(j.Compact(endedAt(time.Now())))
+			must(j.Compact(endedAt(time.Now()), nil))
 		}
 		info, err := os.Stat(j.Path())
 		must(err)
@@ -307,7 +307,7 @@ func write(j Journal) {
 		}
 		fmt.Println("banned", Text(b.Prefix))
 		if i%64 == 63 {
-			if err := j.Compact(endedAt(now)); err != nil {
+			if err := j.Compact(endedAt(now), nil); err != nil {
 				fmt.Println(err)
 				return
 			}
@@ -377,7 +377,7 @@ func FuzzJournal(f *testing.F) {
 		if len(again) < len(live) {
 			t.Fatalf("%v has become %v", live, again)
 		}
-		must(j.Compact(endedAt(now)))
+		must(j.Compact(endedAt(now), nil))
 		compacted, damaged, err := j.all(now)
 		must(err)
 		if damaged > 0 || len(compacted) != len(again)+1 {
@@ -400,7 +400,7 @@ func TestWritersOfOneJournalTakeTurns(t *testing.T) {
 					return
 				}
 				if i%20 == 19 {
-					if err := j.Compact(func(*maps.Ban) bool { return true }); err != nil {
+					if err := j.Compact(func(*maps.Ban) bool { return true }, nil); err != nil {
 						failed <- err
 						return
 					}
@@ -423,7 +423,7 @@ func TestCompactedBansStayAsTheyWere(t *testing.T) {
 	j := journal(t)
 	a, b := ban("203.0.113.7", time.Hour, "sshd"), ban("203.0.113.8", time.Minute, "")
 	must(t)(j.Add([]maps.Ban{a, b}, false))
-	must(t)(j.Compact(func(got *maps.Ban) bool { return got.Prefix != b.Prefix }))
+	must(t)(j.Compact(func(got *maps.Ban) bool { return got.Prefix != b.Prefix }, nil))
 	j.mustHold(t, now, a)
 	j.mustHold(t, now.Add(time.Hour))
 }

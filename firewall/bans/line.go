@@ -25,9 +25,12 @@ type Line struct {
 }
 
 const (
-	longestReason = 63 // bytes
-	longestBan    = 10 * 365 * 24 * time.Hour
+	longestReason = 63   // bytes
+	longestDays   = 3650 // of a ban that ends
 )
+
+// LongestBan is how long a ban lasts at most that ends by itself.
+const LongestBan = longestDays * 24 * time.Hour
 
 // Parser reads lines, in which what is left out is as in the defaults. It knows times and reasons again that it has read:
 // of a million lines most have the same.
@@ -175,7 +178,8 @@ func ParseAddress(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// ParsePeriod reads how long a ban is to last; "-" is for ever.
+// ParsePeriod reads how long a ban is to last; "-" is for ever. One that is longer than [LongestBan] is as long as that, as
+// programs write times of their own.
 func ParsePeriod(text string) (time.Duration, error) {
 	if text == forEver {
 		return 0, nil
@@ -183,26 +187,34 @@ func ParsePeriod(text string) (time.Duration, error) {
 	bad := fmt.Errorf("bad time %s: write how long the ban lasts, from 1s to 3650d, as 30s, 10m, 12h or 5d, or - for ever",
 		quoted(text))
 	var total time.Duration
-	rest := text
+	rest, over := text, false
 	if head, tail, found := strings.Cut(text, "d"); found {
-		days, err := strconv.ParseUint(head, 10, 16)
-		if err != nil {
+		days, err := strconv.ParseUint(head, 10, 64)
+		if over = days > longestDays; err != nil && !errors.Is(err, strconv.ErrRange) {
 			return 0, bad
 		}
-		rest, total = tail, time.Duration(days)*24*time.Hour
+		rest, total = tail, time.Duration(min(days, longestDays))*24*time.Hour
 	}
 	if rest != "" || rest == text {
 		d, err := time.ParseDuration(rest)
+		if number, found := strings.CutSuffix(rest, "s"); err != nil && found && isNumber(number) { // in nanoseconds it is too long
+			d, over, err = LongestBan, true, nil
+		}
 		if err != nil || d < 0 {
 			return 0, bad
 		}
-		total += d
+		total += min(d, LongestBan)
 	}
-	if total < time.Second || total > longestBan {
+	if over || total > LongestBan {
+		return LongestBan, nil
+	}
+	if total < time.Second {
 		return 0, bad
 	}
 	return total, nil
 }
+
+func isNumber(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
 
 // CheckReason refuses a reason that is too long, or that would not stay on its line.
 func CheckReason(text string) error {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -46,6 +47,33 @@ func (j Journal) each(each func(maps.Ban) error) (damaged int, err error) {
 		err = fmt.Errorf("%s: %w", j.path, err)
 	}
 	return damaged, err
+}
+
+// LoadEachReason returns the bans that have not ended at a time by their sources, of which each may have one for every reason.
+func (j Journal) LoadEachReason(now time.Time) (map[netip.Prefix][]maps.Ban, error) {
+	out := make(map[netip.Prefix][]maps.Ban)
+	f, err := os.OpenFile(j.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	defer f.Close()
+	l := &journalReader{reasons: make(map[string]string)}
+	_, err = l.scan(f, func(_ int32, b maps.Ban, added bool) error {
+		if !added {
+			delete(out, b.Prefix)
+			return nil
+		}
+		list := slices.DeleteFunc(out[b.Prefix], func(have maps.Ban) bool { return have.Reason == b.Reason })
+		if holds(&b, now) {
+			list = append(list, b)
+		}
+		out[b.Prefix] = list
+		return nil
+	})
+	return out, err
 }
 
 // Lines returns how many lines the journal has, whatever they say.
@@ -187,13 +215,15 @@ func (l *journalReader) record(line []byte) (b maps.Ban, added, ok bool) {
 	}
 	mark := line[sumLen+1]
 	address, rest, timed := bytes.Cut(line[sumLen+3:], []byte(" "))
-	if b.Prefix, ok = parseRecorded(address); !ok || timed != (mark == addedMark) {
+	if b.Prefix, ok = parseRecorded(address); !ok || timed != (mark == addedMark || mark == forcedMark) {
 		return b, false, false
 	}
 	if mark == endedMark {
 		return b, false, true
 	}
-	return b, true, l.parseBan(&b, rest)
+	b.Forced = mark == forcedMark
+	ok = l.parseBan(&b, rest)
+	return b, true, ok
 }
 
 // parseBan reads what stands behind the address of a ban.

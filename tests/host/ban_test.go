@@ -110,6 +110,37 @@ func TestBanCutsConnections(t *testing.T) {
 	})
 }
 
+// A ban ends what is routed to a server behind this host too, in both directions, and an unban does not revive it.
+func TestBanCutsRoutedConnections(t *testing.T) {
+	eachMode(t, func(t *testing.T, l *lab.Lab, mode loader.Mode) {
+		fw := banner(t, l)
+		inside := l.AddInside(t)
+		inside.Echo(t, 7)
+		l.Client.Echo(t, 9)
+		upWith(t, l, loader.Options{Interfaces: both, Mode: mode, Policy: gateway(t, "drop", "7/tcp on eth0, all on eth1")})
+		for i, f := range families {
+			in := mustDial(t, l.Client, "tcp", behind[i], 7)
+			out := mustDial(t, inside, "tcp", f.client, 9)
+			mustTalk(t, in, "in")
+			mustTalk(t, out, "out")
+			if report := banAddress(t, l, fw, oneAddress(f.client)); report.Banned != 1 || report.Cut != 2 {
+				t.Errorf("%s: %+v", f.name, report)
+			}
+			for _, flow := range flowTable(t, l) {
+				if flow.State != maps.FlowKilled && (flow.Remote.Addr() == f.client || flow.Local.Addr() == f.client) {
+					t.Errorf("%s: %+v goes on", f.name, flow)
+				}
+			}
+			mustNotTalk(t, in, "in")
+			mustNotTalk(t, out, "out")
+			unbanAll(t, l, fw)
+			mustNotTalk(t, in, "in, after the ban")
+			mustNotTalk(t, out, "out, after the ban")
+			mustTalk(t, mustDial(t, l.Client, "tcp", behind[i], 7), "in, anew")
+		}
+	})
+}
+
 // Bans outlive a change of the policy, an interface that is let go of, and a filter that is taken off: the journal has them
 // before the next one is attached.
 func TestBansAreKept(t *testing.T) {
