@@ -153,9 +153,10 @@ func (s *seeder) conntrack() (*Connections, error) {
 		protocol := e.Forward.Protocol
 		from, to := host.AddrPort(e.Forward.SrcIP, e.Forward.SrcPort), host.AddrPort(e.Forward.DstIP, e.Forward.DstPort)
 		origin := Origin{protocol, from, to}
-		isRouted := !isLocal(from.Addr()) && !isLocal(to.Addr()) && s.policy.Forward != policy.ForwardAccept
+		server := host.AddrPort(e.Reverse.SrcIP, e.Reverse.SrcPort) // which "to" is not where the destination is translated
+		isRouted := !isLocal(from.Addr()) && !isLocal(server.Addr()) && s.policy.Forward != policy.ForwardAccept
 		for _, side := range []struct{ local, remote netip.AddrPort }{
-			{host.AddrPort(e.Reverse.DstIP, e.Reverse.DstPort), host.AddrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
+			{host.AddrPort(e.Reverse.DstIP, e.Reverse.DstPort), server},
 			{to, from},
 		} {
 			switch {
