@@ -51,7 +51,12 @@ func onlyThrough(closed, open []policy.Rule) (concerns, error) {
 	}
 	return func(live *seed.Connections, flow *maps.Flow) bool {
 		if o, ok := live.Origins[flow.ID()]; ok {
-			return lost.lets(o) && !kept.lets(o)
+			if lost.lets(o) && !kept.lets(o) {
+				return true
+			}
+			server, ok := live.Led[o] // which the rules have met where the card that it came in by has no filter
+			led := seed.Origin{Protocol: o.Protocol, From: o.From, To: server}
+			return ok && lost.lets(led) && !kept.lets(led)
 		}
 		if isLocal(flow.Local.Addr()) || isLocal(flow.Remote.Addr()) {
 			return false

@@ -4,9 +4,11 @@ package host
 
 import (
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -34,6 +36,65 @@ func TestTranslatedConnectionsInwardGoOn(t *testing.T) {
 					mustTalk(t, c, "after")
 					mustTalk(t, c, "once more")
 					mustNotDial(t, l.Client, lab.ServerV4, 8443)
+				})
+			}
+		}
+	}
+}
+
+// track makes netfilter track what is routed.
+func track(t testing.TB, l *lab.Lab) {
+	t.Helper()
+	l.Server.Run(t, "nft", "add table ip track; add chain ip track forward { type filter hook forward priority 0; }; add rule ip track forward ct state new accept")
+}
+
+// UDP that was answered is ESTABLISHED for netfilter, long before it is a stream. It goes on when the filter comes up, and
+// when the rules go that have let it through, in whatever order, as far as netfilter tracks it.
+func TestYoungUDPGoesOn(t *testing.T) {
+	dns := "53/udp on eth0"
+	for _, interfaces := range [][]string{{"eth0"}, {"eth1"}, both} {
+		for _, kind := range []string{"routed", "masqueraded", "led inward"} {
+			for _, closed := range [][]string{nil, {"all on eth1", dns}, {dns, "all on eth1"}} {
+				t.Run(fmt.Sprintf("%v/%s/closed %v", interfaces, kind, closed), func(t *testing.T) {
+					l := lab.New(t)
+					inside := l.AddInside(t)
+					var c net.Conn
+					switch kind {
+					case "routed":
+						track(t, l)
+					case "masqueraded":
+						masquerade(t, l)
+					case "led inward":
+						l.Server.Run(t, "nft", "add table ip in; add chain ip in pre { type nat hook prerouting priority dstnat; }; add rule ip in pre iifname eth0 udp dport 8053 dnat to 198.51.100.2:53")
+					}
+					if kind == "masqueraded" {
+						echoUDP(t, l.Client, lab.ClientV4, 53)
+					} else {
+						echoUDP(t, inside, lab.InsideV4, 53)
+					}
+					if closed != nil {
+						upWith(t, l, loader.Options{Interfaces: interfaces, Policy: gateway(t, "drop", "'"+dns+"', all on eth1", "8053/udp")})
+					}
+					switch kind {
+					case "routed":
+						c = mustDial(t, l.Client, "udp", lab.InsideV4, 53)
+					case "masqueraded":
+						c = mustDial(t, inside, "udp", lab.ClientV4, 53)
+					default:
+						c = mustDial(t, l.Client, "udp", lab.ServerV4, 8053)
+					}
+					mustTalk(t, c, "before")
+					if closed == nil {
+						upWith(t, l, loader.Options{Interfaces: interfaces, Policy: policy.Default()})
+					} else if kind == "led inward" {
+						change(t, l, func(f *loader.Filter) error { _, err := f.CloseRules(rules(t, "8053/udp"), false); return err })
+						mustTalk(t, c, "after its port was closed")
+					}
+					for _, rule := range closed {
+						closeForward(t, l, rule)
+						mustTalk(t, c, "after close of "+rule)
+					}
+					mustTalk(t, c, "after")
 				})
 			}
 		}
