@@ -67,6 +67,17 @@ func onlyThrough(closed, open []policy.Rule) (concerns, error) {
 	}, nil
 }
 
+// warnOfRouted says what a change from "forward: accept" cuts: it keeps no flows of what is routed, and where netfilter tracks
+// nothing nobody knows of it.
+func (c *change) warnOfRouted() {
+	if c.old == nil || c.old.running.Policy.Forward != policy.ForwardAccept || c.options.Policy.Forward == policy.ForwardAccept || !host.Forwards(nil) {
+		return
+	}
+	if tracked, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || tracked == 0 {
+		c.warn("connections that are routed through this host are cut, but for what rules let through: netfilter tracks none, and \"forward: accept\" kept no flows of them")
+	}
+}
+
 // naming returns rules as far as they name each port that they are for.
 func naming(rules []policy.Rule) (out []policy.Rule) {
 	for _, r := range rules {

@@ -5,6 +5,8 @@ package host
 import (
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/loader"
@@ -97,6 +99,31 @@ func TestYoungUDPGoesOn(t *testing.T) {
 					mustTalk(t, c, "after")
 				})
 			}
+		}
+	}
+}
+
+// A change from accept to drop cuts what nobody keeps, and says so; where netfilter tracks it, it says nothing.
+func TestAcceptThatEndsSaysWhatItCuts(t *testing.T) {
+	for _, tracked := range []bool{false, true} {
+		l := lab.New(t)
+		inside := l.AddInside(t)
+		inside.Echo(t, 443)
+		if tracked {
+			track(t, l)
+		}
+		upWith(t, l, loader.Options{Interfaces: both, Policy: gateway(t, "accept", "")})
+		c := mustDial(t, l.Client, "tcp", lab.InsideV4, 443)
+		mustTalk(t, c, "before")
+		report := upWith(t, l, loader.Options{Interfaces: both, Policy: gateway(t, "drop", "1/tcp on eth1")})
+		warned := slices.ContainsFunc(report.Warnings, func(w string) bool { return strings.Contains(w, "routed through this host are cut") })
+		if warned == tracked {
+			t.Errorf("tracked %t: warnings %q", tracked, report.Warnings)
+		}
+		if tracked {
+			mustTalk(t, c, "after")
+		} else {
+			mustNotTalk(t, c, "after")
 		}
 	}
 }
