@@ -23,6 +23,7 @@ type candidate struct {
 	named   []string // the interfaces that the source names
 	changes []Change // to what is in force
 	packets []PacketChange
+	guests  []string // sentences about those that may begin outward from now on, or may no longer
 	flows   string   // why the flow table is not what the policy asks for, or ""
 	letGo   []string // patterns in force that the source has no more
 	current bool     // what is in force is this policy, by this file, on every interface
@@ -61,7 +62,9 @@ func (fw *Firewall) candidate(f Filter, file string) (*candidate, error) {
 	c.letGo = letGo(inForce.Interfaces, c.named)
 	c.policy = withInterfaces(c.policy, without(inForce.Interfaces, c.letGo))
 	c.changes = changesOf(inForce, c.policy, runtime)
-	c.packets = packetChanges(inForce, c.policy, c.changes)
+	guests := fw.guests()
+	c.packets = packetChanges(inForce, c.policy, c.changes, guests)
+	c.guests = guestTexts(inForce, c.policy, guests)
 	if err := c.deferFlows(f); err != nil {
 		return nil, err
 	}
@@ -181,7 +184,7 @@ func (fw *Firewall) Apply(ctx context.Context, r ApplyRequest) (*ApplyReport, er
 		Packets:  c.packets,
 		Applied:  !c.current,
 		Skipped:  skippedLines(c.policy),
-		Warnings: slices.Concat(c.warnings(), listWarnings(c.policy), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces), fw.unwritten(c.policy)),
+		Warnings: slices.Concat(c.warnings(), c.guests, listWarnings(c.policy), fw.user.Unreachable(c.policy), ineffective(c.policy, c.policy.Interfaces), fw.unwritten(c.policy)),
 		Deferred: c.flows != "",
 	}
 	if c.current && c.flows != "" {
@@ -240,7 +243,7 @@ func (fw *Firewall) Diff(ctx context.Context, file string) (*DiffReport, error) 
 	}
 	report := &DiffReport{Config: c.config, File: c.path, Changes: c.changes, Packets: c.packets, Deferred: c.flows != "",
 		Skipped:  skippedLines(c.policy),
-		Warnings: list(slices.Concat(c.warnings(), fw.hazardWarnings(c.policy), fw.doubts(c.policy, c.named, c.path)))}
+		Warnings: list(slices.Concat(c.warnings(), c.guests, fw.hazardWarnings(c.policy), fw.doubts(c.policy, c.named, c.path)))}
 	if c.flows != "" {
 		report.Warnings = append(report.Warnings, c.flows)
 	}

@@ -43,6 +43,7 @@ type Kernel interface {
 	Resolvers() []netip.Addr
 	OnPseudoTerminal() bool
 	Forwards() bool
+	Guests() ([]host.Guests, error)
 	Unfiltered(filtered []string) ([]host.Interface, error)
 	StartWatchdog(ctx context.Context, store schedule.Store, pinPath string) error
 }
@@ -168,7 +169,8 @@ func (HostKernel) Gateways() (gateways, sameMAC []netip.Addr, err error) { retur
 func (HostKernel) Resolvers() []netip.Addr                               { return host.Resolvers(nil) }
 func (HostKernel) OnPseudoTerminal() bool                                { return host.OnPseudoTerminal() }
 
-func (HostKernel) Forwards() bool { return host.Forwards(nil) }
+func (HostKernel) Forwards() bool                 { return host.Forwards(nil) }
+func (HostKernel) Guests() ([]host.Guests, error) { return host.FindGuests() }
 
 func (HostKernel) Unfiltered(filtered []string) ([]host.Interface, error) {
 	return host.Unfiltered(filtered)

@@ -67,6 +67,7 @@ func (fw *Firewall) Open(ctx context.Context, r OpenRequest) (*OpenReport, error
 	}
 	report.Opened, report.Already = policy.Texts(opened.Opened), policy.Texts(opened.Already)
 	report.Warnings = append(report.Warnings, useless(f, r.Rules)...)
+	report.Warnings = append(report.Warnings, fw.boundGuests(f, opened.Opened)...)
 	for _, rule := range r.Rules {
 		if due, ok := c.RuleDue(rule); ok {
 			report.SecondsLeft = seconds(due)
@@ -207,6 +208,9 @@ func (fw *Firewall) Close(ctx context.Context, r CloseRequest) (*CloseReport, er
 	}
 	if len(closed.Closed) > 0 {
 		report.Warnings = append(report.Warnings, fw.user.Unreachable(after)...)
+	}
+	if slices.ContainsFunc(closed.Closed, func(r policy.Rule) bool { return r.Forward }) {
+		report.Warnings = append(report.Warnings, guestTexts(before, after, fw.guests())...)
 	}
 	report.Closed, report.NotOpen = policy.Texts(closed.Closed), policy.Texts(closed.NotOpen)
 	report.Warnings = append(report.Warnings, ofOtherKind(closed.NotOpen, after)...)

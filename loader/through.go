@@ -51,7 +51,12 @@ func onlyThrough(closed, open []policy.Rule) (concerns, error) {
 	}
 	return func(live *seed.Connections, flow *maps.Flow) bool {
 		if o, ok := live.Origins[flow.ID()]; ok {
-			return lost.lets(o) && !kept.lets(o)
+			if lost.lets(o) && !kept.lets(o) {
+				return true
+			}
+			server, ok := live.Led[o] // which the rules have met where the card that it came in by has no filter
+			led := seed.Origin{Protocol: o.Protocol, From: o.From, To: server}
+			return ok && lost.lets(led) && !kept.lets(led)
 		}
 		if isLocal(flow.Local.Addr()) || isLocal(flow.Remote.Addr()) {
 			return false
@@ -60,6 +65,17 @@ func onlyThrough(closed, open []policy.Rule) (concerns, error) {
 		other := seed.Origin{Protocol: flow.Protocol, From: flow.Remote, To: flow.Local}
 		return isLost(one, other) || isLost(other, one)
 	}, nil
+}
+
+// warnOfRouted says what a change from "forward: accept" cuts: it keeps no flows of what is routed, and where netfilter tracks
+// nothing nobody knows of it.
+func (c *change) warnOfRouted() {
+	if c.old == nil || c.old.running.Policy.Forward != policy.ForwardAccept || c.options.Policy.Forward == policy.ForwardAccept || !host.Forwards(nil) {
+		return
+	}
+	if tracked, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || tracked == 0 {
+		c.warn("connections that are routed through this host are cut, but for what rules let through: netfilter tracks none, and \"forward: accept\" kept no flows of them")
+	}
 }
 
 // naming returns rules as far as they name each port that they are for.

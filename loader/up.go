@@ -113,6 +113,7 @@ func up(ctx context.Context, o Options) (_ *UpReport, err error) {
 	if err := c.keep(); err != nil {
 		return nil, err
 	}
+	c.warnOfRouted()
 	if c.old != nil && o.Look {
 		c.bypassed, err = c.old.Bypassed(ctx, LookTime)
 		if errors.Is(err, fs.ErrPermission) { // CAP_NET_RAW is for this look alone

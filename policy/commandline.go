@@ -23,7 +23,13 @@ func (n Names) ParseRules(words []string) ([]Rule, error) {
 	var rules []Rule
 	var errs []error
 	var bare []string // rules without clauses, which the next clause may be meant for
+	before := ""
 	for _, a := range joinArguments(words) {
+		if before != "" && strings.EqualFold(a.text, "out") { // no service, but what iptables calls the way out
+			_, err := n.ParseRule(before + " " + a.text)
+			return nil, errors.Join(append(errs, err)...)
+		}
+		before = a.text
 		if a.looseClause && len(bare) > 0 {
 			errs = append(errs, ambiguousClause(bare, a))
 		}

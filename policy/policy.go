@@ -90,6 +90,11 @@ func (p *Policy) InputRules() []Rule { return rulesOfKind(p.Open, false) }
 // ForwardRules returns the rules about what is routed.
 func (p *Policy) ForwardRules() []Rule { return rulesOfKind(p.Open, true) }
 
+// NamesForward reports whether a forward rule names an interface, so that these rules alone count for guests behind it.
+func (p *Policy) NamesForward(iface string) bool {
+	return slices.ContainsFunc(p.Open, func(r Rule) bool { return r.Forward && MatchAnyInterface(r.On, iface) })
+}
+
 func rulesOfKind(rules []Rule, forward bool) []Rule {
 	other := func(r Rule) bool { return r.Forward != forward }
 	if !slices.ContainsFunc(rules, other) {

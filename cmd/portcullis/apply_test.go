@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/host"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
 )
@@ -56,6 +58,41 @@ func TestDiffGoesByPackets(t *testing.T) {
 		h.types(0, "diff")
 		h.says(says)
 	}
+}
+
+// Guests begin outward as long as no forward rule names their bridge. That is told where the last such rule goes, and the
+// first one comes.
+func TestGuestsWhoseBridgeIsNamedNoLonger(t *testing.T) {
+	const named, none = "forward: {open: [81/tcp on br0]}\nopen: [ssh]\n", "open: [ssh]\n"
+	const freed, bound = "all on br0: nobody -> anybody: no forward rule names it any more", "all on br0: anybody -> nobody but by rules: a forward rule names it now"
+	h := newHost(t)
+	h.GuestList = []host.Guests{{Device: "br0"}}
+	path := h.runs(named)
+	for _, command := range []string{"diff", "apply"} {
+		os.WriteFile(path, []byte(none), 0o644)
+		h.types(0, command)
+		h.says("who is let through:\n  all but 81/tcp on br0: nobody -> anybody\n")
+		h.complains(freed)
+	}
+	for _, command := range []string{"diff", "apply"} {
+		os.WriteFile(path, []byte(named), 0o644)
+		h.types(0, command)
+		h.says("who is let through:\n  all but 81/tcp on br0: anybody -> nobody\n")
+		h.complains(bound)
+	}
+	h.types(0, "close", "--forward", "81/tcp on br0")
+	h.complains(freed)
+	h.types(0, "open", "--forward", "82/tcp on br0")
+	h.complains(bound)
+	h.types(0, "open", "--forward", "83/tcp on br0")
+	if strings.Contains(h.stderr, "br0: anybody") {
+		t.Errorf("a second rule is told as the first: %s", h.stderr)
+	}
+	os.WriteFile(path, []byte("forward: accept\nopen: [ssh]\n"), 0o644)
+	h.types(0, "apply", "--force")
+	os.WriteFile(path, []byte(none), 0o644)
+	h.types(0, "diff")
+	h.says("who is let through:\n  all on eth0,other interfaces: anybody -> nobody\n")
 }
 
 func TestApplyOfAnotherFileLeavesThePolicyFile(t *testing.T) {

@@ -61,6 +61,7 @@ type Kernel struct {
 	Session      host.Session // of the user
 	PTY          bool
 	Forwarding   bool
+	GuestList    []host.Guests
 	Others       []host.Interface   // that are not filtered
 	Awaited      []string           // interfaces that are filtered when they appear
 	Past         []loader.Interface // past which packets come
@@ -109,6 +110,8 @@ func (f *Kernel) Up(_ context.Context, o loader.Options) (*loader.UpReport, erro
 }
 
 func (f *Kernel) Forwards() bool { return f.Forwarding }
+
+func (f *Kernel) Guests() ([]host.Guests, error) { return f.GuestList, nil }
 
 func (f *Kernel) Unfiltered([]string) ([]host.Interface, error) { return f.Others, nil }
 

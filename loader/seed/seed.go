@@ -86,6 +86,8 @@ type Connections struct {
 	Flows []maps.Flow
 	// Origins says of what is routed how it was begun, by the flows of it.
 	Origins map[maps.FlowID]Origin
+	// Led says where netfilter leads what is routed, if that is another destination than its origin has.
+	Led map[Origin]netip.AddrPort
 }
 
 // Origin is a connection through this host as whoever began it sees it, before any translation.
@@ -129,7 +131,7 @@ func (s *seeder) sockets() ([]maps.Flow, error) {
 // conntrack returns the connections that netfilter tracks, if it does. They are wanted as they look on the wire, so behind
 // NAT both ends of an entry may be ours.
 func (s *seeder) conntrack() (*Connections, error) {
-	out := &Connections{Origins: make(map[maps.FlowID]Origin)}
+	out := &Connections{Origins: make(map[maps.FlowID]Origin), Led: make(map[Origin]netip.AddrPort)}
 	// A dump walks the whole table, 10 ms for nothing where nothing is tracked.
 	if count, err := host.SysctlNumber(nil, "net/netfilter/nf_conntrack_count"); err != nil || count == 0 {
 		return out, nil
@@ -138,30 +140,33 @@ func (s *seeder) conntrack() (*Connections, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := host.CompleteList(func() ([]*netlink.ConntrackFlow, error) {
-		return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_UNSPEC)
-	})
+	entries, err := host.CompleteList(tracked)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return out, nil // this kernel does not tell
 	}
 	var routed []maps.Flow
-	for _, e := range entries {
+	for i := range entries {
+		e := &entries[i]
 		state := s.conntrackState(e)
 		if state == "" {
 			continue
 		}
-		protocol := e.Forward.Protocol
-		from, to := host.AddrPort(e.Forward.SrcIP, e.Forward.SrcPort), host.AddrPort(e.Forward.DstIP, e.Forward.DstPort)
+		protocol, from, to := e.protocol, e.original.from, e.original.to
 		origin := Origin{protocol, from, to}
-		isRouted := !isLocal(from.Addr()) && !isLocal(to.Addr()) && s.policy.Forward != policy.ForwardAccept
+		server := e.reply.from // which "to" is not where the destination is translated
+		isRouted := !isLocal(from.Addr()) && !isLocal(server.Addr()) && s.policy.Forward != policy.ForwardAccept
+		if isRouted && server != to {
+			out.Led[origin] = server
+		}
 		for _, side := range []struct{ local, remote netip.AddrPort }{
-			{host.AddrPort(e.Reverse.DstIP, e.Reverse.DstPort), host.AddrPort(e.Reverse.SrcIP, e.Reverse.SrcPort)},
+			{e.reply.to, server},
 			{to, from},
 		} {
 			switch {
 			case isLocal(side.remote.Addr()) || !host.IsOutside(side.local, side.remote):
 			case isLocal(side.local.Addr()):
 				flow := s.flow(protocol, side.local, side.remote, state)
+				flow.Assured = flow.Assured && state != udp // a few packets are no reason to stay when there is no room
 				out.Flows = append(out.Flows, flow)
 				if isRouted {
 					out.Origins[flow.ID()] = origin
@@ -190,18 +195,18 @@ func Turned(flow maps.Flow) maps.Flow {
 	return flow
 }
 
-// conntrackState returns the state for an entry, or "" for one that is not taken over. The list does not say whether
-// an entry was answered; what an outsider began and nobody answered must not get in by it, so of UDP only streams
-// count, which takes an answer.
-func (s *seeder) conntrackState(e *netlink.ConntrackFlow) string {
-	switch e.Forward.Protocol {
+// conntrackState returns the state for an entry, or "" for one that is not taken over: what an outsider began and nobody
+// answered must not get in by it.
+func (s *seeder) conntrackState(e *entry) string {
+	switch e.protocol {
 	case unix.IPPROTO_TCP:
-		if tcp, ok := e.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
-			return conntrackTCP[tcp.State]
-		}
+		return conntrackTCP[e.tcpState]
 	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
-		if int64(e.TimeOut) > int64(s.policy.Timeout(udp).Seconds()) {
+		switch {
+		case e.assured:
 			return UDPStream
+		case e.answered:
+			return udp
 		}
 	}
 	return ""
@@ -212,7 +217,7 @@ func (c *Connections) Established() int {
 	seen := make(map[Origin]bool)
 	for i := range c.Flows {
 		switch c.Flows[i].State.String() {
-		case Established, UDPStream:
+		case Established, udp, UDPStream:
 			seen[c.Origin(&c.Flows[i])] = true
 		}
 	}

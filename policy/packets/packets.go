@@ -88,14 +88,36 @@ func (c Change) Difference() (gone, come []netip.Prefix) {
 
 // Diff returns how the packets differ that are let in, and then those that are let through: by rules, or because all is
 // accepted. There is no change if and only if both policies let in and through the same by these. What the policy of
-// ICMP says does not count.
-func Diff(old, new *policy.Policy) []Change {
+// ICMP says does not count. Guests are the devices of containers and virtual machines, which begin outward as long as no
+// forward rule names their device.
+func Diff(old, new *policy.Policy, guests ...string) []Change {
 	out := diff(input(old), input(new))
-	through := diff(routed(old), routed(new))
+	before, after := routed(old), routed(new)
+	for _, device := range guests {
+		// Where they may as before, a rule for them would only make what is told longer.
+		if old.NamesForward(device) != new.NamesForward(device) || before.Input != after.Input {
+			before.Open = withGuests(before.Open, old, device)
+			after.Open = withGuests(after.Open, new, device)
+		}
+	}
+	through := diff(before, after)
 	for i := range through {
 		through[i].Forward = true
 	}
 	return append(out, through...)
+}
+
+// withGuests adds to the rules of a policy that guests behind a device may begin, if they may.
+func withGuests(rules []policy.Rule, p *policy.Policy, device string) []policy.Rule {
+	if p.NamesForward(device) {
+		return rules
+	}
+	all, err := policy.ParseRule("all")
+	if err != nil {
+		return rules
+	}
+	all.Forward, all.On = true, []string{device}
+	return append(slices.Clip(rules), all)
 }
 
 func input(p *policy.Policy) *policy.Policy {

@@ -73,7 +73,8 @@ var untimed = &difference{row: "SYN_SENT2 has no timeout of its own to set", net
 
 // notPlayed are the rows that two verdicts about a packet cannot show.
 var notPlayed = map[string]string{
-	"loopback, and the host's own addresses": "not on eth0",
+	"what is routed, once `forward: accept` becomes `drop`":                                                                "no policy is changed here",
+	"loopback, and the host's own addresses":                                                                               "not on eth0",
 	"later fragments of a packet to this host, or through it but under `forward: drop` without a rule and without guests":  "no verdict of their own behind reassembly",
 	"UDP begun behind an unfiltered interface and masqueraded, from a source port that input opens, under `forward: drop`": "no port is translated here that input opens",
 	"what two forward rules let through, one each way, after one is closed":                                                "no rule is closed here",
