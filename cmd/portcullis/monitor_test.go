@@ -127,3 +127,14 @@ func TestMonitorWrites(t *testing.T) {
 		h.types(2, append([]string{"monitor"}, args...)...)
 	}
 }
+
+// To wait for packets of an interface that nothing filters would be in vain. Of one that is not there yet, they may come.
+func TestMonitorOfAnUnfilteredInterface(t *testing.T) {
+	h := newHost(t)
+	h.runs("")
+	h.Awaited = []string{"lo", "nowhere0"}
+	h.types(1, "monitor", "--on", "lo")
+	h.complains("lo has appeared, and is not filtered: run \"portcullis up lo\"")
+	h.types(0, "monitor", "--on", "nowhere0", "--for", "1s")
+	h.types(0, "monitor", "--on", "eth0", "--for", "1s")
+}
