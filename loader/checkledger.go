@@ -26,7 +26,7 @@ type LedgerCheck struct {
 	Difference int64  `json:"difference"` // frames that the ledger has too few; below 0, too many
 	Agrees     bool   `json:"agrees"`
 	Unfiltered string `json:"unfiltered,omitempty"` // a sentence, where the interface is there and not filtered
-	Note       string `json:"note"` // what there is to know of the device
+	Note       string `json:"note"`                 // what there is to know of the device
 }
 
 // How long CheckLedger waits for what is on its way between the device and the ledger, and for drivers that seldom bring

@@ -412,12 +412,12 @@ func TestCheckOfTheLedger(t *testing.T) {
 // An interface of the policy that is there and not filtered is no agreement; one that is not there is none of its business.
 func TestCheckNamesWhatIsNotFiltered(t *testing.T) {
 	l := lab.New(t)
-	addLink(t, l.Server, "dummy", "name", "e0", "type", "dummy")
-	addLink(t, l.Server, "dummy", "name", "e1", "type", "dummy")
+	addLink(t, l.Server, "veth", "name", "e0", "type", "veth", "peer", "name", "p0")
+	addLink(t, l.Server, "veth", "name", "e1", "type", "veth", "peer", "name", "p1")
 	upOn(t, l, loader.ModeAuto, []string{"eth0", "e0", "e1"})
 	l.Server.IP(t, "link", "del", "e0")
 	l.Server.IP(t, "link", "del", "e1")
-	addLink(t, l.Server, "dummy", "name", "e0", "type", "dummy")
+	addLink(t, l.Server, "veth", "name", "e0", "type", "veth", "peer", "name", "p0")
 	with(t, l, func(f *loader.Filter) error {
 		checks, err := f.CheckLedger(context.Background(), 100*time.Millisecond)
 		if err != nil {
