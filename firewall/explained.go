@@ -9,16 +9,16 @@ import (
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
-// RuleLines returns the policy file of a running filter, and where its rules stand there: none where the file cannot be
-// read, or is none any more.
-func (fw *Firewall) RuleLines(f Filter) (file string, lines map[policy.RuleKey]policy.RuleLine) {
+// RuleLines returns the policy file of a running filter, and where its rules stand there. The error says why that cannot be
+// told.
+func (fw *Firewall) RuleLines(f Filter) (file string, lines map[policy.RuleKey]policy.RuleLine, err error) {
 	file = fw.configOf(f)
 	text, err := readTrusted(file, fw.options.Invoker...)
 	if err != nil {
-		return file, nil
+		return file, nil, err
 	}
-	lines, _ = fw.newListFiles(fw.options.Invoker...).reader().RuleLines(file, text)
-	return file, lines
+	lines, err = fw.newListFiles(fw.options.Invoker...).reader().RuleLines(file, text)
+	return file, lines, err
 }
 
 // BlockedNetwork returns the network of a block list in force that holds an address: the widest one, where networks of the

@@ -25,7 +25,8 @@ type LedgerCheck struct {
 	Lost       uint64 `json:"lost"`       // frames that the device says were lost behind it, perhaps before the filter
 	Difference int64  `json:"difference"` // frames that the ledger has too few; below 0, too many
 	Agrees     bool   `json:"agrees"`
-	Note       string `json:"note"` // what there is to know of the device
+	Unfiltered string `json:"unfiltered,omitempty"` // a sentence, where the interface is there and not filtered
+	Note       string `json:"note"`                 // what there is to know of the device
 }
 
 // How long CheckLedger waits for what is on its way between the device and the ledger, and for drivers that seldom bring
@@ -76,16 +77,20 @@ func statistics(interfaces []Interface) (map[string]netlink.LinkStatistics, erro
 }
 
 // CheckLedger holds what the ledger counts for a moment against what the devices count. Where they differ, it looks for
-// longer: packets may be on their way, and some drivers bring their counters up to date once a second.
+// longer: packets may be on their way, and some drivers bring their counters up to date once a second. An interface that is
+// there and not filtered does not agree.
 func (f *Filter) CheckLedger(ctx context.Context, moment time.Duration) (checks []LedgerCheck, err error) {
 	all, err := f.Interfaces()
 	if err != nil {
 		return nil, err
 	}
 	var interfaces []Interface
+	var unfiltered []LedgerCheck
 	for _, i := range all {
 		if i.Present {
 			interfaces = append(interfaces, i)
+		} else if text := i.UnfilteredText(); text != "" {
+			unfiltered = append(unfiltered, LedgerCheck{Interface: i.Name, Mode: i.Mode, Note: i.Absence(), Unfiltered: text})
 		}
 	}
 	from, err := f.readLedger(interfaces)
@@ -114,7 +119,7 @@ func (f *Filter) CheckLedger(ctx context.Context, moment time.Duration) (checks 
 			checks = append(checks, check)
 		}
 		if agrees || time.Since(end) > ledgerTooLate {
-			return checks, nil
+			return append(checks, unfiltered...), nil
 		}
 	}
 }

@@ -77,13 +77,8 @@ func (f *Filter) status() (*Status, error) {
 		s.Warnings = append(s.Warnings, r.String())
 	}
 	for _, i := range s.Interfaces {
-		switch i.Absence() {
-		case AbsentAppeared:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s has appeared, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
-		case AbsentHalf:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is filtered in one direction only: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
-		case AbsentRecreated:
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s was deleted and re-created, and is not filtered: run \"portcullis up %s\"", i.Name, quote.Shell(i.Name)))
+		if text := i.UnfilteredText(); text != "" {
+			s.Warnings = append(s.Warnings, text)
 		}
 	}
 	elsewhere := f.elsewhere()
@@ -138,6 +133,22 @@ func (i Interface) AwaitedText(running bool) string {
 		return fmt.Sprintf("%s is gone: %s when it is back", i.Name, agent)
 	}
 	return ""
+}
+
+// UnfilteredText returns a sentence about an interface that is there and not filtered, or "" for any other.
+func (i Interface) UnfilteredText() string {
+	what := ""
+	switch i.Absence() {
+	case AbsentAppeared:
+		what = "has appeared, and is not filtered"
+	case AbsentHalf:
+		what = "is filtered in one direction only"
+	case AbsentRecreated:
+		what = "was deleted and re-created, and is not filtered"
+	default:
+		return ""
+	}
+	return fmt.Sprintf("%s %s: run \"portcullis up %s\"", i.Name, what, quote.Shell(i.Name))
 }
 
 // IngressText returns what filters incoming packets: "native XDP".

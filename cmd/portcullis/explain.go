@@ -196,6 +196,9 @@ func elsewhere(v *explain.Answer) string {
 	if v.Runtime {
 		return "opened at run time"
 	}
+	if v.Unread() != nil {
+		return "in a policy file that cannot be read"
+	}
 	return "which the policy file does not have"
 }
 

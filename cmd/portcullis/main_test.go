@@ -91,6 +91,13 @@ func TestStatusCheck(t *testing.T) {
 	if v.Agrees || len(v.Interfaces) != 3 || v.Interfaces[1].Difference != 5 {
 		t.Errorf("JSON: %+v", v)
 	}
+	const unfiltered = "eth3 was deleted and re-created, and is not filtered: run \"portcullis up eth3\""
+	h.Checks = []loader.LedgerCheck{{Interface: "eth3", Unfiltered: unfiltered}}
+	h.types(1, "status", "--check")
+	h.complains(unfiltered)
+	if strings.Contains(h.stderr, "counted twice") {
+		t.Errorf("stderr %q", h.stderr)
+	}
 }
 
 func TestWithoutRoot(t *testing.T) {

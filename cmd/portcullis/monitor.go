@@ -229,6 +229,9 @@ func options(r monitor.Request, f interface {
 	var names []string
 	for _, i := range filtered {
 		names = append(names, i.Name)
+		if text := i.UnfilteredText(); text != "" && slices.Contains(r.Interfaces, i.Name) {
+			return o, errors.New(text) // else it would wait for packets that never come
+		}
 	}
 	if o, err = r.Options(names, p.Open); err != nil {
 		return o, usageError{err}

@@ -41,7 +41,7 @@ the size of the table, "evicted" and "full" count what was evicted and refused.
 
 Whatever comes in by an interface is counted once, as passed or dropped. --check holds
 that for a second against the frames that the device itself has received, and exits with
-1 and the difference if it does not add up.`,
+1 and the difference if it does not add up, or if an interface is there and not filtered.`,
 		Example: `  portcullis status
   portcullis status -o json | jq '.rules[] | select(.packets == 0) | .rule'`,
 		Args: noArguments,

@@ -56,6 +56,9 @@ func (a *app) checkLedger(ctx context.Context) error {
 }
 
 func differs(c loader.LedgerCheck) error {
+	if c.Unfiltered != "" {
+		return errors.New(c.Unfiltered)
+	}
 	if c.Difference > 0 {
 		return fmt.Errorf("%s: the ledger has %d packets where the device (%s) has received %d frames: %d came past the filter, or were lost before it; \"portcullis doctor %s\" looks closer",
 			c.Interface, c.Ledger, c.Counter, c.Device, c.Difference, c.Interface)

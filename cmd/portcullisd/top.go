@@ -5,14 +5,17 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
@@ -34,6 +37,9 @@ func (d *daemon) topCommand() *cobra.Command {
 			case output == "json" && !once:
 				return usageError{fmt.Errorf("-o json is for --once")}
 			}
+			if !once && !isTerminal(d.stdout) {
+				return usageError{errors.New("top needs a terminal: use --once")}
+			}
 			w := &watch{fw: d.firewall(), sources: newSources()}
 			defer w.stop()
 			if !once {
@@ -46,6 +52,15 @@ func (d *daemon) topCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&once, "once", false, "look for one interval, print that, and end")
 	cmd.Flags().StringVarP(&output, "output", "o", output, "table or json")
 	return cmd
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // watch reads a firewall again and again.

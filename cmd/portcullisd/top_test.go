@@ -140,3 +140,11 @@ func TestShort(t *testing.T) {
 		}
 	}
 }
+
+func TestTopNeedsATerminal(t *testing.T) {
+	var out, complaint strings.Builder
+	d := &daemon{stdout: &out, stderr: &complaint, getenv: func(string) string { return "" }}
+	if code := d.run([]string{"top"}); code != exitUsage || complaint.String() != "portcullis: top needs a terminal: use --once\n" {
+		t.Errorf("exit code %d: %s", code, &complaint)
+	}
+}

@@ -46,6 +46,8 @@ type Answer struct {
 	Advice   string   `json:"advice,omitempty"`  // the same, where no command does it
 	Still    *Still   `json:"still,omitempty"`   // what drops it then
 	Warnings []string `json:"warnings"`
+
+	unread error
 }
 
 // Still is what drops a packet, too, whose source is banned or blocked.
@@ -193,8 +195,14 @@ func (a *Answer) setRule(x *loader.Explanation, e *Explainer) {
 	}
 	if line, ok := e.lines[e.keyOf(x.Rule)]; ok {
 		a.Rule, a.File, a.Line = line.Text, e.file, line.Line
+	} else if e.unread != nil && !a.Runtime {
+		a.unread = e.unread
+		a.Warnings = append(a.Warnings, fmt.Sprintf("where the rule stands is not known, as the policy file cannot be read: %v", e.unread))
 	}
 }
+
+// Unread returns why the policy file cannot be read that may have the rule, or nil.
+func (a *Answer) Unread() error { return a.unread }
 
 // what is the packet as a rule names it, of x.
 func what(x *maps.Explanation) string {

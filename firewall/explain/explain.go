@@ -24,6 +24,7 @@ type Explainer struct {
 	on     map[string]*loader.Explainer // by interface
 	file   string
 	lines  map[policy.RuleKey]policy.RuleLine
+	unread error                         // why the file cannot be read
 	keys   map[*maps.Rule]policy.RuleKey // of rules that have decided: of one with many sources it takes a while
 }
 
@@ -38,7 +39,7 @@ func (e *Explainer) open() (err error) {
 		return err
 	}
 	e.on, e.keys = make(map[string]*loader.Explainer), make(map[*maps.Rule]policy.RuleKey)
-	e.file, e.lines = e.fw.RuleLines(e.filter)
+	e.file, e.lines, e.unread = e.fw.RuleLines(e.filter)
 	return nil
 }
 

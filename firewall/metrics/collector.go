@@ -17,6 +17,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Source is a firewall.
@@ -219,6 +220,7 @@ func (e emitter) sample(s *loader.Sample) {
 		if name == "" {
 			name = "(" + t.Of + ")"
 		}
+		name = valid(name)
 		for _, c := range t.Counters {
 			e.counter(packets, c.Packets, name, c.Verdict, c.Reason)
 			e.counter(bytes, c.Bytes, name, c.Verdict, c.Reason)
@@ -245,7 +247,7 @@ func (e emitter) sample(s *loader.Sample) {
 		e.counter(banPackets, r.Packets, valid(r.Text))
 	}
 	for _, i := range s.Interfaces {
-		e.gauge(interfaceUp, number(i.Present), i.Name, string(i.Mode))
+		e.gauge(interfaceUp, number(i.Present), valid(i.Name), string(i.Mode))
 	}
 	e.gauge(flowEntries, float64(s.Entries))
 	e.gauge(flowsMax, float64(s.MaxFlows))
@@ -269,10 +271,5 @@ func ruleLabel(r loader.RuleStatus) string {
 	return fmt.Sprintf("%s... #%d", text[:cut], r.ID)
 }
 
-// valid returns a text that others chose, as the label of a metric has to be.
-func valid(text string) string {
-	if utf8.ValidString(text) {
-		return text
-	}
-	return fmt.Sprintf("%q", text)
-}
+// valid returns a text that others chose, as the label of a metric has to be, and without what would write to a terminal.
+func valid(text string) string { return quote.Text(text) }

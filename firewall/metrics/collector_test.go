@@ -120,8 +120,14 @@ func TestLabels(t *testing.T) {
 	if a == b || len(a) > longestRule+20 {
 		t.Errorf("%q and %q", a, b)
 	}
-	if got := valid("\xff"); got != `"\xff"` {
+	if got := valid("\xff"); got != `\xff` {
 		t.Errorf("%q", got)
+	}
+	source := sourceOf(t)
+	source.Traffic = []loader.Traffic{{Of: loader.OfInterface, Interface: "a\x1b[2Jb"}}
+	source.Awaited = []string{"c\x1bd"}
+	if _, text := page(t, New(source, "1", nil)); strings.Contains(text, "\x1b") || !strings.Contains(text, `a\\x1b[2Jb`) {
+		t.Errorf("it says %q", text)
 	}
 }
 

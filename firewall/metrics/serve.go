@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,7 +67,14 @@ func (a Address) listen(ctx context.Context) (net.Listener, error) {
 	if a.network != "unix" {
 		return config.Listen(ctx, a.network, a.address)
 	}
-	if info, err := os.Lstat(a.address); err == nil && info.Mode()&fs.ModeSocket != 0 {
+	info, err := os.Lstat(a.address)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeSocket == 0:
+		return nil, fmt.Errorf("%s is %s, and not a socket: move it away, or name another path", a.address, kindOf(info.Mode()))
+	default:
 		if c, err := net.DialTimeout("unix", a.address, time.Second); err == nil {
 			c.Close()
 			return nil, fmt.Errorf("listen on %s: %w", a.address, unix.EADDRINUSE)
@@ -89,12 +97,29 @@ func (a Address) listen(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-const (
-	retryTime   = 5 * time.Second
-	requestTime = 10 * time.Second
-	mostAtOnce  = 4 // scrapes: each reads the whole ledger
+// kindOf says what a file is.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return "a regular file"
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	}
+	return "a device"
+}
 
-	mostConnections = 32
+const (
+	retryTime  = 5 * time.Second
+	headerTime = 2 * time.Second // for a request to come whole, which Prometheus writes at once
+	idleTime   = 5 * time.Second
+	answerTime = 10 * time.Second
+	mostAtOnce = 4 // scrapes: each reads the whole ledger
+
+	mostConnections = 512 // so many that one who opens them as fast as he can closes none before its request is read
 )
 
 // handler answers scrapes.
@@ -120,7 +145,9 @@ func Serve(ctx context.Context, at Address, c *Collector, told func(error), list
 		if err == nil {
 			last = ""
 			listening()
-			err = serve(ctx, l, mux)
+			err = serve(ctx, l, mux, func(number int) {
+				told(fmt.Errorf("%d connections to the metrics at %s were closed to let others in: somebody opens more than the %d that are kept", number, at, mostConnections))
+			})
 		}
 		if ctx.Err() != nil {
 			return
@@ -136,13 +163,16 @@ func Serve(ctx context.Context, at Address, c *Collector, told func(error), list
 	}
 }
 
-func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
+// serve answers requests until ctx ends. It calls evicted, at most once a minute, where connections were closed to let others
+// in.
+func serve(ctx context.Context, l net.Listener, handler http.Handler, evicted func(number int)) error {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: requestTime,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		Handler: answering(handler), ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, WriteTimeout: answerTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: 8 << 10, ConnContext: withConnection,
+		ErrorLog: log.New(io.Discard, "", 0), // strangers could fill the journal
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(netutil.LimitListener(l, mostConnections)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(limit(l, mostConnections, evicted)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
@@ -385,4 +386,36 @@ func TestJournalSaysHowLargeAFloodWas(t *testing.T) {
 		"invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
 	says(nil, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
 	says(map[string]uint64{"closed port": 5000}, "closed port: 2 more from 203.0.113.9 in 10s", "invalid flags: 1 more from 203.0.113.9 in 10s", "banned: 1 more from 203.0.113.9 in 10s")
+}
+
+// What somebody else has put in the place of the file gets nothing, and does not keep anybody waiting.
+func TestCaptureIsOfNobodyElse(t *testing.T) {
+	dir := t.TempDir()
+	pipe, own, foreign := filepath.Join(dir, "pipe"), filepath.Join(dir, "own"), filepath.Join(dir, "foreign")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o666), os.WriteFile(own, []byte("old"), 0o644), os.WriteFile(foreign, []byte("dear"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	refused := map[string]string{pipe: "use \"--write - |", "/dev/null": "is no regular file"}
+	if os.Chown(foreign, 65534, 65534) == nil { // by root only
+		refused[foreign] = "belongs to another user (uid 65534)"
+	}
+	for path, want := range refused {
+		if _, err := CreateCapture(path, "x", 128); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if text, _ := os.ReadFile(foreign); string(text) != "dear" {
+		t.Errorf("the file of another user holds %q", text)
+	}
+	c, err := CreateCapture(own, "x", 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if info, err := os.Stat(own); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has the mode %v, %v", info.Mode(), err)
+	}
+	if text, _ := os.ReadFile(own); bytes.Contains(text, []byte("old")) {
+		t.Errorf("the file was not emptied: %q", text)
+	}
 }

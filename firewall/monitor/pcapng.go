@@ -57,20 +57,45 @@ type captureInterface struct {
 	ethernet bool
 }
 
-// CreateCapture creates a file, or empties it. It follows no link that stands in its place: somebody else may have made it.
+// CreateCapture creates a file, or empties one of this user's, for nobody else to read. Somebody else may have put another
+// one in its place, or a link: these are refused.
 func CreateCapture(path, application string, snaplen int) (*Capture, error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if errors.Is(err, unix.ELOOP) {
+	// Not to truncate what is not ours, nor to wait for the reader of a pipe.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	switch {
+	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("%s is a symbolic link: name the file that it leads to", path)
+	case errors.Is(err, unix.ENXIO): // a pipe that nobody reads, or a socket
+		return nil, notRegular(path)
+	case err != nil:
+		return nil, err
 	}
-	if err != nil {
+	if err := claim(file); err != nil {
+		file.Close()
 		return nil, err
 	}
 	c, err := NewCapture(file, application, snaplen)
-	if info, failed := file.Stat(); failed == nil && info.Mode().IsRegular() {
-		c.file = file
-	}
+	c.file = file
 	return c, err
+}
+
+func notRegular(path string) error {
+	return fmt.Errorf("%s is no regular file: use \"--write - | ...\" for a pipe, or name another file", path)
+}
+
+// claim empties a file, unless it is another user's, or no file.
+func claim(file *os.File) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+		return err
+	}
+	switch {
+	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
+		return notRegular(file.Name())
+	case stat.Uid != uint32(os.Geteuid()):
+		return fmt.Errorf("%s belongs to another user (uid %d), who could read what is written: remove it, or name another file", file.Name(), stat.Uid)
+	}
+	return errors.Join(file.Chmod(0o600), file.Truncate(0))
 }
 
 // NewCapture begins a file in w.

@@ -352,6 +352,24 @@ func TestExplainByInterface(t *testing.T) {
 	}
 }
 
+// A policy file that cannot be read is not said to lack the rule.
+func TestExplainWithABadFile(t *testing.T) {
+	for text, why := range map[string]string{"": "no such file", "open: [nothing/tcp]\n": "nothing"} {
+		l := lab.New(t)
+		file := filepath.Join(t.TempDir(), "portcullis.yaml")
+		upWith(t, l, loader.Options{Interfaces: []string{"eth0"}, Mode: loader.ModeAuto, Policy: policyOf(t, "80/tcp"), Config: file})
+		if text != "" {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := asks(t, l).must(t, "192.0.2.2 80/tcp", "", "pass rule")
+		if warned := strings.Join(a.Warnings, "\n"); a.Unread() == nil || !strings.Contains(warned, "the policy file cannot be read") || !strings.Contains(warned, why) {
+			t.Errorf("%q: it warns %q", text, warned)
+		}
+	}
+}
+
 // The address of a tunnel is not that of its packets' link: they have none.
 func TestExplainOnATunnel(t *testing.T) {
 	l := lab.New(t)

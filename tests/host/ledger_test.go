@@ -420,6 +420,28 @@ func TestCheckOfTheLedger(t *testing.T) {
 	}
 }
 
+// An interface of the policy that is there and not filtered is no agreement; one that is not there is none of its business.
+func TestCheckNamesWhatIsNotFiltered(t *testing.T) {
+	l := lab.New(t)
+	addLink(t, l.Server, "veth", "name", "e0", "type", "veth", "peer", "name", "p0")
+	addLink(t, l.Server, "veth", "name", "e1", "type", "veth", "peer", "name", "p1")
+	upOn(t, l, loader.ModeAuto, []string{"eth0", "e0", "e1"})
+	l.Server.IP(t, "link", "del", "e0")
+	l.Server.IP(t, "link", "del", "e1")
+	addLink(t, l.Server, "veth", "name", "e0", "type", "veth", "peer", "name", "p0")
+	with(t, l, func(f *loader.Filter) error {
+		checks, err := f.CheckLedger(context.Background(), 100*time.Millisecond)
+		if err != nil {
+			return err
+		}
+		if len(checks) != 2 || !checks[0].Agrees || checks[0].Unfiltered != "" || checks[1].Interface != "e0" || checks[1].Agrees ||
+			checks[1].Unfiltered != "e0 was deleted and re-created, and is not filtered: run \"portcullis up e0\"" {
+			t.Errorf("the check finds %+v", checks)
+		}
+		return nil
+	})
+}
+
 // Where more interfaces appear than there are pages, they share one, and the sum is right; the next policy makes room.
 func TestPagesOfTheLedgerRunOut(t *testing.T) {
 	l := lab.New(t)

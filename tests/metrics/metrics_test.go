@@ -243,7 +243,7 @@ func TestTheSocketIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := run(t, l, policy, "--metrics", "unix:"+path)
-	out.await(t, "address already in use")
+	out.await(t, path+" is a regular file, and not a socket")
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
 		t.Fatalf("the file is %q now, %v", b, err)
 	}
