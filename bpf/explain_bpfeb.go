@@ -136,6 +136,8 @@ const (
 	ExplainVarAccount            = "account"
 	ExplainVarAskNames           = "ask_names"
 	ExplainVarBlocks             = "blocks"
+	ExplainVarBpfFlowKeysType    = "bpf_flow_keys_type"
+	ExplainVarBpfSockType        = "bpf_sock_type"
 	ExplainVarDecisionKindNames  = "decision_kind_names"
 	ExplainVarDecisionType       = "decision_type"
 	ExplainVarDevices            = "devices"
@@ -279,6 +281,8 @@ type ExplainVariableSpecs struct {
 	Account            *ebpf.VariableSpec `ebpf:"account"`
 	AskNames           *ebpf.VariableSpec `ebpf:"ask_names"`
 	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
+	BpfFlowKeysType    *ebpf.VariableSpec `ebpf:"bpf_flow_keys_type"`
+	BpfSockType        *ebpf.VariableSpec `ebpf:"bpf_sock_type"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
 	Devices            *ebpf.VariableSpec `ebpf:"devices"`
@@ -430,6 +434,8 @@ type ExplainVariables struct {
 	Account            *ebpf.Variable `ebpf:"account"`
 	AskNames           *ebpf.Variable `ebpf:"ask_names"`
 	Blocks             *ebpf.Variable `ebpf:"blocks"`
+	BpfFlowKeysType    *ebpf.Variable `ebpf:"bpf_flow_keys_type"`
+	BpfSockType        *ebpf.Variable `ebpf:"bpf_sock_type"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
 	Devices            *ebpf.Variable `ebpf:"devices"`

@@ -294,5 +294,8 @@ struct event *volatile const event_type = NULL;
 struct reader *volatile const reader_type = NULL;
 struct shown *volatile const shown_type = NULL;
 struct decision *volatile const decision_type = NULL;
+/* Of structures that are named and not described, clang 19 writes the names in another order each time. */
+struct bpf_sock *volatile const bpf_sock_type = NULL;
+struct bpf_flow_keys *volatile const bpf_flow_keys_type = NULL;
 
 char __license[] SEC("license") = "Dual BSD/GPL";

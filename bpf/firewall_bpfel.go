@@ -604,6 +604,8 @@ const (
 	FirewallVarAccount            = "account"
 	FirewallVarAskNames           = "ask_names"
 	FirewallVarBlocks             = "blocks"
+	FirewallVarBpfFlowKeysType    = "bpf_flow_keys_type"
+	FirewallVarBpfSockType        = "bpf_sock_type"
 	FirewallVarDecisionKindNames  = "decision_kind_names"
 	FirewallVarDecisionType       = "decision_type"
 	FirewallVarDevices            = "devices"
@@ -746,6 +748,8 @@ type FirewallVariableSpecs struct {
 	Account            *ebpf.VariableSpec `ebpf:"account"`
 	AskNames           *ebpf.VariableSpec `ebpf:"ask_names"`
 	Blocks             *ebpf.VariableSpec `ebpf:"blocks"`
+	BpfFlowKeysType    *ebpf.VariableSpec `ebpf:"bpf_flow_keys_type"`
+	BpfSockType        *ebpf.VariableSpec `ebpf:"bpf_sock_type"`
 	DecisionKindNames  *ebpf.VariableSpec `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.VariableSpec `ebpf:"decision_type"`
 	Devices            *ebpf.VariableSpec `ebpf:"devices"`
@@ -896,6 +900,8 @@ type FirewallVariables struct {
 	Account            *ebpf.Variable `ebpf:"account"`
 	AskNames           *ebpf.Variable `ebpf:"ask_names"`
 	Blocks             *ebpf.Variable `ebpf:"blocks"`
+	BpfFlowKeysType    *ebpf.Variable `ebpf:"bpf_flow_keys_type"`
+	BpfSockType        *ebpf.Variable `ebpf:"bpf_sock_type"`
 	DecisionKindNames  *ebpf.Variable `ebpf:"decision_kind_names"`
 	DecisionType       *ebpf.Variable `ebpf:"decision_type"`
 	Devices            *ebpf.Variable `ebpf:"devices"`
