@@ -23,7 +23,7 @@ type fault struct {
 var faults = []fault{
 	{"every packet passes", &noICMP, false, always(pass)},
 	{"every packet is dropped", &noICMP, false, always(drops)},
-	{"drop and pass are exchanged", &noICMP, false, inverting("return is_drop(reason + watched) ?")},
+	{"drop and pass are exchanged", &noICMP, false, inverting("is_drop(reason + watched)")},
 	{"no port is listed", &noICMP, false, reading("if (!(ports.listed[", 0)},
 	{"no port is open", &noICMP, false, masking("if (port.rule)", 0)},
 	{"every port is open", &noICMP, false, both(reading("if (!(ports.listed[", -1), masking("if (port.rule)", 1))},
