@@ -116,7 +116,7 @@ func (e Explained) Read() (*Explanation, error) {
 		x.Flow.setKey(&key)
 		x.Flow.setValue(&flow)
 	}
-	if x.Reason == Reason(bpf.FirewallReasonDROP_BANNED) {
+	if x.Reason.Decided() == Reason(bpf.FirewallReasonDROP_BANNED) {
 		ban := bpf.FirewallBan(raw.Ban)
 		x.ban = &ban
 	}
@@ -149,12 +149,17 @@ func (r Reason) Rule() uint16 {
 func (x *Explanation) IsBanned() bool { return x.ban != nil }
 
 // IsBlocked reports whether it is a block list that drops the packet.
-func (x *Explanation) IsBlocked() bool { return x.Reason == Reason(bpf.FirewallReasonDROP_BLOCKED) }
+func (x *Explanation) IsBlocked() bool {
+	return x.Reason.Decided() == Reason(bpf.FirewallReasonDROP_BLOCKED)
+}
 
 // Blocked returns the explanation of the same packet where a block list drops it instead.
 func (x *Explanation) Blocked() *Explanation {
 	out := *x
 	out.Reason, out.Step, out.ban = Reason(bpf.FirewallReasonDROP_BLOCKED), StepSource, nil
+	if x.Reason.IsWatched() {
+		out.Reason = out.Reason.Watched()
+	}
 	return &out
 }
 

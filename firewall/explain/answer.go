@@ -143,7 +143,7 @@ func (e *Explainer) answer(on *loader.Explainer, x *loader.Explanation) (*Answer
 // and that is the way around a list.
 func (a *Answer) setStill(e *Explainer, on *loader.Explainer, then *loader.Explanation) error {
 	next, err := e.answer(on, then)
-	if err != nil || next.Verdict != maps.Drop || next.Reason == limit && a.Reason == blocked {
+	if err != nil || next.Verdict == maps.Pass || next.Reason == limit && a.Reason == blocked {
 		return err
 	}
 	a.Still = &Still{Reason: next.Reason, Why: next.Why, Command: next.Command, Advice: next.Advice}
