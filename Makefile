@@ -36,8 +36,10 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 # The packages whose tests need neither root nor a kernel that loads programs.
 QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/internal/...
 
-# The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first.
-TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/cli tests/trial
+# The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first, and that in
+# two parts.
+TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/cli tests/trial
+PARTS    = "./tests/host -skip ^Test[A-K]" "./tests/host -run ^Test[A-K]" $(patsubst %,"./%",$(wordlist 2,99,$(TOGETHER)))
 
 EMPTY =
 SPACE = $(EMPTY) $(EMPTY)
@@ -136,7 +138,7 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 test: root deps-test check build ## run every check and every test (root)
 	@rm -f $(PORTCULLIS_AGREEMENT) $(PORTCULLIS_TOPOLOGY)
 	$(GO) test $(TESTFLAGS) -p 1 -tags man $$($(TESTED) | grep -vE '/($(subst $(SPACE),|,$(TOGETHER)))$$')
-	$(GO) test $(TESTFLAGS) -p 2 -tags man -exec $(CURDIR)/tests/isolated.sh $(addprefix ./,$(TOGETHER))
+	printf '%s\n' $(PARTS) | xargs -P 2 -L 1 $(GO) test $(TESTFLAGS) -tags man -exec $(CURDIR)/tests/isolated.sh
 	@$(MAKE) --no-print-directory race bench-once
 	@$(SHOW_AGREEMENT)
 	@cat $(PORTCULLIS_TOPOLOGY) 2>/dev/null || echo "no topology was compared with netfilter"
