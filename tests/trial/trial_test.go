@@ -31,6 +31,7 @@ func (s *server) status() state {
 	delete(v.json, "counters")
 	delete(v.json, "flows")
 	delete(v.json, "ledger")
+	delete(v.json, "closed_rules")
 	for _, r := range v.json["rules"].([]any) {
 		rule := r.(map[string]any)
 		v.packets[rule["rule"].(string)] = rule["packets"].(float64)
