@@ -162,66 +162,52 @@ func (f *Filter) PutBans(bans []maps.Ban) (put int, err error) {
 	return f.putBans(f.set.PutBans, bans)
 }
 
-func (f *Filter) putBans(put func(maps.Clock, []maps.Ban) (int, error), bans []maps.Ban) (int, error) {
+func (f *Filter) putBans(put func(maps.Clock, []maps.Ban) (int, error), bans []maps.Ban) (n int, err error) {
+	err = f.changeBans(func(clock maps.Clock) error {
+		n, err = put(clock, bans)
+		return err
+	})
+	return n, err
+}
+
+// changeBans does work under the lock of changes, with the time by which bans end.
+func (f *Filter) changeBans(work func(maps.Clock) error) error {
 	unlock, err := f.change()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer unlock()
 	clock, err := f.clock()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return put(clock, bans)
+	return work(clock)
 }
 
 // RemoveBans ends bans, and returns the addresses and networks that were not banned.
 func (f *Filter) RemoveBans(prefixes []netip.Prefix) (missing []netip.Prefix, err error) {
-	unlock, err := f.change()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	clock, err := f.clock()
-	if err != nil {
-		return nil, err
-	}
-	return f.set.RemoveBans(clock, prefixes)
+	err = f.changeBans(func(clock maps.Clock) error {
+		missing, err = f.set.RemoveBans(clock, prefixes)
+		return err
+	})
+	return missing, err
 }
 
 // RemoveAllBans ends all bans, closes the gate to their sources, and returns how many were in force.
-func (f *Filter) RemoveAllBans() (n int, err error) {
-	unlock, err := f.change()
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	clock, err := f.clock()
-	if err != nil {
-		return 0, err
-	}
-	if n, err = f.set.RemoveAllBans(clock); err != nil {
-		return n, err
-	}
-	return n, f.set.TidyGate()
-}
+func (f *Filter) RemoveAllBans() (int, error) { return f.takeOut(f.set.RemoveAllBans) }
 
 // ForgetEndedBans takes bans out that have ended, closes the gate to their sources, and returns how many there were. No
 // verdict needs it: it makes room.
-func (f *Filter) ForgetEndedBans() (n int, err error) {
-	unlock, err := f.change()
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	clock, err := f.clock()
-	if err != nil {
-		return 0, err
-	}
-	if n, err = f.set.ForgetEndedBans(clock); err != nil {
-		return n, err
-	}
-	return n, f.set.TidyGate()
+func (f *Filter) ForgetEndedBans() (int, error) { return f.takeOut(f.set.ForgetEndedBans) }
+
+func (f *Filter) takeOut(bans func(maps.Clock) (int, error)) (n int, err error) {
+	err = f.changeBans(func(clock maps.Clock) error {
+		if n, err = bans(clock); err != nil {
+			return err
+		}
+		return f.set.TidyGate()
+	})
+	return n, err
 }
 
 // Bans returns the bans in force, in no order.
