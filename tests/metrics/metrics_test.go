@@ -284,10 +284,7 @@ func TestMetricsAddressesThatAreRefused(t *testing.T) {
 
 // A real Prometheus scrapes, and finds the figure by its query language; no alert fires but where it should.
 func TestPrometheus(t *testing.T) {
-	prometheus, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Skip("needs prometheus: make deps")
-	}
+	prometheus := lab.NeedProgram(t, "prometheus")
 	l := lab.New(t)
 	run(t, l, policy, "--metrics", "127.0.0.1:9734").await(t, "metrics are served")
 	rules, err := filepath.Abs("../../packaging/prometheus/alerts.yml")
@@ -358,10 +355,7 @@ func TestAlertRulesAndDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &d); err != nil || len(d.Panels) < 10 {
 		t.Fatalf("%s: %v, %d panels", dashboard, err, len(d.Panels))
 	}
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("needs promtool: make deps")
-	}
+	promtool := lab.NeedProgram(t, "promtool")
 	if b, err := exec.Command(promtool, "check", "rules", "../../packaging/prometheus/alerts.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, b)
 	}

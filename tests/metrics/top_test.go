@@ -79,9 +79,7 @@ func TestTopOnce(t *testing.T) {
 
 // In a terminal of 60 columns it shows what is dropped, takes keys, bans who is typed, and leaves when told to.
 func TestTopInATerminal(t *testing.T) {
-	if _, err := exec.LookPath("tmux"); err != nil {
-		t.Skip("needs tmux: make deps")
-	}
+	lab.NeedProgram(t, "tmux")
 	l := lab.New(t)
 	path := filepath.Join(t.TempDir(), "portcullis.yaml")
 	if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
