@@ -49,6 +49,13 @@ var clientCases = []testCase{
 			f.tcpIn(frame.SYN|frame.ACK, 5000, 1001),
 		}
 	})},
+	{30, "two RSTs to data of ours, in a connection that nobody has seen begin", nil, 0, one(func(f flow) []step {
+		return []step{
+			f.tcpOut(dataFlags, 1000, 5000, frame.Text("banner")),
+			f.tcpIn(frame.RST|frame.ACK, 5000, 1000),
+			f.tcpIn(frame.RST, 5000, 0).as("again").but(reset),
+		}
+	})},
 	{31, "SYN or ACK to our SYN", nil, 0, each(afterSYN, frame.SYN, frame.ACK, frame.ACK|frame.PSH)},
 	{32, "FIN, or strange flags, to our SYN", nil, 0, each(afterSYN, slices.DeleteFunc(slices.Clone(strange),
 		func(flags uint8) bool { return flags&^frame.ACK == frame.RST })...)},

@@ -72,15 +72,35 @@ func fragmentOf(f []byte) string {
 }
 
 // replay makes steps of a recording: what the server has sent goes out, all else comes in.
+//
+// A peer that closes while the server speaks may reset twice, as the two happen to meet. Netfilter, which took the first
+// RST for the first answer in a flow that it saw begin in its middle, has forgotten the flow at the second.
 func replay(packets []recorded, w *world) (steps []step) {
+	wasReset := make(map[[2]netip.AddrPort]bool)
 	for _, r := range packets {
 		s := whole(r.String(), r.frames...)
 		if frame.MAC(r.frames[0][6:12]) == serverMAC {
 			s = sent(s)
 		}
-		steps = append(steps, s.but(r.differs(w)))
+		s = s.but(r.differs(w))
+		if flow, is := r.resets(); is {
+			if wasReset[flow] && s.differs == nil {
+				s = s.mayBut(reset)
+			}
+			wasReset[flow] = true
+		}
+		steps = append(steps, s)
 	}
 	return steps
+}
+
+// resets returns the ends of the TCP connection that the packet resets from the peer's side, and whether it is such a packet.
+func (r recorded) resets() (ends [2]netip.AddrPort, is bool) {
+	p := r.packet
+	if frame.MAC(r.frames[0][6:12]) == serverMAC || p.Protocol != frame.ProtoTCP || !p.HasPorts || len(p.Payload) <= 13 {
+		return ends, false
+	}
+	return [2]netip.AddrPort{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}, p.Payload[13]&frame.RST != 0
 }
 
 func (r recorded) String() string {
