@@ -170,9 +170,8 @@ func TestQuickRunMeasuresEverything(t *testing.T) {
 	got := report(t, r)
 	mustBeCounted(t, got)
 	for _, key := range works {
-		if key == "stream" || key == "open-port" { // each of which is more than one
-			key += map[string]string{"stream": "-1", "open-port": "-command"}[key]
-		}
+		// Each of these is more than one.
+		key += map[string]string{"stream": "-1", "open-port": "-command", "ban-command": "-0", "ban-lines": "-1000", "ban-last": "-p50"}[key]
 		w := got.Work(key)
 		if w == nil {
 			t.Errorf("%s was not measured", key)

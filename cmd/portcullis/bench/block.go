@@ -148,7 +148,12 @@ func (b *bench) bulkOthers(timeout bool) (out []bulkOther) {
 // nftSet returns a table with a set of blocked addresses.
 func nftSet(blocked int, flags string) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "table ip bench {\n\tset blocked { type ipv4_addr; %selements = { ", flags)
+	fmt.Fprintf(&b, "table ip bench {\n\tset blocked { type ipv4_addr; %s", flags)
+	if blocked == 0 {
+		b.WriteString("}\n}\n")
+		return b.String()
+	}
+	b.WriteString("elements = { ")
 	seen := make(map[netip.Addr]bool, blocked)
 	for _, a := range scatteredSources(blocked) {
 		if !seen[a] {

@@ -178,6 +178,11 @@ func (l *nftLoader) measure(b *bench, whole, memory, more Work) error {
 
 // timed runs a command in the room of the calling thread, and returns how long it took and the most memory that it had.
 func timed(name string, args ...string) (took time.Duration, megabytes float64, err error) {
+	return timedWith(nil, name, args...)
+}
+
+// timedWith is timed for a command that reads a file.
+func timedWith(stdin *os.File, name string, args ...string) (took time.Duration, megabytes float64, err error) {
 	said, err := os.CreateTemp("", "portcullis-bench-")
 	if err != nil {
 		return 0, 0, err
@@ -186,6 +191,9 @@ func timed(name string, args ...string) (took time.Duration, megabytes float64, 
 	defer os.Remove(said.Name())
 	cmd := detached(name, args...)
 	cmd.Stdout, cmd.Stderr = said, said
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	start := time.Now()
 	err = cmd.Run()
 	took = time.Since(start)

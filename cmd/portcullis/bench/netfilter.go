@@ -82,7 +82,7 @@ const blockRule = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m set --match-
 // ipsetText makes a set of blocked addresses, for ipset restore.
 func ipsetText(blocked int, timeout bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "create -exist bench hash:ip hashsize %d maxelem %d", blocked, 2*blocked)
+	fmt.Fprintf(&b, "create -exist bench hash:ip hashsize %d maxelem %d", max(blocked, 1024), max(2*blocked, 1<<16))
 	if timeout {
 		b.WriteString(" timeout 3600")
 	}

@@ -27,18 +27,25 @@ var streamCounts = []int{1, 8}
 
 // streamSubjects lists who is measured: one that passes everything, in the mode that has one, and what can be meant for
 // a host that talks TCP.
-func (b *bench) streamSubjects() (out []*kind) {
+func (b *bench) streamSubjects() []*kind {
+	return b.chosen(keyPass, keyPortcullis, keyTC, keyIptables, keyNft, keyNone)
+}
+
+// chosen returns those of the subjects that are to be measured.
+func (b *bench) chosen(keys ...string) (out []*kind) {
 	for i := range b.kinds {
-		switch k := &b.kinds[i]; k.key {
-		case keyPass, keyPortcullis, keyTC, keyIptables, keyNft, keyNone:
+		if k := &b.kinds[i]; slices.Contains(keys, k.key) {
 			out = append(out, k)
 		}
 	}
 	return out
 }
 
+// streamRules let in what is sent and asked.
+var streamRules = rules{protocol: unix.IPPROTO_TCP, ports: []uint16{openPort, iperfPort}}
+
 // onStands sets each subject up on a stand of its own and calls work for each in turn, rounds times.
-func (b *bench) onStands(subjects []*kind, rounds int, begin func(*stand) (end func(), err error), work func(*kind, *stand) error) (err error) {
+func (b *bench) onStands(subjects []*kind, r rules, rounds int, begin func(*stand) (end func(), err error), work func(*kind, *stand) error) (err error) {
 	var stands []*stand
 	defer func() {
 		for _, s := range slices.Backward(stands) {
@@ -52,7 +59,6 @@ func (b *bench) onStands(subjects []*kind, rounds int, begin func(*stand) (end f
 			return err
 		}
 		stands = append(stands, s)
-		r := rules{protocol: unix.IPPROTO_TCP, ports: []uint16{openPort, iperfPort}}
 		subject := k.make()
 		if err := s.inside.do(func() error { return subject.install(s, r) }); err != nil {
 			return fmt.Errorf("%s: %w", k.title, err)
@@ -84,7 +90,7 @@ func (b *bench) throughput(subjects []*kind) error {
 		b.report.leaveOut("Bulk TCP", why)
 		return nil
 	}
-	return b.onStands(subjects, b.options.Rounds, serveIperf, func(k *kind, s *stand) error {
+	return b.onStands(subjects, streamRules, b.options.Rounds, serveIperf, func(k *kind, s *stand) error {
 		for _, n := range streamCounts {
 			w := Work{Key: fmt.Sprintf("stream-%d", n), Title: "Bulk TCP, " + count(n, "stream"), Unit: Gigabits, Baseline: keyNone}
 			b.progress.step(w.Title + ": " + k.title)
@@ -176,7 +182,7 @@ const shorter = 4
 // connections measures how many times a second a connection is made, asked one thing and closed, one after the other.
 func (b *bench) connections(subjects []*kind) error {
 	w := Work{Key: "connections", Title: "Connect, request, close", Unit: Connections, Baseline: keyNone}
-	return b.onStands(subjects, shorter*b.options.Rounds, serveRequests, func(k *kind, s *stand) error {
+	return b.onStands(subjects, streamRules, shorter*b.options.Rounds, serveRequests, func(k *kind, s *stand) error {
 		b.progress.step(w.Title + ": " + k.title)
 		var n int
 		start := time.Now()
