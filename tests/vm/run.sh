@@ -14,7 +14,7 @@ top=$(cd "$here/../.." && pwd)
 cache=$top/bin/vm
 PATH=$PATH:/usr/sbin:/sbin
 read -ra kernels <<<"${KERNELS:-6.1 6.12}"
-limit=100m # for one guest
+limit=180m # for one guest: in emulation the whole suite takes two hours
 
 # What the guest runs, a line for a suite: its name, its package, and a command in the directory of the package's test
 # program. The virtual network cards differ from veth pairs by native XDP alone. Of the benchmark's tests only
