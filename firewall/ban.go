@@ -81,6 +81,7 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		}
 		return report, nil
 	}
+	complete := fw.Journal().Begin()
 	put, err := f.PutCountedBans(b.wanted)
 	if err != nil {
 		err = fmt.Errorf("ban: %w", err)
@@ -94,7 +95,6 @@ func (fw *Firewall) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		report.Banned -= b.count(b.twice)
 		report.Banned += b.twiceAmong(wanted)
 	}
-	complete := fw.Journal().IsComplete()
 	written := make(chan error, 1) // beside the search for connections: each waits for something else
 	go func() { written <- fw.Journal().Add(wanted, len(b.banned) == 0) }()
 	cut, cutErr := f.Cut(b.hits(put))

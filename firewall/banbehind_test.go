@@ -5,13 +5,32 @@ package firewall_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/bans"
+	"github.com/portcullis-firewall/portcullis/firewall/firewalltest"
+	"github.com/portcullis-firewall/portcullis/maps"
 )
+
+// killing is a kernel under which a process ends as soon as a ban is in force.
+type killing struct{ *firewalltest.Kernel }
+
+func (k killing) OpenToChange(ctx context.Context, pinPath string) (firewall.Filter, error) {
+	f, err := k.Kernel.OpenToChange(ctx, pinPath)
+	return killed{f}, err
+}
+
+type killed struct{ firewall.Filter }
+
+func (f killed) PutCountedBans(list []maps.Ban) (int, error) {
+	put, err := f.Filter.PutCountedBans(list)
+	panic(fmt.Sprintf("killed after %d bans: %v", put, err))
+}
 
 // Whatever has happened to the journal, the next ban, unban or look of the agent writes down all that is in force.
 func TestAJournalThatIsBehindIsCompleted(t *testing.T) {
@@ -37,6 +56,16 @@ func TestAJournalThatIsBehindIsCompleted(t *testing.T) {
 			must(os.Remove(path))
 			must(os.Rename(path+".away", path))
 		},
+	}
+	happens["was not yet written by a process that is killed"] = func(s *stand, _ string) {
+		o := s.options()
+		o.StateDir, o.Kernel = filepath.Dir(s.fw.Journal().Path()), killing{s.Kernel}
+		defer func() {
+			if recover() == nil {
+				t.Fatal("nothing was killed")
+			}
+		}()
+		_, _ = firewall.New(o).Ban(ctx, firewall.BanRequest{Force: true, Bans: []bans.Line{{Prefix: netip.MustParsePrefix("203.0.113.4/32"), Reason: "killed"}}})
 	}
 	next := map[string]func(s *stand){
 		"ban": func(s *stand) { banOf(s, false, later.Addr().String()) },

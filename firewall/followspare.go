@@ -98,6 +98,7 @@ func (fl *Follower) spareBans(ctx context.Context, f Filter) error {
 		return nil
 	}
 	prefixes := slices.Collect(maps.Keys(hit))
+	complete := fl.fw.Journal().Begin()
 	if _, err := toChange.RemoveBans(prefixes); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (fl *Follower) spareBans(ctx context.Context, f Filter) error {
 	}
 	slices.Sort(texts)
 	fl.warn(foldTexts(texts))
-	text, err := fl.fw.record(toChange, fl.fw.Journal().IsComplete(), func(j bans.Journal) error {
+	text, err := fl.fw.record(toChange, complete, func(j bans.Journal) error {
 		others := fl.fw.overshadowed()
 		for _, p := range prefixes {
 			others.drop(p, func(string) bool { return true })

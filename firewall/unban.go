@@ -47,7 +47,9 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 	defer f.Close()
 	report := &UnbanReport{Warnings: []string{}}
 	var write func(bans.Journal) error
+	var complete bool
 	if r.All && r.IsReason == nil {
+		complete = fw.Journal().Begin()
 		report.Unbanned, err = f.RemoveAllBans()
 		write = func(j bans.Journal) error {
 			others := bans.NewJournal(j.Path() + overshadowedSuffix)
@@ -60,6 +62,7 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 		}
 		others := fw.overshadowed()
 		gone, next, more := others.end(prefixes, r)
+		complete = fw.Journal().Begin()
 		if len(next) > 0 {
 			before, err := f.FindBans(prefixesOf(next))
 			if err != nil {
@@ -84,7 +87,7 @@ func (fw *Firewall) Unban(ctx context.Context, r UnbanRequest) (*UnbanReport, er
 	if err != nil {
 		return nil, err
 	}
-	warning, err := fw.record(f, fw.Journal().IsComplete(), write)
+	warning, err := fw.record(f, complete, write)
 	if warning != "" {
 		report.Warnings = append(report.Warnings, warning)
 	}

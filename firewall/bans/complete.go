@@ -23,6 +23,14 @@ func (j Journal) IsComplete() bool {
 	return err == nil && string(told) == identity
 }
 
+// Begin takes note that bans change, which the journal does not know yet: whoever finds a process killed in between writes
+// down all that is in force. It reports whether the journal was complete.
+func (j Journal) Begin() (wasComplete bool) {
+	wasComplete = j.IsComplete()
+	j.SetIncomplete()
+	return wasComplete
+}
+
 // SetComplete takes note that all bans in force are in the journal. Where that fails, it is taken to be incomplete.
 func (j Journal) SetComplete() {
 	identity, err := j.identity()
