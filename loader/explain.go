@@ -164,7 +164,21 @@ type Frame struct {
 	Bytes    []byte
 	Ethernet bool   // it begins with an Ethernet header
 	Type     uint16 // where it does not, that header's type; 0: that of the IP packet
+	To       Destination
 }
+
+// Destination is to whom a frame goes of which the Ethernet header is not known.
+type Destination uint8
+
+// Destinations: the interface, everybody, or a group.
+const (
+	ToInterface Destination = iota
+	ToAll
+	ToGroup
+)
+
+// ErrNoFrame is returned for what is too short for a frame.
+var ErrNoFrame = errors.New("no whole Ethernet header")
 
 const (
 	ethernetHeader = 14
@@ -178,13 +192,19 @@ func (e *Explainer) Explain(frame Frame) (*Explanation, error) {
 	switch {
 	case frame.Ethernet && e.links:
 		if len(b) < ethernetHeader {
-			return nil, fmt.Errorf("a frame of %d bytes has no whole Ethernet header", len(b))
+			return nil, fmt.Errorf("a frame of %d bytes has %w", len(b), ErrNoFrame)
 		}
 	default:
 		if frame.Ethernet && len(b) >= ethernetHeader { // to an interface whose packets have no such header
 			frame.Type, b = binary.BigEndian.Uint16(b[ethernetHeader-2:]), b[ethernetHeader:]
 		}
 		b = e.framed(b, frame.Type)
+		switch frame.To {
+		case ToAll:
+			copy(b, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+		case ToGroup:
+			copy(b, []byte{0x01, 0x00, 0x5e, 0, 0, 1})
+		}
 	}
 	run := dryrun.Frame{Bytes: b, Device: e.device}
 	x, err := e.prog.Run(run)

@@ -5,17 +5,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall/explain"
-	"github.com/portcullis-firewall/portcullis/maps"
 )
 
 func (a *app) explainCommand() *cobra.Command {
@@ -34,10 +30,12 @@ ipv4/13. Of TCP it is a SYN, unless --flags says otherwise. The packet comes to 
 that this host would answer from, by the interface on which the way to the source leads
 out, unless "to" and "on" say otherwise.
 
-With --pcap, explain the packets of a recording (pcap or pcapng), as if they came in now:
-those that this host has sent are left out.
+With --pcap, explain the packets of a recording (pcap or pcapng of Ethernet, raw IP or
+tcpdump -i any), as if they came in now: those that this host has sent, and those that came
+by interfaces that are not filtered, are left out. A packet of which too little was recorded
+is said to be one, and not explained.
 
-The exit code is 0 whatever becomes of the packet.`,
+The exit code is 0 whatever becomes of the packet, and 1 if one could not be explained.`,
 		Example: `  portcullis explain 203.0.113.9 443/tcp
   portcullis explain 203.0.113.9:40000 ssh on eth1
   portcullis explain 2001:db8::5 echo-request
@@ -200,102 +198,4 @@ func elsewhere(v *explain.Answer) string {
 		return "in a policy file that cannot be read"
 	}
 	return "which the policy file does not have"
-}
-
-// explainRecording explains the packets of a file, a line each.
-func (a *app) explainRecording(ctx context.Context, path string, args []string, flags string) error {
-	on := ""
-	switch {
-	case flags != "":
-		return usagef("--flags is for a packet that is made, and those of --pcap have theirs")
-	case len(args) == 2 && args[0] == "on":
-		on = args[1]
-	case len(args) > 0:
-		return usagef("unexpected argument %q: with --pcap, write no more than \"on IFACE\"", args[0])
-	}
-	file := a.stdin
-	if path != "-" {
-		opened, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		file = opened
-	}
-	recording, err := explain.NewRecording(file)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	e, err := a.openExplainer(ctx)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	var passed, watched, dropped, sent int
-	for ctx.Err() == nil {
-		p, err := recording.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		answer, err := e.Recorded(p, on)
-		if errors.Is(err, explain.ErrOutgoing) {
-			sent++
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		if passed+watched+dropped == 0 {
-			a.warn(answer.Warnings...)
-		}
-		switch answer.Verdict {
-		case maps.Pass:
-			passed++
-		case maps.WouldDrop:
-			watched++
-		default:
-			dropped++
-		}
-		if err := a.answerLine(answer, a.printRecorded); err != nil {
-			return err
-		}
-		if path == "-" {
-			if err := a.out.Flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if a.output != asJSON {
-		a.printf("%s would pass, and %d be dropped", count(passed, "packet", "packets"), dropped)
-		if watched > 0 {
-			a.printf("; %d pass only because the filter watches", watched)
-		}
-		if sent > 0 {
-			a.printf("; %s left this host", count(sent, "other", "others"))
-		}
-		a.printf("\n")
-	}
-	return nil
-}
-
-func (a *app) printRecorded(v *explain.Answer) {
-	at := ""
-	if v.Time != nil {
-		at = v.Time.Local().Format("15:04:05.000 ")
-	}
-	decided := v.Reason
-	switch {
-	case v.Rule != "" && v.Line > 0:
-		decided += fmt.Sprintf(" %s (%s:%d)", folded(v.Rule), v.File, v.Line)
-	case v.Rule != "":
-		decided += " " + folded(v.Rule)
-	case v.List != "":
-		decided += " by " + v.List
-	case v.Ban != nil:
-		decided += " " + v.Ban.Address
-	}
-	a.printf("%d  %s%s  %s  %s: %s\n", v.Number, at, v.Interface, v.Packet, v.Verdict, decided)
 }

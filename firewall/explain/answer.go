@@ -19,8 +19,10 @@ import (
 
 // Answer is what becomes of a packet, and why.
 type Answer struct {
-	Number    int        `json:"number,omitempty"` // in a recording
-	Time      *time.Time `json:"time,omitempty"`   // when it was recorded
+	Number    int        `json:"number,omitempty"`   // in a recording
+	Time      *time.Time `json:"time,omitempty"`     // when it was recorded
+	Captured  int        `json:"captured,omitempty"` // bytes of it that were recorded, where these are not all
+	Length    int        `json:"length,omitempty"`   // bytes that it had, where not all were recorded
 	Packet    string     `json:"packet"`
 	Interface string     `json:"interface"`
 	Verdict   string     `json:"verdict"` // pass or drop

@@ -8,19 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 )
-
-// Recorded is a packet of a recording.
-type Recorded struct {
-	Number    int // from 1 on
-	Time      time.Time
-	Bytes     []byte // as long as the packet was: what was not recorded is 0
-	Ethernet  bool   // they begin with an Ethernet header, or else with that of IP
-	Type      uint16 // that of Ethernet, where the file tells it otherwise; 0: it does not
-	Interface string // on which it was recorded; "": the file does not say
-	Out       bool   // the file says that this host sent it
-}
 
 // Recording reads packets out of a file of tcpdump's or Wireshark's: pcap or pcapng. A library for that knows every protocol,
 // and every command would start more slowly by it.
@@ -34,22 +22,11 @@ type Recording struct {
 
 // link is an interface that packets were recorded on.
 type link struct {
-	kind  uint32
-	name  string
-	units uint64 // of time, in a second
+	kind    linkType
+	name    string
+	units   uint64 // of time, in a second
+	snaplen uint32 // 0: no limit
 }
-
-// Kinds of links (https://www.tcpdump.org/linktypes.html).
-const (
-	linkEthernet = 1
-	linkRawBSD   = 12
-	linkRawOther = 14
-	linkRaw      = 101
-	linkCooked   = 113
-	linkIPv4     = 228
-	linkIPv6     = 229
-	linkCooked2  = 276
-)
 
 const (
 	magicMicro   = 0xa1b2c3d4
@@ -60,13 +37,25 @@ const (
 	longestFrame = 256 << 10
 )
 
-var errNoRecording = errors.New("this is no recording: write one with tcpdump -w FILE")
+var (
+	errNoRecording = errors.New("this is no recording: write one with tcpdump -w FILE")
+	errEmpty       = errors.New("the recording is empty: whoever writes it has not begun, or had no room")
+	errNoHead      = errors.New("the recording was cut off before its first packet")
+	errCompressed  = errors.New("the recording is compressed: uncompress it, as in \"zcat FILE | portcullis explain --pcap -\"")
+)
 
 // NewRecording reads the head of a recording.
 func NewRecording(file io.Reader) (*Recording, error) {
 	r := &Recording{r: bufio.NewReader(file)}
 	head, err := r.r.Peek(4)
-	if err != nil {
+	switch {
+	case len(head) == 0 && errors.Is(err, io.EOF):
+		return nil, errEmpty
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, err
+	case len(head) >= 2 && head[0] == 0x1f && head[1] == 0x8b:
+		return nil, errCompressed
+	case err != nil:
 		return nil, errNoRecording
 	}
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
@@ -88,9 +77,13 @@ func NewRecording(file io.Reader) (*Recording, error) {
 func (r *Recording) readHead(units uint64) error {
 	var head [24]byte
 	if _, err := io.ReadFull(r.r, head[:]); err != nil {
-		return errNoRecording
+		return errNoHead
 	}
-	r.links = []link{{kind: r.order.Uint32(head[20:]) & 0xffff, units: units}}
+	l := link{kind: linkType(r.order.Uint32(head[20:]) & 0xffff), units: units}
+	if why := l.kind.unplayable(); why != "" {
+		return errors.New(why)
+	}
+	r.links = []link{l}
 	return nil
 }
 
@@ -120,13 +113,14 @@ func (r *Recording) next() (*Recorded, error) {
 	if _, err := io.ReadFull(r.r, b); err != nil {
 		return nil, io.ErrUnexpectedEOF
 	}
-	return r.recorded(0, at, b, r.order.Uint32(head[12:]))
+	return r.recorded(0, at, b, r.order.Uint32(head[12:]), unknown)
 }
 
 // Types of blocks of pcapng (draft-ietf-opsawg-pcapng).
 const (
 	blockSection   = magicNG
 	blockInterface = 1
+	blockOld       = 2 // a packet, as it was written once
 	blockSimple    = 3
 	blockPacket    = 6
 )
@@ -148,7 +142,7 @@ func (r *Recording) nextBlock() (*Recorded, error) {
 				r.order = binary.BigEndian
 			}
 			if r.order.Uint32(head[8:]) != magicOrder {
-				return nil, errNoRecording
+				return nil, errSection
 			}
 			r.links = nil
 		}
@@ -166,8 +160,8 @@ func (r *Recording) nextBlock() (*Recorded, error) {
 		switch kind {
 		case blockInterface:
 			err = r.addLink(body)
-		case blockPacket:
-			p, err = r.packetBlock(body)
+		case blockPacket, blockOld:
+			p, err = r.packetBlock(body, kind == blockOld)
 		case blockSimple:
 			p, err = r.simpleBlock(body)
 		}
@@ -177,12 +171,16 @@ func (r *Recording) nextBlock() (*Recorded, error) {
 	}
 }
 
-var errBlock = errors.New("a block is too short: the recording is damaged")
+var (
+	errBlock   = errors.New("a block is too short: the recording is damaged")
+	errSection = errors.New("a section begins in no known order of bytes: the recording is damaged")
+)
 
-// Options of an interface.
+// Options of an interface, and of a packet.
 const (
 	optionEnd        = 0
 	optionName       = 2
+	optionFlags      = 2
 	optionResolution = 9
 )
 
@@ -190,23 +188,29 @@ func (r *Recording) addLink(b []byte) error {
 	if len(b) < 8 {
 		return errBlock
 	}
-	l := link{kind: uint32(r.order.Uint16(b)), units: 1e6}
-	for rest := b[8:]; len(rest) >= 4; {
-		code, length := r.order.Uint16(rest), int(r.order.Uint16(rest[2:]))
-		if rest = rest[4:]; length > len(rest) || code == optionEnd {
-			break
-		}
-		value := rest[:length]
-		rest = rest[min((length+3)&^3, len(rest)):]
+	l := link{kind: linkType(r.order.Uint16(b)), units: 1e6, snaplen: r.order.Uint32(b[4:])}
+	r.eachOption(b[8:], func(code uint16, value []byte) {
 		switch {
 		case code == optionName:
 			l.name = string(value)
-		case code == optionResolution && length == 1:
+		case code == optionResolution && len(value) == 1:
 			l.units = resolution(value[0])
 		}
-	}
+	})
 	r.links = append(r.links, l)
 	return nil
+}
+
+// eachOption calls each for the options at the end of a block.
+func (r *Recording) eachOption(b []byte, each func(code uint16, value []byte)) {
+	for len(b) >= 4 {
+		code, length := r.order.Uint16(b), int(r.order.Uint16(b[2:]))
+		if b = b[4:]; length > len(b) || code == optionEnd {
+			return
+		}
+		each(code, b[:length])
+		b = b[min((length+3)&^3, len(b)):]
+	}
 }
 
 // resolution returns the units of time in a second: a power of 10, or with the highest bit, of 2.
@@ -222,7 +226,7 @@ func resolution(code byte) uint64 {
 	return units
 }
 
-func (r *Recording) packetBlock(b []byte) (*Recorded, error) {
+func (r *Recording) packetBlock(b []byte, old bool) (*Recorded, error) {
 	if len(b) < 20 {
 		return nil, errBlock
 	}
@@ -230,8 +234,18 @@ func (r *Recording) packetBlock(b []byte) (*Recorded, error) {
 	if captured < 0 || captured > len(b)-20 {
 		return nil, errBlock
 	}
+	on := int(r.order.Uint32(b))
+	if old { // and how many were lost before it
+		on = int(r.order.Uint16(b))
+	}
 	at := uint64(r.order.Uint32(b[4:]))<<32 | uint64(r.order.Uint32(b[8:]))
-	return r.recorded(int(r.order.Uint32(b)), at, b[20:20+captured], r.order.Uint32(b[16:]))
+	way := unknown
+	r.eachOption(b[min(20+(captured+3)&^3, len(b)):], func(code uint16, value []byte) {
+		if code == optionFlags && len(value) == 4 {
+			way = direction(r.order.Uint32(value) & 3)
+		}
+	})
+	return r.recorded(on, at, b[20:20+captured], r.order.Uint32(b[16:]), way)
 }
 
 func (r *Recording) simpleBlock(b []byte) (*Recorded, error) {
@@ -239,43 +253,9 @@ func (r *Recording) simpleBlock(b []byte) (*Recorded, error) {
 		return nil, errBlock
 	}
 	length := r.order.Uint32(b)
-	return r.recorded(0, 0, b[4:4+min(int(length), len(b)-4)], length)
-}
-
-// recorded takes the header of the link off a packet, unless it is Ethernet's.
-func (r *Recording) recorded(on int, at uint64, b []byte, length uint32) (*Recorded, error) {
-	r.number++
-	if on < 0 || on >= len(r.links) {
-		return nil, fmt.Errorf("packet %d is of an interface that the recording does not tell of", r.number)
+	captured := min(int(length), len(b)-4)
+	if len(r.links) > 0 && r.links[0].snaplen > 0 {
+		captured = min(captured, int(r.links[0].snaplen))
 	}
-	l := r.links[on]
-	if missing := int(min(length, longestFrame)) - len(b); missing > 0 {
-		b = append(b[:len(b):len(b)], make([]byte, missing)...)
-	}
-	p := &Recorded{Number: r.number, Bytes: b, Interface: l.name}
-	if at > 0 {
-		p.Time = time.Unix(int64(at/l.units), int64(float64(at%l.units)/float64(l.units)*1e9))
-	}
-	const outgoing = 4   // linux/if_packet.h
-	header, kind := 0, 0 // where that of Ethernet stands
-	switch l.kind {
-	case linkEthernet:
-		p.Ethernet = true
-	case linkRaw, linkRawBSD, linkRawOther, linkIPv4, linkIPv6:
-	case linkCooked:
-		header, kind = 16, 14
-		p.Out = len(b) >= header && b[1] == outgoing
-	case linkCooked2:
-		header = 20
-		p.Out = len(b) >= header && b[10] == outgoing
-	default:
-		return nil, fmt.Errorf("packet %d was recorded on a link of kind %d, which cannot be read: only Ethernet, raw IP and Linux's cooked links can", r.number, l.kind)
-	}
-	if len(b) < header {
-		return nil, errBlock
-	}
-	if p.Bytes = b[header:]; header > 0 {
-		p.Type = binary.BigEndian.Uint16(b[kind:])
-	}
-	return p, nil
+	return r.recorded(0, 0, b[4:4+captured], length, unknown)
 }

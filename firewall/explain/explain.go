@@ -26,6 +26,8 @@ type Explainer struct {
 	lines  map[policy.RuleKey]policy.RuleLine
 	unread error                         // why the file cannot be read
 	keys   map[*maps.Rule]policy.RuleKey // of rules that have decided: of one with many sources it takes a while
+
+	isLocal func(netip.Addr) bool // nil: nobody has asked
 }
 
 // Open begins to explain. The context bounds the wait for a command that is changing the filter.
@@ -224,57 +226,6 @@ func (e *Explainer) filtered() (names []string, err error) {
 		return nil, errors.New("no interface is there that is filtered: \"portcullis status\" says what is waited for")
 	}
 	return names, nil
-}
-
-// ErrOutgoing is returned for a packet of a recording that did not come in.
-var ErrOutgoing = errors.New("this host sent it")
-
-// Recorded explains a packet of a recording as if it came in now: by the interface named, or else by that on which it was
-// recorded, or the only one that is filtered. The error is ErrOutgoing for a packet that this host has sent.
-func (e *Explainer) Recorded(p *Recorded, named string) (a *Answer, err error) {
-	err = e.again(func() error {
-		a, err = e.recorded(p, named)
-		return err
-	})
-	return a, err
-}
-
-func (e *Explainer) recorded(p *Recorded, named string) (*Answer, error) {
-	if p.Out {
-		return nil, ErrOutgoing
-	}
-	names, err := e.filtered()
-	if err != nil {
-		return nil, err
-	}
-	iface := named
-	switch {
-	case named != "":
-	case slices.Contains(names, p.Interface):
-		iface = p.Interface
-	case len(names) == 1:
-		iface = names[0]
-	default:
-		return nil, fmt.Errorf("the recording does not say by which interface packet %d came: name it, as in \"on %s\" (filtered: %s)", p.Number, names[0], strings.Join(names, ", "))
-	}
-	on, err := e.at(iface)
-	if err != nil {
-		return nil, err
-	}
-	f := loader.Frame{Bytes: shorten(p), Ethernet: p.Ethernet, Type: p.Type}
-	if on.IsOwn(f) {
-		return nil, ErrOutgoing
-	}
-	a, err := e.frame(iface, f)
-	if err != nil {
-		return nil, fmt.Errorf("packet %d: %w", p.Number, err)
-	}
-	a.Number = p.Number
-	if !p.Time.IsZero() {
-		at := p.Time.UTC()
-		a.Time = &at
-	}
-	return a, nil
 }
 
 const mostKeys = 1000 // each time the rules are read anew, they are other ones

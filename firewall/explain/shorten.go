@@ -5,6 +5,8 @@ package explain
 import (
 	"encoding/binary"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -19,16 +21,14 @@ func shorten(p *Recorded) []byte {
 	if len(b) <= longestRun {
 		return b
 	}
-	ip := 0
+	const ethernetHeader, tag = 14, 4
+	ip, kind := 0, p.Type
 	if p.Ethernet {
-		const addresses, tag = 12, 4
-		ip = addresses
-		for binary.BigEndian.Uint16(b[ip:]) == 0x8100 || binary.BigEndian.Uint16(b[ip:]) == 0x88a8 {
-			if ip += tag; ip > longestRun/2 {
-				break
-			}
-		}
-		ip += 2
+		ip, kind = ethernetHeader, binary.BigEndian.Uint16(b[ethernetHeader-2:])
+	}
+	for (kind == unix.ETH_P_8021Q || kind == unix.ETH_P_8021AD) && ip < longestRun/2 {
+		ip += tag
+		kind = binary.BigEndian.Uint16(b[ip-2:])
 	}
 	b = append([]byte(nil), b[:longestRun]...)
 	var protocol, header int

@@ -113,11 +113,11 @@ func kindOf(mode fs.FileMode) string {
 }
 
 const (
-	retryTime  = 5 * time.Second
-	headerTime = 2 * time.Second // for a request to come whole, which Prometheus writes at once
-	idleTime   = 5 * time.Second
-	answerTime = 10 * time.Second
-	mostAtOnce = 4 // scrapes: each reads the whole ledger
+	retryTime   = 5 * time.Second
+	requestTime = 2 * time.Second // for a request to come whole, which Prometheus writes at once
+	idleTime    = 5 * time.Second
+	answerTime  = 10 * time.Second // for an answer to be read
+	bufferSize  = 128 << 10        // of a connection, in the kernel: one that nobody reads is to take little
 
 	mostConnections = 512 // so many that one who opens them as fast as he can closes none before its request is read
 )
@@ -126,9 +126,9 @@ const (
 func handler(c *Collector) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(gatherer{registry, c}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: mostAtOnce,
+	return newPages(promhttp.HandlerFor(gatherer{registry, c}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
 		DisableCompression: true, // which takes longer than all else, for a reader on the same host
-	})
+	}))
 }
 
 // Serve serves the metrics until ctx ends. What keeps it from listening is told once, and tried again and again: the
@@ -167,7 +167,7 @@ func Serve(ctx context.Context, at Address, c *Collector, told func(error), list
 // in.
 func serve(ctx context.Context, l net.Listener, handler http.Handler, evicted func(number int)) error {
 	server := &http.Server{
-		Handler: answering(handler), ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, WriteTimeout: answerTime,
+		Handler: answering(handler), ReadHeaderTimeout: requestTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: 8 << 10, ConnContext: withConnection,
 		ErrorLog: log.New(io.Discard, "", 0), // strangers could fill the journal
 	}
