@@ -57,6 +57,8 @@ func (f *Fleet) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 			return nil, err
 		}
 		list.Serial++
+		now := time.Now()
+		list.Forget(now)
 		report := &BanReport{Group: r.Group, Done: []string{}}
 		for _, p := range r.Prefixes {
 			was := slices.IndexFunc(list.Bans, func(b fleet.Ban) bool { return b.Prefix == p })
@@ -68,7 +70,7 @@ func (f *Fleet) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 					return nil, fmt.Errorf("%s is not banned by the fleet's operators", p)
 				}
 			} else {
-				list.Bans = append(list.Bans, fleet.Ban{Prefix: p, Seconds: int64(r.For / time.Second), Reason: r.Reason, Number: list.Serial})
+				list.Bans = append(list.Bans, fleet.Ban{Prefix: p, Seconds: int64(r.For / time.Second), Reason: r.Reason, Number: list.Serial, Time: now.UTC().Format(time.RFC3339)})
 			}
 			report.Done = append(report.Done, p.String())
 		}

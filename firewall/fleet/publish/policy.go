@@ -138,21 +138,14 @@ func (f *Fleet) Diff(ctx context.Context, group, host string) ([]DiffReport, err
 		}
 	}
 	r := &reader{f, make(map[string][]byte)}
-	known := map[string]*fleet.Bundle{c.Pointer.Bundle: c.Bundle}
-	bundle := func(t fleet.Target) *fleet.Bundle {
-		if _, ok := known[t.Bundle]; !ok && t.Serial > 0 {
-			known[t.Bundle], _ = f.bundle(ctx, group, t) // which may have been removed since
-		}
-		return known[t.Bundle]
-	}
+	running := f.running(ctx, c)
 	reports := []DiffReport{}
 	for _, h := range hosts {
 		d := DiffReport{Host: h.Name, Serial: h.Serial, Present: h.Present, Changes: []string{}, Packets: []string{}, Drift: h.Drift, Problem: h.Problem}
 		target, ok := c.Pointer.For(h.Name)
-		to := bundle(target)
+		to := running(Host{Status: fleet.Status{Group: group, Bundle: target.Bundle, Serial: target.Serial}})
 		if d.Target = target.Serial; ok && to != nil && target.Bundle != h.Bundle {
-			before := func(Host) *fleet.Bundle { return bundle(fleet.Target{Bundle: h.Bundle, Serial: h.Serial}) }
-			found, err := r.differences(ctx, []Host{h}, before, to, group)
+			found, err := r.differences(ctx, []Host{h}, running, to, group)
 			if err != nil {
 				d.Problem = err.Error()
 			}

@@ -143,7 +143,7 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 	if reader.lists == nil {
 		reader.lists = make(map[string][]byte)
 	}
-	report.Differences, err = reader.differences(ctx, hosts, func(Host) *fleet.Bundle { return c.Bundle }, b, r.Group)
+	report.Differences, err = reader.differences(ctx, hosts, f.running(ctx, c), b, r.Group)
 	if err != nil {
 		return nil, fmt.Errorf("nothing was published:\n%w", err)
 	}
@@ -171,6 +171,20 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 		return nil, fmt.Errorf("nothing was published: %w", err)
 	}
 	return report, f.publishWaves(ctx, p, c.version, waves, b.ConfirmTime(), r, report)
+}
+
+// running returns a function that returns what a host runs, or nil where nobody knows.
+func (f *Fleet) running(ctx context.Context, c *Current) func(Host) *fleet.Bundle {
+	known := make(map[string]*fleet.Bundle)
+	if c.Pointer != nil {
+		known[c.Pointer.Bundle], known[""] = c.Bundle, c.Bundle
+	}
+	return func(h Host) *fleet.Bundle {
+		if _, ok := known[h.Bundle]; !ok {
+			known[h.Bundle], _ = f.bundle(ctx, h.Group, fleet.Target{Bundle: h.Bundle, Serial: h.Serial})
+		}
+		return known[h.Bundle]
+	}
 }
 
 // before returns what hosts run that a new pointer leaves out. Where the last publication was stopped in a wave, most still run
