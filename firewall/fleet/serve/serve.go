@@ -125,7 +125,11 @@ func (s *Server) isRevoked(name string) bool {
 		return false
 	}
 	for _, key := range keys {
-		if object, err := s.dir.Get(s.ctx, key); err == nil && slices.Contains(fleet.RevokedHostsUnverified(object.Value), name) {
+		object, err := s.dir.Get(s.ctx, key)
+		if err != nil {
+			continue
+		}
+		if p, err := fleet.PointerUnverified(object.Value); err == nil && slices.Contains(p.RevokedHosts, name) {
 			return true
 		}
 	}
