@@ -42,7 +42,7 @@ func Open(_ context.Context, url string, o store.Options) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	identity, err := identify(place, o)
+	user, err := identify(place, o)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func Open(_ context.Context, url string, o store.Options) (store.Store, error) {
 	if ttl <= 0 {
 		ttl = store.DefaultTTL
 	}
-	l := newLink(place.endpoints)
-	client, err := l.connect(identity.tls)
+	l := newLink(place.endpoints, o)
+	client, err := l.connect()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
@@ -59,7 +59,7 @@ func Open(_ context.Context, url string, o store.Options) (store.Store, error) {
 		client: client,
 		link:   l,
 		place:  place,
-		user:   identity.name,
+		user:   user,
 		ttl:    max(int64(ttl.Seconds()), 1),
 	}, nil
 }

@@ -5,6 +5,7 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/stats"
+
+	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
 )
 
 const (
@@ -34,6 +37,7 @@ const (
 // link is the connection to a member, and knows when it has ended.
 type link struct {
 	endpoints []string // in an order of this process's own, so that hosts are spread over the members
+	options   store.Options
 	client    *clientv3.Client
 
 	mu    sync.Mutex
@@ -68,8 +72,8 @@ func (e *ending) since(text string) (m moment, known bool) {
 	return moment{e, revision}, err == nil && id == strconv.FormatUint(e.id, 16)
 }
 
-func newLink(endpoints []string) *link {
-	l := &link{ended: newEnding()}
+func newLink(endpoints []string, o store.Options) *link {
+	l := &link{ended: newEnding(), options: o}
 	for _, i := range rand.Perm(len(endpoints)) {
 		l.endpoints = append(l.endpoints, endpoints[i])
 	}
@@ -77,10 +81,9 @@ func newLink(endpoints []string) *link {
 }
 
 // connect returns a client that asks one member. The connection comes to be with the first request.
-func (l *link) connect(config *tls.Config) (*clientv3.Client, error) {
+func (l *link) connect() (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            l.endpoints[:1],
-		TLS:                  config,
 		Logger:               zap.NewNop(),
 		DialKeepAliveTime:    keepAlive,
 		DialKeepAliveTimeout: keepAliveTimeout,
@@ -108,7 +111,36 @@ func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 			return nil, err
 		}
 	}
-	return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", address)
+	plain, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", address)
+	if err != nil || !secure(l.options) {
+		return plain, err
+	}
+	connection, err := encrypt(ctx, plain, address, l.options)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	return connection, nil
+}
+
+// encrypt begins TLS with a member. The files are read for each connection: certificates that live for a day are replaced
+// under an agent that runs for a year.
+func encrypt(ctx context.Context, plain net.Conn, address string, o store.Options) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	config, err := store.ClientTLS(o, host)
+	if err != nil {
+		return nil, err
+	}
+	config.NextProtos = []string{"h2"}
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	connection := tls.Client(plain, config)
+	if err := connection.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS with etcd at %s: %w", address, err)
+	}
+	return connection, nil
 }
 
 // current returns what ends when the connection that is now in use does.

@@ -3,13 +3,11 @@
 package etcd
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,68 +106,27 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// identity is how a store shows who it is.
-type identity struct {
-	tls  *tls.Config // nil: it does not
-	name string      // common name of the certificate
-}
-
-// identify returns who asks the members of a place.
-func identify(p place, o store.Options) (identity, error) {
+// identify returns the common name of the user who asks the members of a place, or why it does not do to ask them so.
+func identify(p place, o store.Options) (name string, err error) {
 	if (o.Certificate == "") != (o.Key == "") {
-		return identity{}, errors.New("etcd: a certificate and its key go together: name both, or neither")
+		return "", errors.New("etcd: a certificate and its key go together: name both, or neither")
 	}
-	if o.Certificate == "" {
-		switch {
-		case !p.local:
-			return identity{}, fmt.Errorf("etcd without TLS is refused but on loopback: %s: name ca, certificate and private key (in fleet.yaml: ca, certificate, private), by which hosts and etcd know each other",
-				p)
-		case o.CA == "":
-			return identity{}, nil
-		}
+	if o.Certificate == "" && !p.local {
+		return "", fmt.Errorf("etcd without TLS is refused but on loopback: %s: name ca, certificate and private key (in fleet.yaml: ca, certificate, private), by which hosts and etcd know each other", p)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	id := identity{tls: config}
-	if o.CA != "" {
-		text, err := os.ReadFile(o.CA)
-		if err != nil {
-			return identity{}, err
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return identity{}, fmt.Errorf("%s: no certificate in PEM form in it", o.CA)
-		}
+	if !secure(o) {
+		return "", nil
 	}
-	if o.Certificate == "" {
-		return id, nil
+	config, err := store.ClientTLS(o, "")
+	if err != nil || o.Certificate == "" {
+		return "", err
 	}
-	certificate, err := load(o.Certificate, o.Key)
+	certificate, err := x509.ParseCertificate(config.Certificates[0].Certificate[0])
 	if err != nil {
-		return identity{}, err
+		return "", fmt.Errorf("%s: %w", o.Certificate, err)
 	}
-	id.name = certificate.Leaf.Subject.CommonName
-	// Read for each connection: certificates that live for a day are replaced under a process that runs for a year.
-	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load(o.Certificate, o.Key) }
-	return id, nil
+	return certificate.Subject.CommonName, nil
 }
 
-// load reads a certificate and its key, which nobody else may read.
-func load(certificate, key string) (*tls.Certificate, error) {
-	info, err := os.Stat(key)
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s: others may read this private key (mode %04o): chmod 600 %s, and have a new one if they are not to be trusted", key, mode, key)
-	}
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		return nil, fmt.Errorf("%s, %s: %w", certificate, key, err)
-	}
-	if pair.Leaf == nil {
-		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return nil, fmt.Errorf("%s: %w", certificate, err)
-		}
-	}
-	return &pair, nil
-}
+// secure reports whether the members are asked over TLS.
+func secure(o store.Options) bool { return o.CA != "" || o.Certificate != "" }
