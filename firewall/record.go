@@ -107,6 +107,14 @@ func (fw *Firewall) lastGoodPath() string {
 	return filepath.Join(dir, "last-good.yaml")
 }
 
+// StateDir returns the directory of what outlives a boot, or "" for none.
+func (fw *Firewall) StateDir() string {
+	if path := fw.lastGoodPath(); path != "" {
+		return filepath.Dir(path)
+	}
+	return ""
+}
+
 // stateDirFile names the directory that the agent was given, for the commands that come after it.
 const stateDirFile = "state-directory"
 

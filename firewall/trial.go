@@ -224,6 +224,11 @@ type ConfirmReport struct {
 // Confirm keeps the policy that is on trial, and saves it as the policy file. Console says that the user's terminal is at
 // the machine itself, though it does not look it.
 func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, error) {
+	return fw.confirm(ctx, func(*schedule.Trial) error { return fw.user.Witness(fw.store.IsOld, console) })
+}
+
+// confirm is Confirm by a witness, who returns why nothing shows that this host can still be reached.
+func (fw *Firewall) confirm(ctx context.Context, witness func(*schedule.Trial) error) (*ConfirmReport, error) {
 	c, err := fw.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -244,7 +249,7 @@ func (fw *Firewall) Confirm(ctx context.Context, console bool) (*ConfirmReport, 
 		return nil, err
 	}
 	defer f.Close()
-	err = fw.user.Witness(fw.store.IsOld, console)
+	err = witness(c.Trial)
 	if !c.Trial.InForce {
 		err = fmt.Errorf("the trial of %s was cut off, and cannot be confirmed", c.Trial.File)
 	}

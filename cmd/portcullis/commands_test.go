@@ -58,6 +58,8 @@ func callWithArguments(t *testing.T, c *cobra.Command) []string {
 			call = append(call, "http")
 		case argument == "ADDRESS...":
 			call = append(call, "203.0.113.9")
+		case argument == "DIR":
+			call = append(call, t.TempDir())
 		case argument == "FILE":
 			path := filepath.Join(t.TempDir(), "policy.yaml")
 			if err := os.WriteFile(path, []byte("open: [http]\n"), 0o644); err != nil {

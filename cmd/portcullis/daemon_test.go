@@ -24,6 +24,15 @@ func TestPortcullisdGetsTheFlags(t *testing.T) {
 			t.Errorf("%q is not in %q", want, text)
 		}
 	}
+	h.types(0, "run", "--fleet", "/etc/portcullis/fleet.yaml", "eth0")
+	if text := strings.Join(argv, " "); !strings.HasSuffix(text, " --mode auto --fleet /etc/portcullis/fleet.yaml -- eth0") {
+		t.Errorf("run --fleet: %q", text)
+	}
+	h.types(0, "fleet", "revoke", "--to", "dir:/srv", "--key=a b.key", "--host", "h1", "--host", "h2", "-o", "json", "old.pub")
+	if text := strings.Join(argv, "|"); !strings.Contains(text, "portcullisd|fleet|--caller|") ||
+		!strings.HasSuffix(text, "|--output=json|revoke|--to=dir:/srv|--key=a b.key|--host=h1|--host=h2|--|old.pub") {
+		t.Errorf("fleet revoke: %q", text)
+	}
 	h.types(3, "top")
 	h.runs("")
 	h.types(0, "top", "--once", "--lock-timeout", "3s")
@@ -32,6 +41,11 @@ func TestPortcullisdGetsTheFlags(t *testing.T) {
 		t.Errorf("top: %q", text)
 	}
 	argv = nil
+	h.types(2, "fleet", "publish", "--to", "dir:/srv", "--key", "fleet.key", "policy.yaml")
+	h.complains("--group is missing")
+	h.types(2, "fleet", "publish", "--to", "dir:/srv", "--key", "fleet.key", "--group", "web")
+	h.types(2, "fleet", "sign")
+	h.types(2, "run", "--fleet", "")
 	h.types(2, "run", "--metrics-anywhere")
 	h.privileges = errPrivileges
 	h.types(1, "top")

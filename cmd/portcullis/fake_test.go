@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -33,7 +34,8 @@ type fakeHost struct {
 }
 
 func newHost(t *testing.T) *fakeHost {
-	return &fakeHost{Kernel: &firewalltest.Kernel{Route: "eth0"}, t: t, runDir: t.TempDir(), stateDir: t.TempDir()}
+	return &fakeHost{Kernel: &firewalltest.Kernel{Route: "eth0"}, t: t, runDir: t.TempDir(), stateDir: t.TempDir(),
+		daemon: func([]string) error { return errors.New("no other program is started here") }}
 }
 
 // env is that of a command at the host.

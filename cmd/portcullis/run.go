@@ -23,7 +23,7 @@ import (
 const stateVariable = "STATE_DIRECTORY"
 
 func (a *app) runCommand() *cobra.Command {
-	mode, address, anywhere := modeFlag{loader.ModeAuto}, "", false
+	mode, address, anywhere, fleet := modeFlag{loader.ModeAuto}, "", false, ""
 	cmd := &cobra.Command{
 		Use:         "run [IFACE...]",
 		Short:       "Put the policy in force, and keep it in force",
@@ -40,17 +40,36 @@ interface released by "portcullis down" stays unfiltered until "portcullis up" o
 With --metrics it also answers Prometheus, at /metrics of an address of this host, such as
 127.0.0.1:9734, or of a socket, unix:/run/portcullis/metrics.sock. What is counted tells
 what is open, and to whom: --metrics-anywhere lets others than this host ask. Where the
-address cannot be used, the filter is kept all the same, and the address is tried again.`,
+address cannot be used, the filter is kept all the same, and the address is tried again.
+
+With --fleet it also takes the policies that are published for its group: see "portcullis
+fleet --help". The file names where from, the public key, the group and this host:
+    {from: "dir:/srv/fleet", key: fleet.pub, group: web, name: h1}
+Whatever is wrong with that, the policy in force stays.`,
 		Example: `  portcullis run
   portcullis run eth0 wg0
-  portcullis run --metrics 127.0.0.1:9734`,
+  portcullis run --metrics 127.0.0.1:9734
+  portcullis run --fleet /etc/portcullis/fleet.yaml`,
 		ValidArgsFunction: a.completeInterfaces,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			metrics := cmd.Flags().Changed("metrics")
 			switch {
-			case cmd.Flags().Changed("metrics"):
-				return a.runWithMetrics(args, mode.Mode, address, anywhere)
-			case anywhere:
+			case anywhere && !metrics:
 				return usagef("--metrics-anywhere is for --metrics ADDRESS")
+			case cmd.Flags().Changed("fleet") && fleet == "":
+				return usagef("--fleet needs a file: say --fleet /etc/portcullis/fleet.yaml")
+			case metrics || fleet != "":
+				words := []string{"--mode", string(mode.Mode)}
+				if metrics {
+					words = append(words, "--metrics", address)
+				}
+				if anywhere {
+					words = append(words, "--metrics-anywhere")
+				}
+				if fleet != "" {
+					words = append(words, "--fleet", fleet)
+				}
+				return a.runInDaemon(append(append(words, "--"), args...))
 			}
 			return a.runAgent(cmd.Context(), args, mode.Mode)
 		},
@@ -58,19 +77,17 @@ address cannot be used, the filter is kept all the same, and the address is trie
 	addMode(cmd, &mode)
 	cmd.Flags().StringVar(&address, "metrics", "", "answer Prometheus at `ADDRESS`")
 	cmd.Flags().BoolVar(&anywhere, "metrics-anywhere", false, "let others than this host ask for metrics")
+	cmd.Flags().StringVar(&fleet, "fleet", "", "take part in the fleet that `FILE` names")
+	_ = cmd.MarkFlagFilename("fleet", "yaml", "yml")
 	return cmd
 }
 
-// runWithMetrics becomes portcullisd, which says what is wrong with the address.
-func (a *app) runWithMetrics(interfaces []string, mode loader.Mode, address string, anywhere bool) error {
+// runInDaemon becomes portcullisd, which says what is wrong with the address.
+func (a *app) runInDaemon(words []string) error {
 	if err := a.privileged(); err != nil {
 		return err
 	}
-	args := []string{"--mode", string(mode), "--metrics", address}
-	if anywhere {
-		args = append(args, "--metrics-anywhere")
-	}
-	return a.becomeDaemon("run", append(append(args, "--"), interfaces...)...)
+	return a.becomeDaemon("run", words...)
 }
 
 func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mode) error {

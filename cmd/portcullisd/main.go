@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command portcullisd is the part of portcullis that takes large libraries, which would make every command slower to
-// start: the agent that serves metrics, and top. "portcullis run --metrics" and "portcullis top" become it.
+// start: the agent that serves metrics or takes part in a fleet, top, and the commands of a fleet. "portcullis run --metrics",
+// "portcullis run --fleet", "portcullis top" and "portcullis fleet" become it.
 package main
 
 import (
@@ -80,14 +81,14 @@ func (d *daemon) run(args []string) int {
 func (d *daemon) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "portcullisd",
-		Short:         "The agent of portcullis with metrics, and its view of what happens",
-		Long:          `Started by "portcullis run --metrics" and "portcullis top", whose help explains it.`,
+		Short:         "The agent of portcullis with metrics and a fleet, and its view of what happens",
+		Long:          `Started by "portcullis run --metrics", "run --fleet", "top" and "fleet", whose help explains it.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("start \"portcullis run --metrics ADDRESS\" or \"portcullis top\"")}
+			return usageError{errors.New("start \"portcullis run --metrics ADDRESS\", \"portcullis top\" or \"portcullis fleet\"")}
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			d.configGiven = cmd.Flags().Changed("config")
@@ -107,8 +108,21 @@ func (d *daemon) root() *cobra.Command {
 	flags.StringVar(&d.pinPath, "pin-path", loader.DefaultPinPath, "`DIR` in which the filter is pinned")
 	flags.DurationVar(&d.wait, "lock-timeout", firewall.DefaultWait, "give up after `TIME` if another command is changing the filter")
 	flags.StringVar(&d.caller, "caller", "", "`VERSION` of the portcullis that starts this")
-	root.AddCommand(d.runCommand(), d.topCommand())
+	root.AddCommand(d.runCommand(), d.topCommand(), d.fleetCommand(), d.watchdogCommand())
 	return root
+}
+
+// watchdogCommand is run by an agent that puts a policy on trial: see [firewall.Firewall.Watchdog].
+func (d *daemon) watchdogCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    firewall.WatchdogCommand,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			signal.Ignore(unix.SIGHUP)
+			return d.firewall().Watchdog(cmd.Context(), func(err error) { fmt.Fprintf(d.stderr, "portcullis: %s\n", d.complete(err.Error())) })
+		},
+	}
 }
 
 func (d *daemon) firewall() *firewall.Firewall {

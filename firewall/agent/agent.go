@@ -40,6 +40,8 @@ type Options struct {
 	Hangup     <-chan os.Signal // SIGHUP
 	Log        *Log
 	Health     *Health // nil: nobody watches it
+	// Beside runs once the filter is up, for as long as the agent does; nil: nothing does.
+	Beside func(context.Context)
 }
 
 // Agent is a running agent.
@@ -115,11 +117,30 @@ func Run(ctx context.Context, o Options) error {
 	a.watchRefusals(ctx)
 	a.report(ctx)
 	a.service.ready()
+	end := a.runBeside(ctx)
 	err = a.loop(ctx, changes)
 	a.service.stopping()
+	end()
 	a.tellOfMore(context.WithoutCancel(ctx), true)
 	a.Log.Info("the agent ends; the filter stays")
 	return err
+}
+
+// runBeside starts what runs beside the agent, and returns what ends it.
+func (a *Agent) runBeside(ctx context.Context) (end func()) {
+	if a.Beside == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.Beside(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // start puts the filter up, or takes over the one that runs.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
 )
@@ -16,6 +18,8 @@ type Ban struct {
 	// Seconds is how long from when a host first hears of it: no two clocks need agree. 0: until it is taken back.
 	Seconds int64  `json:"seconds,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// Time is when it was signed, by the clock of who did, who takes it out of the list by that.
+	Time string `json:"time,omitempty"`
 	// Number tells a ban from an earlier one of the same prefix, which has ended.
 	Number uint64 `json:"number"`
 }
@@ -27,6 +31,14 @@ type BanList struct {
 	// Serial is that of the list: of what is signed, hosts take no older one.
 	Serial uint64 `json:"serial"`
 	Bans   []Ban  `json:"bans"`
+}
+
+// Forget takes out of a list what has ended by the clock of its publisher.
+func (l *BanList) Forget(now time.Time) {
+	l.Bans = slices.DeleteFunc(l.Bans, func(b Ban) bool {
+		begun, err := time.Parse(time.RFC3339, b.Time)
+		return err == nil && b.Seconds > 0 && begun.Add(time.Duration(b.Seconds)*time.Second).Before(now)
+	})
 }
 
 // Seal returns the object of a list that is signed.

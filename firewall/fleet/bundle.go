@@ -22,6 +22,8 @@ type Bundle struct {
 	Group  string `json:"group"`
 	Serial uint64 `json:"serial"`
 	Time   string `json:"time"` // for people alone: no host goes by a clock
+	// Previous is what a rollback publishes anew.
+	Previous *Target `json:"previous,omitempty"`
 
 	Policy   string            `json:"policy"`          // the text of a policy file
 	Layer    string            `json:"layer,omitempty"` // what the group has of its own
@@ -274,12 +276,12 @@ func Without(keys []PublicKey, revoked []KeyID) []PublicKey {
 	return slices.DeleteFunc(slices.Clone(keys), func(k PublicKey) bool { return slices.Contains(revoked, k.ID) })
 }
 
-// RevokedHostsUnverified returns the hosts that a pointer says are revoked, for a server whose folder nobody else writes to.
-func RevokedHostsUnverified(object []byte) []string {
+// PointerUnverified returns what a pointer says, to show it, or for a server whose folder nobody else writes to.
+func PointerUnverified(object []byte) (*Pointer, error) {
 	_, body, _ := strings.Cut(string(object), "\n\n")
-	var p Pointer
-	if json.Unmarshal([]byte(body), &p) != nil {
-		return nil
+	p := new(Pointer)
+	if err := json.Unmarshal([]byte(body), p); err != nil {
+		return nil, fmt.Errorf("this is no pointer, or half of one: %w", err)
 	}
-	return p.RevokedHosts
+	return p, nil
 }

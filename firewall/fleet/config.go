@@ -141,3 +141,49 @@ func keysOf(v any) (keys []string) {
 	}
 	return keys
 }
+
+// GroupFile is what a publisher says of a group, beside its policy.
+type GroupFile struct {
+	Layer  string  `yaml:"layer"`  // a file: what the group has of its own
+	Hosts  string  `yaml:"hosts"`  // a folder: a file for each host that has something of its own
+	Probes []Probe `yaml:"probes"` // that have to succeed under a new policy
+	Within string  `yaml:"within"` // how long a host may take to confirm it
+	Bans   *Bans   `yaml:"bans"`   // that travel
+
+	within Duration
+}
+
+// ReadGroupFile reads what a publisher says of a group.
+func ReadGroupFile(path string) (*GroupFile, error) {
+	text, err := policy.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	return ParseGroupFile(path, text)
+}
+
+// ParseGroupFile reads the text of the file. Relative paths begin where that is.
+func ParseGroupFile(path string, text []byte) (*GroupFile, error) {
+	g := new(GroupFile)
+	if err := loadYAML(path, text, g); err != nil {
+		return nil, err
+	}
+	if g.Within != "" && g.within.UnmarshalText([]byte(g.Within)) != nil {
+		return nil, fmt.Errorf("%s: within: %q is no time: write 30s", path, g.Within)
+	}
+	settings := g.Settings()
+	if err := settings.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, file := range []*string{&g.Layer, &g.Hosts} {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(filepath.Dir(path), *file)
+		}
+	}
+	return g, nil
+}
+
+// Settings returns what of it is part of a bundle.
+func (g *GroupFile) Settings() Settings {
+	return Settings{Probes: g.Probes, Within: g.within, Bans: g.Bans}
+}
