@@ -305,6 +305,11 @@ func (c *Cluster) Etcdctl(t testing.TB, args ...string) string {
 	return out
 }
 
+// TryEtcdctl is Etcdctl that returns the error.
+func (c *Cluster) TryEtcdctl(args ...string) (string, error) {
+	return c.etcdctl(context.Background(), args...)
+}
+
 func (c *Cluster) etcdctl(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "etcdctl", args...)
 	cmd.Env = c.Environment()

@@ -39,6 +39,7 @@ type link struct {
 	endpoints []string // in an order of this process's own, so that hosts are spread over the members
 	options   store.Options
 	client    *clientv3.Client
+	moving    sync.Mutex // held while it goes over to another member; taken before mu
 
 	mu    sync.Mutex
 	at    int // of endpoints
@@ -152,17 +153,28 @@ func (l *link) current() *ending {
 
 // next goes over to another member, unless that has been done since.
 func (l *link) next(since *ending) {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	// Not under mu: the connection that ends thereby is told of before this returns.
+	if endpoint := l.turnTo(since); endpoint != "" {
+		l.client.SetEndpoints(endpoint)
+	}
+}
+
+// turnTo returns the member to go over to, if that has not been done since and there is another one.
+func (l *link) turnTo(since *ending) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended != since {
-		return
+		return ""
 	}
 	l.turn++
 	l.end()
-	if len(l.endpoints) > 1 {
-		l.at = (l.at + 1) % len(l.endpoints)
-		l.client.SetEndpoints(l.endpoints[l.at])
+	if len(l.endpoints) == 1 {
+		return ""
 	}
+	l.at = (l.at + 1) % len(l.endpoints)
+	return l.endpoints[l.at]
 }
 
 // end says that what is known is to be read anew. The caller holds mu.
