@@ -68,6 +68,8 @@ needs() {
 		echo fail2ban-server fail2ban
 		echo crowdsec crowdsec
 		echo prometheus prometheus
+		echo etcd etcd-server
+		echo etcdctl etcd-client
 		echo gcc gcc
 		echo /usr/include/stdlib.h libc6-dev
 		;;
@@ -150,10 +152,10 @@ if [ -n "$missing" ]; then
 
 	# Tests run an sshd of their own: where there was none, none shall begin to listen (sshd(8) of Debian).
 	case $install in
-	*fail2ban* | *crowdsec* | *prometheus*)
-		# So it is with those who ban: none shall begin to, nor tell anybody elsewhere of this machine (README.Debian of crowdsec).
+	*fail2ban* | *crowdsec* | *prometheus* | *etcd*)
+		# So it is with those who ban, measure or keep: none shall begin to, nor tell anybody elsewhere of this machine (README.Debian of crowdsec).
 		mkdir -p /etc/systemd/system /etc/crowdsec
-		for unit in fail2ban crowdsec prometheus; do
+		for unit in fail2ban crowdsec prometheus etcd; do
 			case $install in *"$unit"*) [ -e "/etc/systemd/system/$unit.service" ] || ln -sf /dev/null "/etc/systemd/system/$unit.service" ;; esac
 		done
 		[ -e /etc/crowdsec/online_api_credentials.yaml ] || echo '# not registered' >/etc/crowdsec/online_api_credentials.yaml

@@ -20,7 +20,7 @@ func TestOnlyDepsInstallsAServer(t *testing.T) {
 		}
 		return strings.Fields(string(out))
 	}
-	servers := []string{"openssh-server", "fail2ban", "crowdsec"}
+	servers := []string{"openssh-server", "fail2ban", "crowdsec", "prometheus", "etcd-server"}
 	all := packages("all")
 	for _, server := range servers {
 		if !slices.Contains(all, server) {
