@@ -77,7 +77,7 @@ var (
 func (s *ruleset) read(file File) {
 	text := strings.ReplaceAll(strings.ToValidUTF8(string(file.Data), "\ufffd"), "\r\n", "\n")
 	if !tableLine().MatchString(text) || strings.HasPrefix(text, "#!") || hereDoc().MatchString(text) {
-		s.readScript(file.Name, text)
+		s.readScript(file.Name, strings.ToValidUTF8(string(file.Data), "\ufffd"))
 		return
 	}
 	f := v4

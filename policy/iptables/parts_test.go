@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"mvdan.cc/sh/v3/syntax"
-
 	"github.com/portcullis-firewall/portcullis/policy"
 )
 
@@ -126,21 +124,6 @@ func TestDoubtedRulesOfForwarding(t *testing.T) {
 		told := slices.ContainsFunc(r.Untranslated, func(f Finding) bool { return strings.Contains(f.Why, "is not forwarded") })
 		if told != c.told {
 			t.Errorf("%q: told of %t, want %t: %v", c.lines, told, c.told, r.Untranslated)
-		}
-	}
-}
-
-// A word with one part that only the script knows is not known.
-func TestKnownWords(t *testing.T) {
-	sc := &script{known: map[string]string{"A": "1"}}
-	for text, want := range map[string]bool{"$A": true, "x$A": true, "$B": false, "$B$A": false, "$((80))$A": false, "$(x)$A": false, "${A}b": true, "${#A}": false, "${!A}": false} {
-		parsed, err := syntax.NewParser().Parse(strings.NewReader("echo "+text), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		word := parsed.Stmts[0].Cmd.(*syntax.CallExpr).Args[1]
-		if got := sc.isKnown(word); got != want {
-			t.Errorf("%s is known: %t, want %t", text, got, want)
 		}
 	}
 }

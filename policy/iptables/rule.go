@@ -38,6 +38,9 @@ type rule struct {
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
 	names     map[uint16]string // of ports that were written as names
+	maybe     bool              // nobody knows whether it is there
+	hides     bool              // a part of it is not known
+	several   bool              // it is one rule for each of its addresses
 
 	// What an import has no use for, and a [Table] shows.
 	destination *test[string]

@@ -14,6 +14,7 @@ type chain struct {
 	policyAt  place
 	rules     []*rule
 	byDefault *rule
+	maybe     bool // nobody knows whether it is there
 }
 
 var builtin = []string{"INPUT", "FORWARD", "OUTPUT"}
@@ -28,22 +29,39 @@ func (c *chain) asRule() *rule {
 	return c.byDefault
 }
 
-func (c *chain) doubt() {
-	for _, r := range c.rules {
-		r.doubt("a rule that a later command may take away")
-	}
-}
-
 // ruleset is what the commands have made of the filter tables.
 type ruleset struct {
-	findings
+	*findings
 	chains [2]map[string]*chain
 	told   [2]bool // of which families anything was said
 	ufw    bool
+	wild   [2]wildness
+	by     [2]string // the kind of iptables that keeps the rules
+	twice  *place    // where a second kind came
+	count  int       // of changes
 }
 
+// wildness says what chains there may be beside those that are known.
+type wildness uint8
+
+const (
+	tame  wildness = iota // none
+	empty                 // some without rules
+	wild                  // some with rules
+)
+
+// outcome is how a command ends.
+type outcome uint8
+
+const (
+	done outcome = iota
+	failed
+	unsure
+	assumed // to go well, unless somebody asks
+)
+
 func newRuleset() *ruleset {
-	s := &ruleset{}
+	s := &ruleset{findings: &findings{}}
 	for f := range s.chains {
 		s.chains[f] = make(map[string]*chain)
 		for _, name := range builtin {
@@ -71,147 +89,361 @@ func (s *ruleset) elsewhere(f family, c command, at place) {
 	}
 }
 
-// apply does what a command says. Whether a doubtful one is run, nobody knows.
-func (s *ruleset) apply(f family, c command, at place, doubtful bool) {
+// apply does what a command says.
+func (s *ruleset) apply(f family, c command, at place) outcome {
 	if c.only != nil && *c.only != f {
 		s.note(at, "a rule for %s only is left out of those for %s", *c.only, f)
-		return
+		return unsure
 	}
+	s.count++
 	s.told[f] = true
 	if c.bad != "" {
 		s.lost(at, "%s", c.bad)
 		s.distrust(f, at, c)
-		return
+		return unsure
 	}
 	if c.table != "filter" {
 		s.elsewhere(f, c, at)
-		return
+		if slices.Contains([]string{"A", "I", "P", "F", "N"}, c.verb) {
+			return assumed
+		}
+		return unsure
 	}
 	target := s.chains[f][c.chain]
-	if target == nil && slices.Contains([]string{"A", "I", "D", "R", "P"}, c.verb) || target == nil && c.chain != "" && (c.verb == "F" || c.verb == "X") {
-		s.lost(at, "there is no chain %s", c.chain)
-		return
+	if target == nil && s.wild[f] == tame && (strings.Contains("AIDRP", c.verb) && c.verb != "" || c.chain != "" && strings.Contains("FXLSZE", c.verb)) {
+		if strings.Contains("AIR", c.verb) {
+			s.lost(at, "there is no chain %s", c.chain)
+		} else if !strings.Contains("LS", c.verb) {
+			s.note(at, "there is no chain %s", c.chain)
+		}
+		return failed
+	}
+	if target == nil && s.wild[f] != tame && c.chain != "" && c.verb != "N" {
+		// It may be one of those that nobody knows.
+		target = s.unknownChain(f, c.chain, at)
 	}
 	switch c.verb {
 	case "A", "I", "R":
-		s.place(f, target, c, at, doubtful)
+		return s.place(f, target, c, at)
 	case "D":
-		s.remove(f, target, c, at, doubtful)
+		return s.remove(f, target, c, at)
+	case "C":
+		return s.check(f, target, c, at)
 	case "P":
-		s.setPolicy(target, c, at, doubtful)
+		return s.setPolicy(target, c, at)
 	case "N":
-		if target == nil && c.chain != "" {
-			s.chains[f][c.chain] = &chain{name: c.chain}
-		}
+		return s.create(f, target, c, at)
 	case "F":
-		s.flush(f, target, at, doubtful)
+		return s.flush(f, target, at)
 	case "X":
-		s.drop(f, target, at, doubtful)
+		return s.drop(f, target, c, at)
 	case "E":
-		s.lost(at, "a chain cannot get another name here: give it that from the start")
-	case "L", "S", "Z", "C", "V", "h":
-	default:
-		s.lost(at, "not understood")
+		return s.rename(f, target, c, at)
+	case "L", "S", "Z":
+		return sureOf(target)
+	case "V", "h":
+		return done
 	}
+	s.lost(at, "not understood")
+	return unsure
+}
+
+// sureOf is how a command ends that only needs its chain.
+func sureOf(c *chain) outcome {
+	if c != nil && c.maybe {
+		return unsure
+	}
+	return done
 }
 
 // distrust is for a command that may have done anything within its kind: rules
 // that let something in may be gone, and ones that drop may be there.
 func (s *ruleset) distrust(f family, at place, c command) {
-	known := s.chains[f][c.chain]
-	for _, chain := range s.chains[f] {
-		if known != nil && chain != known {
-			continue
+	switch c.verb {
+	case "A", "I", "R":
+		if c.chain != "" && s.chains[f][c.chain] != nil {
+			if c.verb == "R" {
+				s.chains[f][c.chain].doubt(0)
+			}
+			s.insertDoubtful(f, c.chain, c, at)
+			return
 		}
-		if slices.Contains([]string{"D", "F", "R", "X", ""}, c.verb) {
-			chain.doubt()
+		if c.verb == "R" {
+			s.doubtRules(f)
 		}
-		if c.verb == "P" || c.verb == "" {
+		for _, name := range []string{"INPUT", "FORWARD"} {
+			s.insertDoubtful(f, name, c, at)
+		}
+		// Whatever it is, packets may come to it in other chains, too.
+		for name, chain := range s.chains[f] {
+			if chain.isUsers() {
+				s.insertDoubtful(f, name, c, at)
+			}
+		}
+	case "P":
+		for _, name := range []string{"INPUT", "FORWARD"} {
+			chain := s.chains[f][name]
 			chain.policy, chain.policyAt = "DROP", at
 		}
-	}
-	if !slices.Contains([]string{"A", "I", "R"}, c.verb) {
-		return
-	}
-	for _, name := range []string{"INPUT", "FORWARD"} {
-		r := parseRule(f, at, c.spec)
-		r.doubt("a command of which %s", c.bad)
-		s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
+	case "D", "F":
+		if known := s.chains[f][c.chain]; known != nil {
+			known.doubt(0)
+			return
+		}
+		s.doubtRules(f)
+	case "N":
+		s.wild[f] = max(s.wild[f], empty)
+	case "L", "S", "Z", "C", "V", "h":
+	default:
+		s.doubtAll(f, at)
 	}
 }
 
-func (s *ruleset) place(f family, to *chain, c command, at place, doubtful bool) {
-	r := parseRule(f, at, c.spec)
-	if doubtful {
-		r.doubt("a command that the script may or may not run")
+// insertDoubtful puts in a rule of which more is not known than that it may be there.
+func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
+	r := s.newRule(f, at, c.spec)
+	r.doubt("a command of which %s", c.bad)
+	r.maybe = true
+	if r.target == "" {
+		r.target = "?"
 	}
+	s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
+}
+
+// newRule reads a rule. One of which a part is not known may have any target.
+func (s *ruleset) newRule(f family, at place, spec []word) *rule {
+	r := parseRule(f, at, spec)
+	for i, w := range spec {
+		r.hides = r.hides || w.hidden
+		addresses := i > 0 && slices.Contains([]string{"-s", "-d", "--source", "--src", "--destination", "--dst"}, spec[i-1].text)
+		r.several = r.several || addresses && strings.Contains(w.text, ",")
+	}
+	if r.hides && r.target == "" {
+		r.target = "?"
+	}
+	return r
+}
+
+func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
+	r := s.newRule(f, at, c.spec)
+	how := done
+	if len(r.unsure) > 0 {
+		how = assumed // iptables takes it, as it may know more
+	}
+	if r.hides || to.maybe {
+		how = unsure
+	}
+	if next := s.chains[f][r.target]; r.target != "" && !r.passes() && !r.drops() && r.target != "ACCEPT" && r.target != "RETURN" && (next == nil && s.wild[f] != tame || next != nil && next.maybe) {
+		r.doubt("a jump to a chain that may not be there")
+		how = unsure
+	}
+	at1 := max(c.number, 1) - 1
+	uncertain := to.uncertainUpTo(at1)
 	switch {
 	case c.verb == "A":
 		to.rules = append(to.rules, r)
-	case c.verb == "I" && max(c.number, 1) <= len(to.rules)+1:
-		to.rules = slices.Insert(to.rules, max(c.number, 1)-1, r)
-	case c.verb == "R" && c.number >= 1 && c.number <= len(to.rules) && doubtful:
-		to.rules[c.number-1].doubt("a rule that a later command may take away")
-		to.rules = slices.Insert(to.rules, c.number-1, r)
+	case c.verb == "I" && uncertain && c.number > 1:
+		how = unsure
+		to.rules = slices.Insert(to.rules, min(at1, len(to.rules), to.firstUncertain()), r.doubted("a command of which the place cannot be told"))
+	case c.verb == "I" && at1 <= len(to.rules):
+		to.rules = slices.Insert(to.rules, at1, r)
+	case c.verb == "R" && (to.uncertainUpTo(c.number) && c.number >= 1 || c.number == 0 && r.hides):
+		how = unsure
+		i := min(at1, len(to.rules), to.firstUncertain())
+		to.doubt(i)
+		to.rules = slices.Insert(to.rules, i, r.doubted("a command of which the place cannot be told"))
 	case c.verb == "R" && c.number >= 1 && c.number <= len(to.rules):
 		to.rules[c.number-1] = r
 	default:
 		s.lost(at, "there is no place %d in chain %s", c.number, to.name)
+		return failed
 	}
+	return how
 }
 
-func (s *ruleset) remove(f family, from *chain, c command, at place, doubtful bool) {
-	index := c.number - 1
-	if c.number == 0 {
-		spec := parseRule(f, at, c.spec).spec
-		index = slices.IndexFunc(from.rules, func(r *rule) bool { return r.spec == spec })
-	}
-	switch {
-	case index < 0 || index >= len(from.rules):
-		s.lost(at, "no rule written like it was found in chain %s, so any may be meant", from.name)
-		from.doubt()
-	case doubtful:
-		from.rules[index].doubt("a rule that a later command may take away")
-	default:
-		from.rules = slices.Delete(from.rules, index, index+1)
-	}
-}
-
-func (s *ruleset) setPolicy(of *chain, c command, at place, doubtful bool) {
-	verdict := strings.ToUpper(c.policy)
-	switch {
-	case verdict != "ACCEPT" && verdict != "DROP":
-		s.lost(at, "there is no such policy")
-	case doubtful:
-		s.lost(at, "the script may or may not run this: drop is taken")
-		of.policy, of.policyAt = "DROP", at
-	default:
-		of.policy, of.policyAt = verdict, at
-	}
-}
-
-func (s *ruleset) flush(f family, target *chain, at place, doubtful bool) {
-	for _, c := range s.chains[f] {
+func (s *ruleset) remove(f family, from *chain, c command, at place) outcome {
+	if c.number > 0 {
 		switch {
-		case target != nil && c != target:
-		case doubtful:
-			c.doubt()
-		default:
+		case from.uncertainUpTo(c.number):
+			from.doubt(min(c.number-1, from.firstUncertain()))
+			return unsure
+		case c.number > len(from.rules):
+			s.lost(at, "there is no rule %d in chain %s", c.number, from.name)
+			return failed
+		}
+		from.rules = slices.Delete(from.rules, c.number-1, c.number)
+		return sureOf(from)
+	}
+	index, certain := from.find(s.newRule(f, at, c.spec))
+	switch {
+	case len(index) == 0:
+		if s.wild[f] == wild {
+			return unsure
+		}
+		s.note(at, "there is no rule like it in chain %s: nothing is taken away", from.name)
+		return failed
+	case certain && len(index) == 1:
+		from.rules = slices.Delete(from.rules, index[0], index[0]+1)
+		return sureOf(from)
+	}
+	for _, i := range index {
+		from.rules[i] = from.rules[i].doubted(mayGo)
+	}
+	if !certain {
+		s.lost(at, "whether a rule of chain %s is the same cannot be told", from.name)
+		return unsure
+	}
+	return sureOf(from)
+}
+
+// check is whether a rule is there.
+func (s *ruleset) check(f family, in *chain, c command, at place) outcome {
+	if in == nil {
+		return failed
+	}
+	index, certain := in.find(s.newRule(f, at, c.spec))
+	switch {
+	case in.maybe || len(index) > 0 && !certain || len(index) == 0 && s.wild[f] == wild:
+		return unsure
+	case certain:
+		return done
+	}
+	return failed
+}
+
+func (s *ruleset) setPolicy(of *chain, c command, at place) outcome {
+	switch {
+	case of.isUsers():
+		s.lost(at, "only the chains of netfilter have a policy")
+		return failed
+	case c.policy != "ACCEPT" && c.policy != "DROP":
+		s.lost(at, "there is no such policy")
+		return failed
+	}
+	of.policy, of.policyAt = c.policy, at
+	return done
+}
+
+func (s *ruleset) create(f family, old *chain, c command, at place) outcome {
+	switch {
+	case c.chain == "":
+		return failed
+	case old == nil:
+		made := &chain{name: c.chain}
+		s.chains[f][c.chain] = made
+		if s.wild[f] == wild {
+			made.rules = []*rule{s.anything(f, at)}
+		}
+		if s.wild[f] != tame {
+			return unsure
+		}
+		return done
+	case old.maybe:
+		old.doubt(0)
+		old.maybe = false
+		return unsure
+	}
+	return failed
+}
+
+func (s *ruleset) flush(f family, target *chain, at place) outcome {
+	for _, c := range s.chains[f] {
+		if target == nil || c == target {
 			c.rules = nil
 		}
 	}
-	if doubtful {
-		s.lost(at, "the script may or may not run this: what it may take away is not opened")
-		return
+	if target == nil {
+		s.wild[f] = min(s.wild[f], empty)
 	}
 	s.note(at, "a policy file is always the whole policy: nothing is left over from before. The rules of netfilter stay until they are flushed")
+	return sureOf(target)
 }
 
-func (s *ruleset) drop(f family, target *chain, at place, doubtful bool) {
-	for name, c := range s.chains[f] {
-		if (target == nil || target == c) && len(c.rules) == 0 && c.isUsers() && !doubtful {
+// drop deletes chains. One with rules, or to which a rule leads, stays.
+func (s *ruleset) drop(f family, target *chain, c command, at place) outcome {
+	how := done
+	for name, each := range s.chains[f] {
+		if target != nil && target != each || !each.isUsers() {
+			continue
+		}
+		certain, used := s.isUsed(f, each)
+		switch {
+		case len(each.rules) > 0 && !allMaybe(each.rules) || used && certain:
+			how = failed
+			if target == nil {
+				how = unsure
+			}
+		case len(each.rules) > 0 || used || each.maybe:
+			each.maybe = true
+			how = unsure
+		default:
 			delete(s.chains[f], name)
 		}
 	}
+	if target == nil && how != done {
+		// Some kinds of iptables delete none if one of them stays.
+		for _, each := range s.chains[f] {
+			each.maybe = each.maybe || each.isUsers() && len(each.rules) == 0
+		}
+	}
+	if target == nil && s.wild[f] == wild {
+		how = unsure // those that are not known may stay
+	} else if target == nil && how == done {
+		s.wild[f] = tame
+	}
+	if target != nil && !target.isUsers() {
+		return failed
+	}
 	s.note(at, "a policy file has no chains of its own")
+	return how
+}
+
+// isUsed reports whether a rule leads to a chain, and whether that is certain.
+func (s *ruleset) isUsed(f family, c *chain) (certain, used bool) {
+	for _, from := range s.chains[f] {
+		for _, r := range from.rules {
+			if r.target == c.name {
+				used = true
+				certain = certain || !r.maybe
+			}
+		}
+	}
+	return certain, used
+}
+
+func allMaybe(rules []*rule) bool {
+	return !slices.ContainsFunc(rules, func(r *rule) bool { return !r.maybe })
+}
+
+// rename gives a chain another name.
+func (s *ruleset) rename(f family, c *chain, cmd command, at place) outcome {
+	switch {
+	case c == nil || !c.isUsers() || cmd.policy == "" || s.chains[f][cmd.policy] != nil && !s.chains[f][cmd.policy].maybe:
+		return failed
+	case c.maybe || s.wild[f] != tame || s.chains[f][cmd.policy] != nil:
+		s.lost(at, "whether there is such a chain cannot be told")
+		s.doubtAll(f, at)
+		return unsure
+	}
+	delete(s.chains[f], c.name)
+	for _, from := range s.chains[f] {
+		for i, r := range from.rules {
+			if r.target == c.name {
+				renamed := *r
+				renamed.target = cmd.policy
+				renamed.spec = strings.Replace(r.spec, c.name, cmd.policy, 1)
+				from.rules[i] = &renamed
+			}
+		}
+	}
+	for i, r := range c.rules {
+		if r.target == c.name {
+			renamed := *r
+			renamed.target = cmd.policy
+			c.rules[i] = &renamed
+		}
+	}
+	c.name = cmd.policy
+	s.chains[f][c.name] = c
+	return done
 }

@@ -91,7 +91,7 @@ func (s *ruleset) saved(f family, table, line string, at place) {
 	if c.table == "filter" {
 		c.table = table
 	}
-	s.apply(f, c, at, false)
+	s.apply(f, c, at)
 }
 
 // parseSaved reads a line that is a command.

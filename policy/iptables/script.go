@@ -3,267 +3,94 @@
 package iptables
 
 import (
-	"errors"
-	"maps"
 	"path"
 	"slices"
 	"strings"
 
-	"mvdan.cc/sh/v3/expand"
-	"mvdan.cc/sh/v3/syntax"
+	"github.com/portcullis-firewall/portcullis/policy/shell"
 )
 
-// script follows a shell script as far as it says by itself what it does: plain
-// commands, variables that it sets, loops over words, functions. What hangs on
-// a condition is done doubtfully: then it may let nothing in, but may drop.
-type script struct {
-	*ruleset
-	file      string
-	lines     []string
-	known     map[string]string // variables that the script has set
-	functions map[string]*syntax.Stmt
-	called    map[string]bool
-	depth     int
-	steps     int
-	done      bool // by exit
-}
+const exportHint = "run the script, and import what iptables-save prints"
 
-const (
-	maxDepth       = 16
-	maxScriptSteps = 20000
-
-	exportHint = "run the script, and import what iptables-save prints"
-	mayRun     = ", so what is in it may drop, but lets nothing in: " + exportHint
-)
-
+// readScript follows a shell script, and does what its commands of iptables do.
 func (s *ruleset) readScript(file, text string) {
-	sc := &script{ruleset: s, file: file, lines: strings.Split(text, "\n"), known: make(map[string]string),
-		functions: make(map[string]*syntax.Stmt), called: make(map[string]bool)}
-	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
-	var bad syntax.ParseError
-	if errors.As(err, &bad) {
-		s.lost(sc.line(int(bad.Pos.Line())), "cannot be read as a shell script, so nothing from here on is: %s", bad.Text)
-	} else if err != nil {
-		s.lost(place{file: file}, "cannot be read as a shell script: %s", err)
-	}
-	if parsed == nil {
-		return
-	}
-	sc.run(parsed.Stmts, false)
-	for name, body := range sc.functions {
-		if !sc.called[name] {
-			sc.note(sc.at(body), "function %s is not called", name)
+	start := &scriptWorld{s.clone(), file}
+	end := shell.Follow(file, text, start, scriptFindings{s.findings, file}).(*scriptWorld)
+	if end.twice != nil {
+		for _, f := range families {
+			end.doubtAll(f, *end.twice)
 		}
 	}
+	*s = *end.ruleset
 }
 
-func (sc *script) line(n int) place {
-	text := ""
-	if n >= 1 && n <= len(sc.lines) {
-		text = strings.TrimSpace(sc.lines[n-1])
-	}
-	return place{sc.file, n, text}
+// scriptFindings are what a script says beyond its rules.
+type scriptFindings struct {
+	*findings
+	file string
 }
 
-// at is the place of a node. A command over several lines is written as one.
-func (sc *script) at(n syntax.Node) place {
-	p := sc.line(int(n.Pos().Line()))
-	for next := p.line; strings.HasSuffix(p.text, "\\") && next < len(sc.lines); next++ {
-		p.text = strings.TrimSpace(strings.TrimSuffix(p.text, "\\")) + " " + strings.TrimSpace(sc.lines[next])
-	}
-	return p
+func (l scriptFindings) Lost(at shell.Place, why string) { l.lost(placeOf(l.file, at), "%s", why) }
+func (l scriptFindings) Note(at shell.Place, why string) { l.note(placeOf(l.file, at), "%s", why) }
+
+func placeOf(file string, at shell.Place) place { return place{file, at.Line, at.Text} }
+
+// scriptWorld is a ruleset on which a script acts.
+type scriptWorld struct {
+	*ruleset
+	file string
 }
 
-func (sc *script) run(list []*syntax.Stmt, doubtful bool) {
-	for _, s := range list {
-		if sc.done {
-			sc.note(sc.at(s), "nothing from here on is run: the script has ended before")
-			return
-		}
-		sc.statement(s, doubtful)
-	}
-}
+func (w *scriptWorld) Clone() shell.World { return &scriptWorld{w.clone(), w.file} }
 
-func (sc *script) statement(s *syntax.Stmt, doubtful bool) {
-	if sc.steps++; sc.steps > maxScriptSteps {
-		if !sc.done {
-			sc.lost(sc.at(s), "the script goes on for too long: "+exportHint)
-		}
-		sc.done = true
-		return
-	}
-	switch c := s.Cmd.(type) {
-	case nil:
-	case *syntax.CallExpr:
-		sc.call(s, c, doubtful)
-	case *syntax.Block:
-		sc.run(c.Stmts, doubtful)
-	case *syntax.Subshell:
-		sc.run(c.Stmts, doubtful)
-	case *syntax.DeclClause:
-		sc.assign(c.Args, doubtful)
-	case *syntax.FuncDecl:
-		sc.functions[c.Name.Value] = c.Body
-	case *syntax.ForClause:
-		sc.loop(c, s, doubtful)
-	case *syntax.BinaryCmd:
-		sc.binary(c, s, doubtful)
-	case *syntax.TestClause, *syntax.ArithmCmd, *syntax.LetClause:
-	default:
-		sc.condition(s, s.Cmd, "it depends on a condition"+mayRun)
+func (w *scriptWorld) Join(o shell.World) bool { return w.join(o.(*scriptWorld).ruleset) }
+
+func (w *scriptWorld) Changes() int { return w.count }
+
+func (w *scriptWorld) Open() bool { return w.open() }
+
+func (w *scriptWorld) Doubt(at shell.Place) {
+	for _, f := range families {
+		w.doubtAll(f, placeOf(w.file, at))
 	}
 }
 
-// condition does all that stands in a part of a statement, doubtfully.
-func (sc *script) condition(s *syntax.Stmt, part syntax.Node, why string) {
-	syntax.Walk(part, func(n syntax.Node) bool {
-		inner, ok := n.(*syntax.Stmt)
-		if !ok || inner == s {
-			return true
-		}
-		switch c := inner.Cmd.(type) {
-		case *syntax.DeclClause:
-			sc.assign(c.Args, true)
-		case *syntax.CallExpr:
-			words := sc.words(c.Args)
-			if isIPTables(words) || len(words) > 0 && sc.functions[words[0].text] != nil {
-				sc.lost(sc.at(s), "%s", why)
-			}
-			sc.statement(inner, true)
-			return false
-		}
-		return true
-	})
+// Run does what a program does to the rules.
+func (w *scriptWorld) Run(p shell.Program) (shell.Status, bool) {
+	at := placeOf(w.file, p.At)
+	args := make([]word, len(p.Args))
+	for i, a := range p.Args {
+		args[i] = word{a.Text, !a.Known}
+	}
+	switch name := plainName(p.Name); {
+	case name == "iptables" || name == "ip6tables":
+		return w.command(familyOfProgram(name), p.Name, args, at).status(), true
+	case isSave(name):
+		w.note(at, "Portcullis keeps what is open in its policy file: there is nothing to save")
+		return shell.Assumed, true
+	case isRestore(name):
+		return w.restore(familyOfProgram(name), p, args, at).status(), true
+	}
+	return w.other(p, args, at)
 }
 
-func (sc *script) binary(c *syntax.BinaryCmd, s *syntax.Stmt, doubtful bool) {
-	sc.statement(c.X, doubtful)
-	if c.Op != syntax.AndStmt && c.Op != syntax.OrStmt {
-		sc.statement(c.Y, doubtful)
-		return
+func (o outcome) status() shell.Status {
+	switch o {
+	case done:
+		return shell.OK
+	case failed:
+		return shell.Failed
+	case assumed:
+		return shell.Assumed
 	}
-	call, ok := c.X.Cmd.(*syntax.CallExpr)
-	succeeds := ok && !c.X.Negated && isIPTables(sc.words(call.Args)) // it has to, to be worth translating
-	switch {
-	case succeeds && c.Op == syntax.AndStmt:
-		sc.statement(c.Y, doubtful)
-	case succeeds:
-		if call, ok := c.Y.Cmd.(*syntax.CallExpr); ok && isIPTables(sc.words(call.Args)) {
-			sc.note(sc.at(c.Y), "run only if the command before it fails, which is taken not to happen")
-		}
-	default:
-		sc.condition(s, c.Y, "it depends on the command before it"+mayRun)
-	}
+	return shell.Unknown
 }
 
-func (sc *script) loop(c *syntax.ForClause, s *syntax.Stmt, doubtful bool) {
-	items, ok := c.Loop.(*syntax.WordIter)
-	if !ok || c.Select {
-		sc.condition(s, c, "how often the loop runs cannot be told"+mayRun)
-		return
+func familyOfProgram(name string) family {
+	if strings.HasPrefix(name, "ip6") {
+		return v6
 	}
-	for _, w := range sc.words(items.Items) {
-		if w.hidden {
-			delete(sc.known, items.Name.Value)
-			sc.condition(s, c, "what the loop goes over cannot be told"+mayRun)
-			return
-		}
-		sc.known[items.Name.Value] = w.text
-		sc.run(c.Do, doubtful)
-	}
-}
-
-// silent are commands that say nothing about packets.
-var silent = []string{"echo", "printf", "set", "true", ":", "test", "[", "sleep", "umask", "shift", "which", "logger", "trap",
-	"log_daemon_msg", "log_end_msg", "log_action_msg", "break", "continue", "return"}
-
-func (sc *script) call(s *syntax.Stmt, c *syntax.CallExpr, doubtful bool) {
-	if len(c.Args) == 0 {
-		sc.assign(c.Assigns, doubtful)
-		return
-	}
-	words := withoutPrefix(sc.words(c.Args))
-	if len(words) == 0 {
-		return
-	}
-	at, name := sc.at(s), path.Base(words[0].text)
-	switch body := sc.functions[words[0].text]; {
-	case isIPTables(words):
-		sc.iptables(name, words[1:], s, at, doubtful)
-	case body != nil && !words[0].hidden:
-		sc.function(words, body, at, doubtful)
-	case name == "exit":
-		sc.done = !doubtful
-	case name == "." || name == "source" || name == "eval" || words[0].hidden:
-		sc.lost(at, "what this runs cannot be told: "+exportHint)
-	case slices.Contains([]string{"nft", "ebtables", "arptables", "ipset", "firewall-cmd", "ufw"}, name):
-		sc.lost(at, "%s is not iptables", name)
-	case slices.Contains(silent, name) && !slices.ContainsFunc(s.Redirs, writesFile):
-	case name == "read" || name == "unset" || name == "getopts":
-		for _, w := range words[1:] {
-			delete(sc.known, w.text)
-		}
-	default:
-		sc.note(at, "no rule: what it sets has to be set without the script from now on")
-	}
-}
-
-// writesFile reports whether a redirection puts something into a file that
-// matters.
-func writesFile(r *syntax.Redirect) bool {
-	switch r.Op {
-	case syntax.RdrOut, syntax.AppOut, syntax.RdrAll, syntax.AppAll:
-		return r.Word != nil && r.Word.Lit() != "/dev/null"
-	}
-	return false
-}
-
-// positional are the parameters of a function.
-var positional = strings.Fields("1 2 3 4 5 6 7 8 9")
-
-func (sc *script) function(words []word, body *syntax.Stmt, at place, doubtful bool) {
-	sc.called[words[0].text] = true
-	if sc.depth >= maxDepth {
-		sc.lost(at, "functions call each other too deeply: "+exportHint)
-		return
-	}
-	outer := maps.Clone(sc.known)
-	for i, name := range positional {
-		delete(sc.known, name)
-		if i+1 < len(words) && !words[i+1].hidden {
-			sc.known[name] = words[i+1].text
-		}
-	}
-	sc.depth++
-	sc.statement(body, doubtful)
-	sc.depth--
-	for _, name := range positional {
-		delete(sc.known, name)
-		if value, ok := outer[name]; ok {
-			sc.known[name] = value
-		}
-	}
-}
-
-// withoutPrefix leaves out what only says how a command is run.
-func withoutPrefix(words []word) []word {
-	for len(words) > 1 && !words[0].hidden && slices.Contains([]string{"sudo", "command", "exec", "nice", "doas", "env"}, path.Base(words[0].text)) {
-		words = words[1:]
-		for len(words) > 1 && strings.HasPrefix(words[0].text, "-") {
-			words = words[1:]
-		}
-	}
-	return words
-}
-
-// isIPTables reports whether a command is one of iptables, in any of its kinds.
-func isIPTables(words []word) bool {
-	words = withoutPrefix(words)
-	if len(words) == 0 || words[0].hidden {
-		return false
-	}
-	name := plainName(path.Base(words[0].text))
-	return name == "iptables" || name == "ip6tables" || isSave(name) || isRestore(name)
+	return v4
 }
 
 // plainName is that of iptables-legacy, iptables-nft-save and so on without
@@ -275,121 +102,228 @@ func plainName(name string) string {
 func isSave(name string) bool    { return name == "iptables-save" || name == "ip6tables-save" }
 func isRestore(name string) bool { return name == "iptables-restore" || name == "ip6tables-restore" }
 
-// iptables does what one command of the script says.
-func (sc *script) iptables(name string, args []word, s *syntax.Stmt, at place, doubtful bool) {
-	name = plainName(name)
-	f := v4
-	if strings.HasPrefix(name, "ip6") {
-		f = v6
-	}
-	switch {
-	case isSave(name):
-		sc.note(at, "Portcullis keeps what is open in its policy file: there is nothing to save")
-		return
-	case isRestore(name):
-		sc.restore(f, s, at, doubtful)
-		return
-	}
+// command does what one command of iptables says.
+func (w *scriptWorld) command(f family, name string, args []word, at place) outcome {
+	hidden := slices.ContainsFunc(args, func(w word) bool { return w.hidden })
+	args = unglued(args)
 	c := parseCommand(args)
-	if c.verb == "" && slices.ContainsFunc(args, func(w word) bool { return w.hidden }) {
-		c.bad = "what the command does, only the script knows"
-	}
-	sc.apply(f, c, at, doubtful)
-}
-
-// restore reads rules that stand in the script itself.
-func (sc *script) restore(f family, s *syntax.Stmt, at place, doubtful bool) {
-	for _, r := range s.Redirs {
-		if r.Hdoc == nil || doubtful {
-			continue
-		}
-		if text, ok := sc.literal(r.Hdoc); ok {
-			sc.readSave(f, sc.file, int(r.Hdoc.Pos().Line()), text)
-			return
+	switch {
+	case c.verb == "" && hidden:
+		c.bad = "what it does, only the script knows"
+	case c.bad == "" && !hidden && c.only == nil:
+		if why := w.refuses(f, c, args); why != "" {
+			w.told[f] = true
+			w.lost(at, "iptables refuses it: %s", why)
+			return failed
 		}
 	}
-	sc.lost(at, "which rules these are cannot be told: import the file that they are in")
-}
-
-// environment is that of the script, of which only what it sets itself is known.
-type environment map[string]string
-
-func (e environment) Get(name string) expand.Variable {
-	if name == "IFS" {
-		return expand.Variable{Set: true, Kind: expand.String, Str: " \t\n"}
+	if w.elsewhereKept(f, name, c) {
+		w.lost(at, "both iptables-legacy and iptables-nft keep rules here, and packets have to pass both: "+exportHint)
+		w.twice = &at
 	}
-	value, ok := e[name]
-	return expand.Variable{Set: ok, Kind: expand.String, Str: value}
+	if c.verb == "" && c.bad == "" {
+		w.doubtAll(f, at)
+	}
+	return w.apply(f, c, at)
 }
 
-func (e environment) Each(f func(string, expand.Variable) bool) {
-	for name := range e {
-		if !f(name, e.Get(name)) {
-			return
+// elsewhereKept reports whether a command adds rules to another kind of iptables
+// than those before it.
+func (w *scriptWorld) elsewhereKept(f family, name string, c command) bool {
+	by := "iptables"
+	for _, kind := range []string{"legacy", "nft"} {
+		if strings.Contains(name, "-"+kind) {
+			by = kind
 		}
 	}
+	adds := slices.Contains([]string{"A", "I", "R", ""}, c.verb) || c.verb == "P" && c.policy != "ACCEPT"
+	if !adds || c.table != "filter" {
+		return false
+	}
+	before := w.by[f]
+	w.by[f] = by
+	return before != "" && before != by
 }
 
-func (sc *script) config() *expand.Config {
-	return &expand.Config{Env: environment(sc.known), NoUnset: true}
-}
-
-// words expands the words of a command. What cannot be known is hidden.
-func (sc *script) words(list []*syntax.Word) (out []word) {
-	for _, w := range list {
-		if sc.isKnown(w) {
-			if fields, err := expand.Fields(sc.config(), w); err == nil {
-				out = append(out, wordsOf(fields...)...)
-				continue
+// restore reads rules that the script gives to iptables-restore.
+func (w *scriptWorld) restore(f family, p shell.Program, args []word, at place) outcome {
+	keeps, certain := false, p.Input.Known
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a.hidden:
+			certain = false
+		case a.text == "-n" || a.text == "--noflush":
+			keeps = true
+		case a.text == "-t" || a.text == "--test" || a.text == "-h":
+			return unsure
+		case slices.Contains([]string{"-c", "--counters", "-v", "--verbose", "-w", "--wait"}, a.text):
+			if (a.text == "-w" || a.text == "--wait") && i+1 < len(args) && strings.Trim(args[i+1].text, "0123456789") == "" {
+				i++
+			}
+		default:
+			certain = false
+		}
+	}
+	if !certain {
+		w.told[f] = true
+		w.lost(at, "which rules these are cannot be told: import the file that they are in")
+		w.doubtAll(f, at)
+		return unsure
+	}
+	line := max(p.InputLine, 1)
+	how := done
+	for _, block := range restored(p.Input.Text) {
+		if block.bad != "" {
+			w.lost(place{w.file, line + block.line, block.first}, "%s", block.bad)
+			return failed
+		}
+		before := w.clone()
+		if !keeps && block.table == "filter" {
+			w.clear(f)
+		}
+		w.count++
+		lost := len(w.untranslated)
+		w.readSave(f, w.file, line+block.line, block.text)
+		if block.table == "filter" && w.doubtfulBlock(f, block.text) || len(w.untranslated) > lost && block.table == "filter" {
+			// One line that is refused, and none of them is there.
+			how = unsure
+			if w.join(before) {
+				w.lost(at, "whether iptables-restore takes all of it cannot be told, and else it takes nothing")
 			}
 		}
-		var text strings.Builder
-		syntax.NewPrinter().Print(&text, w)
-		out = append(out, word{text.String(), true})
 	}
-	return out
+	return how
 }
 
-// literal expands what is not split into words.
-func (sc *script) literal(w *syntax.Word) (string, bool) {
-	if !sc.isKnown(w) {
-		return "", false
-	}
-	text, err := expand.Literal(sc.config(), w)
-	return text, err == nil
-}
-
-// isKnown reports whether all that a word is made of is known: text, and plain
-// variables that the script has set.
-func (sc *script) isKnown(w *syntax.Word) bool {
-	known := true
-	syntax.Walk(w, func(n syntax.Node) bool {
-		switch n := n.(type) {
-		case *syntax.ParamExp:
-			_, set := sc.known[n.Param.Value]
-			known = known && set && !n.Excl && !n.Length && !n.Width && n.Index == nil && n.Slice == nil && n.Repl == nil &&
-				n.Names == 0 && n.Exp == nil
-		case *syntax.CmdSubst, *syntax.ProcSubst, *syntax.ArithmExp, *syntax.ExtGlob, *syntax.BraceExp:
-			known = false
+// doubtfulBlock reports whether iptables may refuse a line.
+func (w *scriptWorld) doubtfulBlock(f family, text string) bool {
+	for _, l := range savedLines(text) {
+		if l.begins || l.text[0] == ':' {
+			continue
 		}
-		return known
+		words, ok := splitSaved(l.text)
+		if len(words) > 0 && strings.HasPrefix(words[0].text, "[") {
+			words = words[1:]
+		}
+		c := parseCommand(words)
+		if !ok || c.bad != "" || w.refuses(f, c, words) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// clear takes away all rules and chains. Policies stay, until others are set.
+func (s *ruleset) clear(f family) {
+	s.count++
+	for name, c := range s.chains[f] {
+		c.rules = nil
+		if c.isUsers() {
+			delete(s.chains[f], name)
+		}
+	}
+	s.wild[f] = tame
+}
+
+// block is one table for iptables-restore.
+type block struct {
+	table string
+	first string // line
+	line  int    // index of it
+	text  string
+	bad   string
+}
+
+// restored splits the input of iptables-restore at its tables.
+func restored(text string) (blocks []block) {
+	var current *block
+	for i, line := range strings.SplitAfter(text, "\n") {
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case current == nil && (trimmed == "" || trimmed[0] == '#'):
+		case current == nil && trimmed[0] != '*':
+			return append(blocks, block{line: i, first: trimmed, bad: "it is in no table, so iptables-restore stops here"})
+		case current == nil:
+			current = &block{table: strings.TrimSpace(trimmed[1:]), first: trimmed, line: i, text: line}
+		case trimmed != "" && trimmed[0] == '*':
+			return append(blocks, block{line: i, first: trimmed, bad: "there is no COMMIT before it, so iptables-restore stops here"})
+		default:
+			current.text += line
+			if trimmed == "COMMIT" {
+				blocks = append(blocks, *current)
+				current = nil
+			}
+		}
+	}
+	if current != nil {
+		current.bad = "there is no COMMIT behind it, so iptables-restore does nothing"
+		blocks = append(blocks, *current)
+	}
+	return blocks
+}
+
+// other does what programs do that also act on packets.
+func (w *scriptWorld) other(p shell.Program, args []word, at place) (shell.Status, bool) {
+	var texts []string
+	for _, a := range args {
+		texts = append(texts, a.text)
+	}
+	line := strings.Join(texts, " ")
+	switch p.Name {
+	case "nft":
+		switch {
+		case line == "flush ruleset":
+			for _, f := range families {
+				w.flush(f, nil, at)
+				for _, name := range builtin {
+					w.chains[f][name].policy = "ACCEPT"
+				}
+			}
+			w.count++
+			return shell.Assumed, true
+		case strings.HasPrefix(line, "list "):
+			return shell.Unknown, true
+		}
+		w.lost(at, "nft is not iptables")
+		w.Doubt(shell.Place{Line: at.line, Text: at.text})
+		return shell.Unknown, true
+	case "ebtables", "arptables", "ipset":
+		w.lost(at, "%s is not iptables", p.Name)
+		return shell.Assumed, true
+	case "ufw", "firewall-cmd":
+		w.lost(at, "%s is not iptables", p.Name)
+		w.Doubt(shell.Place{Line: at.line, Text: at.text})
+		return shell.Unknown, true
+	case "netfilter-persistent", "invoke-rc.d", "rc-service", "systemctl", "service", "initctl", "start", "stop", "restart":
+		return w.service(p.Name, texts, at), true
+	}
+	return 0, false
+}
+
+// firewalls are services that load rules, or take them away.
+var firewalls = []string{"iptables", "ip6tables", "netfilter-persistent", "iptables-persistent", "ufw", "firewalld", "nftables", "shorewall",
+	"shorewall6", "ferm", "firehol", "firewall", "apf", "csf", "lfd", "docker", "network", "networking", "libvirtd"}
+
+// service starts and stops others, some of which have rules of their own.
+func (w *scriptWorld) service(name string, args []string, at place) shell.Status {
+	ends := slices.ContainsFunc(args, func(a string) bool {
+		return slices.Contains([]string{"stop", "disable", "mask", "is-active", "is-enabled", "status", "daemon-reload", "save"}, a)
 	})
-	return known
-}
-
-func (sc *script) assign(list []*syntax.Assign, doubtful bool) {
-	for _, a := range list {
-		if a.Name == nil || a.Naked {
-			continue
+	about := name == "netfilter-persistent" || slices.ContainsFunc(args, func(a string) bool {
+		return slices.Contains(firewalls, strings.TrimSuffix(path.Base(a), ".service")) || strings.ContainsAny(a, "$*")
+	})
+	if about && !slices.ContainsFunc(args, func(a string) bool {
+		return slices.Contains([]string{"enable", "mask", "is-active", "is-enabled", "status", "daemon-reload", "save"}, a)
+	}) {
+		if !ends {
+			w.lost(at, "which rules this loads cannot be told, so all may be dropped from here on: %s", exportHint)
 		}
-		delete(sc.known, a.Name.Value)
-		if doubtful || a.Array != nil || a.Index != nil || a.Append {
-			continue
-		}
-		if a.Value == nil {
-			sc.known[a.Name.Value] = ""
-		} else if text, ok := sc.literal(a.Value); ok {
-			sc.known[a.Name.Value] = text
-		}
+		w.Doubt(shell.Place{Line: at.line, Text: at.text})
+		return shell.Unknown
 	}
+	w.note(at, "no rule: what it sets has to be set without the script from now on")
+	if slices.ContainsFunc(args, func(a string) bool { return a == "is-active" || a == "is-enabled" || a == "status" }) {
+		return shell.Unknown
+	}
+	return shell.Assumed
 }

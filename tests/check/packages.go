@@ -36,7 +36,7 @@ var siblings = map[string][]string{
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"firewall/metrics":      {"firewall/firewalltest"},
 	"firewall/propose":      {"firewall/monitor"},
-	"policy/iptables":       {"policy/quote"},
+	"policy/iptables":       {"policy/quote", "policy/shell"},
 	"policy/packets":        {"policy/addrset"},
 }
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iptables
+
+import (
+	"slices"
+	"strings"
+)
+
+// unglued separates options from arguments that are written without a blank,
+// such as -jDROP, and writes out the short forms of --jump and --goto.
+func unglued(args []word) (out []word) {
+	for _, w := range args {
+		a := w.text
+		switch {
+		case w.hidden || len(a) < 3 || a[0] != '-':
+		case strings.HasPrefix(a, "--"):
+			option, value, glued := strings.Cut(a, "=")
+			for _, full := range []string{"--jump", "--goto"} {
+				if len(option) > 2 && strings.HasPrefix(full, option) && option != full {
+					w.text = full
+					if glued {
+						w.text += "=" + value
+					}
+				}
+			}
+		default:
+			i := 1
+			for i < len(a) && strings.IndexByte("nvx46f", a[i]) >= 0 {
+				out = append(out, word{text: "-" + a[i:i+1]})
+				i++
+			}
+			if i == len(a) {
+				continue
+			}
+			out = append(out, word{text: "-" + a[i:i+1]})
+			if i+1 < len(a) {
+				out = append(out, word{text: a[i+1:]})
+			}
+			continue
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+// targets are those that iptables knows beside chains, as far as they are in use.
+var targets = strings.Fields("ACCEPT DROP RETURN QUEUE REJECT LOG NFLOG ULOG MARK CONNMARK CONNSECMARK SECMARK SET TRACE AUDIT CLASSIFY DSCP TOS " +
+	"TCPMSS CHECKSUM TTL HL LED IDLETIMER RATEEST TEE NFQUEUE DNAT SNAT MASQUERADE REDIRECT NETMAP NOTRACK CT TPROXY SYNPROXY TARPIT " +
+	"CLUSTERIP ECN HMARK DNPT SNPT TCPOPTSTRIP STEAL ECHO DELUDE CHAOS SYSRQ ACCOUNT RAWDNAT RAWSNAT MIRROR BALANCE SAME IPMARK")
+
+// once are the options that a rule may have only once.
+var once = map[string]string{"-p": "-p", "--protocol": "-p", "--proto": "-p", "-s": "-s", "--source": "-s", "--src": "-s", "-d": "-d",
+	"--destination": "-d", "--dst": "-d", "-i": "-i", "--in-interface": "-i", "-o": "-o", "--out-interface": "-o", "-j": "-j", "--jump": "-j",
+	"-g": "-j", "--goto": "-j", "--dport": "--dport", "--destination-port": "--dport", "--dports": "--dports", "--destination-ports": "--dports",
+	"--state": "--state", "--ctstate": "--ctstate", "--icmp-type": "--icmp-type"}
+
+// providers are the modules of which one has to stand before an option.
+var providers = map[string][]string{
+	"--dport": {"tcp", "udp", "sctp", "dccp", "udplite"}, "--sport": {"tcp", "udp", "sctp", "dccp", "udplite"},
+	"--destination-port": {"tcp", "udp", "sctp", "dccp", "udplite"}, "--source-port": {"tcp", "udp", "sctp", "dccp", "udplite"},
+	"--dports": {"multiport"}, "--sports": {"multiport"}, "--destination-ports": {"multiport"}, "--source-ports": {"multiport"}, "--ports": {"multiport"},
+	"--state": {"state"}, "--ctstate": {"conntrack"}, "--src-range": {"iprange"}, "--dst-range": {"iprange"},
+	"--dst-type": {"addrtype"}, "--src-type": {"addrtype"}, "--syn": {"tcp"}, "--tcp-flags": {"tcp"},
+	"--icmp-type": {"icmp"}, "--icmpv6-type": {"icmp6", "icmpv6", "ipv6-icmp"}, "--comment": {"comment"}, "--limit": {"limit"}, "--mac-source": {"mac"},
+	"--match-set": {"set"}, "--uid-owner": {"owner"}, "--string": {"string"},
+}
+
+// refuses says why iptables does not take a command of which all is known, or
+// nothing if it may.
+func (s *ruleset) refuses(f family, c command, args []word) string {
+	if !slices.Contains([]string{"A", "I", "R", "D", "C"}, c.verb) || c.table != "filter" {
+		return ""
+	}
+	if c.verb != "C" && c.verb != "D" {
+		if why := s.refusesTarget(f, c); why != "" {
+			return why
+		}
+	}
+	if c.verb == "D" && c.number > 0 {
+		return ""
+	}
+	seen := make(map[string]bool)
+	var modules []string
+	for i := 0; i < len(c.spec); i++ {
+		a := c.spec[i].text
+		next := ""
+		if i+1 < len(c.spec) {
+			next = c.spec[i+1].text
+		}
+		option, value, glued := strings.Cut(a, "=")
+		if !strings.HasPrefix(a, "--") {
+			option, glued = a, false
+		}
+		if glued {
+			next = value
+		}
+		if key, ok := once[option]; ok {
+			if seen[key] {
+				return option + " is there twice"
+			}
+			seen[key] = true
+		}
+		switch option {
+		case "-m", "--match":
+			modules = append(modules, next)
+		case "-p", "--protocol", "--proto":
+			if n, ok := protocolNumber(next); ok {
+				modules = append(modules, protocolModules[n]...)
+			} else {
+				return "there is no protocol " + next
+			}
+		case "--dport", "--sport", "--destination-port", "--source-port":
+			if strings.Contains(next, ",") {
+				return "several ports need -m multiport, and --dports"
+			}
+		case "--dports", "--sports", "--ports", "--destination-ports", "--source-ports":
+			if count := strings.Count(next, ",") + strings.Count(next, ":") + 1; count > 15 {
+				return "-m multiport takes 15 ports at most, of which a range is two"
+			}
+		}
+		if need, ok := providers[option]; ok && !slices.ContainsFunc(need, func(m string) bool { return slices.Contains(modules, m) }) {
+			return option + " has to stand behind the match that it belongs to"
+		}
+	}
+	return ""
+}
+
+// protocolModules are what -p brings with it.
+var protocolModules = map[int][]string{6: {"tcp"}, 17: {"udp"}, 132: {"sctp"}, 33: {"dccp"}, 136: {"udplite"}, 1: {"icmp"}, 58: {"icmp6", "icmpv6", "ipv6-icmp"}}
+
+// refusesTarget is about the chain that a rule leads to.
+func (s *ruleset) refusesTarget(f family, c command) string {
+	r := parseRule(f, place{}, c.spec)
+	switch next := s.chains[f][r.target]; {
+	case r.target == "" || r.target == "?":
+		return ""
+	case r.goesTo && next == nil && s.wild[f] == tame, next == nil && s.wild[f] == tame && !slices.Contains(targets, r.target):
+		return "there is no chain or target " + r.target
+	case next != nil && !next.isUsers():
+		return "no rule can lead to " + r.target
+	}
+	return ""
+}

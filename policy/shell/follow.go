@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shell
+
+import (
+	"errors"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+const (
+	maxSteps  = 50_000 // of statements in one script
+	maxDepth  = 32     // of functions that call each other
+	maxRounds = 4_000  // of one loop
+	maxText   = 1 << 20
+
+	hint   = "run the script, and import what iptables-save prints"
+	mayRun = ", so what is in it may drop, but lets nothing in: " + hint
+)
+
+// follower follows one script.
+type follower struct {
+	Listener
+	lines  []string
+	posix  bool // the shell may be any, such as dash
+	tested int  // how many commands around are asked for their status
+	steps  int
+	depth  int
+	at     *Place // of what a string holds
+	called map[string]bool
+	ends   *[]end // of the shell or the subshell
+	leaves *[]end // of the function
+	loops  []*loop
+	nested int  // subshells
+	gone   bool // it is followed no longer
+	last   bool // it is past its end, in a trap
+}
+
+// end is a state in which something was left before its end.
+type end struct {
+	*state
+	at      Place
+	inDoubt bool
+}
+
+// Follow follows a script, from a world on, and returns what that has become.
+func Follow(file, text string, w World, l Listener) World {
+	x := &follower{Listener: l, lines: strings.Split(text, "\n"), called: make(map[string]bool)}
+	x.posix = isPosix(x.lines[0])
+	st := newState(w)
+	if at, bad := x.carriage(text); bad {
+		x.giveUp(st, at, "the line ends in a carriage return, which the shell takes for a part of the command: write all lines as Unix does")
+	}
+	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
+	var bad syntax.ParseError
+	switch {
+	case errors.As(err, &bad):
+		x.giveUp(st, x.line(int(bad.Pos.Line())), "cannot be read as a shell script, so nothing from here on is, and nothing is opened: "+bad.Text)
+	case err != nil:
+		x.giveUp(st, Place{}, "cannot be read as a shell script: "+err.Error())
+	}
+	if parsed == nil {
+		return x.finish(st)
+	}
+	var ends []end
+	x.ends = &ends
+	functions := make(map[string]*syntax.Stmt)
+	if st = x.list(parsed.Stmts, st); st != nil {
+		ends = append(ends, end{state: st})
+	}
+	syntax.Walk(parsed, func(n syntax.Node) bool {
+		if f, ok := n.(*syntax.FuncDecl); ok {
+			functions[f.Name.Value] = f.Body
+		}
+		return true
+	})
+	final := x.conclude(ends)
+	for name, body := range functions {
+		if !x.called[name] {
+			x.Note(x.place(body), "function "+name+" is not called")
+		}
+	}
+	return final
+}
+
+// conclude joins the states in which a script may have ended.
+func (x *follower) conclude(ends []end) World {
+	var st *state
+	var open *state
+	for _, e := range ends {
+		e.state = x.runTrap(e.state)
+		w := x.finish(e.state)
+		switch {
+		case w.Open():
+			open = e.state // whatever else comes in, comes in here, too
+		case st == nil:
+			st = e.state
+		case st.world.Join(w):
+			if e.at.Line > 0 {
+				x.Lost(e.at, "whether the script ends here cannot be told, so what follows may drop, but lets nothing in: "+hint)
+			}
+		}
+	}
+	if st == nil {
+		return open.world
+	}
+	return st.world
+}
+
+// finish is the world behind a state.
+func (x *follower) finish(st *state) World {
+	if st.lost != nil {
+		st.world.Doubt(*st.lost)
+	}
+	return st.world
+}
+
+// isPosix reports whether a script asks for a shell that may not be bash.
+func isPosix(first string) bool {
+	interpreter, ok := strings.CutPrefix(first, "#!")
+	if !ok {
+		return false
+	}
+	return !strings.Contains(interpreter, "bash")
+}
+
+// carriage finds a line that ends as on Windows, unless all do.
+func (x *follower) carriage(text string) (Place, bool) {
+	for i, line := range x.lines {
+		if strings.ContainsAny(line, "\r\x00") {
+			return x.line(i + 1), true
+		}
+	}
+	return Place{}, false
+}
+
+func (x *follower) line(n int) Place {
+	text := ""
+	if n >= 1 && n <= len(x.lines) {
+		text = strings.TrimSpace(x.lines[n-1])
+	}
+	return Place{n, text}
+}
+
+// place is where a node stands. A command over several lines is written as one.
+func (x *follower) place(n syntax.Node) Place {
+	if x.at != nil {
+		return *x.at
+	}
+	p := x.line(int(n.Pos().Line()))
+	for next := p.Line; strings.HasSuffix(p.Text, "\\") && next < len(x.lines); next++ {
+		p.Text = strings.TrimSpace(strings.TrimSuffix(p.Text, "\\")) + " " + strings.TrimSpace(x.lines[next])
+	}
+	return p
+}
+
+// giveUp says that what the script does from here on cannot be told, so that
+// whatever comes may be held back.
+func (x *follower) giveUp(st *state, at Place, why string) {
+	x.Lost(at, why)
+	if st.lost == nil {
+		st.lost = &at
+	}
+	st.forget()
+}
+
+// join takes what differs between two ways for doubtful.
+func (x *follower) join(a, b *state, at Place, why string) *state {
+	switch {
+	case a == nil:
+		return b
+	case b == nil || a == b:
+		return a
+	}
+	if a.join(b) && at.Line > 0 {
+		x.Lost(at, why)
+	}
+	return a
+}
+
+// joinEnds joins those who have left something with those who have come to its end.
+func (x *follower) joinEnds(st *state, ends []end, what string) *state {
+	for _, e := range ends {
+		st = x.join(st, e.state, e.at, "whether "+what+" cannot be told, so what follows may drop, but lets nothing in: "+hint)
+	}
+	return st
+}
+
+// leave ends the shell, or the subshell, in a state.
+func (x *follower) leave(st *state, at Place) { *x.ends = append(*x.ends, end{state: st, at: at}) }

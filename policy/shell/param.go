@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shell
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// value is what a parameter holds: one text, or all of a list.
+type value struct {
+	known bool
+	set   bool
+	text  string
+	list  []Word // of $@ and the like
+	all   bool
+	open  bool // there may be more of the list
+	star  bool
+	outer bool // the script has not set it: only the environment may have
+}
+
+func isPlain(p *syntax.ParamExp) bool {
+	return !p.Excl && !p.Length && !p.Width && p.Index == nil && p.Slice == nil && p.Repl == nil && p.Names == 0 && p.Exp == nil
+}
+
+// parameter expands $name, and all that can be done to it.
+func (x *follower) parameter(p *syntax.ParamExp, st *state, m mode) []piece {
+	at := x.place(p)
+	if p.Width || p.Names != 0 {
+		return []piece{unknownPiece(m)}
+	}
+	name, index := p.Param.Value, p.Index
+	if p.Excl {
+		if v, ok := st.vars[name]; ok && v.isList && index != nil && isAll(index) {
+			return x.listed(keysOf(v), v.known, m, false)
+		}
+		v := x.value(name, index, st, at)
+		if !v.known || v.all || !isName(v.text) {
+			return []piece{unknownPiece(m)}
+		}
+		name, index = v.text, nil
+	}
+	v := x.value(name, index, st, at)
+	if st.dead {
+		return nil
+	}
+	switch {
+	case p.Length:
+		return []piece{v.length(m)}
+	case p.Slice != nil:
+		return x.slice(v, p.Slice, st, m, at)
+	case p.Repl != nil:
+		return x.replace(v, p.Repl, st, m)
+	case p.Exp != nil:
+		return x.operate(name, v, p.Exp, st, m, at)
+	}
+	if v.known && !v.set && !v.all && st.options.nounset {
+		x.end(st, at)
+		return nil
+	}
+	if v.outer && st.options.nounset {
+		x.leave(st.clone(), at)
+	}
+	return x.shown(v, st, m)
+}
+
+// end ends the shell within an expansion.
+func (x *follower) end(st *state, at Place) {
+	st.status = 1
+	x.leave(st, at)
+	st.dead = true
+}
+
+// shown are the pieces of a value.
+func (x *follower) shown(v value, st *state, m mode) []piece {
+	switch {
+	case v.all:
+		if v.star && (m == quoted || m == heredoc) {
+			separators, certain := st.separators()
+			if v.open || !certain || !known(v.list) {
+				return []piece{{unknown: true, quoted: true}}
+			}
+			if len(separators) > 0 {
+				separators = string([]rune(separators)[0])
+			}
+			return []piece{expanded(strings.Join(textsOf(v.list), separators), m)}
+		}
+		return x.listed(v.list, !v.open, m, v.open)
+	case !v.known:
+		return []piece{unknownPiece(m)}
+	}
+	return []piece{expanded(v.text, m)}
+}
+
+func textsOf(words []Word) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = w.Text
+	}
+	return out
+}
+
+// listed are the pieces of a list, each a field of its own.
+func (x *follower) listed(list []Word, certain bool, m mode, open bool) (out []piece) {
+	for i, w := range list {
+		if i > 0 {
+			out = append(out, piece{next: true})
+		}
+		if w.Known {
+			out = append(out, expanded(w.Text, m))
+		} else {
+			out = append(out, unknownPiece(m))
+		}
+	}
+	if open || !certain {
+		if len(list) > 0 {
+			out = append(out, piece{next: true})
+		}
+		out = append(out, piece{unknown: true, many: true})
+	}
+	return out
+}
+
+func isAll(index syntax.ArithmExpr) bool {
+	w, ok := index.(*syntax.Word)
+	return ok && (w.Lit() == "@" || w.Lit() == "*")
+}
+
+func keysOf(v variable) []Word {
+	var out []Word
+	for _, k := range slices.Sorted(maps.Keys(v.list)) {
+		out = append(out, Word{Text: strconv.Itoa(k), Known: true})
+	}
+	return out
+}
+
+func isName(text string) bool {
+	for i, c := range text {
+		if c != '_' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// restless are the variables that have another value each time, or that only the shell sets.
+var restless = strings.Fields("RANDOM SRANDOM SECONDS LINENO BASHPID EPOCHSECONDS EPOCHREALTIME PIPESTATUS FUNCNAME BASH_REMATCH BASH_SOURCE " +
+	"BASH_LINENO BASH_COMMAND BASH_SUBSHELL BASH_VERSION BASH_VERSINFO BASH DIRSTACK GROUPS HISTCMD OPTARG OPTIND PPID SHELLOPTS BASHOPTS _ " +
+	"COMP_WORDS HOSTNAME HOSTTYPE MACHTYPE OSTYPE PWD OLDPWD SHLVL TERM")
+
+// value looks up a parameter.
+func (x *follower) value(name string, index syntax.ArithmExpr, st *state, at Place) value {
+	switch name {
+	case "@", "*":
+		return value{list: st.params, all: true, open: st.open, star: name == "*", set: len(st.params) > 0, known: !st.open}
+	case "#":
+		return value{known: !st.open, set: true, text: strconv.Itoa(len(st.params))}
+	case "?":
+		if st.status >= 0 {
+			return value{known: true, set: true, text: strconv.Itoa(int(st.status))}
+		}
+		return value{set: true}
+	case "-", "$", "!", "0":
+		return value{set: true}
+	}
+	if n, err := strconv.Atoi(name); err == nil {
+		switch {
+		case n <= len(st.params):
+			w := st.params[n-1]
+			return value{known: w.Known, set: true, text: w.Text}
+		case st.open:
+			return value{outer: len(st.frames) == 0 && len(st.params) == 0}
+		}
+		return value{known: true}
+	}
+	if !isName(name) || slices.Contains(restless, name) {
+		return value{}
+	}
+	v, there := st.vars[name]
+	if !there {
+		switch {
+		case (name == "UID" || name == "EUID") && !x.posix:
+			return value{known: true, set: true, text: "0"}
+		case name == "IFS":
+			return value{known: true, set: true, text: " \t\n"}
+		}
+		return value{outer: true}
+	}
+	switch {
+	case !v.known:
+		return value{}
+	case index != nil && isAll(index):
+		w, _ := index.(*syntax.Word)
+		out := value{known: true, all: true, star: w.Lit() == "*", set: v.set}
+		if !v.isList && v.set {
+			out.list = []Word{{Text: v.text, Known: true}}
+		}
+		for _, k := range slices.Sorted(maps.Keys(v.list)) {
+			out.list = append(out.list, Word{Text: v.list[k], Known: true})
+		}
+		return out
+	case index != nil || v.isList:
+		n := int64(0)
+		if index != nil {
+			var certain bool
+			if n, certain = x.arithm(index, st, at); !certain {
+				return value{}
+			}
+		}
+		if !v.isList {
+			return value{known: true, set: v.set && n == 0, text: map[bool]string{true: v.text}[n == 0]}
+		}
+		if n < 0 {
+			if len(v.list) == 0 {
+				return value{}
+			}
+			n += int64(slices.Max(slices.Collect(maps.Keys(v.list)))) + 1
+		}
+		text, ok := v.list[int(n)]
+		return value{known: true, set: ok, text: text}
+	}
+	return value{known: true, set: v.set, text: v.text}
+}
+
+func (v value) length(m mode) piece {
+	switch {
+	case v.all && !v.open:
+		return expanded(strconv.Itoa(len(v.list)), m)
+	case v.all || !v.known || !isASCII(v.text):
+		return piece{unknown: true, quoted: true}
+	}
+	return expanded(strconv.Itoa(len(v.text)), m)
+}
+
+func isASCII(text string) bool {
+	return strings.IndexFunc(text, func(c rune) bool { return c >= 0x80 }) < 0
+}
+
+// slice is ${name:offset:length}.
+func (x *follower) slice(v value, s *syntax.Slice, st *state, m mode, at Place) []piece {
+	offset, known1 := x.arithm(s.Offset, st, at)
+	length, known2 := int64(maxText), true
+	if s.Length != nil {
+		length, known2 = x.arithm(s.Length, st, at)
+	}
+	if !known1 || !known2 || !v.known || v.open || !isASCII(v.text) {
+		return []piece{unknownPiece(m)}
+	}
+	if v.all {
+		// $0 stands in front of the parameters.
+		if offset < 1 || length < 0 {
+			return []piece{unknownPiece(m)}
+		}
+		first := min(int(offset)-1, len(v.list))
+		v.list = v.list[first:]
+		v.list = v.list[:min(int(min(length, maxText)), len(v.list))]
+		return x.shown(v, st, m)
+	}
+	size := int64(len(v.text))
+	if offset < 0 {
+		offset += size
+	}
+	if offset < 0 || offset > size {
+		return []piece{expanded("", m)}
+	}
+	last := min(size, offset+length)
+	if length < 0 {
+		last = size + length
+	}
+	if last < offset {
+		return []piece{unknownPiece(m)} // an error
+	}
+	return []piece{expanded(v.text[offset:last], m)}
+}
+
+// replace is ${name/pattern/text}.
+func (x *follower) replace(v value, r *syntax.Replace, st *state, m mode) []piece {
+	pattern, known1 := x.pattern(r.Orig, st)
+	with, known2 := x.literal(r.With, st)
+	if !known1 || !known2 || !v.known || v.all || strings.ContainsAny(with, `&\`) || !isASCII(v.text) {
+		return []piece{unknownPiece(m)}
+	}
+	atStart, atEnd := false, false
+	switch {
+	case r.All:
+	case strings.HasPrefix(pattern, "#"):
+		atStart, pattern = true, pattern[1:]
+	case strings.HasPrefix(pattern, "%"):
+		atEnd, pattern = true, pattern[1:]
+	}
+	if pattern == "" {
+		if atStart || atEnd {
+			return []piece{unknownPiece(m)}
+		}
+		return []piece{expanded(v.text, m)}
+	}
+	if len(v.text) > 4096 {
+		return []piece{unknownPiece(m)}
+	}
+	var b strings.Builder
+	text := v.text
+	i := 0
+search:
+	for i < len(text) {
+		for last := len(text); last > i && (!atStart || i == 0); last-- {
+			matches, sure := matchGlob(pattern, text[i:last])
+			if !sure {
+				return []piece{unknownPiece(m)}
+			}
+			if !matches || atEnd && last < len(text) {
+				continue
+			}
+			b.WriteString(with)
+			i = last
+			if !r.All {
+				break search
+			}
+			continue search
+		}
+		b.WriteByte(text[i])
+		i++
+	}
+	b.WriteString(text[i:])
+	return []piece{expanded(b.String(), m)}
+}
+
+// operate is ${name:-word} and its kin.
+func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state, m mode, at Place) []piece {
+	word := func() []piece {
+		if e.Word == nil {
+			return []piece{expanded("", m)}
+		}
+		inside := m
+		if m == plain {
+			inside = within
+		}
+		return x.pieces(e.Word.Parts, st, inside)
+	}
+	known, there := v.known, v.set
+	switch e.Op {
+	case syntax.DefaultUnsetOrNull, syntax.AlternateUnsetOrNull, syntax.AssignUnsetOrNull, syntax.ErrorUnsetOrNull:
+		there = there && v.text != "" || v.all && len(v.list) > 0
+		if v.all && len(v.list) == 1 && v.list[0].Text == "" {
+			known = false
+		}
+	case syntax.DefaultUnset, syntax.AlternateUnset, syntax.AssignUnset, syntax.ErrorUnset:
+		known = known || v.set
+	}
+	if v.outer && (e.Op == syntax.DefaultUnset || e.Op == syntax.DefaultUnsetOrNull || e.Op == syntax.AssignUnset || e.Op == syntax.AssignUnsetOrNull) {
+		x.Note(at, "$"+name+" is not set by the script: it is taken for not set at all")
+		known, there = true, false
+	}
+	switch e.Op {
+	case syntax.DefaultUnset, syntax.DefaultUnsetOrNull:
+		switch {
+		case !known:
+			word()
+			return []piece{unknownPiece(m)}
+		case there:
+			return x.shown(v, st, m)
+		}
+		return word()
+	case syntax.AlternateUnset, syntax.AlternateUnsetOrNull:
+		switch {
+		case !known:
+			word()
+			return []piece{unknownPiece(m)}
+		case there:
+			return word()
+		}
+		return nil
+	case syntax.AssignUnset, syntax.AssignUnsetOrNull:
+		if known && there {
+			return x.shown(v, st, m)
+		}
+		text, certain := x.literal(e.Word, st)
+		if v.all || !isName(name) {
+			x.giveUp(st, at, "what this sets cannot be told: "+hint)
+			return []piece{unknownPiece(m)}
+		}
+		x.assign(st, name, Text{text, certain && known}, at)
+		if !certain || !known {
+			return []piece{unknownPiece(m)}
+		}
+		return []piece{expanded(text, m)}
+	case syntax.ErrorUnset, syntax.ErrorUnsetOrNull:
+		switch {
+		case !known:
+			x.leave(st.clone(), at)
+			return []piece{unknownPiece(m)}
+		case there:
+			return x.shown(v, st, m)
+		}
+		x.end(st, at)
+		return nil
+	}
+	if v.all || !v.known {
+		word()
+		return []piece{unknownPiece(m)}
+	}
+	text, sure := v.text, false
+	pattern, certain := "", true
+	if e.Word != nil {
+		pattern, certain = x.pattern(e.Word, st)
+	}
+	if !certain || !isASCII(text) {
+		return []piece{unknownPiece(m)}
+	}
+	switch e.Op {
+	case syntax.RemSmallPrefix, syntax.RemLargePrefix, syntax.RemSmallSuffix, syntax.RemLargeSuffix:
+		text, sure = trim(text, pattern, e.Op)
+	case syntax.UpperAll:
+		text, sure = strings.ToUpper(text), pattern == ""
+	case syntax.LowerAll:
+		text, sure = strings.ToLower(text), pattern == ""
+	case syntax.UpperFirst:
+		text, sure = mapFirst(text, strings.ToUpper), pattern == ""
+	case syntax.LowerFirst:
+		text, sure = mapFirst(text, strings.ToLower), pattern == ""
+	}
+	if !sure {
+		return []piece{unknownPiece(m)}
+	}
+	return []piece{expanded(text, m)}
+}
+
+func mapFirst(text string, with func(string) string) string {
+	if text == "" {
+		return ""
+	}
+	return with(text[:1]) + text[1:]
+}
+
+// trim takes away the shortest or the longest beginning or end that a pattern matches.
+func trim(text, pattern string, op syntax.ParExpOperator) (string, bool) {
+	if len(text) > 65536 {
+		return "", false
+	}
+	for n := range len(text) + 1 {
+		size := n
+		if op == syntax.RemLargePrefix || op == syntax.RemLargeSuffix {
+			size = len(text) - n
+		}
+		part, rest := text[:size], text[size:]
+		if op == syntax.RemSmallSuffix || op == syntax.RemLargeSuffix {
+			part, rest = text[len(text)-size:], text[:len(text)-size]
+		}
+		matches, sure := matchGlob(pattern, part)
+		if !sure {
+			return "", false
+		}
+		if matches {
+			return rest, true
+		}
+	}
+	return text, true
+}
