@@ -68,6 +68,7 @@ needs() {
 		echo fail2ban-server fail2ban
 		echo crowdsec crowdsec
 		echo prometheus prometheus
+		echo /lib/systemd/systemd-journald systemd
 		echo gcc gcc
 		echo /usr/include/stdlib.h libc6-dev
 		;;

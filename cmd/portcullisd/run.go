@@ -41,7 +41,8 @@ func (d *daemon) runCommand() *cobra.Command {
 func (d *daemon) agent(ctx context.Context, interfaces []string, mode loader.Mode, at metrics.Address) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
-	fw, log, health := d.firewall(), agent.NewLog(completing{d}), &agent.Health{}
+	log, health := agent.NewLog(completing{d}), &agent.Health{}
+	fw := d.firewall(log.Event)
 	collector := metrics.New(fw, version, func() metrics.Agent {
 		s := health.State()
 		return metrics.Agent{Started: s.Started, Looked: s.Looked, Problem: s.Problem != "", Errors: s.Errors, Warnings: s.Warnings, ErrorAt: s.ErrorAt}
