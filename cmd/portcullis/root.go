@@ -25,6 +25,7 @@ import (
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
+	outlet      *outlet       // what out writes to
 	screen      io.Writer     // what stdout is, in the end
 	terminal    io.Writer     // what stderr is
 	firewall    *firewall.Firewall
@@ -157,6 +158,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	}
 	a.firewall = a.newFirewall(a.stateDir, a.tell)
 	cmd.SetContext(untilSignal(cmd))
+	a.outlet.endWith(cmd.Context())
 	return nil
 }
 
