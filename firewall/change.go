@@ -172,49 +172,57 @@ func (c *change) catchUp(ctx context.Context) error {
 	if !c.Overdue() {
 		return nil
 	}
-	err := c.closeTimed(ctx, c.DueRules())
+	closed, err := c.closeTimed(ctx, c.DueRules())
 	if err != nil {
 		err = fmt.Errorf("close what was open for a time: %w", err)
 	}
-	if c.Trial != nil && c.Trial.Due.Left() <= 0 {
-		err = errors.Join(err, c.revert(ctx))
+	c.fw.rulesClosed(closed)
+	if trial := c.Trial; trial != nil && trial.Due.Left() <= 0 {
+		reverted := c.revert(ctx)
+		if reverted == nil {
+			c.fw.trialReverted(trial)
+		}
+		err = errors.Join(err, reverted)
 	}
 	return err
 }
 
-// closeTimed closes rules that still are open for the time being only, also in what the end of a trial will put back.
-func (c *change) closeTimed(ctx context.Context, due []policy.Rule) error {
+// closeTimed closes rules that still are open for the time being only, also in what the end of a trial will put back. It returns
+// those that were open.
+func (c *change) closeTimed(ctx context.Context, due []policy.Rule) (closed []policy.Rule, err error) {
 	if len(due) == 0 {
-		return nil
+		return nil, nil
 	}
 	f, err := c.fw.View(ctx)
 	if err == nil {
 		defer f.Close()
-		err = closeRuntime(f, due)
+		closed, err = closeRuntime(f, due)
 	}
 	if err != nil && !errors.Is(err, loader.ErrNotRunning) {
-		return err
+		return closed, err
 	}
 	if c.Trial != nil && c.Trial.Before != nil {
 		c.Trial.Before.ForgetRuntime(due)
 	}
 	c.ForgetRules(due)
-	return c.save()
+	return closed, c.save()
 }
 
-// closeRuntime closes those of the rules that are not in the file.
-func closeRuntime(f Filter, rules []policy.Rule) error {
+// closeRuntime closes those of the rules that are not in the file, and returns them.
+func closeRuntime(f Filter, rules []policy.Rule) ([]policy.Rule, error) {
 	runtime, err := f.RuntimeRules()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	index := policy.IndexRules(rules)
 	open := slices.DeleteFunc(runtime, func(have policy.Rule) bool {
 		_, ok := index[have.Key()]
 		return !ok
 	})
-	_, err = f.CloseRules(open, false)
-	return err
+	if _, err = f.CloseRules(open, false); err != nil {
+		return nil, err
+	}
+	return open, nil
 }
 
 // revert puts back what was in force before the trial.

@@ -287,6 +287,42 @@ func TestSaveToACopyLeavesTheTimers(t *testing.T) {
 	}
 }
 
+// What happens by itself is told once, whoever does it, and what somebody has done before is not.
+func TestWhatHappensByItselfIsTold(t *testing.T) {
+	ctx := context.Background()
+	s := newStand(t, "interfaces: [eth0]\nopen: [ssh]\n")
+	s.follower()
+	var told []firewall.Event
+	o := s.options()
+	o.Happens = func(e firewall.Event) { told = append(told, e) }
+	fw := firewall.New(o)
+	if _, err := fw.Open(ctx, firewall.OpenRequest{Rules: s.rules("http", "ftp"), For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fw.Close(ctx, firewall.CloseRequest{Rules: s.rules("ftp"), Runtime: true}); err != nil {
+		t.Fatal(err)
+	}
+	scheduled, err := s.store().Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range scheduled.Timed {
+		scheduled.Timed[i].Due = schedule.Now()
+	}
+	if err := s.store().Save(scheduled); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := fw.CatchUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.opens("ssh")
+	if len(told) != 1 || !strings.HasPrefix(told[0].Text, "closed http: ") || told[0].Fields["RULE"] != "http" || told[0].Fields["PIN_PATH"] != o.PinPath {
+		t.Errorf("told %+v", told)
+	}
+}
+
 // Up is what helps where a damaged filter keeps a rule from being closed in time.
 func TestUpRepairsWhatIsOverdue(t *testing.T) {
 	ctx := context.Background()

@@ -45,6 +45,7 @@ type Options struct {
 
 	Wait    time.Duration       // how long to wait for another command; 0: DefaultWait
 	Waiting func(holder string) // called once when that has lasted for a second
+	Happens func(Event)         // called after what happens by itself, whichever process does it; may be nil
 
 	// StateDir keeps the last good policy, beyond a boot. "": the one that the agent uses; without an agent the host's
 	// own filter has a directory, and no other.

@@ -161,7 +161,8 @@ func (f *Filter) enter(flows []maps.Flow) error {
 }
 
 // kill cuts the connections that are concerned: their flows are marked so that nothing revives them but a new
-// connection, and their sockets are closed where the kernel can.
+// connection, and their sockets are closed where the kernel can. It returns how many were of use: each may have several flows,
+// and those that are over have some for a while.
 func (f *Filter) kill(concerned concerns) (int, error) {
 	live, err := f.liveFlows(concerned)
 	if err != nil {
@@ -201,7 +202,9 @@ func (f *Filter) kill(concerned concerns) (int, error) {
 		if !flow.Live(now) {
 			continue
 		}
-		cut[live.Origin(flow)] = true
+		if seed.IsOfUse(flow) {
+			cut[live.Origin(flow)] = true
+		}
 		flow.State = maps.FlowKilled
 		timeout := seed.Established
 		if flow.Protocol != unix.IPPROTO_TCP {

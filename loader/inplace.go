@@ -188,7 +188,7 @@ func (c *change) isSameButContents() (bool, error) {
 		if o.Filtered && !slices.Contains(named, name) {
 			continue
 		}
-		if !slices.Contains(named, name) || c.pins.Pattern(name) != "" || o.Mode != ModeAuto && c.pins.Mode(name) != string(o.Mode) {
+		if !slices.Contains(named, name) || c.pins.IsBrought(name) || o.Mode != ModeAuto && c.pins.Mode(name) != string(o.Mode) {
 			return false, nil
 		}
 	}

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +23,9 @@ import (
 
 // Programs run on a device, and their pins are found by its name. When somebody renames the device, the pins follow it.
 // Otherwise it would seem to be gone, and the next device of its old name would take its pins over, and with them the
-// filter away. The old name still belongs to the filter, like that of any interface which is gone.
+// filter away. A name that somebody has named still belongs to the filter, like that of any interface which is gone. One
+// that the device has had since does not: whoever renames a device again and again would leave many, and the next device
+// of such a name gets no filter that nobody has asked for.
 
 // rename is a filtered interface that has another name than its pins.
 type rename struct {
@@ -30,10 +33,14 @@ type rename struct {
 	device   netlink.Link
 	kinds    []string // of the attachments
 	brought  bool     // by a pattern, so that nobody waits for the old name
+	named    string   // how the device was named; "": by the old name, or by a pattern
 }
 
+// isWaitedFor reports whether the old name still belongs to the filter.
+func (r rename) isWaitedFor() bool { return !r.brought && r.named == "" }
+
 func (r rename) String() string {
-	if r.brought {
+	if !r.isWaitedFor() {
 		return fmt.Sprintf("%s is called %s now, and stays filtered under that name", r.from, r.to)
 	}
 	return fmt.Sprintf("%s is called %s now, and stays filtered under that name; %s is waited for, which \"portcullis down %s\" ends",
@@ -56,7 +63,7 @@ func renamed(p pin.Dir) (list []rename) {
 			if i := slices.IndexFunc(list, func(r rename) bool { return r.from == name && r.to == to }); i >= 0 {
 				list[i].kinds = append(list[i].kinds, a.Kind)
 			} else {
-				list = append(list, rename{name, to, device, []string{a.Kind}, p.Pattern(name) != ""})
+				list = append(list, rename{name, to, device, []string{a.Kind}, p.Pattern(name) != "", p.RenamedFrom(name)})
 			}
 		}
 	}
@@ -132,13 +139,24 @@ func followRenames(p pin.Dir) ([]rename, error) {
 	if err := endMoves(p); err != nil {
 		return nil, err
 	}
+	for _, r := range list {
+		if err := r.end(p); err != nil {
+			return nil, fmt.Errorf("forget former names of %s: %w", r.to, err)
+		}
+	}
 	return list, forgetGone(p) // nobody waits for the old name of what a pattern has brought
 }
 
 // begin moves the programs, then the links: as long as these are there, there is something to move.
 func (r rename) begin(p pin.Dir) error {
+	isNamed := exists(p.Link(r.to)) && p.RenamedFrom(r.to) == ""
 	if err := os.MkdirAll(p.Link(r.to), 0o700); err != nil {
 		return err
+	}
+	if !isNamed && !r.brought {
+		if err := p.SetRenamedFrom(r.to, r.asNamed()); err != nil {
+			return err
+		}
 	}
 	for _, dir := range []string{p.Policy(), p.Next()} {
 		for _, direction := range []string{pin.Out, pin.In, pin.InFrags} {
@@ -162,6 +180,35 @@ func (r rename) begin(p pin.Dir) error {
 	}
 	if mode := p.Mode(r.from); mode != "" && p.Mode(r.to) == "" {
 		return p.SetMode(r.to, mode)
+	}
+	return nil
+}
+
+// asNamed returns how the device was named.
+func (r rename) asNamed() string { return cmp.Or(r.named, r.from) }
+
+// end forgets the names that nobody has named: the old one, unless another device has it by now, and those of devices that were
+// named alike and are gone.
+func (r rename) end(p pin.Dir) error {
+	if !r.isWaitedFor() && !r.brought && len(p.Attachments(r.from, slices.Concat(hook.Ingress, hook.Egress))) == 0 {
+		if err := forget(p, r.from); err != nil {
+			return err
+		}
+	}
+	names, err := p.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == r.to || p.RenamedFrom(name) != r.asNamed() {
+			continue
+		}
+		if _, err := host.Device(name); !errors.Is(err, host.ErrNoDevice) {
+			continue
+		}
+		if err := forget(p, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }

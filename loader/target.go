@@ -364,8 +364,14 @@ func modeOf(a *hook.Attachment) Mode {
 func (c *change) recordModes() error {
 	modes := make(map[string]Mode)
 	for _, name := range c.options.Interfaces {
-		if _, err := os.Stat(c.pins.Link(name)); err == nil { // else it was to be left out
-			modes[name] = c.options.Mode
+		if _, err := os.Stat(c.pins.Link(name)); err != nil {
+			continue // it was to be left out
+		}
+		modes[name] = c.options.Mode
+		if !c.maintains { // it is named by this name now, be it there or not
+			if err := c.pins.SetRenamedFrom(name, ""); err != nil {
+				return err
+			}
 		}
 	}
 	for _, t := range c.targets {

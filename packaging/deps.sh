@@ -70,6 +70,7 @@ needs() {
 		echo prometheus prometheus
 		echo etcd etcd-server
 		echo etcdctl etcd-client
+		echo /lib/systemd/systemd-journald systemd
 		echo gcc gcc
 		echo /usr/include/stdlib.h libc6-dev
 		;;

@@ -56,7 +56,7 @@ func (a *app) explainRecording(ctx context.Context, path string, args []string, 
 	case len(args) > 0:
 		return usagef("unexpected argument %q: with --pcap, write no more than \"on IFACE\"", args[0])
 	}
-	file := a.stdin
+	file := newInlet(ctx, a.stdin)
 	if path != "-" {
 		opened, err := os.Open(path)
 		if err != nil {
@@ -76,7 +76,7 @@ func (a *app) explainRecording(ctx context.Context, path string, args []string, 
 	defer e.Close()
 	counted := &played{unfiltered: make(map[string]int)}
 	err = a.play(ctx, recording, counted, e, on, path == "-")
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	if a.output != asJSON && counted.all() > 0 {

@@ -77,7 +77,8 @@ func collectLate() {
 
 // run runs one command line and returns its exit code.
 func run(e env, args []string) int {
-	a := &app{env: e, unprintable: unprintable(args), out: bufio.NewWriter(e.stdout), screen: e.stdout, terminal: e.stderr}
+	outlet := newOutlet(e.stdout)
+	a := &app{env: e, unprintable: unprintable(args), out: bufio.NewWriter(outlet), outlet: outlet, screen: e.stdout, terminal: e.stderr}
 	a.stdout, a.stderr = quote.NewWriter(a.out), quote.NewWriter(e.stderr)
 	root := a.root()
 	root.SetArgs(args)

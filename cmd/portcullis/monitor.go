@@ -245,7 +245,7 @@ func (a *app) createCapture(f *monitorFlags) (*monitor.Capture, error) {
 		return monitor.CreateCapture(f.write, application, f.Snaplen)
 	}
 	signal.Ignore(unix.SIGPIPE) // whoever reads may go first, which is told
-	return monitor.NewCapture(a.screen, application, f.Snaplen)
+	return monitor.NewCapture(a.outlet, application, f.Snaplen)
 }
 
 func toTerminal(w io.Writer) bool {
@@ -324,7 +324,7 @@ func (a *app) showPackets(told loader.Monitored) error {
 		if p.Outbound {
 			where += " out"
 		}
-		a.printf("%s  %s  %s  %s  %s, %s\n", p.Time.Format("15:04:05.000000"), where, p.Reason.Verdict(), monitor.Why(p),
+		a.printf("%s  %s  %s  %s  %s, %s\n", p.Time.Format("15:04:05.000000"), where, p.Reason.Verdict(), folded(monitor.Why(p)),
 			monitor.Describe(p.Frame, p.Ethernet), count(p.Length, "byte", "bytes"))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(told.Missed)) {

@@ -16,13 +16,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/agent"
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // app is one run of the program: its environment and the flags of every command.
 type app struct {
 	env
 	out         *bufio.Writer // what stdout is, in the end
+	outlet      *outlet       // what out writes to
 	screen      io.Writer     // what stdout is, in the end
 	terminal    io.Writer     // what stderr is
 	firewall    *firewall.Firewall
@@ -153,19 +156,30 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	if a.pinPath, err = loader.CleanPinPath(a.pinPath); err != nil {
 		return usageError{err}
 	}
-	a.firewall = a.newFirewall(a.stateDir)
+	a.firewall = a.newFirewall(a.stateDir, a.tell)
 	cmd.SetContext(untilSignal(cmd))
+	a.outlet.endWith(cmd.Context())
 	return nil
 }
 
-// newFirewall returns the firewall that the flags name, with its state in a directory, or where it belongs.
-func (a *app) newFirewall(stateDir string) *firewall.Firewall {
+// tell says what has happened by itself while this command was at work: in the journal, or where there is none, beside the
+// command.
+func (a *app) tell(e firewall.Event) {
+	if !agent.TellJournal(e) {
+		fmt.Fprintf(a.stderr, "portcullis: %s\n", quote.Text(e.Text))
+	}
+}
+
+// newFirewall returns the firewall that the flags name, with its state in a directory, or where it belongs. It calls happens
+// after what happens by itself.
+func (a *app) newFirewall(stateDir string, happens func(firewall.Event)) *firewall.Firewall {
 	return firewall.New(firewall.Options{
 		PinPath:     a.pinPath,
 		Config:      a.config,
 		ConfigGiven: a.configGiven,
 		Wait:        a.wait,
 		Waiting:     func(holder string) { fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder) },
+		Happens:     happens,
 		StateDir:    stateDir,
 		Invoker:     a.invoker(),
 		Session:     a.session,

@@ -101,12 +101,13 @@ func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mod
 	defer stop()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
+	log := agent.NewLog(completing{a})
 	return agent.Run(ctx, agent.Options{
-		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable))),
+		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable)), log.Event),
 		Interfaces: interfaces,
 		Mode:       mode,
 		Hangup:     hangup,
-		Log:        agent.NewLog(completing{a}),
+		Log:        log,
 	})
 }
 

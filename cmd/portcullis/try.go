@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/agent"
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 )
 
@@ -121,7 +122,19 @@ func (a *app) watchdogCommand() *cobra.Command {
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(unix.SIGHUP)
-			return a.firewall.Watchdog(cmd.Context(), a.complain)
+			log, last := agent.NewLog(completing{a}), ""
+			return a.firewall.Watchdog(cmd.Context(), func(err error) {
+				if err.Error() == last { // it is tried again and again
+					return
+				}
+				last = err.Error()
+				if log.IsJournal() { // that of a unit of its own
+					log.Error("%v", err)
+					return
+				}
+				agent.TellJournalOfError(a.complete(last))
+				a.complain(err)
+			})
 		},
 	}
 }

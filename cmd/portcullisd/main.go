@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall"
+	"github.com/portcullis-firewall/portcullis/firewall/agent"
 	"github.com/portcullis-firewall/portcullis/firewall/user"
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
@@ -120,12 +121,18 @@ func (d *daemon) watchdogCommand() *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(unix.SIGHUP)
-			return d.firewall().Watchdog(cmd.Context(), func(err error) { fmt.Fprintf(d.stderr, "portcullis: %s\n", d.complete(err.Error())) })
+			log, last := agent.NewLog(completing{d}), ""
+			return d.firewall(log.Event).Watchdog(cmd.Context(), func(err error) {
+				if err.Error() != last { // it is tried again and again
+					last = err.Error()
+					log.Error("%v", err)
+				}
+			})
 		},
 	}
 }
 
-func (d *daemon) firewall() *firewall.Firewall {
+func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
 	var invoker []uint32
 	if uid, err := strconv.ParseUint(d.getenv("SUDO_UID"), 10, 32); err == nil {
 		invoker = append(invoker, uint32(uid))
@@ -135,6 +142,7 @@ func (d *daemon) firewall() *firewall.Firewall {
 		Config:      d.config,
 		ConfigGiven: d.configGiven,
 		Wait:        d.wait,
+		Happens:     happens,
 		StateDir:    d.getenv("STATE_DIRECTORY"),
 		Invoker:     invoker,
 		Session:     user.FindSSHConnection,
@@ -143,7 +151,7 @@ func (d *daemon) firewall() *firewall.Firewall {
 
 // complete writes the flags of this command into the commands that a text names.
 func (d *daemon) complete(text string) string {
-	flags := d.firewall().Flags()
+	flags := d.firewall(nil).Flags()
 	return flags.Complete(text)
 }
 

@@ -63,7 +63,8 @@ type agentOf struct {
 func (a *agentOf) run(ctx context.Context) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
-	fw, log, health := a.firewall(), agent.NewLog(completing{a.daemon}), &agent.Health{}
+	log, health := agent.NewLog(completing{a.daemon}), &agent.Health{}
+	fw := a.firewall(log.Event)
 	serving, stop := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	if a.metrics != nil {

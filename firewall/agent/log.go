@@ -10,6 +10,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 
+	"github.com/portcullis-firewall/portcullis/firewall"
 	"github.com/portcullis-firewall/portcullis/firewall/monitor"
 	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
@@ -26,6 +27,9 @@ func NewLog(stderr io.Writer) *Log {
 	isJournal, _ := journal.StderrIsJournalStream()
 	return &Log{w: stderr, journal: isJournal}
 }
+
+// IsJournal reports whether what is logged goes to the journal.
+func (l *Log) IsJournal() bool { return l.journal }
 
 func (l *Log) write(priority journal.Priority, word, format string, args ...any) {
 	prefix := "portcullis: " + word
@@ -58,14 +62,29 @@ func (l *Log) Info(format string, args ...any) { l.write(journal.PriInfo, "", fo
 
 // Packet logs a packet, in the journal with fields of its own.
 func (l *Log) Packet(r monitor.Record) {
-	if l.journal {
-		fields := map[string]string{"SYSLOG_IDENTIFIER": "portcullis"}
-		for name, value := range r.Fields {
-			fields[name] = quote.Text(value)
-		}
-		if journal.Send(quote.Text(r.Message), journal.PriInfo, fields) == nil {
-			return
-		}
+	if !l.journal || !send(journal.PriInfo, r.Message, r.Fields) {
+		l.Info("%s", r.Message)
 	}
-	l.Info("%s", r.Message)
+}
+
+// Event logs what has happened by itself, in the journal with fields of its own.
+func (l *Log) Event(e firewall.Event) {
+	if !l.journal || !send(journal.PriNotice, e.Text, e.Fields) {
+		l.write(journal.PriNotice, "", "%s", e.Text)
+	}
+}
+
+// TellJournal writes to the journal what has happened by itself, and reports whether there is one.
+func TellJournal(e firewall.Event) bool { return send(journal.PriNotice, e.Text, e.Fields) }
+
+// TellJournalOfError writes an error to the journal, and reports whether there is one.
+func TellJournalOfError(text string) bool { return send(journal.PriErr, text, nil) }
+
+// send writes a message with fields to the journal, and reports whether that has it.
+func send(priority journal.Priority, message string, fields map[string]string) bool {
+	quoted := map[string]string{"SYSLOG_IDENTIFIER": "portcullis"}
+	for name, value := range fields {
+		quoted[name] = quote.Text(value)
+	}
+	return journal.Send(quote.Text(message), priority, quoted) == nil
 }

@@ -79,6 +79,9 @@ const (
 	loopback                                = 772
 )
 
+// lastSecond is that of the year 9999. What is later was never meant, and cannot be written as JSON.
+const lastSecond = 253402300800
+
 // recorded makes a packet of what the file has, and takes the header of the link off, unless it is Ethernet's.
 func (r *Recording) recorded(on int, at uint64, b []byte, length uint32, way direction) (*Recorded, error) {
 	r.number++
@@ -87,7 +90,7 @@ func (r *Recording) recorded(on int, at uint64, b []byte, length uint32, way dir
 	}
 	l := r.links[on]
 	p := &Recorded{Number: r.number, Interface: l.name, Out: way == outbound, In: way == inbound, Problem: l.kind.unplayable()}
-	if at > 0 {
+	if at > 0 && at/l.units < lastSecond {
 		p.Time = time.Unix(int64(at/l.units), int64(float64(at%l.units)/float64(l.units)*1e9))
 	}
 	if p.Problem != "" {

@@ -247,3 +247,26 @@ func TestShortenedPackets(t *testing.T) {
 		}
 	}
 }
+
+// A time that nobody meant is none: it cannot be written as JSON.
+func TestRecordedInTheFarFuture(t *testing.T) {
+	f := newNG()
+	f.block(blockInterface, uint16(linkRaw), uint16(0), uint32(0), uint16(optionResolution), uint16(1), []byte{0, 0, 0, 0})
+	packet := four(unix.IPPROTO_GRE, make([]byte, 10))
+	for _, high := range []uint32{0, 100, 1 << 31} {
+		f.block(blockPacket, uint32(0), high, uint32(5), uint32(len(packet)), uint32(len(packet)), packet, make([]byte, -len(packet)&3))
+	}
+	r, err := NewRecording(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, none := range []bool{false, true, true} {
+		p, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Time.UTC().MarshalJSON(); p.Time.IsZero() != none || err != nil {
+			t.Errorf("it was recorded at %v, %v", p.Time, err)
+		}
+	}
+}

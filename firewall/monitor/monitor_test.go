@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -116,6 +117,49 @@ func TestCapture(t *testing.T) {
 }
 
 // A link that stands where the file is to be may be anybody's.
+// What a rule of thousands of sources lets in has a comment that a file can hold.
+func TestCaptureOfALongRule(t *testing.T) {
+	rule := "80/tcp from " + strings.Repeat("203.0.113.9,", 10_000) + "ü"
+	for n := range 3 { // wherever it is cut
+		var b bytes.Buffer
+		c, err := NewCapture(&b, "test", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := loader.MonitoredPacket{Time: time.Unix(1, 0), Interface: "eth0", Reason: maps.RuleReason(1), Rule: strings.Repeat("ü", 100*n) + rule, Frame: []byte("packet")}
+		if err := c.Write([]loader.MonitoredPacket{p, p}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := pcapgo.NewNgReader(&b, pcapgo.NgReaderOptions{WantMixedLinkType: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if frame, _, err := r.ReadPacketData(); err != nil || string(frame) != "packet" {
+				t.Errorf("a packet is %q, %v", frame, err)
+			}
+		}
+		if comment := Comment(&p); !utf8.ValidString(comment) || len(comment) > longestComment+3 || !strings.HasPrefix(comment, "pass: ") {
+			t.Errorf("its comment is %q", comment)
+		}
+	}
+}
+
+// A file with another name may be one that root needs: whoever may write to the directory has linked it there.
+func TestCaptureEmptiesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	needed, linked := filepath.Join(dir, "needed"), filepath.Join(dir, "drops.pcapng")
+	if err := errors.Join(os.WriteFile(needed, []byte("needed"), 0o600), os.Link(needed, linked)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateCapture(linked, "test", 100); err == nil || !strings.Contains(err.Error(), "another name") {
+		t.Errorf("%v", err)
+	}
+	if text, err := os.ReadFile(needed); err != nil || string(text) != "needed" {
+		t.Errorf("%q is left, %v", text, err)
+	}
+}
+
 func TestCaptureFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	victim, trap := filepath.Join(dir, "victim"), filepath.Join(dir, "trap")
@@ -258,6 +302,7 @@ func TestRequests(t *testing.T) {
 		{Request{Rule: "80/tcp", Reasons: []string{"icmp"}}, "leave out --rule or --reason"},
 		{Request{Snaplen: 70000}, "--snaplen 70000"},
 		{Request{Rate: -1}, "--rate -1"},
+		{Request{Rate: 1 << 32}, "--rate 4294967296: write 1 to 1000000000"}, // of which the datapath would see 0
 	} {
 		if c.r.Snaplen == 0 {
 			c.r.Snaplen = 128

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"sort"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,8 @@ func claim(file *os.File) error {
 	switch {
 	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
 		return notRegular(file.Name())
+	case stat.Nlink != 1:
+		return fmt.Errorf("%s has another name, under which somebody may need what it holds: remove this one, or name another file", file.Name())
 	case stat.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("%s belongs to another user (uid %d), who could read what is written: remove it, or name another file", file.Name(), stat.Uid)
 	}
@@ -141,8 +144,17 @@ func (c *Capture) Write(packets []loader.MonitoredPacket) error {
 	return c.flush()
 }
 
+// longestComment is how many bytes one has: a rule may be of any length, and a comment has 16 bits for its own.
+const longestComment = 500
+
 // Comment says what became of a packet and why: "drop: closed port", "pass: 80/tcp".
-func Comment(p *loader.MonitoredPacket) string { return p.Reason.Verdict() + ": " + quote.Text(Why(p)) }
+func Comment(p *loader.MonitoredPacket) string {
+	text := p.Reason.Verdict() + ": " + quote.Text(Why(p))
+	if len(text) <= longestComment {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestComment], "") + "..."
+}
 
 // Why returns the reason of a packet, or the rule that let it in.
 func Why(p *loader.MonitoredPacket) string {

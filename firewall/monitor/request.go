@@ -30,6 +30,9 @@ type Request struct {
 	Rate       int
 }
 
+// mostRate is more than any CPU drops.
+const mostRate = 1_000_000_000
+
 // ReasonNames returns the reasons that can be asked for, each once.
 func ReasonNames() (names []string) {
 	for _, reason := range maps.Reasons() {
@@ -59,8 +62,8 @@ func (r Request) Options(interfaces []string, rules []policy.Rule) (o loader.Mon
 	switch {
 	case r.Snaplen < 1 || r.Snaplen > maps.MaxSnaplen:
 		return o, fmt.Errorf("--snaplen %d: write 1 to %d", r.Snaplen, maps.MaxSnaplen)
-	case r.Rate < 1:
-		return o, fmt.Errorf("--rate %d: write 1 or more packets a second", r.Rate)
+	case r.Rate < 1 || r.Rate > mostRate:
+		return o, fmt.Errorf("--rate %d: write 1 to %d packets a second", r.Rate, mostRate)
 	case len(r.Interfaces) > maps.MaxReaderInterfaces:
 		return o, fmt.Errorf("--on names %d interfaces: at most %d can be asked for; leave it out for all", len(r.Interfaces), maps.MaxReaderInterfaces)
 	}

@@ -17,6 +17,7 @@ import (
 // since a bpf filesystem has no other place for a word.
 const (
 	broughtName    = "pattern"
+	renamedName    = "renamed"
 	releasedPrefix = "released_"
 )
 
@@ -26,11 +27,28 @@ func (d Dir) Patterns() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return !policy.IsPattern(name) }), err
 }
 
-// Named returns what is to be filtered as it was named: interfaces and patterns, without those that a pattern has brought.
+// Named returns what is to be filtered as it was named: interfaces and patterns, and nothing that was brought.
 func (d Dir) Named() ([]string, error) {
 	names, err := d.Linked()
-	return slices.DeleteFunc(names, func(name string) bool { return d.Pattern(name) != "" }), err
+	return slices.DeleteFunc(names, d.IsBrought), err
 }
+
+// IsBrought reports whether nobody has named an interface: a pattern has brought it, or a device that has another name now.
+func (d Dir) IsBrought(iface string) bool {
+	return d.Pattern(iface) != "" || d.RenamedFrom(iface) != ""
+}
+
+// RenamedFrom returns the name by which the device of an interface was named that has been renamed since, or "".
+func (d Dir) RenamedFrom(iface string) string {
+	from, err := os.Readlink(filepath.Join(d.Link(iface), renamedName))
+	if err != nil {
+		return ""
+	}
+	return from
+}
+
+// SetRenamedFrom records by which name the device of an interface was named; "" says that it was by this one.
+func (d Dir) SetRenamedFrom(iface, from string) error { return d.setWord(iface, renamedName, from) }
 
 // Pattern returns the pattern that has brought an interface, or "" for one that was named.
 func (d Dir) Pattern(iface string) string {

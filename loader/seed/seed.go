@@ -6,6 +6,7 @@ package seed
 import (
 	"errors"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -212,16 +213,21 @@ func (s *seeder) conntrackState(e *entry) string {
 	return ""
 }
 
-// Established counts the connections that can still be of use to anybody: not those that are winding down.
+// Established counts the connections that can still be of use to anybody.
 func (c *Connections) Established() int {
 	seen := make(map[Origin]bool)
 	for i := range c.Flows {
-		switch c.Flows[i].State.String() {
-		case Established, udp, UDPStream:
+		if IsOfUse(&c.Flows[i]) {
 			seen[c.Origin(&c.Flows[i])] = true
 		}
 	}
 	return len(seen)
+}
+
+// IsOfUse reports whether a flow can still be of use to anybody: no connection that is winding down, or was never answered.
+func IsOfUse(flow *maps.Flow) bool {
+	state := flow.State.String()
+	return state == Established || !strings.HasPrefix(state, "tcp-")
 }
 
 // Origin returns what tells the connection of a flow from others, from whichever end it is seen.

@@ -370,6 +370,12 @@ func TestKillOfRoutedConnections(t *testing.T) {
 			for _, c := range append(others, cut) {
 				mustTalk(t, c, "begun")
 			}
+			for range 3 { // which are over, and have flows
+				over := mustDial(t, inside, "tcp", lab.ClientV4, 7)
+				mustTalk(t, over, "over")
+				over.Close()
+			}
+			time.Sleep(100 * time.Millisecond)
 			kill := func(rule string) {
 				t.Helper()
 				change(t, l, func(f *loader.Filter) error {

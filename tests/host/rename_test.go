@@ -4,7 +4,9 @@ package host
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -97,6 +99,80 @@ func TestARenamedInterfaceStaysFiltered(t *testing.T) {
 			changeName(t, l, "eth5", "eth0")
 			mustBeClean(t, l)
 			mustTalk(t, mustDial(t, l.Client, "tcp", lab.ServerV4, 9), "after down")
+		})
+	}
+}
+
+// Of a device that is renamed again and again, the name that somebody named and the last one are known, and whatever else comes
+// by one of its names is not filtered.
+func TestADeviceThatIsRenamedOften(t *testing.T) {
+	lab.NeedsVeth(t, "renames its interface")
+	for _, c := range []int{0, 3} {
+		c := renamable[c]
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			o := c.Options
+			o.Interfaces, o.Policy = []string{"eth0"}, policyOf(t, "9/tcp")
+			upWith(t, l, o)
+			names := func() (names []string) {
+				t.Helper()
+				for _, i := range status(t, l).Interfaces {
+					names = append(names, i.Name)
+				}
+				return names
+			}
+			rename := func(from, to string) {
+				t.Helper()
+				l.Server.IP(t, "link", "set", from, "down")
+				l.Server.IP(t, "link", "set", from, "name", to)
+				l.Server.IP(t, "link", "set", to, "up")
+				attach(t, l)
+			}
+			must := func(after string, want ...string) {
+				t.Helper()
+				if got := names(); !slices.Equal(got, want) {
+					t.Errorf("after %s, filtered are %q, want %q", after, got, want)
+				}
+				programs, err := filepath.Glob(filepath.Join(l.PinPath, loader.Schema, "policy", "prog_*_out"))
+				if err != nil || len(programs) > len(want) {
+					t.Errorf("after %s, programs are pinned as %q, %v", after, programs, err)
+				}
+			}
+			last := "eth0"
+			for i := range 6 {
+				next := "n" + strconv.Itoa(i)
+				rename(last, next)
+				last = next
+			}
+			must("six names", "eth0", "n5")
+			addVeth(t, l, "n3", "n4")
+			attach(t, l)
+			must("others of its names", "eth0", "n5")
+			for _, name := range []string{"n3", "n4"} {
+				if n := len(programsOn(t, l, name)); n > 0 {
+					t.Errorf("%d programs are on %s, which nobody has named", n, name)
+				}
+			}
+			// Whoever names it by its new name wants that, too.
+			o.Interfaces = []string{"n5"}
+			upWith(t, l, o)
+			rename("n5", "n6")
+			must("a name that was named", "eth0", "n5", "n6")
+			rename("n6", "eth0")
+			must("its first name", "eth0", "n5")
+			// Devices that come by a name, are renamed and go leave one name.
+			prepareAll(t, l)
+			addVeth(t, l, "n5")
+			attach(t, l)
+			for _, name := range []string{"a0", "a1", "a2"} {
+				rename("n5", name)
+				l.Server.IP(t, "link", "del", name)
+				addVeth(t, l, "n5")
+				attach(t, l)
+			}
+			must("devices that went", "a2", "eth0", "n5")
+			l.Server.Echo(t, 7)
+			mustNotDial(t, l.Client, lab.ServerV4, 7)
 		})
 	}
 }
