@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// ClientTLS returns how a client speaks TLS, by the files of the options. A certificate that is out of date by this host's
+// ClientTLS returns how a client speaks TLS to a server, by the files of the options. A certificate that is out of date by this host's
 // clock is taken all the same if everything else about it is right: the clock may be wrong by years, before there is a
 // network to set it by, and what a store says is not believed without a signature.
-func ClientTLS(o Options) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
+func ClientTLS(o Options, server string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: server}
 	if o.CA != "" {
 		text, err := os.ReadFile(o.CA)
 		if err != nil {
@@ -37,25 +37,26 @@ func ClientTLS(o Options) (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	config.InsecureSkipVerify = true // as VerifyConnection does it
-	config.VerifyConnection = func(c tls.ConnectionState) error { return verify(c, config.RootCAs, time.Now()) }
+	config.VerifyConnection = func(c tls.ConnectionState) error { return verify(c, server, config.RootCAs, time.Now()) }
 	return config, nil
 }
 
-// verify is what crypto/tls does, but for the time.
-func verify(c tls.ConnectionState, roots *x509.CertPool, now time.Time) error {
+// verify is what crypto/tls does, but for the time. The state of a connection has no name for a server that is called by
+// its address.
+func verify(c tls.ConnectionState, server string, roots *x509.CertPool, now time.Time) error {
 	if len(c.PeerCertificates) == 0 {
 		return errors.New("the server shows no certificate")
 	}
-	server := c.PeerCertificates[0]
-	o := x509.VerifyOptions{DNSName: c.ServerName, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
+	certificate := c.PeerCertificates[0]
+	o := x509.VerifyOptions{DNSName: server, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
 	for _, between := range c.PeerCertificates[1:] {
 		o.Intermediates.AddCert(between)
 	}
-	_, err := server.Verify(o)
+	_, err := certificate.Verify(o)
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		o.CurrentTime = server.NotBefore.Add(server.NotAfter.Sub(server.NotBefore) / 2)
-		_, err = server.Verify(o)
+		o.CurrentTime = certificate.NotBefore.Add(certificate.NotAfter.Sub(certificate.NotBefore) / 2)
+		_, err = certificate.Verify(o)
 	}
 	return err
 }

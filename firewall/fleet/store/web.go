@@ -61,7 +61,7 @@ func OpenWeb(_ context.Context, address string, o Options) (Store, error) {
 	if base.User != nil {
 		return nil, errors.New("a fleet has no passwords: hosts show certificates, see \"certificate:\" in docs/fleet.md")
 	}
-	config, err := ClientTLS(o)
+	config, err := ClientTLS(o, base.Hostname())
 	if err != nil {
 		return nil, err
 	}
