@@ -105,7 +105,7 @@ func TestByHTTPS(t *testing.T) {
 	if err != nil || len(hosts) != 1 || !hosts[0].Present {
 		t.Errorf("the hosts are %+v, %v", hosts, err)
 	}
-	g.publishes("interfaces: [eth0]\nopen: [9090/tcp]\nblock: [192.0.2.0/30]\n", "within: 6s")
+	g.publishes("interfaces: [eth0]\nopen: [9090/tcp]\nblock: [192.0.2.2]\n", "within: 6s")
 	h.complains(fleet.StateReverted, "the store cannot be reached anew")
 	h.opens("8080/tcp")
 	began := time.Now()
