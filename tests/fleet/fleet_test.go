@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,20 +168,27 @@ func TestBadPolicyReverts(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(l.PinPath + "-2") })
 	h1.starts()
 	h2.starts()
-	const probes = "probes: [2222/tcp from h2,h1, 'connect 192.0.2.2:7777']\nwithin: 5s\n"
-	g.publishes("interfaces: [eth0]\nopen: [2222/tcp]\n", "")
+	const probes = "probes: ['2222/tcp from h2,h1', 'connect 192.0.2.2:7777']\nwithin: 5s\n"
+	g.publishes("interfaces: [eth0]\nopen: [2222/tcp, 7777/tcp]\n", "")
 	h1.runs(1)
 	h2.runs(1)
 	bad := func(policyText, why string) {
 		t.Helper()
-		r := g.publishes(policyText, probes)
+		r, err := g.Publish(t.Context(), g.source(policyText, probes), publish.Request{Group: "web", Key: g.key, Waves: []publish.Wave{{Hosts: 1}}, Patience: patience})
+		var stopped *publish.StoppedError
+		if !errors.As(err, &stopped) || len(stopped.Wave.Failed) != 1 || !strings.HasPrefix(stopped.Wave.Failed[0], "host h1: ") {
+			t.Fatalf("the wave ended with %v", err)
+		}
 		h1.complains(fleet.StateReverted, why)
 		if s := h1.says(); s.Serial != 1 || s.Tried != r.Serial {
 			t.Errorf("it runs %d, and has tried %d", s.Serial, s.Tried)
 		}
-		h1.opens("2222/tcp")
+		h1.opens("2222/tcp", "7777/tcp")
 		if !reaches(l, 2222) {
 			t.Error("the host is lost")
+		}
+		if s := h2.says(); s.Serial != 1 || s.State != fleet.StateInForce {
+			t.Errorf("the host that the wave has not reached says %+v", s)
 		}
 	}
 	bad("interfaces: [eth0]\nopen: [22/tcp]\n", `probe "2222/tcp from h2,h1": h2: dial tcp 192.0.2.1:2222`)
