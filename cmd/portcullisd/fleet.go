@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -142,6 +143,11 @@ func (c *fleetRun) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if folder, isDir := strings.CutPrefix(c.Store, "dir:"); isDir && folder != "" {
+		if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 	f, r, err := c.sign(ctx)
 	if err != nil {
 		return err
@@ -204,10 +210,10 @@ func (c *fleetRun) agree(r *publish.Report) error {
 	if !c.json {
 		c.printDifferences(r)
 	}
-	if c.Yes || c.json {
+	if c.Yes {
 		return nil
 	}
-	if !isTerminal(c.stdout) || !isTerminal(os.Stdin) {
+	if c.json || !isTerminal(c.stdout) || !isTerminal(os.Stdin) {
 		return errors.New("nothing was published: there is no terminal to ask at; --yes publishes without asking")
 	}
 	c.printf("publish this as bundle %d of group %s? [y/N] ", r.Serial, r.Group)
@@ -252,7 +258,7 @@ func someOf(hosts []string) string {
 }
 
 func (c *fleetRun) tell(w publish.WaveReport) {
-	if !c.json {
+	if !c.json && w.Hosts > 0 {
 		c.printf("wave %q: in force on %d of %d\n", w.Wave, w.InForce, w.Hosts)
 	}
 }

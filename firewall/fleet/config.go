@@ -117,7 +117,7 @@ func loadYAML(path string, text []byte, to any) error {
 	var many *yaml.LoadErrors
 	var one *yaml.LoadError
 	switch {
-	case err == nil:
+	case err == nil || strings.Contains(err.Error(), "no documents in stream"): // there is nothing in it
 		return nil
 	case errors.As(err, &many) && len(many.Errors) > 0:
 		one = many.Errors[0]

@@ -64,7 +64,7 @@ func (m *Member) take(ctx context.Context, s store.Store, object store.Object) e
 	refused := func(serial uint64, err error) error { return &refusal{fleet.StateRefused, serial, err} }
 	group := m.Config.Group
 	if object.Version == store.Absent {
-		return refused(0, fmt.Errorf("there is no group %q in %s: \"portcullis fleet publish --group %s\" makes it", group, m.Config.From, group))
+		return refused(0, fmt.Errorf("there is no group %q in %s: publish a policy for it, or mend \"group:\" in this host's fleet.yaml", group, m.Config.From))
 	}
 	keys := fleet.Without(m.Config.Keys, m.state.RevokedKeys)
 	p, _, err := fleet.OpenPointer(object.Value, group, keys)
