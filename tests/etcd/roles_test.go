@@ -16,17 +16,23 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/etcdcluster"
 )
 
+// roles runs the script that the package brings.
+func roles(t *testing.T, c *etcdcluster.Cluster, args ...string) {
+	t.Helper()
+	cmd := exec.Command("../../packaging/fleet/etcd-roles.sh", args...)
+	cmd.Env = c.Environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+}
+
 // With the roles that the package brings, a host reads what its group runs and writes what it says of itself, and no
 // more. Who is who, etcd knows by certificates alone.
 func TestRoles(t *testing.T) {
 	c := etcdcluster.Start(t, 1)
 	roles := func(args ...string) {
 		t.Helper()
-		cmd := exec.Command("../../packaging/fleet/etcd-roles.sh", args...)
-		cmd.Env = c.Environment()
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
+		roles(t, c, args...)
 	}
 	roles("publisher", "ops")
 	roles("host", "web", "h2")
