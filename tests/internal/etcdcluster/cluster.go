@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -126,6 +128,27 @@ func Start(t testing.TB, members int, options ...string) *Cluster {
 	return c
 }
 
+// starters is served by a thread that lives as long as this process. What it starts dies with it: that of a goroutine
+// that has entered another namespace ends sooner.
+var starters = sync.OnceValue(func() chan<- func() {
+	c := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for do := range c {
+			do()
+		}
+	}()
+	return c
+})
+
+// start starts a program that does not outlive the tests.
+func start(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	done := make(chan error)
+	starters() <- func() { done <- cmd.Start() }
+	return <-done
+}
+
 // memory returns a directory on a tmpfs of its own until the test ends: a member takes 64 MB before it has anything.
 func memory(t testing.TB) string {
 	t.Helper()
@@ -150,6 +173,8 @@ func (c *Cluster) Join(t testing.TB, namespace, device string, number int) {
 func join(t testing.TB, port, namespace, device string, number int) {
 	t.Helper()
 	ip(t, "link", "add", port, "type", "veth", "peer", "name", device, "netns", namespace)
+	// A namespace outlives its name for a while, and its devices with it.
+	t.Cleanup(func() { exec.Command("ip", "link", "del", port).Run() })
 	ip(t, "link", "set", port, "master", bridge, "up")
 	ip(t, "-n", namespace, "addr", "add", fmt.Sprintf(address, number)+"/24", "dev", device)
 	ip(t, "-n", namespace, "link", "set", device, "up")
@@ -177,8 +202,7 @@ func (m *Member) Start(t testing.TB, options ...string) {
 	}, m.cluster.options...)
 	m.cmd = exec.Command("ip", append(args, options...)...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
+	if err := start(m.cmd); err != nil {
 		t.Fatal(err)
 	}
 	exited := make(chan struct{})
@@ -224,8 +248,7 @@ func Plain(t testing.TB) string {
 	cmd := exec.Command("etcd", "--data-dir", dir, "--logger", "zap", "--log-level", "error", "--log-outputs", "stderr",
 		"--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -29,8 +29,8 @@ const (
 	spread = 5 * time.Second
 	// keepAlive and keepAliveTimeout are how long it takes to notice that nothing comes through any more. A member refuses
 	// to be asked more often than every five seconds.
-	keepAlive        = 20 * time.Second
-	keepAliveTimeout = 10 * time.Second
+	keepAlive        = 10 * time.Second
+	keepAliveTimeout = 5 * time.Second
 	maxBackoff       = 30 * time.Second
 )
 
