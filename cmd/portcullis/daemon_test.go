@@ -28,7 +28,7 @@ func TestPortcullisdGetsTheFlags(t *testing.T) {
 	if text := strings.Join(argv, " "); !strings.HasSuffix(text, " --mode auto --fleet /etc/portcullis/fleet.yaml -- eth0") {
 		t.Errorf("run --fleet: %q", text)
 	}
-	h.types(0, "fleet", "revoke", "--to", "dir:/srv", "--key=a b.key", "--host", "h1", "--host", "h2", "-o", "json", "old.pub")
+	h.types(0, "fleet", "revoke", "--to", "dir:/srv", "--key=a b.key", "--host", "h1", "--host", "h2", "--output=json", "old.pub")
 	if text := strings.Join(argv, "|"); !strings.Contains(text, "portcullisd|fleet|--caller|") ||
 		!strings.HasSuffix(text, "|--output=json|revoke|--to=dir:/srv|--key=a b.key|--host=h1|--host=h2|--|old.pub") {
 		t.Errorf("fleet revoke: %q", text)

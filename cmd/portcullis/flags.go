@@ -141,7 +141,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if invalid := new(pflag.InvalidValueError); errors.As(err, &invalid) {
 		why := errors.Unwrap(invalid)
 		switch invalid.GetFlag().Value.Type() {
-		case "int":
+		case "int", "uint64":
 			why = errors.New("write a whole number")
 		case "bool":
 			why = errors.New("write true or false, or the flag alone")

@@ -10,8 +10,10 @@ import (
 
 // fleetCommand becomes portcullisd, which has the libraries of the stores.
 func (a *app) fleetCommand() *cobra.Command {
-	return fleetcommand.New(func(cmd *cobra.Command, r *fleetcommand.Request) error {
+	fleet := fleetcommand.New(func(cmd *cobra.Command, r *fleetcommand.Request) error {
 		words := fleetcommand.Words(cmd, r.Args)
 		return a.becomeDaemon("fleet", append([]string{"--output=" + a.output.String()}, words...)...)
 	}, func(err error) error { return usageError{err} })
+	fleet.GroupID = "more"
+	return fleet
 }

@@ -27,17 +27,24 @@ var large = map[string]string{
 // siblings names the exceptions to the rule that packages of one part of the tree do not import one another, but only
 // what is above or below them. These are small packages that several need.
 var siblings = map[string][]string{
-	"firewall/agent":        {"firewall/fetch", "firewall/firewalltest", "firewall/monitor", "firewall/savefile", "firewall/schedule"},
-	"firewall/audit":        {"firewall/cmdline", "firewall/containers"},
-	"firewall/crowdsec":     {"firewall/bans"},
-	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
-	"firewall/explain":      {"firewall/schedule"},
-	"firewall/fetch":        {"firewall/savefile"},
-	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
-	"firewall/metrics":      {"firewall/firewalltest"},
-	"firewall/propose":      {"firewall/monitor"},
-	"policy/iptables":       {"policy/quote"},
-	"policy/packets":        {"policy/addrset"},
+	"cmd/portcullis":         {"cmd/fleetcommand"},
+	"cmd/portcullisd":        {"cmd/fleetcommand"},
+	"firewall/agent":         {"firewall/fetch", "firewall/firewalltest", "firewall/monitor", "firewall/savefile", "firewall/schedule"},
+	"firewall/audit":         {"firewall/cmdline", "firewall/containers"},
+	"firewall/crowdsec":      {"firewall/bans"},
+	"firewall/doctor":        {"firewall/cmdline", "firewall/containers"},
+	"firewall/explain":       {"firewall/schedule"},
+	"firewall/fetch":         {"firewall/savefile"},
+	"firewall/fleet":         {"firewall/savefile"},
+	"firewall/fleet/member":  {"firewall/bans", "firewall/fleet/store", "firewall/savefile"},
+	"firewall/fleet/publish": {"firewall/fleet/store"},
+	"firewall/fleet/serve":   {"firewall/fleet/store", "firewall/fleet/store/storetest", "firewall/savefile"},
+	"firewall/fleet/store":   {"firewall/savefile"},
+	"firewall/firewalltest":  {"firewall/containers", "firewall/schedule"},
+	"firewall/metrics":       {"firewall/firewalltest"},
+	"firewall/propose":       {"firewall/monitor"},
+	"policy/iptables":        {"policy/quote"},
+	"policy/packets":         {"policy/addrset"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each

@@ -169,7 +169,7 @@ func TestBadPolicyReverts(t *testing.T) {
 	h1.starts()
 	h2.starts()
 	const probes = "probes: ['2222/tcp from h2,h1', 'connect 192.0.2.2:7777']\nwithin: 5s\n"
-	g.publishes("interfaces: [eth0]\nopen: [2222/tcp]\n", "")
+	g.publishes("interfaces: [eth0]\nopen: [2222/tcp, 7777/tcp]\n", "")
 	h1.runs(1)
 	h2.runs(1)
 	bad := func(policyText, why string) {
@@ -183,7 +183,7 @@ func TestBadPolicyReverts(t *testing.T) {
 		if s := h1.says(); s.Serial != 1 || s.Tried != r.Serial {
 			t.Errorf("it runs %d, and has tried %d", s.Serial, s.Tried)
 		}
-		h1.opens("2222/tcp")
+		h1.opens("2222/tcp", "7777/tcp")
 		if !reaches(l, 2222) {
 			t.Error("the host is lost")
 		}

@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/fleet"
 	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
@@ -96,30 +98,32 @@ func (m *Member) eachChange(ctx context.Context, s store.Store, prefix string, v
 }
 
 const (
-	maxProbing    = 16 // hosts at a time
-	probeAttempts = 5
+	maxProbing = 16               // connections that are tried at a time
+	longTrial  = 10 * time.Minute // no host is on trial for longer
 )
+
+// answers are what this host has found when it connected to others.
+type answers struct {
+	*Member
+	store  store.Store
+	signed []fleet.Probe
+	slots  chan struct{}
+
+	mu   sync.Mutex
+	all  fleet.ProbeAnswers
+	told string
+}
 
 // answer connects to hosts that have a bundle on trial which says that this one does.
 func (m *Member) answer(ctx context.Context, s store.Store, r rules) {
-	var mu sync.Mutex
-	answers := make(fleet.ProbeAnswers)
-	doing := make(map[string]string) // nonces, by hosts
-	slots := make(chan struct{}, maxProbing)
+	a := &answers{Member: m, store: s, signed: r.probes, slots: make(chan struct{}, maxProbing), all: make(fleet.ProbeAnswers)}
+	type asked struct {
+		nonce string
+		end   context.CancelFunc
+	}
+	doing := make(map[string]asked) // by hosts
 	var work sync.WaitGroup
 	defer work.Wait()
-	put := func() {
-		mu.Lock()
-		text, err := json.Marshal(answers)
-		mu.Unlock()
-		var wait backoff
-		for err == nil && ctx.Err() == nil {
-			if failed := s.Put(ctx, fleet.ProbesKey(m.Config.Name), text, store.Any); failed == nil || store.IsFinal(failed) {
-				return
-			}
-			sleep(ctx, wait.next())
-		}
-	}
 	m.eachChange(ctx, s, fleet.HostsPrefix, func(c store.Changes) {
 		for key, object := range c.Objects {
 			host, isStatus := strings.CutSuffix(strings.TrimPrefix(key, fleet.HostsPrefix), "/status")
@@ -130,54 +134,74 @@ func (m *Member) answer(ctx context.Context, s store.Store, r rules) {
 			if err != nil {
 				continue
 			}
-			if status.Probe == nil {
+			now := doing[host]
+			if status.Probe != nil && status.Probe.Nonce == now.nonce {
+				continue
+			}
+			if now.end != nil {
+				now.end()
 				delete(doing, host)
-				mu.Lock()
-				delete(answers, host) // which goes with the next answer
-				mu.Unlock()
+			}
+			if status.Probe == nil {
+				a.forget(host)
 				continue
 			}
-			if doing[host] == status.Probe.Nonce {
-				continue
-			}
-			doing[host] = status.Probe.Nonce
-			work.Go(func() {
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				defer func() { <-slots }()
-				a := m.probe(ctx, status.Probe, r.probes)
-				mu.Lock()
-				answers[host] = a
-				mu.Unlock()
-				put()
-			})
+			trying, end := context.WithTimeout(ctx, longTrial)
+			doing[host] = asked{status.Probe.Nonce, end}
+			work.Go(func() { a.try(trying, host, status.Probe) })
 		}
 	})
 }
 
-// probe connects to a host as a bundle says: no host can have this one connect to anything else.
-func (m *Member) probe(ctx context.Context, request *fleet.ProbeRequest, signed []fleet.Probe) fleet.ProbeAnswer {
-	a := fleet.ProbeAnswer{Nonce: request.Nonce, Done: make(map[string]string)}
-	for _, p := range signed {
-		text := p.String()
-		if _, done := a.Done[text]; done || p.Connect != "" || !slices.Contains(p.From, m.Config.Name) ||
-			!slices.ContainsFunc(request.Probes, func(q fleet.Probe) bool { return q.String() == text }) {
-			continue
-		}
-		var err error
-		for range probeAttempts {
-			if err = connect(ctx, net.JoinHostPort(request.Address, strconv.Itoa(int(p.Port)))); err == nil || ctx.Err() != nil {
-				break
+// try connects to a host as often as it takes, and tells it what comes of that.
+func (a *answers) try(ctx context.Context, host string, request *fleet.ProbeRequest) {
+	done := make(map[string]string)
+	for ctx.Err() == nil {
+		failed := false
+		for _, p := range a.signed { // no host can have this one connect to anything else
+			text := p.String()
+			if why, tried := done[text]; tried && why == "" || p.Connect != "" || !slices.Contains(p.From, a.Config.Name) ||
+				!slices.ContainsFunc(request.Probes, func(q fleet.Probe) bool { return q.String() == text }) {
+				continue
 			}
-			sleep(ctx, probePause)
+			select {
+			case a.slots <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			err := connect(ctx, net.JoinHostPort(request.Address, strconv.Itoa(int(p.Port))))
+			<-a.slots
+			if ctx.Err() != nil {
+				return
+			}
+			done[text] = ""
+			if err != nil {
+				done[text], failed = err.Error(), true
+			}
 		}
-		a.Done[text] = ""
-		if err != nil {
-			a.Done[text] = err.Error()
+		if told := a.tell(ctx, host, fleet.ProbeAnswer{Nonce: request.Nonce, Done: maps.Clone(done)}); told && !failed {
+			return
+		}
+		sleep(ctx, probePause)
+	}
+}
+
+func (a *answers) forget(host string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.all, host) // which goes with the next answer
+}
+
+// tell puts an answer into the store, and reports whether it is there.
+func (a *answers) tell(ctx context.Context, host string, answer fleet.ProbeAnswer) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all[host] = answer
+	text, err := json.Marshal(a.all)
+	if err == nil && string(text) != a.told {
+		if err = a.store.Put(ctx, fleet.ProbesKey(a.Config.Name), text, store.Any); err == nil {
+			a.told = string(text)
 		}
 	}
-	return a
+	return err == nil
 }

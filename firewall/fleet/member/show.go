@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ import (
 )
 
 const (
-	probeTime  = 3 * time.Second        // for a connection
+	probeTime  = 2 * time.Second        // for a connection
 	probePause = 300 * time.Millisecond // from one that fails to the next
 )
 
@@ -132,17 +131,16 @@ func (m *Member) askOne(ctx context.Context, s store.Store, nonce string, p flee
 	return errors.New(strings.Join(failed, "; "))
 }
 
+// awaitAnswer waits until a peer has connected to this host. It goes on trying, and says what came of it last.
 func (m *Member) awaitAnswer(ctx context.Context, s store.Store, peer, nonce string, p fleet.Probe) error {
-	version := store.Absent
+	version, last := store.Absent, "it has not answered"
 	for {
 		object, err := s.Watch(ctx, fleet.ProbesKey(peer), version)
-		switch {
-		case ctx.Err() != nil:
-			return errors.New("it has not answered")
-		case errors.Is(err, fs.ErrNotExist):
-			version = store.Absent
-			continue
-		case err != nil:
+		if ctx.Err() != nil {
+			return errors.New(last)
+		}
+		if err != nil {
+			version = store.Absent // there is none yet, or the store is away
 			sleep(ctx, probePause)
 			continue
 		}
@@ -156,7 +154,7 @@ func (m *Member) awaitAnswer(ctx context.Context, s store.Store, peer, nonce str
 			if why == "" {
 				return nil
 			}
-			return fmt.Errorf("%.200s", why)
+			last = fmt.Sprintf("%.200s", why)
 		}
 	}
 }

@@ -170,7 +170,7 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 	if err := f.put(ctx, fleet.BundleKey(digest), object); err != nil {
 		return nil, fmt.Errorf("nothing was published: %w", err)
 	}
-	return report, f.publishWaves(ctx, p, c.version, waves, b.ConfirmTime(), r, report)
+	return report, f.publishWaves(ctx, p, c.version, waves, hosts, b.ConfirmTime(), r, report)
 }
 
 // running returns a function that returns what a host runs, or nil where nobody knows.

@@ -110,9 +110,13 @@ func (e *StoppedError) Error() string {
 	return fmt.Sprintf("stopped at wave %q: %s\nno further host gets it; \"portcullis fleet rollback\" takes it back where it is in force", e.Wave.Wave, strings.Join(failed, "\n"))
 }
 
-// publishWaves makes the bundle that of one wave after the other.
-func (f *Fleet) publishWaves(ctx context.Context, p *fleet.Pointer, version store.Version, waves []step, confirm time.Duration, r Request, report *Report) error {
+// publishWaves makes the bundle that of one wave after the other. Hosts are those from before.
+func (f *Fleet) publishWaves(ctx context.Context, p *fleet.Pointer, version store.Version, waves []step, hosts []Host, confirm time.Duration, r Request, report *Report) error {
 	key := fleet.PointerKey(p.Group)
+	here := make(map[string]bool)
+	for _, h := range hosts {
+		here[h.Name] = h.Present
+	}
 	for i, w := range waves {
 		if p.Wave = w.wave; p.Wave == nil {
 			p.Before = nil
@@ -141,7 +145,7 @@ func (f *Fleet) publishWaves(ctx context.Context, p *fleet.Pointer, version stor
 		if patience == 0 {
 			patience = DefaultPatience
 		}
-		done, err := f.await(ctx, p, w, confirm+patience, r)
+		done, err := f.await(ctx, p, w, here, confirm+patience, r)
 		if err != nil {
 			return err
 		}
@@ -153,16 +157,16 @@ func (f *Fleet) publishWaves(ctx context.Context, p *fleet.Pointer, version stor
 	return nil
 }
 
-// await waits until the hosts of a wave run the bundle, or one of them says that it does not, or is gone.
-func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, within time.Duration, r Request) (WaveReport, error) {
+// await waits until the hosts of a wave run the bundle, or one of them says that it does not, or is gone. Here are those that
+// were there before the wave, and then those that are after it.
+func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, here map[string]bool, within time.Duration, r Request) (WaveReport, error) {
 	report := WaveReport{Wave: w.name, Failed: []string{}}
 	known := newHosts(p.Group, p.RevokedHosts)
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	since, told := "", -1
-	here := make(map[string]bool) // at the beginning of the wave
 	var waiting []string
-	for first := true; ; first = false {
+	for {
 		c, err := f.Store.Changes(bounded, fleet.HostsPrefix, since)
 		if errors.Is(err, store.ErrUnsupported) {
 			report.Done = true
@@ -172,8 +176,7 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, within time
 			return report, ctx.Err()
 		}
 		if err != nil && bounded.Err() == nil {
-			if sleepErr := pause(bounded); sleepErr == nil {
-				first = false
+			if pause(bounded) == nil {
 				continue // the bundle is out, and the store may come back
 			}
 		}
@@ -185,11 +188,6 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, within time
 		report.Hosts, report.InForce, waiting = 0, 0, nil
 		report.Failed = report.Failed[:0]
 		for _, h := range known.list() {
-			if len(here) == 0 || first {
-				if h.Present {
-					here[h.Name] = true
-				}
-			}
 			if !here[h.Name] || !w.wave.Has(h.Name, p.Bundle) {
 				continue
 			}
@@ -217,6 +215,9 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, within time
 			r.Tell(report)
 		}
 		if report.Done || len(report.Failed) > 0 {
+			for _, h := range known.list() {
+				here[h.Name] = here[h.Name] || h.Present
+			}
 			return report, nil
 		}
 	}
