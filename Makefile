@@ -41,7 +41,7 @@ QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/in
 
 # The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first, and that in
 # two parts.
-TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/fleet tests/cli tests/trial
+TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/fleet tests/cli tests/trial tests/etcd
 PARTS    = "./tests/host -skip ^Test[A-K]" "./tests/host -run ^Test[A-K]" $(patsubst %,"./%",$(wordlist 2,99,$(TOGETHER)))
 
 EMPTY =
@@ -87,8 +87,8 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets fleet-test fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
-	deps-benchmark
+	differential packets fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot \
+	deps-vm deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -119,12 +119,15 @@ install: build man completion install-files ## install all below PREFIX (/usr/lo
 install-files:
 	for page in bin/man/*.8; do install -D -m 0644 $$page $(DESTDIR)$(MANDIR)/man8/$${page##*/}; done
 	for file in $(INSTALLED); do install -D -m 0644 $${file%%:*} $(DESTDIR)$${file#*:}; done
+	install -d $(DESTDIR)$(DOCDIR)/examples/fleet
+	cp -RL packaging/fleet/. $(DESTDIR)$(DOCDIR)/examples/fleet
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|=/usr/sbin/|=$(SBINDIR)/|' packaging/portcullis.service >$(DESTDIR)$(UNITDIR)/portcullis.service
 
 uninstall: ## remove what install has installed; the filter stays as it is, and so does /etc/portcullis
 	rm -f $(DESTDIR)$(SBINDIR)/portcullis $(DESTDIR)$(SBINDIR)/portcullisd $(DESTDIR)$(MANDIR)/man8/portcullis.8 $(DESTDIR)$(MANDIR)/man8/portcullis-*.8
 	for file in $(INSTALLED); do rm -f $(DESTDIR)$${file#*:}; done
+	rm -rf $(DESTDIR)$(DOCDIR)/examples/fleet
 	rm -f $(DESTDIR)$(UNITDIR)/portcullis.service
 
 deb: deps-deb man completion ## build bin/portcullis_VERSION_ARCH.deb, for amd64 and arm64 (DEB_ARCHS)
@@ -218,6 +221,11 @@ packets: root deps-test ## hold what diff and explain say of packets against loa
 
 fleet-test: root deps-test build ## test a fleet of twenty hosts, and a thousand bad policies (root; FLEET_HOSTS=20 BAD=1000)
 	tests/isolated.sh $(GO) test -count=1 -timeout 300m -v ./tests/fleet -hosts $(FLEET_HOSTS) -bad $(BAD)
+
+fleet-etcd: HOSTS = 10000
+fleet-etcd: ROUNDS = 20
+fleet-etcd: root deps-all build ## fleets in etcd: members that fail ROUNDS times (20), and HOSTS simulated hosts (10000) (root)
+	tests/isolated.sh $(GO) test -count=1 -timeout 180m -v ./tests/etcd -rounds $(ROUNDS) -hosts $(HOSTS) -quiet 30s
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

@@ -22,7 +22,7 @@ func TestStore(t *testing.T) {
 		url := fmt.Sprintf("%s/suite/%d", c.URL(), n)
 		open := func(name string) store.Store {
 			o := c.User(t, name)
-			o.TTL = 2 * time.Second
+			o.TTL = 4 * time.Second
 			s, err := etcd.Open(t.Context(), url, o)
 			if err != nil {
 				t.Fatal(err)
@@ -35,7 +35,7 @@ func TestStore(t *testing.T) {
 			Publisher: publisher,
 			Host:      open("h1"),
 			HostName:  "h1",
-			Expiry:    5 * time.Second,
+			Expiry:    9 * time.Second,
 			Abandon:   func() { publisher.Close() },
 		}
 	})

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +35,15 @@ const (
 
 // Main runs the tests of a package in a network namespace of their own, in which members can be joined. It does not return.
 func Main(m *testing.M) {
-	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+	if os.Geteuid() != 0 {
+		os.Exit(m.Run())
+	}
+	if os.Getenv(inside) != "" {
+		// What is mounted for members goes with the namespace.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -50,6 +60,14 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// needNamespace fails the test of a package that does not call Main.
+func needNamespace(t testing.TB) {
+	t.Helper()
+	if os.Getenv(inside) == "" {
+		t.Fatal("the package has no TestMain that calls etcdcluster.Main")
+	}
 }
 
 // Cluster is some members of etcd.
@@ -81,19 +99,8 @@ func Start(t testing.TB, members int, options ...string) *Cluster {
 	lab.RequireRoot(t)
 	lab.NeedProgram(t, "etcd")
 	lab.NeedProgram(t, "etcdctl")
-	if os.Getenv(inside) == "" {
-		t.Fatal("the package has no TestMain that calls etcdcluster.Main")
-	}
-	memory := "/dev/shm"
-	if _, err := os.Stat(memory); err != nil {
-		memory = ""
-	}
-	dir, err := os.MkdirTemp(memory, "portcullis-etcd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-
+	needNamespace(t)
+	dir := memory(t)
 	c := &Cluster{dir: dir, token: "first", options: options, CA: NewCA(t, dir)}
 	c.root = c.User(t, "root")
 	ip(t, "link", "set", "lo", "up")
@@ -107,11 +114,8 @@ func Start(t testing.TB, members int, options ...string) *Cluster {
 		m.log = filepath.Join(dir, m.Name+".log")
 		ip(t, "netns", "add", m.namespace)
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", m.namespace).Run() })
-		ip(t, "link", "add", m.Name, "type", "veth", "peer", "name", "eth0", "netns", m.namespace)
-		ip(t, "link", "set", m.Name, "master", bridge, "up")
 		ip(t, "-n", m.namespace, "link", "set", "lo", "up")
-		ip(t, "-n", m.namespace, "addr", "add", m.Address+"/24", "dev", "eth0")
-		ip(t, "-n", m.namespace, "link", "set", "eth0", "up")
+		join(t, m.Name, m.namespace, "eth0", i+1)
 		c.CA.Issue(t, filepath.Join(dir, m.Name), "", m.Address, "127.0.0.1")
 		m.data = filepath.Join(dir, m.Name+".data")
 		c.Members = append(c.Members, m)
@@ -122,6 +126,58 @@ func Start(t testing.TB, members int, options ...string) *Cluster {
 	}
 	c.Wait(t)
 	return c
+}
+
+// starters is served by a thread that lives as long as this process. What it starts dies with it: that of a goroutine
+// that has entered another namespace ends sooner.
+var starters = sync.OnceValue(func() chan<- func() {
+	c := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for do := range c {
+			do()
+		}
+	}()
+	return c
+})
+
+// start starts a program that does not outlive the tests.
+func start(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	done := make(chan error)
+	starters() <- func() { done <- cmd.Start() }
+	return <-done
+}
+
+// memory returns a directory on a tmpfs of its own until the test ends: a member takes 64 MB before it has anything.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "portcullis-etcd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(dir) })
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8g,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// Join joins a network namespace with the members, by an interface of that name.
+func (c *Cluster) Join(t testing.TB, namespace, device string, number int) {
+	t.Helper()
+	join(t, fmt.Sprintf("host%d", number), namespace, device, number)
+}
+
+func join(t testing.TB, port, namespace, device string, number int) {
+	t.Helper()
+	ip(t, "link", "add", port, "type", "veth", "peer", "name", device, "netns", namespace)
+	// A namespace outlives its name for a while, and its devices with it.
+	t.Cleanup(func() { exec.Command("ip", "link", "del", port).Run() })
+	ip(t, "link", "set", port, "master", bridge, "up")
+	ip(t, "-n", namespace, "addr", "add", fmt.Sprintf(address, number)+"/24", "dev", device)
+	ip(t, "-n", namespace, "link", "set", device, "up")
 }
 
 // Start starts the member, after it was killed, too.
@@ -146,8 +202,7 @@ func (m *Member) Start(t testing.TB, options ...string) {
 	}, m.cluster.options...)
 	m.cmd = exec.Command("ip", append(args, options...)...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
+	if err := start(m.cmd); err != nil {
 		t.Fatal(err)
 	}
 	exited := make(chan struct{})
@@ -181,8 +236,27 @@ func (m *Member) Mend(t testing.TB) {
 
 func (m *Member) peer() string { return "http://" + m.Address + ":2380" }
 
-// URL returns the URL of the member alone.
-func (m *Member) URL() string { return "etcd://" + m.Address + ":2379" }
+// Plain starts a member of its own on loopback, outside of the cluster, that speaks no TLS, and returns its address.
+func Plain(t testing.TB) string {
+	t.Helper()
+	lab.RequireRoot(t)
+	lab.NeedProgram(t, "etcd")
+	needNamespace(t)
+	ip(t, "link", "set", "lo", "up")
+	dir := memory(t)
+	const client, peer = "127.0.0.1:2379", "http://127.0.0.1:2380" // of a namespace that is the tests' own
+	cmd := exec.Command("etcd", "--data-dir", dir, "--logger", "zap", "--log-level", "error", "--log-outputs", "stderr",
+		"--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+	if err := start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return client
+}
 
 func (c *Cluster) initial() string {
 	var members []string

@@ -34,9 +34,10 @@ const (
 func (s *Store) ask(ctx context.Context, verb, key string, do func(context.Context, *ending) error) error {
 	begun := time.Now()
 	pause := pauseMin
+	var why error // the last one that says more than that time was up
 	for tries := 1; ; tries++ {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%s %s: %w", verb, key, err)
+			return s.unanswered(verb, key, err, why)
 		}
 		if s.client.Ctx().Err() != nil {
 			return fmt.Errorf("%s %s: %w", verb, key, errClosed)
@@ -46,27 +47,48 @@ func (s *Store) ask(ctx context.Context, verb, key string, do func(context.Conte
 		err := do(asking, ended)
 		cancel()
 		if err == nil {
+			s.link.answered()
 			return nil
 		}
 		if final := s.final(verb, key, err); final != nil {
 			return final
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s %s: %w: etcd at %s: %w", verb, key, ctx.Err(), s.place, err)
+		if !isTimeout(err) {
+			why = err
 		}
 		if tries >= len(s.link.endpoints) && time.Since(begun) >= patience {
-			return fmt.Errorf("%s %s: etcd at %s does not answer: %w", verb, key, s.place, err)
+			return s.unanswered(verb, key, err, why)
 		}
 		// Roles have changed meanwhile, or the revision is gone: the member is well.
 		if !errors.Is(err, rpctypes.ErrAuthOldRevision) && !errors.Is(err, rpctypes.ErrCompacted) {
 			s.link.next(ended)
 		}
 		if tries%len(s.link.endpoints) == 0 {
-			// The error is that of the context, which the next round tells.
+			// Its error is that of the context, which the next round tells.
 			_ = sleep(ctx, pause/2+rand.N(pause))
 			pause = min(2*pause, pauseMax)
 		}
 	}
+}
+
+// unanswered returns that no member has answered, and why, if that is known.
+func (s *Store) unanswered(verb, key string, err, why error) error {
+	if failure := s.link.failure(); failure != nil {
+		why = failure // without what the layers between have made of it
+	}
+	if why == nil {
+		why = err
+	}
+	if isTimeout(err) && why != err {
+		return fmt.Errorf("%s %s: etcd at %s does not answer: %w: %w", verb, key, s.place, err, why)
+	}
+	return fmt.Errorf("%s %s: etcd at %s does not answer: %w", verb, key, s.place, why)
+}
+
+// isTimeout reports whether an error says no more than that there was no answer in time.
+func isTimeout(err error) bool {
+	code := status.Code(err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
 // final returns what an error means that no member would give another answer to, or nil.

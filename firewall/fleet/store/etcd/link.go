@@ -29,8 +29,8 @@ const (
 	spread = 5 * time.Second
 	// keepAlive and keepAliveTimeout are how long it takes to notice that nothing comes through any more. A member refuses
 	// to be asked more often than every five seconds.
-	keepAlive        = 20 * time.Second
-	keepAliveTimeout = 10 * time.Second
+	keepAlive        = 10 * time.Second
+	keepAliveTimeout = 5 * time.Second
 	maxBackoff       = 30 * time.Second
 )
 
@@ -45,7 +45,8 @@ type link struct {
 	at    int // of endpoints
 	turn  int // how often it has gone over to another member
 	ended *ending
-	been  bool // there has been a connection
+	been  bool  // a member has answered
+	why   error // the last connection did not come to be
 }
 
 // ending is done once what was known before is to be read anew.
@@ -92,6 +93,7 @@ func (l *link) connect() (*clientv3.Client, error) {
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(l.dial),
 			grpc.WithStatsHandler(l),
+			grpc.WithChainUnaryInterceptor(failFast),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.8, MaxDelay: maxBackoff},
 				MinConnectTimeout: dialTime + spread,
@@ -102,7 +104,20 @@ func (l *link) connect() (*clientv3.Client, error) {
 	return client, err
 }
 
-// dial connects to a member, and not at once where there has been a connection: all others have lost theirs, too.
+// failFast has a request fail where there is no connection. The client would let it wait for one, and the other members not
+// be asked.
+func failFast(ctx context.Context, method string, request, reply any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	return invoke(ctx, method, request, reply, c, append(o, grpc.WaitForReady(false))...)
+}
+
+// answered notes that a member has answered.
+func (l *link) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.been = true
+}
+
+// dial connects to a member, and not at once where one has answered before: all others have lost theirs, too.
 func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 	l.mu.Lock()
 	been := l.been
@@ -112,6 +127,21 @@ func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 			return nil, err
 		}
 	}
+	connection, err := l.reach(ctx, address)
+	l.mu.Lock()
+	l.why = err
+	l.mu.Unlock()
+	return connection, err
+}
+
+// failure returns why there is no connection.
+func (l *link) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}
+
+func (l *link) reach(ctx context.Context, address string) (net.Conn, error) {
 	plain, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", address)
 	if err != nil || !secure(l.options) {
 		return plain, err
@@ -194,16 +224,14 @@ func (l *link) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Contex
 
 // HandleConn implements [stats.Handler].
 func (l *link) HandleConn(ctx context.Context, event stats.ConnStats) {
+	if _, ended := event.(*stats.ConnEnd); !ended {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch event.(type) {
-	case *stats.ConnBegin:
-		l.been = true
-	case *stats.ConnEnd:
-		// That to a member that is no longer asked may end when it likes.
-		if ctx.Value(turnKey{}) == l.turn {
-			l.end()
-		}
+	// The connection to a member that is no longer asked may end when it likes.
+	if ctx.Value(turnKey{}) == l.turn {
+		l.end()
 	}
 }
 
