@@ -39,6 +39,7 @@ type rule struct {
 	hides     bool         // some of what it asks, only the script knows
 	dress     string       // what it asks of a packet that its sender may have so or otherwise
 	near      policy.Limit // what -m recent comes near
+	ofAll     policy.Limit // of -m limit, which is one for all sources
 	isBlock   bool         // it is in the policy's block
 	target    string
 	goesTo    bool              // -g, which does not come back
