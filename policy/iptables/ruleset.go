@@ -34,11 +34,16 @@ type ruleset struct {
 	*findings
 	chains [2]map[string]*chain
 	told   [2]bool // of which families anything was said
+	filled [2]bool // of which families there was a filter table, or a command about it
 	ufw    bool
 	wild   [2]wildness
 	by     [2]string // the kind of iptables that keeps the rules
 	twice  *place    // where a second kind came
 	count  int       // of changes
+
+	options Options
+	single  bool // there is one file of rules
+	sets    map[string]*ipset
 }
 
 // wildness says what chains there may be beside those that are known.
@@ -61,14 +66,19 @@ const (
 )
 
 func newRuleset() *ruleset {
-	s := &ruleset{findings: &findings{}}
+	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset)}
 	for f := range s.chains {
-		s.chains[f] = make(map[string]*chain)
-		for _, name := range builtin {
-			s.chains[f][name] = &chain{name: name}
-		}
+		s.chains[f] = newChains()
 	}
 	return s
+}
+
+func newChains() map[string]*chain {
+	chains := make(map[string]*chain)
+	for _, name := range builtin {
+		chains[name] = &chain{name: name}
+	}
+	return chains
 }
 
 // elsewhere says what becomes of the rules of other tables, which stay.
@@ -109,6 +119,7 @@ func (s *ruleset) apply(f family, c command, at place) outcome {
 		}
 		return unsure
 	}
+	s.filled[f] = true
 	target := s.chains[f][c.chain]
 	if target == nil && s.wild[f] == tame && (strings.Contains("AIDRP", c.verb) && c.verb != "" || c.chain != "" && strings.Contains("FXLSZE", c.verb)) {
 		if strings.Contains("AIR", c.verb) {
@@ -202,6 +213,7 @@ func (s *ruleset) distrust(f family, at place, c command) {
 // insertDoubtful puts in a rule of which more is not known than that it may be there.
 func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r := s.newRule(f, at, c.spec)
+	r.chain = name
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
 	if r.target == "" {
@@ -212,7 +224,7 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 
 // newRule reads a rule. One of which a part is not known may have any target.
 func (s *ruleset) newRule(f family, at place, spec []word) *rule {
-	r := parseRule(f, at, spec)
+	r := s.parseRule(f, at, spec)
 	for i, w := range spec {
 		r.hides = r.hides || w.hidden
 		addresses := i > 0 && slices.Contains([]string{"-s", "-d", "--source", "--src", "--destination", "--dst"}, spec[i-1].text)
@@ -226,6 +238,7 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 
 func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	r := s.newRule(f, at, c.spec)
+	r.chain = to.name
 	how := done
 	if len(r.unsure) > 0 {
 		how = assumed // iptables takes it, as it may know more

@@ -183,7 +183,7 @@ func (w *scriptWorld) restore(f family, p shell.Program, args []word, at place) 
 		}
 		w.count++
 		lost := len(w.untranslated)
-		w.readSave(f, w.file, line+block.line, block.text)
+		w.load(f, w.file, line+block.line, block.text, "", true) // what it flushes is flushed
 		if block.table == "filter" && w.doubtfulBlock(f, block.text) || len(w.untranslated) > lost && block.table == "filter" {
 			// One line that is refused, and none of them is there.
 			how = unsure
