@@ -4,7 +4,6 @@ package iptables
 
 import (
 	"errors"
-	"fmt"
 	"path"
 	"regexp"
 	"strings"
@@ -28,6 +27,8 @@ type Result struct {
 	// Notes are lines that are in the policy, or need not be, but mean
 	// something else there that is good to know.
 	Notes []Finding
+
+	source string // what was translated; "": rules of iptables
 }
 
 // ErrNoRules is returned for files in which nothing is said about packets.
@@ -36,10 +37,8 @@ var ErrNoRules = errors.New("no rules of iptables: name what iptables-save print
 // Import translates files into one policy. With interfaces named, the policy is
 // what the rules say about these; else about those that they name.
 func Import(files []File, interfaces []string) (*Result, error) {
-	for _, name := range interfaces {
-		if !possibleInterface(name) || !iface(name).isName() || iface(name) == loopback {
-			return nil, fmt.Errorf("interface %q is not possible: write a name such as eth0", name)
-		}
+	if err := checkInterfaces(interfaces); err != nil {
+		return nil, err
 	}
 	s := newRuleset()
 	for _, file := range files {
@@ -57,7 +56,7 @@ func (s *ruleset) translate(files []File, interfaces []string) (*Result, error) 
 		return nil, err
 	}
 	t.report()
-	return &Result{t.result, inOrder(s.untranslated, files), inOrder(s.notes, files)}, nil
+	return &Result{Policy: t.result, Untranslated: inOrder(s.untranslated, files), Notes: inOrder(s.notes, files)}, nil
 }
 
 // pattern is compiled when it is first needed: other commands start the sooner.
@@ -75,7 +74,7 @@ var (
 
 // read finds out what a file is, and reads it.
 func (s *ruleset) read(file File) {
-	text := strings.ReplaceAll(strings.ToValidUTF8(string(file.Data), "\ufffd"), "\r\n", "\n")
+	text := textOf(file)
 	if !tableLine().MatchString(text) || strings.HasPrefix(text, "#!") || hereDoc().MatchString(text) {
 		s.readScript(file.Name, text)
 		return

@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // where it comes from, so that nobody overlooks it.
 func (r *Result) YAML() []byte {
 	var b bytes.Buffer
-	b.WriteString("# Translated from rules of iptables by \"portcullis import\".\n")
+	fmt.Fprintf(&b, "# Translated from %s by \"portcullis import\".\n", cmp.Or(r.source, "rules of iptables"))
 	section(&b, "Not translated", r.Untranslated)
 	section(&b, "To know", r.Notes)
 	text := r.Policy.YAML()
