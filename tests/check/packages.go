@@ -36,8 +36,11 @@ var siblings = map[string][]string{
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"firewall/metrics":      {"firewall/firewalltest"},
 	"firewall/propose":      {"firewall/monitor"},
+	"policy/firewalld":      {"policy/iptables"},
 	"policy/iptables":       {"policy/quote"},
+	"policy/nft":            {"policy/addrset", "policy/iptables"},
 	"policy/packets":        {"policy/addrset"},
+	"policy/ufw":            {"policy/iptables"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each

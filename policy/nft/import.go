@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"sync"
+
+	"github.com/portcullis-firewall/portcullis/policy/iptables"
+)
+
+// ErrNoRules is returned for files in which nothing is said about packets to
+// this host or through it.
+var ErrNoRules = errors.New("no chain of nftables for hook input or forward: name what \"nft list ruleset\" or \"nft -j list ruleset\" prints, or a file for \"nft -f\"")
+
+// Options are what else an import may need.
+type Options struct {
+	Interfaces []string // that the policy is for; else those that the rules name
+	// Include returns the files that an "include" names; where it is nil,
+	// includes are an error.
+	Include func(path string) ([]iptables.File, error)
+}
+
+// Import translates files into one policy, in the order in which they are
+// loaded.
+func Import(files []iptables.File, o Options) (*iptables.Result, error) {
+	s := &ruleset{}
+	for _, f := range files {
+		read := func(f iptables.File) error { return parseText(f, s, o.Include, 0) }
+		if isJSON(f.Data) {
+			read = func(f iptables.File) error { return parseJSON(f, s) }
+		}
+		if err := read(f); err != nil {
+			return nil, err
+		}
+	}
+	l := &lowering{rules: s, out: iptables.NewRules("rules of nftables"), done: make(map[string]bool)}
+	if err := l.lower(); err != nil {
+		return nil, err
+	}
+	return l.out.Translate(files, o.Interfaces)
+}
+
+func isJSON(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }
+
+var (
+	tableOfText = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^\s*(add\s+|create\s+)?table\s+((ip|ip6|inet|arp|bridge|netdev)\s+)?[\w."-]+\s*(\{|;|$)`)
+	})
+	tableOfJSON = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\{\s*"nftables"\s*:`) })
+)
+
+// Detect reports whether a file holds rules of nftables.
+func Detect(data []byte) bool { return tableOfJSON().Match(data) || tableOfText().Match(data) }
