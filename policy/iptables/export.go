@@ -118,4 +118,3 @@ func checkInterfaces(names []string) error {
 func textOf(file File) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(file.Data), "\ufffd"), "\r\n", "\n")
 }
-

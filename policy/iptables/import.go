@@ -51,6 +51,9 @@ func (s *ruleset) translate(files []File, interfaces []string) (*Result, error) 
 	if !s.told[v4] && !s.told[v6] {
 		return nil, ErrNoRules
 	}
+	for _, f := range families {
+		s.ufwLimits(f, [...]string{"ufw", "ufw6"}[f])
+	}
 	t := &translation{ruleset: s, interfaces: interfaces}
 	if err := t.translate(); err != nil {
 		return nil, err
@@ -114,7 +117,6 @@ func (s *ruleset) readUFW(f family, file, text string) {
 	}
 	s.readSave(f, "", 1, strings.NewReplacer("UFW", name, "PROTO", protocol).Replace(ufwFrame))
 	s.readSave(f, file, 1, text)
-	s.ufwLimits(f, name)
 	if !s.ufw {
 		s.note(place{}, "ufw's defaults are taken: deny (incoming), deny (routed), allow (outgoing), and pings let in; "+
 			"what /etc/ufw/before.rules lets in beyond that, mDNS and UPnP among it, is not: open it where it is wanted")

@@ -66,8 +66,8 @@ const (
 	isVerdict
 	isVerdictMap
 	isLimit
-	isUpdate  // of a set by a packet, or a meter
-	isCount   // ct count
+	isUpdate // of a set by a packet, or a meter
+	isCount  // ct count
 	isLog
 	isNAT     // dnat and redirect
 	isPassing // whatever does not change which way a packet goes

@@ -224,7 +224,9 @@ func (of *terms) ask(q question, exact bool) {
 
 // isEquality reports whether the values are what the field has to be, or must
 // not be.
-func (q question) isEquality() bool { return slices.Contains([]string{"", "==", "!=", "in"}, q.op) && !q.bits }
+func (q question) isEquality() bool {
+	return slices.Contains([]string{"", "==", "!=", "in"}, q.op) && !q.bits
+}
 
 func (of *terms) askNames(n *names, q question) bool {
 	if !q.isEquality() {

@@ -25,7 +25,7 @@ type terms struct {
 	options   []string // of iptables, for what has no field here
 	doubts    []string
 	limit     *bounded
-	never     bool // no packet is so
+	never     bool     // no packet is so
 	filling   []string // sets of which the members come and go
 	asksPorts bool     // whatever the protocol is
 	frames    bool     // it was asked whom the frame is for
