@@ -39,7 +39,7 @@ func load(t testing.TB, dir string) (files []iptables.File) {
 func TestGolden(t *testing.T) {
 	for _, name := range []string{"server", "office", "strict", "direct", "direct-iptables"} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Import(load(t, filepath.Join("testdata", name)), nil)
+			r, err := Import(load(t, filepath.Join("testdata", name)), iptables.Options{Keep: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestBadFiles(t *testing.T) {
 		"deep":           {"a.xml", strings.Repeat("<zone>", 50), "a.xml:1: the elements are too deep"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Import([]iptables.File{{Name: c.file, Data: []byte(c.text)}}, nil)
+			_, err := Import([]iptables.File{{Name: c.file, Data: []byte(c.text)}}, iptables.Options{})
 			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 				t.Errorf("gives %v, want %s", err, c.want)
 			}
@@ -97,7 +97,7 @@ func FuzzZone(f *testing.F) {
 			return
 		}
 		files := []iptables.File{{Name: "zones/public.xml", Data: []byte(text)}}
-		r, err := Import(files, nil)
+		r, err := Import(files, iptables.Options{Keep: true})
 		if err != nil {
 			return
 		}
@@ -109,7 +109,7 @@ func FuzzZone(f *testing.F) {
 		if !p.Equal(r.Policy) {
 			t.Fatalf("%q gives\n%s\nwhich is read as another: %v", text, yaml, policy.Diff(r.Policy, p))
 		}
-		if again, err := Import(files, nil); err != nil || string(again.YAML()) != string(yaml) {
+		if again, err := Import(files, iptables.Options{Keep: true}); err != nil || string(again.YAML()) != string(yaml) {
 			t.Fatalf("%q gives\n%s\nand then %v", text, yaml, errors.Join(err))
 		}
 	})

@@ -42,14 +42,14 @@ func Detect(data []byte) bool { return element().Match(data) || defaultZone().Ma
 
 // Import translates files into one policy. Of two of the same kind and name the
 // later one counts, as what is below /etc does before what is below /usr/lib.
-func Import(files []iptables.File, interfaces []string) (*iptables.Result, error) {
+func Import(files []iptables.File, o iptables.Options) (*iptables.Result, error) {
 	c, err := read(files)
 	if err != nil {
 		return nil, err
 	}
-	l := &lowering{config: c, out: iptables.NewRules("the configuration of firewalld")}
+	l := &lowering{config: c, out: iptables.NewRules("the configuration of firewalld", o)}
 	l.lower()
-	return l.out.Translate(files, interfaces)
+	return l.out.Translate(files)
 }
 
 func read(files []iptables.File) (*config, error) {

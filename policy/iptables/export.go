@@ -2,10 +2,7 @@
 
 package iptables
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // Family is that of packets: [IPv4] or [IPv6].
 type Family = family
@@ -37,7 +34,11 @@ type Rules struct {
 
 // NewRules returns rules of nothing yet, of what a source calls them, such as
 // "rules of nftables".
-func NewRules(source string) *Rules { return &Rules{newRuleset(), source} }
+func NewRules(source string, o Options) *Rules {
+	s := newRuleset()
+	s.options = o
+	return &Rules{s, source}
+}
 
 // SetPolicy says what becomes of what no rule of INPUT, FORWARD or OUTPUT
 // decides about: ACCEPT or DROP.
@@ -63,10 +64,11 @@ func (r *Rules) chain(f Family, name string) *chain {
 // Doubts are what of it has no option: it may match less than the options say.
 func (r *Rules) Append(f Family, chain string, at Position, options []string, doubts ...string) {
 	r.ruleset.told[f] = true
-	parsed := parseRule(f, at.place(), wordsOf(options...))
+	parsed := r.ruleset.parseRule(f, at.place(), wordsOf(options...))
 	for _, d := range doubts {
-		parsed.doubt("%s", d)
+		parsed.doubtItself("%s", d)
 	}
+	parsed.chain = chain
 	c := r.chain(f, chain)
 	c.rules = append(c.rules, parsed)
 }
@@ -87,13 +89,15 @@ func (r *Rules) Note(at Position, format string, args ...any) {
 	r.ruleset.note(at.place(), format, args...)
 }
 
-// ReadSave reads what iptables-save prints of one family.
+// ReadSave adds what iptables-save prints of one family to the rules.
 func (r *Rules) ReadSave(f Family, file File) {
-	r.ruleset.readSave(f, file.Name, 1, textOf(file))
+	r.ruleset.load(f, file.Name, 1, plainText(file.Data), "", true)
 }
 
-// Translate returns the policy that the rules come to, as [Import] does.
-func (r *Rules) Translate(files []File, interfaces []string) (*Result, error) {
+// Translate returns the policy that the rules come to, as [ImportWith] does.
+// The files are those that were read.
+func (r *Rules) Translate(files []File) (*Result, error) {
+	interfaces := r.ruleset.options.Interfaces
 	if err := checkInterfaces(interfaces); err != nil {
 		return nil, err
 	}
@@ -112,9 +116,4 @@ func checkInterfaces(names []string) error {
 		}
 	}
 	return nil
-}
-
-// textOf is what a file says, with the line ends of Unix.
-func textOf(file File) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(string(file.Data), "\ufffd"), "\r\n", "\n")
 }

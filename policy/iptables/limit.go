@@ -133,7 +133,7 @@ func (s *ruleset) ufwLimits(f family, prefix string) {
 			if r.target != prefix+"-user-limit" || accept.target != prefix+"-user-limit-accept" || r.near.Count == 0 || len(r.unsure) != 1 {
 				continue
 			}
-			r.unsure = nil
+			r.unsure, r.own = nil, 0
 			r.limit = &limit{Limit: r.near, name: fmt.Sprintf("%s, rule %d", name, i), above: true}
 			r.target, accept.target = "DROP", "ACCEPT"
 			s.note(r.place, "becomes limit %s, which does not count what it drops: a source that never stops is let in at that rate, and not shut out until it does", r.near)
@@ -152,7 +152,7 @@ func (t *translation) turnLimits() {
 					continue
 				}
 				if r.target != "DROP" || !r.understood() || !acceptedBehind(r, c.rules[i+1:]) {
-					r.doubt("-m hashlimit of what exceeds the limit, with no ACCEPT of the same behind it,")
+					r.doubtItself("-m hashlimit of what exceeds the limit, with no ACCEPT of the same behind it,")
 					r.limit = nil
 					continue
 				}

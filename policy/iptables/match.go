@@ -62,6 +62,12 @@ var (
 	destinations = map[string][]cell{
 		"LOCAL": {begins, midstream, answers, related, invalid}, "MULTICAST": {toGroup}, "BROADCAST": {toBroadcast},
 	}
+	// frameTypes go by the destination of the frame. TCP and SCTP in a frame to all or to a group reach no socket, and for
+	// the rest a frame is taken to go where its packet goes.
+	frameTypes = map[string][]cell{
+		"UNICAST": destinations["LOCAL"], "HOST": destinations["LOCAL"], "MULTICAST": destinations["MULTICAST"],
+		"BROADCAST": destinations["BROADCAST"],
+	}
 )
 
 func (p *optionParser) cells(words map[string][]cell, text string) bool {

@@ -114,6 +114,21 @@ func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
 	return verdict == "ACCEPT", line
 }
 
+// kept is the rules that a text names, out of those of the model, with nothing else behind them.
+func (m *model) kept(text string) *model {
+	out := &model{}
+	for _, c := range m.chains {
+		kept := &modelChain{name: c.name, policy: "ACCEPT"}
+		for _, r := range c.rules {
+			if slices.Contains(strings.Split(text, "\n"), r.write(c.name)) {
+				kept.rules = append(kept.rules, r)
+			}
+		}
+		out.chains = append(out.chains, kept)
+	}
+	return out
+}
+
 // refuses reports whether a line is a REJECT.
 func (m *model) refuses(line int) bool {
 	for _, c := range m.chains {

@@ -5,6 +5,7 @@ package iptables
 import (
 	"flag"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 		let, opened = let+byRules, opened+byPolicy
 	}
 	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject", "limit of --hashlimit-above",
-		"forward:on", "forward:from", "forward:to", "forward:limit"} {
+		"forward:on", "forward:from", "forward:to", "forward:limit", "stays", "block"} {
 		if seen[clause] == 0 {
 			t.Errorf("no policy has %q", clause)
 		}
@@ -43,6 +44,15 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 	r, err := Import([]File{{"rules", []byte(m.text)}}, nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, m.text)
+	}
+	with, err := ImportWith([]File{{"rules", []byte(m.text)}}, Options{Keep: true})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, m.text)
+	}
+	kept := m.kept(with.translation.stayingRules(v4))
+	seen["stays"] += len(with.Stays)
+	if len(with.Policy.Block) > 0 {
+		seen["block"]++
 	}
 	counted := make(map[policy.Limit]bool)
 	for _, rule := range r.Policy.Open {
@@ -79,24 +89,40 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 		if allows(r.Policy, p) {
 			opened++
 		}
-		if why := judge(r, m, p, accepted, line); why != "" {
-			t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s", why, m.text, p, line, accepted, r.YAML())
-		}
 		q := p
 		q.out = pick(random, modelInterfaces...)
-		if why := judgeRouted(r, m, q); why != "" {
-			t.Fatalf("%s\n%s\n%s\n%s", why, m.text, q, r.YAML())
+		for _, by := range []struct {
+			*Result
+			behind *model
+		}{{r, nil}, {with, kept}} {
+			if why := judge(by.Result, m, by.behind, p, accepted, line); why != "" {
+				t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s\n%s", why, m.text, p, line, accepted, by.YAML(), by.translation.stayingRules(v4))
+			}
+			if why := judgeRouted(by.Result, m, by.behind, q); why != "" {
+				t.Fatalf("%s\n%s\n%s\n%s\n%s", why, m.text, q, by.YAML(), by.translation.stayingRules(v4))
+			}
 		}
 	}
 	return let, opened
 }
 
-// judge compares what rules and policy say about a packet to this host.
-func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
+// judge compares what rules and policy say about a packet to this host. Behind the policy may be rules that stay.
+func judge(r *Result, m, behind *model, p modelPacket, accepted bool, line int) string {
+	allows := func(of *policy.Policy, p modelPacket) bool {
+		if !allows(of, p) || behind == nil {
+			return allows(of, p)
+		}
+		lets, _ := behind.decide("INPUT", p)
+		return lets
+	}
+	passes := true // what stays
+	if behind != nil {
+		passes, _ = behind.decide("INPUT", p)
+	}
 	filtered := policy.MatchAnyInterface(r.Policy.Interfaces, p.in) ||
 		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered")
 	switch {
-	case !filtered && !accepted && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
+	case !filtered && !accepted && passes && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
 		!says(r.Notes, "on interfaces other than"):
 		return "an interface is not filtered, and nothing says so"
 	case !filtered:
@@ -119,7 +145,7 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return "the policy is wider than the rules"
 	case !allows(r.Policy, p) && accepted && p.state == "NEW" && p.flags != "ACK":
 		// What chance decides may be listed at the rule that it decides about.
-		if !mentions(r.Untranslated, line) && !(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) {
+		if !mentions(slices.Concat(r.Untranslated, r.Stays), line) && !(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) {
 			return "the policy is narrower than the rules, and nothing says so"
 		}
 	case !allows(r.Policy, p) && accepted && p.state == "INVALID":
@@ -132,6 +158,9 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 
 // allows is what a policy means for one packet, in the words of the README.
 func allows(p *policy.Policy, k modelPacket) bool {
+	if blocked(p, k) {
+		return false
+	}
 	if k.state != "ESTABLISHED" && !(k.state == "INVALID" && p.Invalid != policy.InvalidLog) && letsIn(p, k, false) {
 		return true
 	}
@@ -151,6 +180,12 @@ func allows(p *policy.Policy, k modelPacket) bool {
 		return types[kind/64]>>(kind%64)&1 != 0
 	}
 	return false
+}
+
+func blocked(p *policy.Policy, k modelPacket) bool {
+	return slices.ContainsFunc(p.Block, func(s policy.Source) bool {
+		return slices.ContainsFunc(s.Prefixes(), func(n netip.Prefix) bool { return n.Contains(k.src) })
+	})
 }
 
 // letsIn reports whether a rule of a policy lets a packet in, or through: one without a
@@ -176,7 +211,7 @@ func letsIn(p *policy.Policy, k modelPacket, forward bool) bool {
 }
 
 // judgeRouted compares what becomes of a packet that is routed.
-func judgeRouted(r *Result, m *model, p modelPacket) string {
+func judgeRouted(r *Result, m, behind *model, p modelPacket) string {
 	if p.to != "LOCAL" || p.state == "INVALID" {
 		return ""
 	}
@@ -198,6 +233,15 @@ func judgeRouted(r *Result, m *model, p modelPacket) string {
 		lets = lets || p.state == "ESTABLISHED" && filtered(p.in) && !filtered(p.out) && named(p.out) || !filtered(p.in) && named(p.in)
 	}
 	lets = lets || letsIn(r.Policy, p, true)
+	if lets && behind != nil {
+		lets, _ = behind.decide("FORWARD", p)
+	}
+	if blocked(r.Policy, p) {
+		if accepted && len(r.Notes) == 0 {
+			return "a block is for what is routed, too, and nothing says so"
+		}
+		return ""
+	}
 	switch {
 	case lets && !accepted && p.flags == "ACK" && p.state == "NEW" && says(r.Notes, noStateForward):
 	case lets && !accepted:

@@ -17,15 +17,21 @@ const (
 	noSilence     = "what it drops is answered, too, under input: reject"
 	noState       = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
 	answersCome   = "answers to what this host itself sends there come in all the same"
+	staysUp       = "a connection that is up, or that this host begins, is not cut by it: only what begins is dropped"
 	allGoesOut    = "Portcullis lets out everything"
 )
 
 // report lists the lines of which the policy lacks something, and those that it
 // says in another way.
 func (t *translation) report() {
+	t.reportKept(t.letsInSome)
+	t.routes.reportKept(t.routes.letsThroughSome)
 	for _, r := range t.input.walked {
 		d := t.input.deeds[r]
 		switch {
+		case t.staying[r], r.isBlock:
+		case r.dress != "" && r.drops():
+			t.note(r.place, "%s is not told apart: whoever sends so may send otherwise, so it shuts nobody out", r.dress)
 		case r.target == "ACCEPT":
 			t.reportAccept(r, d)
 		case r.passes():
@@ -38,6 +44,7 @@ func (t *translation) report() {
 	}
 	t.reportReplies()
 	t.reportForward()
+	t.noteOwners()
 	t.reportRest()
 }
 
@@ -228,8 +235,10 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 		cut := d.dropped[s]
 		switch {
 		case len(cut[answers]) == 0:
-		case r.ports != nil && r.from == nil && r.certain():
+		case r.ports != nil && r.certain() && r.from == nil:
 			t.note(r.place, "%s", answersCome)
+		case r.ports != nil && r.certain(), t.onlyForPorts(r):
+			t.note(r.place, "%s", staysUp)
 		default:
 			t.lost(r.place, "%s", answersCome)
 		}
@@ -237,6 +246,26 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 			t.note(r.place, "%s", noState)
 		}
 	}
+}
+
+// onlyForPorts reports whether all that leads to a rule's chain is for some ports of this host.
+func (t *translation) onlyForPorts(r *rule) bool {
+	if !r.certain() || r.from == nil {
+		return false
+	}
+	leads := 0
+	for _, c := range t.chains[r.home] {
+		for _, jump := range c.rules {
+			if jump.target != r.chain {
+				continue
+			}
+			if jump.ports == nil || jump.ports.not || !jump.certain() {
+				return false
+			}
+			leads++
+		}
+	}
+	return leads > 0
 }
 
 // reportReplies is about what the policy of a chain cuts of connections.

@@ -39,18 +39,27 @@ type ruleset struct {
 	findings
 	chains [2]map[string]*chain
 	told   [2]bool // of which families anything was said
+	filled [2]bool // of which families there was a filter table, or a command about it
 	ufw    bool
+
+	options Options
+	sets    map[string]*ipset
 }
 
 func newRuleset() *ruleset {
-	s := &ruleset{}
+	s := &ruleset{sets: make(map[string]*ipset)}
 	for f := range s.chains {
-		s.chains[f] = make(map[string]*chain)
-		for _, name := range builtin {
-			s.chains[f][name] = &chain{name: name}
-		}
+		s.chains[f] = newChains()
 	}
 	return s
+}
+
+func newChains() map[string]*chain {
+	chains := make(map[string]*chain)
+	for _, name := range builtin {
+		chains[name] = &chain{name: name}
+	}
+	return chains
 }
 
 // elsewhere says what becomes of the rules of other tables, which stay.
@@ -87,6 +96,7 @@ func (s *ruleset) apply(f family, c command, at place, doubtful bool) {
 		s.elsewhere(f, c, at)
 		return
 	}
+	s.filled[f] = true
 	target := s.chains[f][c.chain]
 	if target == nil && slices.Contains([]string{"A", "I", "D", "R", "P"}, c.verb) || target == nil && c.chain != "" && (c.verb == "F" || c.verb == "X") {
 		s.lost(at, "there is no chain %s", c.chain)
@@ -134,14 +144,16 @@ func (s *ruleset) distrust(f family, at place, c command) {
 		return
 	}
 	for _, name := range []string{"INPUT", "FORWARD"} {
-		r := parseRule(f, at, c.spec)
+		r := s.parseRule(f, at, c.spec)
+		r.chain = name
 		r.doubt("a command of which %s", c.bad)
 		s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
 	}
 }
 
 func (s *ruleset) place(f family, to *chain, c command, at place, doubtful bool) {
-	r := parseRule(f, at, c.spec)
+	r := s.parseRule(f, at, c.spec)
+	r.chain = to.name
 	if doubtful {
 		r.doubt("a command that the script may or may not run")
 	}

@@ -287,7 +287,8 @@ func (sc *script) iptables(name string, args []word, s *syntax.Stmt, at place, d
 		sc.note(at, "Portcullis keeps what is open in its policy file: there is nothing to save")
 		return
 	case isRestore(name):
-		sc.restore(f, s, at, doubtful)
+		adds := slices.ContainsFunc(args, func(w word) bool { return w.text == "-n" || w.text == "--noflush" })
+		sc.restore(f, s, at, doubtful, adds)
 		return
 	}
 	c := parseCommand(args)
@@ -298,13 +299,13 @@ func (sc *script) iptables(name string, args []word, s *syntax.Stmt, at place, d
 }
 
 // restore reads rules that stand in the script itself.
-func (sc *script) restore(f family, s *syntax.Stmt, at place, doubtful bool) {
+func (sc *script) restore(f family, s *syntax.Stmt, at place, doubtful, adds bool) {
 	for _, r := range s.Redirs {
 		if r.Hdoc == nil || doubtful {
 			continue
 		}
 		if text, ok := sc.literal(r.Hdoc); ok {
-			sc.readSave(f, sc.file, int(r.Hdoc.Pos().Line()), text)
+			sc.load(f, sc.file, int(r.Hdoc.Pos().Line()), text, "", adds)
 			return
 		}
 	}

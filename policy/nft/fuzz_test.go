@@ -31,7 +31,7 @@ func fuzz(f *testing.F, pattern string) {
 			return
 		}
 		files := []iptables.File{{Name: "rules", Data: []byte(text)}}
-		first, err := Import(files, Options{})
+		first, err := Import(files, iptables.Options{Keep: true}, nil)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\x00\n") {
 				t.Fatalf("%q gives the error %q", text, err)
@@ -51,7 +51,7 @@ func fuzz(f *testing.F, pattern string) {
 				t.Fatalf("%q gives the finding %q", text, finding)
 			}
 		}
-		if again, err := Import(files, Options{}); err != nil || string(again.YAML()) != string(yaml) {
+		if again, err := Import(files, iptables.Options{Keep: true}, nil); err != nil || string(again.YAML()) != string(yaml) {
 			t.Fatalf("%q gives\n%s\nand then %v", text, yaml, err)
 		}
 	})

@@ -32,7 +32,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			r, err := Import([]iptables.File{load(t, path)}, Options{})
+			r, err := Import([]iptables.File{load(t, path)}, iptables.Options{Keep: true}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

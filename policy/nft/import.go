@@ -15,20 +15,15 @@ import (
 // this host or through it.
 var ErrNoRules = errors.New("no chain of nftables for hook input or forward: name what \"nft list ruleset\" or \"nft -j list ruleset\" prints, or a file for \"nft -f\"")
 
-// Options are what else an import may need.
-type Options struct {
-	Interfaces []string // that the policy is for; else those that the rules name
-	// Include returns the files that an "include" names; where it is nil,
-	// includes are an error.
-	Include func(path string) ([]iptables.File, error)
-}
+// Include returns the files that an "include" names.
+type Include func(path string) ([]iptables.File, error)
 
 // Import translates files into one policy, in the order in which they are
-// loaded.
-func Import(files []iptables.File, o Options) (*iptables.Result, error) {
+// loaded. Without a function for them, includes are an error.
+func Import(files []iptables.File, o iptables.Options, include Include) (*iptables.Result, error) {
 	s := &ruleset{}
 	for _, f := range files {
-		read := func(f iptables.File) error { return parseText(f, s, o.Include, 0) }
+		read := func(f iptables.File) error { return parseText(f, s, include, 0) }
 		if isJSON(f.Data) {
 			read = func(f iptables.File) error { return parseJSON(f, s) }
 		}
@@ -36,11 +31,11 @@ func Import(files []iptables.File, o Options) (*iptables.Result, error) {
 			return nil, err
 		}
 	}
-	l := &lowering{rules: s, out: iptables.NewRules("rules of nftables"), done: make(map[string]bool)}
+	l := &lowering{rules: s, out: iptables.NewRules("rules of nftables", o), keep: o.Keep, done: make(map[string]bool)}
 	if err := l.lower(); err != nil {
 		return nil, err
 	}
-	return l.out.Translate(files, o.Interfaces)
+	return l.out.Translate(files)
 }
 
 func isJSON(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }

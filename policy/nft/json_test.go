@@ -20,11 +20,11 @@ func TestJSONSaysTheSame(t *testing.T) {
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			text, err := Import([]iptables.File{load(t, strings.TrimSuffix(path, ".json")+".nft")}, Options{})
+			text, err := Import([]iptables.File{load(t, strings.TrimSuffix(path, ".json")+".nft")}, iptables.Options{Keep: true}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			json, err := Import([]iptables.File{load(t, path)}, Options{})
+			json, err := Import([]iptables.File{load(t, path)}, iptables.Options{Keep: true}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +57,7 @@ func TestBadFiles(t *testing.T) {
 		"a rule that is deleted": {"table ip a { chain b { } }\ndelete rule ip a b handle 4", `f:2: "delete rule" is not understood`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Import([]iptables.File{{Name: "f", Data: []byte(c.text)}}, Options{})
+			_, err := Import([]iptables.File{{Name: "f", Data: []byte(c.text)}}, iptables.Options{Keep: true}, nil)
 			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 				t.Errorf("gives %v, want %s", err, c.want)
 			}
@@ -68,23 +68,23 @@ func TestBadFiles(t *testing.T) {
 // Included files are read in their place, but not without end.
 func TestInclude(t *testing.T) {
 	main := iptables.File{Name: "nftables.conf", Data: []byte("table inet a {\n chain in { type filter hook input priority 0; policy drop; ct state established,related accept; }\n}\ninclude \"/etc/nftables.d/*.nft\"\n")}
-	o := Options{Include: func(path string) ([]iptables.File, error) {
+	include := func(path string) ([]iptables.File, error) {
 		if path != "/etc/nftables.d/*.nft" {
 			return nil, os.ErrNotExist
 		}
 		return []iptables.File{{Name: "ssh.nft", Data: []byte("add rule inet a in tcp dport 22 accept\n")}}, nil
-	}}
-	r, err := Import([]iptables.File{main}, o)
+	}
+	r, err := Import([]iptables.File{main}, iptables.Options{}, include)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if text := string(r.YAML()); !strings.Contains(text, "- 22/tcp\n") {
 		t.Errorf("gives\n%s", text)
 	}
-	o.Include = func(string) ([]iptables.File, error) {
+	include = func(string) ([]iptables.File, error) {
 		return []iptables.File{{Name: "loop.nft", Data: []byte("include \"loop.nft\"\n")}}, nil
 	}
-	if _, err := Import([]iptables.File{main}, o); err == nil || !strings.Contains(err.Error(), "is not followed") {
+	if _, err := Import([]iptables.File{main}, iptables.Options{}, include); err == nil || !strings.Contains(err.Error(), "is not followed") {
 		t.Errorf("a file that includes itself gives %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 type lowering struct {
 	rules *ruleset
 	out   *iptables.Rules
+	keep  bool            // what only netfilter can drop is left to it
 	done  map[string]bool // chains, by family and name
 	made  int             // chains that were made for what a rule is not
 }
@@ -30,7 +31,7 @@ func (l *lowering) lower() error {
 		case t.dormant:
 			l.out.Note(t.at, "the table is dormant: it does nothing")
 		case len(t.chains) == 0:
-		case owner != "":
+		case owner != "" && l.keep:
 			l.out.Note(t.at, "table %s is %s's, and stays with netfilter: what it drops, it goes on dropping behind Portcullis", t.name, owner)
 		case t.family == "arp" || t.family == "bridge" || t.family == "netdev":
 			l.out.Note(t.at, "a table of family %s stays with netfilter: keep what loads it", t.family)

@@ -17,6 +17,9 @@ import (
 // apart into.
 const maxConcat = 256
 
+// comesAndGoes is what cannot be told of a set that packets, or time, change.
+const comesAndGoes = "@%s, whose members come and go,"
+
 // question is a match of one field.
 type question struct {
 	field  string
@@ -65,11 +68,9 @@ func (t *table) match(of *terms, s statement) []*terms {
 			return []*terms{of}
 		}
 		if changing != "" {
-			if q.not() {
-				of.doubt("%s, whose members come and go,", q.text)
-				return []*terms{of}
-			}
-			of.filling = append(of.filling, changing)
+			of.implied(s.left)
+			of.doubt(comesAndGoes, changing)
+			return []*terms{of}
 		}
 		any := false
 		for _, el := range list {
@@ -112,15 +113,16 @@ func (t *table) matchConcat(of *terms, s statement) (out []*terms) {
 	for _, f := range s.left.of {
 		of.implied(f)
 	}
+	if changing != "" {
+		of.doubt(comesAndGoes, changing)
+		return []*terms{of}
+	}
 	if !ok || s.op == "!=" || len(list) > maxConcat {
 		of.doubt("%s", text)
 		return []*terms{of}
 	}
 	for _, el := range list {
 		one := of.clone()
-		if changing != "" {
-			one.filling = append(one.filling, changing)
-		}
 		out = append(out, one.askAll(s.left, el.key, text)...)
 	}
 	return out

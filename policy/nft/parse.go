@@ -17,7 +17,7 @@ type parser struct {
 	tokens     []token
 	at         int
 	rules      *ruleset
-	include    func(path string) ([]iptables.File, error)
+	include    Include
 	depth      int // of files that include one another
 }
 
@@ -25,7 +25,7 @@ type parser struct {
 const maxDepth = 16
 
 // parseText adds what a file says to a ruleset.
-func parseText(file iptables.File, into *ruleset, include func(string) ([]iptables.File, error), depth int) error {
+func parseText(file iptables.File, into *ruleset, include Include, depth int) error {
 	text := strings.ReplaceAll(strings.ToValidUTF8(string(file.Data), "\ufffd"), "\r\n", "\n")
 	tokens, err := lex(file.Name, text)
 	if err != nil {

@@ -5,7 +5,6 @@ package nft
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
@@ -58,16 +57,7 @@ func (c *copied) rule(r *rule, into string) {
 	list := c.packetsOf(r)
 	for _, p := range list {
 		p.terms.settle(p.verdict)
-		drops := p.verdict.name == "drop" || p.verdict.name == "reject"
-		if len(p.terms.filling) > 0 && !p.terms.never {
-			set := strings.Join(p.terms.filling, ", @")
-			if !drops {
-				p.terms.doubt("@%s, whose members come and go,", set)
-			} else {
-				c.out.Note(r.at, "what is in @%s comes and goes: what is there now is left out for good; keep this rule with netfilter for the rest", set)
-			}
-		}
-		if p.terms.frames && drops {
+		if p.terms.frames && (p.verdict.name == "drop" || p.verdict.name == "reject") {
 			c.out.Note(r.at, "frames to a group or to everybody are told by the address of the packet in them")
 		}
 		target := c.target(p.verdict)
@@ -135,6 +125,8 @@ func (c *copied) target(v verdict) []string {
 		return []string{"-j", "RETURN"}
 	case "log":
 		return []string{"-j", "LOG"}
+	case "queue":
+		return []string{"-j", "NFQUEUE"}
 	case "jump", "goto":
 		name, ok := c.jumpTo(v.chain)
 		if ok {
@@ -221,7 +213,7 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 		}
 		one := of.clone()
 		if changing != "" {
-			one.filling = append(one.filling, changing)
+			one.doubt(comesAndGoes, changing)
 		}
 		for _, p := range one.askAll(left, el.key, s.left.String()+" "+el.key.String()) {
 			out = append(out, packets{p, v})

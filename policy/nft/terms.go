@@ -25,10 +25,9 @@ type terms struct {
 	options   []string // of iptables, for what has no field here
 	doubts    []string
 	limit     *bounded
-	never     bool     // no packet is so
-	filling   []string // sets of which the members come and go
-	asksPorts bool     // whatever the protocol is
-	frames    bool     // it was asked whom the frame is for
+	never     bool // no packet is so
+	asksPorts bool // whatever the protocol is
+	frames    bool // it was asked whom the frame is for
 }
 
 // bounded is a limit for each source, and the set in which it is counted.
@@ -86,7 +85,7 @@ func newTerms(families [2]bool) *terms {
 
 func (t *terms) clone() *terms {
 	c := *t
-	c.options, c.doubts, c.filling = slices.Clone(t.options), slices.Clone(t.doubts), slices.Clone(t.filling)
+	c.options, c.doubts = slices.Clone(t.options), slices.Clone(t.doubts)
 	return &c
 }
 

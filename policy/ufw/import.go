@@ -50,7 +50,7 @@ type config struct {
 }
 
 // Import translates files into one policy.
-func Import(files []iptables.File, interfaces []string) (*iptables.Result, error) {
+func Import(files []iptables.File, o iptables.Options) (*iptables.Result, error) {
 	c := config{settings: make(map[string]string), files: make(map[string]iptables.File)}
 	for _, f := range files {
 		base := path.Base(f.Name)
@@ -68,7 +68,7 @@ func Import(files []iptables.File, interfaces []string) (*iptables.Result, error
 	if c.files["user.rules"].Data == nil && c.files["user6.rules"].Data == nil {
 		return nil, ErrNoRules
 	}
-	out := iptables.NewRules("the rules of ufw")
+	out := iptables.NewRules("the rules of ufw", o)
 	if strings.EqualFold(c.settings["ENABLED"], "no") {
 		out.Note(iptables.Position{}, "ufw is not enabled: its rules are not in force now")
 	}
@@ -80,7 +80,7 @@ func Import(files []iptables.File, interfaces []string) (*iptables.Result, error
 	for _, f := range iptables.Families {
 		c.lower(f, out)
 	}
-	return out.Translate(files, interfaces)
+	return out.Translate(files)
 }
 
 // standard is what becomes of what no rule decides about: ACCEPT, DROP or
