@@ -90,6 +90,7 @@ type statement struct {
 type verdict struct {
 	name  string
 	chain string // of jump and goto
+	kind  string // of reject: icmp, icmpv6, icmpx or tcp, which say what packets it is for
 	with  string // of reject: the option of iptables
 }
 

@@ -3,9 +3,12 @@
 package nft
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 )
 
 // tcpFlags are the bits of the flags of TCP.
@@ -73,8 +76,33 @@ func (of *terms) askMasked(q question, left expr) {
 		// Connection tracking has put all pieces together before.
 		of.never = of.never || !equal
 		return
+	case slices.Contains([]string{"ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr"}, field.text) && len(q.values) == 1:
+		if bits, ok := prefixBits(mask.text); ok && q.values[0].kind == isLiteral {
+			q.field, q.values = field.text, []expr{{kind: isPrefix, of: q.values, bits: bits}}
+			of.ask(q, true)
+			return
+		}
 	}
 	of.doubt("%s", q.text)
+}
+
+// prefixBits is the length of the prefix that a mask is of.
+func prefixBits(mask string) (bits int, ok bool) {
+	a, err := netip.ParseAddr(mask)
+	if err != nil {
+		return 0, false
+	}
+	for bits := range a.BitLen() + 1 {
+		if addrset.RangeOf(netip.PrefixFrom(everyOne(a), bits)).First == a {
+			return bits, true
+		}
+	}
+	return 0, false
+}
+
+// everyOne is the last address of a family.
+func everyOne(a netip.Addr) netip.Addr {
+	return addrset.RangeOf(netip.PrefixFrom(a, 0)).Last
 }
 
 // flags asks for bits under a mask. Of what iptables has no bits for, it may be

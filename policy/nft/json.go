@@ -282,7 +282,7 @@ func (r *jsonReader) verdict(kind string, value json.RawMessage) (verdict, bool)
 			if with == "tcp reset" {
 				with = "tcp"
 			}
-			v.with = rejection(with, how.Expr)
+			v.kind, v.with = with, rejection(with, how.Expr)
 		}
 	}
 	return v, true

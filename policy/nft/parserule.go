@@ -171,7 +171,7 @@ func (v *values) reject() statement {
 	kind := v.next().text
 	v.accept("type")
 	what := v.next().text
-	s.verdict.with = rejection(kind, what)
+	s.verdict.kind, s.verdict.with = kind, rejection(kind, what)
 	return s
 }
 

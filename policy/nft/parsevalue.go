@@ -223,7 +223,8 @@ func (v *values) primary() (expr, bool) {
 		last, ok := v.primary()
 		return expr{kind: isRange, of: []expr{e, last}}, ok
 	}
-	if v.accept("/") && e.kind == isLiteral && isNumber(v.peek().text) {
+	if v.peek().is("/") && e.kind == isLiteral && v.at+1 < len(v.words) && isNumber(v.words[v.at+1].text) {
+		v.next()
 		return parseLiteral(e.text + "/" + v.next().text), true
 	}
 	return e, true

@@ -57,6 +57,14 @@ func (c *copied) rule(r *rule, into string) {
 	list := c.packetsOf(r)
 	for _, p := range list {
 		p.terms.settle(p.verdict)
+		switch p.verdict.kind { // what nft prints leaves it at that
+		case "icmp":
+			p.terms.only(iptables.IPv4)
+		case "icmpv6":
+			p.terms.only(iptables.IPv6)
+		case "tcp":
+			p.terms.among(protocolsOf(6))
+		}
 		if p.terms.frames && (p.verdict.name == "drop" || p.verdict.name == "reject") {
 			c.out.Note(r.at, "frames to a group or to everybody are told by the address of the packet in them")
 		}

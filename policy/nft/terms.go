@@ -317,11 +317,12 @@ func (t *terms) spellProtocols(f iptables.Family, list []spelled) (out []spelled
 				continue
 			}
 			for _, m := range t.icmp[f] {
-				kind := strconv.Itoa(m >> 8)
-				if code := m & 0xff; m>>16 == 0 {
-					kind += "/" + strconv.Itoa(code)
-				} else {
-					kind = strconv.Itoa(m >> 8 & 0xff)
+				kind := strconv.Itoa(m >> 8 & 0xff)
+				if kind == "255" {
+					continue // which stands for any type to iptables, and which nobody sends
+				}
+				if m&anyCode == 0 {
+					kind += "/" + strconv.Itoa(m&0xff)
 				}
 				out = append(out, s.with("-p", strconv.Itoa(n), "--icmp-type", kind))
 			}
