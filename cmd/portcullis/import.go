@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,7 @@ import (
 
 type importOptions struct {
 	interfaces []string
+	from       string
 	write      string
 	partial    bool
 }
@@ -53,6 +53,7 @@ with 1 and --write writes nothing, unless --partial says that such a policy will
 		},
 	}
 	cmd.Flags().StringSliceVarP(&o.interfaces, "interface", "i", nil, "translate for interface `NAME`, instead of those that rules name")
+	cmd.Flags().StringVar(&o.from, "from", "", "take the files for rules of `SOURCE`: "+fromHelp)
 	cmd.Flags().StringVarP(&o.write, "write", "w", "", "write the policy to `FILE` instead of the standard output")
 	cmd.Flags().BoolVar(&o.partial, "partial", false, "accept a policy that lacks something")
 	_ = cmd.MarkFlagFilename("write", "yaml", "yml")
@@ -69,7 +70,11 @@ type importView struct {
 }
 
 func (a *app) importRules(files []iptables.File, o importOptions) error {
-	result, err := iptables.Import(files, o.interfaces)
+	source, err := sourceOf(files, o.from)
+	if err != nil {
+		return err
+	}
+	result, err := source.read(files, iptables.Options{Interfaces: o.interfaces})
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
@@ -141,25 +146,25 @@ func readRules(stdin io.Reader, paths []string) ([]iptables.File, error) {
 	}
 	var files []iptables.File
 	for _, path := range paths {
-		name, in := path, stdin
 		if path == "-" {
-			name = "stdin"
-		} else {
-			f, err := os.Open(path)
+			f, err := readRuleText("stdin", stdin)
+			if err != nil {
+				return nil, fmt.Errorf("import %w", err)
+			}
+			files = append(files, f)
+			continue
+		}
+		names, err := rulePaths(path)
+		if err != nil {
+			return nil, fmt.Errorf("import: %w", err)
+		}
+		for _, name := range names {
+			f, err := readRuleFile(name)
 			if err != nil {
 				return nil, fmt.Errorf("import: %w", err)
 			}
-			defer f.Close()
-			in = f
+			files = append(files, f)
 		}
-		data, err := io.ReadAll(io.LimitReader(in, maxImport+1))
-		if err == nil && len(data) > maxImport {
-			err = errors.New("larger than 16 MiB, so these are not the rules of a firewall")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("import %s: %w", name, err)
-		}
-		files = append(files, iptables.File{Name: name, Data: data})
 	}
 	return files, nil
 }

@@ -47,5 +47,12 @@ var (
 	tableOfJSON = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\{\s*"nftables"\s*:`) })
 )
 
-// Detect reports whether a file holds rules of nftables.
-func Detect(data []byte) bool { return tableOfJSON().Match(data) || tableOfText().Match(data) }
+// Detect reports whether a file holds rules of nftables, and is no script of
+// something else that may hold some.
+func Detect(data []byte) bool {
+	first, _, _ := bytes.Cut(data, []byte("\n"))
+	if bytes.HasPrefix(first, []byte("#!")) && !bytes.Contains(first, []byte("nft")) {
+		return false
+	}
+	return tableOfJSON().Match(data) || tableOfText().Match(data)
+}

@@ -44,12 +44,14 @@ func (v *values) doubtful() []statement {
 			if i+1 < len(v.words) && (w.text == "jump" || w.text == "goto") {
 				found.verdict.chain = v.words[i+1].text
 			}
+		case w.is("log") && found.kind != isVerdict:
+			found = statement{kind: isLog, text: "log"}
 		case w.is("vmap"):
 			end, found = i, statement{kind: isVerdict, verdict: verdict{name: "vmap"}}
 		}
 	}
 	out := []statement{{kind: isUnknown, text: textOf(v.words[v.at:end])}}
-	if found.kind == isVerdict {
+	if found.kind != isMatch {
 		out = append(out, found)
 	}
 	return out
