@@ -84,7 +84,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
+	differential packets nftables fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
 	deps-benchmark
 
 help: ## list the targets
@@ -212,6 +212,10 @@ differential: root deps-test ## compare with netfilter, packet by packet (root; 
 packets: PACKETS = 10000000
 packets: root deps-test ## hold what diff and explain say of packets against loaded policies (root; PACKETS=10000000 SEED=1)
 	$(GO) test -count=1 -timeout 180m -v ./tests/packets -seed $(SEED) -packets $(PACKETS)
+
+nftables: RULESETS = 2000
+nftables: root deps-test ## hold what import makes of rules of nft against nft (root; RULESETS=2000 SEED=1)
+	$(GO) test -count=1 -timeout 180m -v ./tests/nftables -seed $(SEED) -rulesets $(RULESETS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

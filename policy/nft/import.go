@@ -42,7 +42,8 @@ func isJSON(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []
 
 var (
 	tableOfText = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?m)^\s*(add\s+|create\s+)?table\s+((ip|ip6|inet|arp|bridge|netdev)\s+)?[\w."-]+\s*(\{|;|$)`)
+		return regexp.MustCompile(`(?m)^\s*((add\s+|create\s+)?table\s+((ip|ip6|inet|arp|bridge|netdev)\s+)?[\w."-]+\s*(\{|;|$)` +
+			`|(add|insert|create)\s+(rule|chain|set|map|element)\s+(ip|ip6|inet|arp|bridge|netdev)\s)`)
 	})
 	tableOfJSON = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\{\s*"nftables"\s*:`) })
 )
