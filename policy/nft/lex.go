@@ -28,6 +28,10 @@ var addressLike = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/[0-9]+)?(-[0-9A-Fa-f:.]+)?`)
 })
 
+// hiddenPart is how some versions of nft print what iptables-nft has put into a
+// rule. Behind it the rule goes on, or ends, in a way that is not shown.
+var hiddenPart = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^# ?(xt_|match |target )`) })
+
 const wordRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-*\\@$%+?~"
 
 // lex splits the text of a file.
@@ -50,6 +54,10 @@ func lex(file, text string) ([]token, error) {
 		case c == ' ' || c == '\t' || c == '\r':
 			i++
 		case c == '#':
+			if hiddenPart().MatchString(text[i:min(len(text), i+20)]) {
+				add("xt", false, i, i)
+				add("target", false, i, i)
+			}
 			for i < len(text) && text[i] != '\n' {
 				i++
 			}

@@ -224,6 +224,13 @@ func (l *lowering) elsewhere(t *table) {
 			l.out.Note(c.at, "chain %s, of hook %s, stays with netfilter: keep what loads it", c.name, c.hook)
 		}
 	}
+	for _, c := range t.chains {
+		for _, r := range c.rules {
+			if slices.ContainsFunc(r.statements, func(s statement) bool { return s.text == "notrack" }) {
+				l.out.Lost(r.at, "a policy does not tell packets that are not tracked from new ones, as rules that ask for ct state do")
+			}
+		}
+	}
 	for _, c := range nat {
 		for _, r := range c.rules {
 			if slices.ContainsFunc(r.statements, func(s statement) bool { return s.kind == isNAT }) {

@@ -46,8 +46,8 @@ func (v *values) doubtful() []statement {
 			}
 		case w.is("log") && found.kind != isVerdict:
 			found = statement{kind: isLog, text: "log"}
-		case w.is("vmap"):
-			end, found = i, statement{kind: isVerdict, verdict: verdict{name: "vmap"}}
+		case w.is("vmap"), w.is("synproxy"), w.is("tproxy"), w.is("fwd"), w.is("target") && i > v.at && v.words[i-1].is("xt"):
+			end, found = i, statement{kind: isVerdict, verdict: verdict{name: w.text}}
 		}
 	}
 	out := []statement{{kind: isUnknown, text: textOf(v.words[v.at:end])}}

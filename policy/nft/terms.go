@@ -344,7 +344,7 @@ func (t *terms) portsText() string {
 	return strings.Join(texts, ",")
 }
 
-// addressOptions says a set of addresses by those in it or, where that is
+// addressOptions says a set of addresses by those in it or, where that is much
 // shorter, by those that are not.
 func addressOptions(option string, f iptables.Family, set []addrset.Range) []string {
 	every := addrset.OfFamily(addrset.Everything, f == iptables.IPv4)
@@ -353,7 +353,7 @@ func addressOptions(option string, f iptables.Family, set []addrset.Range) []str
 		return nil
 	}
 	in, out := addrset.Prefixes(set), addrset.Prefixes(others)
-	if len(out) < len(in) {
+	if 4*len(out) < len(in) {
 		return []string{"!", option, commas(out)}
 	}
 	return []string{option, commas(in)}
