@@ -87,7 +87,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot \
+	differential packets nftables fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot \
 	deps-vm deps-benchmark
 
 help: ## list the targets
@@ -226,6 +226,10 @@ fleet-etcd: HOSTS = 10000
 fleet-etcd: ROUNDS = 20
 fleet-etcd: root deps-all build ## fleets in etcd: members that fail ROUNDS times (20), and HOSTS simulated hosts (10000) (root)
 	tests/isolated.sh $(GO) test -count=1 -timeout 180m -v ./tests/etcd -rounds $(ROUNDS) -hosts $(HOSTS) -quiet 30s
+
+nftables: RULESETS = 2000
+nftables: root deps-test ## hold what import makes of rules of nft against nft (root; RULESETS=2000 SEED=1)
+	$(GO) test -count=1 -timeout 180m -v ./tests/nftables -seed $(SEED) -rulesets $(RULESETS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

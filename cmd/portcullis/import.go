@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +26,7 @@ import (
 type importOptions struct {
 	interfaces []string
 	ip4, ip6   []string // files whose family is known
+	from       string
 	write      string
 	report     string
 	partial    bool
@@ -34,19 +34,6 @@ type importOptions struct {
 	live       bool
 	verify     bool
 	packets    int
-}
-
-// importSource is a kind of rules that can be imported.
-type importSource struct {
-	name string
-	// detect reports whether files are of this kind, as a whole; the first that says so is taken.
-	detect func(files []iptables.File) bool
-	read   func(files []iptables.File, o iptables.Options) (*iptables.Result, error)
-}
-
-// importSources are the kinds, with iptables as the last, which says what is wrong with any other file.
-var importSources = []importSource{
-	{"iptables", func([]iptables.File) bool { return true }, iptables.ImportWith},
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -90,6 +77,7 @@ needs root and touches nothing of this host.`,
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&o.interfaces, "interface", "i", nil, "translate for interface `NAME`, instead of those that rules name")
+	flags.StringVar(&o.from, "from", "", "take the files for rules of `SOURCE`: "+fromHelp)
 	flags.StringArrayVarP(&o.ip4, "ipv4", "4", nil, "read `FILE`, whose rules are for IPv4")
 	flags.StringArrayVarP(&o.ip6, "ipv6", "6", nil, "read `FILE`, whose rules are for IPv6")
 	flags.BoolVar(&o.live, "live", false, "read the rules that are in force on this host (root)")
@@ -125,12 +113,16 @@ func (a *app) importRules(cmd *cobra.Command, paths []string, o importOptions) e
 	if err != nil {
 		return err
 	}
-	result, err := readImport(files, options)
+	source, err := sourceOf(files, o.from)
+	if err != nil {
+		return err
+	}
+	result, err := source.read(files, options)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
 	if o.live {
-		if result, err = forLiveInterfaces(result, files, options); err != nil {
+		if result, err = forLiveInterfaces(result, source, files, options); err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
 	}
@@ -172,16 +164,6 @@ func (a *app) importRules(cmd *cobra.Command, paths []string, o importOptions) e
 	return err
 }
 
-// readImport reads files by the kind that they are of.
-func readImport(files []iptables.File, o iptables.Options) (*iptables.Result, error) {
-	for _, s := range importSources {
-		if s.detect(files) {
-			return s.read(files, o)
-		}
-	}
-	return nil, iptables.ErrNoRules
-}
-
 // importFiles reads the rules that are named, or those in force.
 func (a *app) importFiles(cmd *cobra.Command, paths []string, o importOptions) ([]iptables.File, iptables.Options, error) {
 	options := iptables.Options{Interfaces: o.interfaces, Keep: !o.strict, Families: make(map[string]int)}
@@ -216,7 +198,7 @@ func (a *app) importFiles(cmd *cobra.Command, paths []string, o importOptions) (
 }
 
 // forLiveInterfaces translates again for the interface of the default route, too, where the policy lists some and not it.
-func forLiveInterfaces(result *iptables.Result, files []iptables.File, o iptables.Options) (*iptables.Result, error) {
+func forLiveInterfaces(result *iptables.Result, source ruleSource, files []iptables.File, o iptables.Options) (*iptables.Result, error) {
 	if len(o.Interfaces) > 0 || len(result.Policy.Interfaces) == 0 {
 		return result, nil
 	}
@@ -228,7 +210,7 @@ func forLiveInterfaces(result *iptables.Result, files []iptables.File, o iptable
 	if !policy.MatchAnyInterface(result.Policy.Interfaces, routed) {
 		o.Interfaces = append(o.Interfaces, routed)
 	}
-	return readImport(files, o)
+	return source.read(files, o)
 }
 
 // replaceFile writes a policy file, and keeps what it held before in a backup beside it.
@@ -297,25 +279,25 @@ func readRules(stdin io.Reader, paths []string) ([]iptables.File, error) {
 	}
 	var files []iptables.File
 	for _, path := range paths {
-		name, in := path, stdin
 		if path == "-" {
-			name = "stdin"
-		} else {
-			f, err := os.Open(path)
+			f, err := readRuleText("stdin", stdin)
+			if err != nil {
+				return nil, fmt.Errorf("import %w", err)
+			}
+			files = append(files, f)
+			continue
+		}
+		names, err := rulePaths(path)
+		if err != nil {
+			return nil, fmt.Errorf("import: %w", err)
+		}
+		for _, name := range names {
+			f, err := readRuleFile(name)
 			if err != nil {
 				return nil, fmt.Errorf("import: %w", err)
 			}
-			defer f.Close()
-			in = f
+			files = append(files, f)
 		}
-		data, err := io.ReadAll(io.LimitReader(in, maxImport+1))
-		if err == nil && len(data) > maxImport {
-			err = errors.New("larger than 16 MiB, so these are not the rules of a firewall")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("import %s: %w", name, err)
-		}
-		files = append(files, iptables.File{Name: name, Data: data})
 	}
 	return files, nil
 }

@@ -111,7 +111,7 @@ func inOrder(list []Finding, files []File) []Finding {
 		return slices.IndexFunc(files, func(file File) bool { return file.Name == f.File })
 	}
 	slices.SortFunc(list, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(position(a), position(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Why, b.Why))
+		return cmp.Or(cmp.Compare(position(a), position(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Why, b.Why), cmp.Compare(a.Text, b.Text))
 	})
 	return list
 }

@@ -4,7 +4,6 @@ package iptables
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -42,6 +41,7 @@ type Result struct {
 	Notes []Finding
 
 	translation *translation
+	source      string // what was translated; "": rules of iptables
 }
 
 // ErrNoRules is returned for files in which nothing is said about packets.
@@ -55,10 +55,8 @@ func Import(files []File, interfaces []string) (*Result, error) {
 
 // ImportWith translates files into one policy.
 func ImportWith(files []File, o Options) (*Result, error) {
-	for _, name := range o.Interfaces {
-		if !possibleInterface(name) || !iface(name).isName() || iface(name) == loopback {
-			return nil, fmt.Errorf("interface %q is not possible: write a name such as eth0", name)
-		}
+	if err := checkInterfaces(o.Interfaces); err != nil {
+		return nil, err
 	}
 	s := newRuleset()
 	s.options = o

@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -17,7 +18,7 @@ const maxShown = 20
 // it comes from, each thing once.
 func (r *Result) YAML() []byte {
 	var b bytes.Buffer
-	b.WriteString("# Translated from rules of iptables by \"portcullis import\".\n")
+	fmt.Fprintf(&b, "# Translated from %s by \"portcullis import\".\n", cmp.Or(r.source, "rules of iptables"))
 	fmt.Fprintf(&b, "# It %s.\n", plain(r.Summary()))
 	if found := len(r.Untranslated) + len(r.Stays); found > 0 {
 		b.WriteString("# What it lacks stands at its end.\n")

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firewalld
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/iptables"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// load reads the files below a directory.
+func load(t testing.TB, dir string) (files []iptables.File) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		name, _ := filepath.Rel(dir, path)
+		files = append(files, iptables.File{Name: name, Data: data})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestGolden(t *testing.T) {
+	for _, name := range []string{"server", "office", "strict", "direct", "direct-iptables"} {
+		t.Run(name, func(t *testing.T) {
+			r, err := Import(load(t, filepath.Join("testdata", name)), iptables.Options{Keep: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.YAML()
+			golden := filepath.Join("testdata", name+".golden.yaml")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("gives\n%s\nwant\n%s", got, want)
+			}
+			p, err := policy.Parse(golden, got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !p.Equal(r.Policy) {
+				t.Errorf("is read again as another policy: %v", policy.Diff(r.Policy, p))
+			}
+		})
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	for name, c := range map[string]struct{ file, text, want string }{
+		"nothing":        {"x.xml", "", "x.xml: neither XML"},
+		"no zone":        {"ssh.xml", "<service/>", ErrNoZones.Error()},
+		"no XML":         {"public.xml", "<zone><service", "public.xml: XML syntax error"},
+		"something else": {"a.xml", "<html/>", "a.xml: <html> is not of firewalld"},
+		"deep":           {"a.xml", strings.Repeat("<zone>", 50), "a.xml:1: the elements are too deep"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Import([]iptables.File{{Name: c.file, Data: []byte(c.text)}}, iptables.Options{})
+			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("gives %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// FuzzZone translates any text as the file of a zone.
+func FuzzZone(f *testing.F) {
+	for _, dir := range []string{"server", "office", "strict", "direct"} {
+		for _, file := range load(f, filepath.Join("testdata", dir)) {
+			f.Add(string(file.Data))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 20_000 {
+			return
+		}
+		files := []iptables.File{{Name: "zones/public.xml", Data: []byte(text)}}
+		r, err := Import(files, iptables.Options{Keep: true})
+		if err != nil {
+			return
+		}
+		yaml := r.YAML()
+		p, err := policy.Parse("imported", yaml)
+		if err != nil {
+			t.Fatalf("%q gives\n%s\nwhich is no policy: %v", text, yaml, err)
+		}
+		if !p.Equal(r.Policy) {
+			t.Fatalf("%q gives\n%s\nwhich is read as another: %v", text, yaml, policy.Diff(r.Policy, p))
+		}
+		if again, err := Import(files, iptables.Options{Keep: true}); err != nil || string(again.YAML()) != string(yaml) {
+			t.Fatalf("%q gives\n%s\nand then %v", text, yaml, errors.Join(err))
+		}
+	})
+}
