@@ -28,6 +28,7 @@ type blocks struct {
 	*translation
 	family   family
 	rules    []*rule
+	passed   addresses      // who is let in before
 	answered map[*rule]bool // behind what lets in answers
 	behind   bool           // of such a rule
 }
@@ -72,29 +73,38 @@ func (t *translation) findBlocks() {
 	}
 }
 
-// scan goes through a chain as far as its rules are for all packets, or let in only what a block need not stop. It
-// reports whether what comes out at the end of the chain is still all that came in.
+// scan goes through a chain as far as its rules let in nothing that a block would stop. It reports whether rules behind
+// the chain are still for all packets, but for those that it has dropped.
 func (b *blocks) scan(name string, stack []string) (through bool) {
 	for _, r := range b.chains[b.family][name].rules {
 		next := b.chains[b.family][r.target]
 		switch {
 		case r.passes(), r.in != nil && !r.in.not && iface(r.in.value) == loopback:
-		case r.isBlockFor(b.behind):
+		case r.isBlockFor(b.behind) && len(r.from.value.intersect(b.passed)) == 0:
 			b.rules = append(b.rules, r)
 			b.answered[r] = b.behind
-		case r.target == "RETURN" && r.isForAll() && len(stack) > 0:
-			return true
+		case r.drops(): // what it drops, a block may
+		case r.target == "RETURN" && len(stack) > 0:
+			return !b.accept(b.chains[b.family][name].rules, stack) // the rest of the chain is not for all
 		case next != nil && next.isUsers() && r.isForAll() && !r.goesTo && !slices.Contains(stack, r.target):
 			if !b.scan(r.target, append(slices.Clone(stack), r.target)) {
 				return false
 			}
+		case next != nil && next.isUsers() && !r.goesTo && !slices.Contains(stack, r.target) && !b.accept(next.rules, append(slices.Clone(stack), r.target)):
 		case r.target == "ACCEPT" && r.certain() && r.level[begins] == nothing && r.level[toGroup] == nothing && r.level[toBroadcast] == nothing:
 			b.behind = true
+		case r.target == "ACCEPT" && r.from != nil && !r.from.not:
+			b.passed = b.passed.union(r.from.value)
 		default:
 			return false
 		}
 	}
 	return true
+}
+
+func (b *blocks) accept(rules []*rule, stack []string) bool {
+	w := walker{chains: b.chains[b.family], steps: &b.steps}
+	return w.accept(rules, stack)
 }
 
 // isForAll reports whether every packet from outside matches.

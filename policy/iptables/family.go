@@ -128,9 +128,11 @@ func (s *ruleset) familiesOf(file File, text string) []family {
 	case path.Ext(base) == ".v4" || strings.HasPrefix(base, "iptables"):
 		why = "the file is called so"
 	}
-	if why == "" {
+	switch {
+	case why != "" && s.single: // it is for both
+	case why == "":
 		s.note(at, "no rule of %s tells its family: IPv4 is taken; if it is for IPv6, write -6 %s", file.Name, file.Name)
-	} else {
+	default:
 		s.note(at, "no rule of %s tells its family: %s is taken, because %s", file.Name, f, why)
 	}
 	return []family{f}

@@ -60,11 +60,15 @@ func ImportWith(files []File, o Options) (*Result, error) {
 	}
 	s := newRuleset()
 	s.options = o
+	rules := 0
 	for _, file := range files { // rules may name sets of a later file
 		if text := plainText(file.Data); formatOf(text) == ipsets {
 			s.readSets(file.Name, text)
+		} else {
+			rules++
 		}
 	}
+	s.single = rules == 1
 	for _, file := range files {
 		s.read(file)
 	}

@@ -51,11 +51,13 @@ func (w *walker) leave(r *rule, behind []*rule, sure, perhaps packets, live, out
 	switch {
 	case !w.canStay(r, behind, stack):
 		return sure, perhaps
-	case slices.Contains(queues, r.target):
+	case slices.Contains(queues, r.target), w.forward && r.drops() && r.isEngines():
 		left = sure.union(perhaps)
 	case r.drops() && r.onlyBroadcast():
 		left = perhaps.union(packets{toBroadcast: sure[toBroadcast]})
 	}
+	// Of INVALID packets, and of TCP in midstream, the policy says enough.
+	left[invalid], left[midstream] = nil, nil
 	if left.empty() {
 		return sure, perhaps
 	}
@@ -91,6 +93,7 @@ type owner struct {
 	name    string
 	chains  func(name string) bool
 	remains string // what to know
+	engine  bool   // it runs containers or virtual machines, and routes for them
 }
 
 func hasPrefix(prefixes ...string) func(string) bool {
@@ -100,15 +103,20 @@ func hasPrefix(prefixes ...string) func(string) bool {
 }
 
 var owners = []owner{
-	{"Docker", hasPrefix("DOCKER"), "it goes on filling them; which ports of containers are reached, \"portcullis open\" says"},
-	{"kube-proxy", hasPrefix("KUBE-"), "they stay with it"},
-	{"the cluster's network", hasPrefix("CNI-", "cali-", "cali:", "CILIUM_", "OLD_CILIUM_", "FLANNEL-", "WEAVE-", "AZURE-", "AWS-", "ANTREA-"), "they stay with it"},
-	{"Podman", hasPrefix("NETAVARK", "CNI-HOSTPORT"), "they stay with it"},
-	{"libvirt", hasPrefix("LIBVIRT_"), "they stay with it"},
-	{"fail2ban", hasPrefix("f2b-", "fail2ban-"), "whom it bans now is in the policy where the rules name addresses; the package has an action by which it bans with Portcullis from now on"},
-	{"CrowdSec", hasPrefix("crowdsec", "CROWDSEC"), "\"portcullis bouncer\" does the same"},
-	{"sshguard", hasPrefix("sshguard"), "it goes on filling it"},
-	{"Tailscale", hasPrefix("ts-"), "they stay with it"},
+	{"Docker", hasPrefix("DOCKER"), "it goes on filling them; which ports of containers are reached, \"portcullis open\" says", true},
+	{"kube-proxy", hasPrefix("KUBE-"), "they stay with it", true},
+	{"the cluster's network", hasPrefix("CNI-", "cali-", "cali:", "CILIUM_", "OLD_CILIUM_", "FLANNEL-", "WEAVE-", "AZURE-", "AWS-", "ANTREA-"), "they stay with it", true},
+	{"Podman", hasPrefix("NETAVARK", "CNI-HOSTPORT"), "they stay with it", true},
+	{"libvirt", hasPrefix("LIBVIRT_"), "they stay with it", true},
+	{"fail2ban", hasPrefix("f2b-", "fail2ban-"), "whom it bans now is in the policy where the rules name addresses; the package has an action by which it bans with Portcullis from now on", false},
+	{"CrowdSec", hasPrefix("crowdsec", "CROWDSEC"), "\"portcullis bouncer\" does the same", false},
+	{"sshguard", hasPrefix("sshguard"), "it goes on filling it", false},
+	{"Tailscale", hasPrefix("ts-"), "they stay with it", false},
+}
+
+// isEngines reports whether a rule stands in a chain of what runs containers or virtual machines.
+func (r *rule) isEngines() bool {
+	return slices.ContainsFunc(owners, func(o owner) bool { return o.engine && o.chains(r.chain) })
 }
 
 // ownerOf returns the program to which a rule belongs, by its chain, by that to which it leads or by a set.
@@ -172,15 +180,7 @@ func (t *translation) letsInSome(s spot, p packets) bool {
 		return !p.empty()
 	}
 	opened := t.opened[s].union(t.limited[s])
-	for _, c := range []cell{begins, toGroup, toBroadcast, midstream} {
-		if len(p[c].intersect(opened)) > 0 {
-			return true
-		}
-	}
-	if len(p[invalid]) == 0 || t.result.Invalid == policy.InvalidDrop {
-		return false
-	}
-	return t.result.Input == policy.Accept || t.result.Invalid == policy.InvalidAccept || len(p[invalid].intersect(opened)) > 0
+	return slices.ContainsFunc([]cell{begins, toGroup, toBroadcast}, func(c cell) bool { return len(p[c].intersect(opened)) > 0 })
 }
 
 // letsThroughSome reports whether some packets come through by the policy at a spot.
@@ -190,7 +190,7 @@ func (f *routes) letsThroughSome(s spot, p packets) bool {
 	}
 	s.out = none
 	opened := f.opened[s].union(f.limited[s])
-	return len(p[begins].intersect(opened)) > 0 || len(p[midstream].intersect(opened)) > 0
+	return len(p[begins].intersect(opened)) > 0
 }
 
 // sayStays says what a rule that stays is needed for.
@@ -198,7 +198,8 @@ func (t *translation) sayStays(r *rule) {
 	if ownerOf(r) != nil {
 		return // said once for all
 	}
-	what, with, hint := strings.TrimSuffix(r.doubts(), ","), "", ""
+	what, with, hint := r.doubts(), "", ""
+	what, _, _ = strings.Cut(what, ", which")
 	switch {
 	case slices.Contains(queues, r.target):
 		what = r.target
@@ -242,9 +243,9 @@ func (t *translation) noteOwners() {
 		switch {
 		case rules == 0 && len(chains) == 0:
 		case len(chains) == 0:
-			t.note(place{}, "%d rules are %s's, which stay with it: %s", rules, o.name, o.remains)
+			t.note(place{}, "%s of %s: left to it; %s", count(rules, "rule is", "rules are"), o.name, o.remains)
 		default:
-			t.note(place{}, "the chains of %s are left to it (%d chains, %d rules): %s", o.name, len(chains), rules, o.remains)
+			t.note(place{}, "the chains of %s are left to it (%s, %s): %s", o.name, count(len(chains), "chain", "chains"), count(rules, "rule", "rules"), o.remains)
 		}
 	}
 }

@@ -141,6 +141,29 @@ func (s *ruleset) ufwLimits(f family, prefix string) {
 	}
 }
 
+const limitOfAll = "-m limit, which is one for all sources together and not for each,"
+
+// splitLimits takes a limit of all sources together for one of each, where a port is opened by it: no source gets in more
+// often than by the rules, but all of them may. That is said, and only done where it is asked for.
+func (t *translation) splitLimits() {
+	if !t.options.Keep {
+		return
+	}
+	for _, f := range families {
+		for name, c := range t.chains[f] {
+			for _, r := range c.rules {
+				if r.target != "ACCEPT" || r.ofAll.Count == 0 || r.limit != nil || len(r.unsure) != 1 || r.unsure[0] != limitOfAll || r.ports == nil ||
+					r.level[begins] == nothing || !t.reachable(f, "INPUT")[name] {
+					continue
+				}
+				r.unsure, r.own = nil, 0
+				r.limit = &limit{Limit: r.ofAll, name: fmt.Sprintf("-m limit of line %d", r.line)}
+				t.lost(r.place, "its limit is one for all sources together, and becomes one for each: who keeps to it is let in, however many they are")
+			}
+		}
+	}
+}
+
 // turnLimits takes DROP of what exceeds a limit, where an ACCEPT behind it is for all that the limit is of, for ACCEPT of
 // what keeps to it and DROP of the rest: the same packets are counted and accepted. Other rules of this kind are in doubt.
 func (t *translation) turnLimits() {

@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,9 @@ func (p *optionParser) icmpType(text string) bool {
 		return !p.not
 	}
 	m, ok := parseICMPType(p.home, text)
+	if m.code == 0 && slices.Contains(icmpQueries[p.home], m.kind) {
+		m.code = -1 // queries have no other code
+	}
 	if !ok || p.icmp != nil {
 		return false
 	}
@@ -57,7 +61,7 @@ func (p *optionParser) icmpType(text string) bool {
 var (
 	states = map[string][]cell{
 		"NEW": {begins, toGroup, toBroadcast, midstream}, "ESTABLISHED": {answers}, "RELATED": {related}, "INVALID": {invalid},
-		"UNTRACKED": {},
+		"UNTRACKED": {}, "DNAT": {}, "SNAT": {},
 	}
 	destinations = map[string][]cell{
 		"LOCAL": {begins, midstream, answers, related, invalid}, "MULTICAST": {toGroup}, "BROADCAST": {toBroadcast},

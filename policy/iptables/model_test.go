@@ -194,7 +194,7 @@ func (r *modelRule) write(chain string) string {
 	add(r.syn, r.notSyn, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
 	add(r.states != nil, false, "-m", "conntrack", "--ctstate", strings.Join(r.states, ","))
 	add(r.to != "", false, "-m", "addrtype", "--dst-type", r.to)
-	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", "5/min")
+	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", fmt.Sprintf("%d/min", r.chance))
 	// The rate tells which of the counts it is.
 	bound := map[bool]string{false: "--hashlimit-upto", true: "--hashlimit-above"}[r.above]
 	add(r.bounded, false, "-m", "hashlimit", bound, fmt.Sprintf("%d/min", r.chance), "--hashlimit-mode", "srcip",

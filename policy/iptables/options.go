@@ -53,6 +53,8 @@ type optionParser struct {
 	hash        *hashlimit
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 	known       map[string]*ipset
+	ofAll       struct{ rate, burst string } // of -m limit
+	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
 }
 
 // inTurn are the options that are asked in their order among modules.
@@ -94,8 +96,14 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 			r.doubt("ports of a protocol that is none of tcp, udp, sctp and udplite")
 		}
 	}
+	if p.nat && (r.target == "ACCEPT") == p.natNot {
+		r.doubt("--ctstate DNAT or SNAT") // it matches less than is taken, or more
+	}
 	if r.dress != "" && !r.drops() {
 		r.doubt("%s", r.dress)
+	}
+	if l, ok := parseLimit(p.ofAll.rate, p.ofAll.burst); ok && p.ofAll.rate != "" {
+		r.ofAll = l
 	}
 	r.own = len(r.unsure)
 	return r
@@ -207,7 +215,7 @@ func (p *optionParser) read(option, written string, args []string) {
 		case args[0] == "hashlimit":
 			p.hash.bad = "that is there twice"
 		case args[0] == "limit":
-			p.doubt("-m limit, which is one for all sources together and not for each,")
+			p.doubt(limitOfAll)
 			return
 		}
 	case "-c", "--comment":
@@ -226,6 +234,8 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "--icmp-type":
 		ok = p.icmpType(args[0])
 	case "--state":
+		p.nat = strings.Contains(strings.ToUpper(args[0]), "NAT")
+		p.natNot = p.not
 		ok = p.cells(states, args[0])
 	case "--pkt-type":
 		ok = p.cells(frameTypes, args[0])
@@ -270,6 +280,12 @@ func (p *optionParser) unknown(option, written string, args []string) {
 		}
 	case p.target != "" && ofTarget:
 	case slices.Contains(dressing, p.module) && strings.HasPrefix(option, "--"):
+	case p.module == "limit" && !p.not && len(args) == 1 && (option == "--limit" || option == "--limit-burst"):
+		if option == "--limit" {
+			p.ofAll.rate = args[0]
+		} else {
+			p.ofAll.burst = args[0]
+		}
 	case p.module == "limit" || p.module != "" && !slices.Contains(harmless, p.module) && strings.HasPrefix(option, "--"):
 		// The module is doubted as a whole.
 	default:

@@ -24,7 +24,8 @@ type prober struct {
 	*translation
 	random     *rand.Rand
 	interfaces []string
-	sources    [2][]netip.Addr
+	sources    [2][]netip.Addr // at the edges of what rules name
+	around     [2][]addresses  // what rules name, and everybody
 	to         [2][]netip.Addr
 	ports      [2][]uint16 // of TCP and UDP
 	portless   []policy.Protocol
@@ -64,11 +65,14 @@ func (p *prober) gather() {
 			continue
 		}
 		for _, place := range p.places[f] {
+			if f == v4 {
+				place = place.subtract(p.broadcasts)
+			}
 			if a := p.inside(place); a.IsValid() {
 				p.to[f] = append(p.to[f], a)
 			}
 		}
-		p.sources[f] = []netip.Addr{p.inside(everyone[f]), p.inside(everyone[f]), p.inside(everyone[f])}
+		p.around[f] = []addresses{everyone[f], everyone[f]}
 		for _, name := range p.inOrder(f, "INPUT") {
 			for _, r := range p.chains[f][name].rules {
 				p.gatherRule(f, r)
@@ -89,8 +93,9 @@ func sorted(ports []uint16) []uint16 {
 
 func (p *prober) gatherRule(f family, r *rule) {
 	if r.from != nil {
+		p.around[f] = append(p.around[f], r.from.value)
 		for _, s := range some10(r.from.value) {
-			p.sources[f] = append(p.sources[f], s.first, s.last, p.inside(addresses{s}))
+			p.sources[f] = append(p.sources[f], s.first, s.last)
 			if before := s.first.Prev(); before.IsValid() {
 				p.sources[f] = append(p.sources[f], before)
 			}
@@ -190,7 +195,12 @@ func (p *prober) draw() (Probe, bool) {
 	if len(p.to[f]) == 0 || len(p.interfaces) == 0 {
 		return Probe{}, false
 	}
-	one := Probe{Interface: draw(p.random, p.interfaces), Src: draw(p.random, p.sources[f]), Dst: draw(p.random, p.to[f])}
+	one := Probe{Interface: draw(p.random, p.interfaces), Dst: draw(p.random, p.to[f])}
+	if len(p.sources[f]) > 0 && p.random.IntN(2) == 0 {
+		one.Src = draw(p.random, p.sources[f])
+	} else {
+		one.Src = p.inside(draw(p.random, p.around[f]))
+	}
 	if !one.Src.IsValid() || !p.travels(one.Src) || one.Src == one.Dst || familyOf(one.Src) != f {
 		return one, false
 	}
@@ -204,6 +214,9 @@ func (p *prober) draw() (Probe, bool) {
 		one.ICMP = draw(p.random, icmpQueries[f][:2])
 	default:
 		one.Protocol = draw(p.random, p.portless)
+	}
+	if one.Port > 0 && p.random.IntN(10) == 0 {
+		one.Port = uint16(1 + p.random.IntN(65535))
 	}
 	return one, true
 }
@@ -222,7 +235,7 @@ func (r *Result) RulesText(family int) string {
 	})
 }
 
-// SetNames returns the sets of ipset that rules of a family name, and the text of those that are known.
+// SetNames returns the sets of ipset that rules of a family name.
 func (r *Result) SetNames(family int) (names []string) {
 	t, f := r.translation, familyOfNumber(family)
 	if t == nil {

@@ -74,6 +74,8 @@ func (t *translation) reportAccept(r *rule, d *deeds) {
 		t.noteLimit(r, by)
 	case r.limit != nil && r.understood() && !isEmpty(bounded):
 		t.lost(r.place, "its limit is one count, and what it is for would take more than one rule of the policy, or comes there in doubt, so this is not opened%s", t.hint(bounded))
+	case !isEmpty(perhaps) && r.isDHCP():
+		t.note(r.place, "answers of DHCP servers come in by themselves")
 	case !isEmpty(perhaps) && !r.certain():
 		t.lost(r.place, "%s cannot be said in a policy, so this is not opened%s", r.doubts(), t.hint(perhaps))
 	case !isEmpty(perhaps):
@@ -84,6 +86,18 @@ func (t *translation) reportAccept(r *rule, d *deeds) {
 	if refused && t.result.Invalid == policy.InvalidDrop {
 		t.note(r.place, "lets in INVALID packets, too, which other rules drop: invalid: drop is for all")
 	}
+}
+
+// isDHCP reports whether a rule is for what DHCP servers answer.
+func (r *rule) isDHCP() bool {
+	if len(r.unsure) != 1 || r.protocol == nil || r.protocol.not || r.protocol.value != int(policy.UDP) || r.ports == nil || r.ports.not {
+		return false
+	}
+	client, server := uint16(68), "--sport 67"
+	if r.home == v6 {
+		client, server = 546, "--sport 547"
+	}
+	return slices.Equal(r.ports.value, []portRange{{client, client}}) && r.unsure[0] == server
 }
 
 // noteLimit says in what a limit of a policy differs.
@@ -214,6 +228,7 @@ func (t *translation) reportPassing(r *rule) {
 		t.note(r.place, "Portcullis counts what it drops, by reason, and logs only invalid packets")
 	case r.target == "":
 		t.note(r.place, "has no target, so it only counts, or remembers for other rules")
+	case ownerOf(r) != nil: // said once for all
 	default:
 		t.lost(r.place, "Portcullis has nothing like %s; no packet is dropped by it", r.target)
 	}
@@ -239,6 +254,8 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 			t.note(r.place, "%s", answersCome)
 		case r.ports != nil && r.certain(), t.onlyForPorts(r):
 			t.note(r.place, "%s", staysUp)
+		case r.certain() && r.from != nil && !r.from.not && private[r.home].contains(r.from.value): // who would this host ask there
+			t.note(r.place, "%s", answersCome)
 		default:
 			t.lost(r.place, "%s", answersCome)
 		}

@@ -39,6 +39,7 @@ type rule struct {
 	hides     bool         // some of what it asks, only the script knows
 	dress     string       // what it asks of a packet that its sender may have so or otherwise
 	near      policy.Limit // what -m recent comes near
+	ofAll     policy.Limit // of -m limit, which is one for all sources
 	isBlock   bool         // it is in the policy's block
 	target    string
 	goesTo    bool              // -g, which does not come back
@@ -112,7 +113,7 @@ func (r *rule) doubts() string {
 	if r.limit != nil {
 		why = append(slices.Clone(why), "-m hashlimit")
 	}
-	return strings.Join(why, ", ")
+	return strings.ReplaceAll(strings.Join(why, ", "), ",, ", ", ") // some end in a comma, for what follows
 }
 
 // matches is what the rule may match in a family, without regard to cells and

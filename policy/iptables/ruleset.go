@@ -43,6 +43,7 @@ type ruleset struct {
 	ufw    bool
 
 	options Options
+	single  bool // there is one file of rules
 	sets    map[string]*ipset
 }
 

@@ -65,7 +65,9 @@ func (s *ruleset) cutOff(f family, at place) {
 	s.lost(at, "the table ends without COMMIT, so iptables-restore refuses it, and the file may be cut off: what rules behind its end could drop is not opened")
 	for _, c := range s.chains[f] {
 		if !c.isUsers() {
-			c.policy, c.policyAt = "DROP", at
+			if c.name != "OUTPUT" {
+				c.policy, c.policyAt = "DROP", at
+			}
 			continue
 		}
 		r := &rule{place: at, home: f, chain: c.name, target: "DROP"}

@@ -50,6 +50,7 @@ func (t *translation) translate() error {
 	}
 	t.result, t.staying, t.left = policy.Default(), make(map[*rule]bool), t.leftToNetfilter()
 	t.turnLimits()
+	t.splitLimits()
 	t.checkLimits()
 	t.findBlocks()
 	t.findClasses()
@@ -205,7 +206,7 @@ func (t *translation) guess() {
 		case in == rest:
 		case !in.isName():
 			wild = append(wild, in)
-		case !t.letsAll(in) && matches(guestDevice, string(in)):
+		case !t.letsAll(in) && matches(guestDevice, string(in)) && !t.alike(in, rest):
 			guests = append(guests, in)
 		case !t.letsAll(in):
 			named = append(named, in)
@@ -239,6 +240,13 @@ func (t *translation) guess() {
 		t.noteElsewhere()
 		return
 	}
+	wild = slices.DeleteFunc(wild, func(in iface) bool {
+		if t.letsEverything(in) {
+			t.note(place{}, "%s is not filtered, as all may come in by it", in.pattern())
+			return true
+		}
+		return false
+	})
 	t.filtered = slices.Concat([]iface{rest}, named, wild)
 }
 
