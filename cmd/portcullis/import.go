@@ -40,15 +40,19 @@ func (a *app) importCommand() *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
 		Use:   "import [FILE...]",
-		Short: "Translate iptables rules into a policy file",
-		Long: `Translate iptables rules into a policy file, and print it. Reads the output of iptables-save,
-ip6tables-save and "iptables -S", shell scripts of iptables commands, and ufw's user.rules
-and user6.rules; what "ipset save" prints tells what the sets hold that rules name. Several
-files become one policy; without a file, or for "-", it reads the standard input. --live
-reads the rules that are in force on this host, of both families. The family of a file is
-what its rules say; -4 and -6 name files of which it cannot be told. Changes nothing but the
-files that --write and --report name; what the first held before goes into a file beside it
-that ends in ` + firewall.BackupSuffix + `.
+		Short: "Translate rules of iptables, nft, firewalld or ufw into a policy file",
+		Long: `Translate the rules of another firewall into a policy file, and print it. Reads the output of
+iptables-save, ip6tables-save and "iptables -S", shell scripts of iptables commands, what
+"nft list ruleset" and "nft -j list ruleset" print and files for "nft -f", zones and other
+files of firewalld, and the rules and defaults of ufw; what "ipset save" prints tells what
+the sets hold that rules name. What a file is for is told by what stands in it, or by --from.
+A directory, such as /etc/firewalld or /etc/ufw, stands for the files of its firewall.
+
+Several files become one policy; without a file, or for "-", it reads the standard input.
+--live reads the rules of iptables that are in force on this host, of both families. The
+family of a file is what its rules say; -4 and -6 name files of which it cannot be told.
+Changes nothing but the files that --write and --report name; what the first held before
+goes into a file beside it that ends in ` + firewall.BackupSuffix + `.
 
 The policy lets in nothing that the rules do not, except what is listed under "To know" and
 what always passes. What only netfilter can drop (sets, recent, string, connlimit and the
@@ -66,6 +70,8 @@ needs root and touches nothing of this host.`,
   portcullis import /etc/iptables/rules.v4 /etc/iptables/rules.v6 --write portcullis.yaml
   portcullis import -4 today.txt -6 today6.txt --report findings.txt
   portcullis import firewall.sh --interface eth0
+  nft -j list ruleset | portcullis import
+  portcullis import /etc/firewalld
   portcullis import --live --verify`,
 		GroupID: "more",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,9 +83,9 @@ needs root and touches nothing of this host.`,
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVarP(&o.interfaces, "interface", "i", nil, "translate for interface `NAME`, instead of those that rules name")
-	flags.StringVar(&o.from, "from", "", "take the files for rules of `SOURCE`: "+fromHelp)
 	flags.StringArrayVarP(&o.ip4, "ipv4", "4", nil, "read `FILE`, whose rules are for IPv4")
 	flags.StringArrayVarP(&o.ip6, "ipv6", "6", nil, "read `FILE`, whose rules are for IPv6")
+	flags.StringVar(&o.from, "from", "", "take the files for rules of `SOURCE`: "+fromHelp)
 	flags.BoolVar(&o.live, "live", false, "read the rules that are in force on this host (root)")
 	flags.StringVarP(&o.write, "write", "w", "", "write the policy to `FILE` instead of the standard output")
 	flags.StringVar(&o.report, "report", "", "write all findings, and the rules that stay in netfilter, to `FILE`")
@@ -117,12 +123,15 @@ func (a *app) importRules(cmd *cobra.Command, paths []string, o importOptions) e
 	if err != nil {
 		return err
 	}
+	if o.verify && source.name != "iptables" {
+		return usagef("--verify plays packets to rules of iptables, and these are for %s: leave it out", source.name)
+	}
 	result, err := source.read(files, options)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
 	if o.live {
-		if result, err = forLiveInterfaces(result, source, files, options); err != nil {
+		if result, err = forLiveInterfaces(result, files, options); err != nil {
 			return fmt.Errorf("import: %w", err)
 		}
 	}
@@ -198,7 +207,7 @@ func (a *app) importFiles(cmd *cobra.Command, paths []string, o importOptions) (
 }
 
 // forLiveInterfaces translates again for the interface of the default route, too, where the policy lists some and not it.
-func forLiveInterfaces(result *iptables.Result, source ruleSource, files []iptables.File, o iptables.Options) (*iptables.Result, error) {
+func forLiveInterfaces(result *iptables.Result, files []iptables.File, o iptables.Options) (*iptables.Result, error) {
 	if len(o.Interfaces) > 0 || len(result.Policy.Interfaces) == 0 {
 		return result, nil
 	}
@@ -210,7 +219,7 @@ func forLiveInterfaces(result *iptables.Result, source ruleSource, files []iptab
 	if !policy.MatchAnyInterface(result.Policy.Interfaces, routed) {
 		o.Interfaces = append(o.Interfaces, routed)
 	}
-	return source.read(files, o)
+	return iptables.ImportWith(files, o)
 }
 
 // replaceFile writes a policy file, and keeps what it held before in a backup beside it.
@@ -282,7 +291,7 @@ func readRules(stdin io.Reader, paths []string) ([]iptables.File, error) {
 		if path == "-" {
 			f, err := readRuleText("stdin", stdin)
 			if err != nil {
-				return nil, fmt.Errorf("import %w", err)
+				return nil, fmt.Errorf("import: %w", err)
 			}
 			files = append(files, f)
 			continue

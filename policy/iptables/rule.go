@@ -115,7 +115,7 @@ func (r *rule) doubts() string {
 	if r.limit != nil {
 		why = append(slices.Clone(why), "-m hashlimit")
 	}
-	return strings.Join(why, ", ")
+	return strings.ReplaceAll(strings.Join(why, ", "), ",, ", ", ") // some end in a comma, for what follows
 }
 
 // matches is what the rule may match in a family, without regard to cells and

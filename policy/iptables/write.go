@@ -73,6 +73,9 @@ func (r *Result) Report() []byte {
 		}
 	}
 	for _, f := range families {
+		if r.source != "" {
+			break // they are rules of something else
+		}
 		if text := r.StayingRules(4 + 2*int(f)); text != "" {
 			fmt.Fprintf(&b, "\nThe rules for %s that stay, as %s reads them:\n\n%s", f, [...]string{"iptables-restore", "ip6tables-restore"}[f], text)
 		}

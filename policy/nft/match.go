@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy"
@@ -198,6 +199,8 @@ func (of *terms) ask(q question, exact bool) {
 		ok = of.askProtocol(q)
 	case "tcp dport", "udp dport", "sctp dport", "udplite dport", "th dport":
 		ok = of.askPorts(q)
+	case "tcp sport", "udp sport":
+		ok = of.askSourcePorts(q)
 	case "ip saddr":
 		ok = of.askAddresses(&of.from, iptables.IPv4, q)
 	case "ip6 saddr":
@@ -342,6 +345,33 @@ func (of *terms) askPorts(q question) bool {
 	if of.portName = ""; named {
 		of.portName = one
 	}
+	return true
+}
+
+// askSourcePorts reads ports as iptables does, which knows what to make of them.
+func (of *terms) askSourcePorts(q question) bool {
+	if !q.isEquality() || q.not() {
+		return false
+	}
+	header, _, _ := strings.Cut(q.field, " ")
+	var texts []string
+	for _, v := range q.values {
+		first, last := v.text, v.text
+		if v.kind == isRange {
+			first, last = v.of[0].text, v.of[1].text
+		}
+		a, ok1 := of.port(header, first)
+		b, ok2 := of.port(header, last)
+		if !ok1 || !ok2 || v.kind == isPrefix {
+			return false
+		}
+		text := strconv.Itoa(a)
+		if a != b {
+			text += ":" + strconv.Itoa(b)
+		}
+		texts = append(texts, text)
+	}
+	of.options = append(of.options, "--sport", strings.Join(texts, ","))
 	return true
 }
 
