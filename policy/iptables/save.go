@@ -57,6 +57,10 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 // replace forgets the filter table, of which another one takes the place.
 func (s *ruleset) replace(f family, at place) {
 	s.chains[f] = newChains()
+	s.noteReplaced(f, at)
+}
+
+func (s *ruleset) noteReplaced(f family, at place) {
 	s.note(at, "this table takes the place of the one for %s before it, as iptables-restore does it: only the last one counts", f)
 }
 

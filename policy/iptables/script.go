@@ -179,6 +179,9 @@ func (w *scriptWorld) restore(f family, p shell.Program, args []word, at place) 
 		}
 		before := w.clone()
 		if !keeps && block.table == "filter" {
+			if w.filled[f] {
+				w.noteReplaced(f, at)
+			}
 			w.clear(f)
 		}
 		w.count++
