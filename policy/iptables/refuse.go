@@ -101,7 +101,15 @@ func (s *ruleset) refuses(f family, c command, args []word) string {
 			}
 			seen[key] = true
 		}
+		negated := i > 0 && c.spec[i-1].text == "!"
+		if next == "!" && i+2 < len(c.spec) {
+			negated, next = true, c.spec[i+2].text
+		}
 		switch option {
+		case "-s", "--source", "--src", "-d", "--destination", "--dst":
+			if negated && strings.Contains(next, ",") {
+				return "! takes one address only"
+			}
 		case "-m", "--match":
 			modules = append(modules, next)
 		case "-p", "--protocol", "--proto":

@@ -41,6 +41,7 @@ type rule struct {
 	maybe     bool              // nobody knows whether it is there
 	hides     bool              // a part of it is not known
 	several   bool              // it is one rule for each of its addresses
+	suspect   bool              // iptables may refuse it
 
 	// What an import has no use for, and a [Table] shows.
 	destination *test[string]
@@ -100,7 +101,7 @@ func (r *rule) doubts() string {
 	if r.limit != nil {
 		why = append(slices.Clone(why), "-m hashlimit")
 	}
-	return strings.Join(why, ", ")
+	return strings.ReplaceAll(strings.Join(why, ", "), ",, ", ", ")
 }
 
 // matches is what the rule may match in a family, without regard to cells and

@@ -204,8 +204,8 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r := s.newRule(f, at, c.spec)
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
-	if r.target == "" {
-		r.target = "?"
+	if r.target == "" && s.chains[f][c.chain] == nil {
+		r.target = "?" // it may be in what was taken for the chain
 	}
 	s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
 }
@@ -230,7 +230,7 @@ func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	if len(r.unsure) > 0 {
 		how = assumed // iptables takes it, as it may know more
 	}
-	if r.hides || to.maybe {
+	if r.hides || r.suspect || to.maybe {
 		how = unsure
 	}
 	if next := s.chains[f][r.target]; r.target != "" && !r.passes() && !r.drops() && r.target != "ACCEPT" && r.target != "RETURN" && (next == nil && s.wild[f] != tame || next != nil && next.maybe) {

@@ -191,6 +191,9 @@ func (x *follower) shift(args []Word, st *state, at Place) {
 	case n <= int64(len(st.params)):
 		st.params = slices.Clone(st.params[n:])
 	case st.open:
+		if x.posix {
+			x.leave(st.clone(), at) // some shells end if there is nothing left to shift
+		}
 		st.params, st.status = nil, Unknown
 	case x.posix:
 		x.giveUp(st, at, "there is nothing left to shift, which ends some shells: "+hint)

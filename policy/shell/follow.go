@@ -4,6 +4,7 @@ package shell
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -88,7 +89,7 @@ func Follow(file, text string, w World, l Listener) World {
 func (x *follower) conclude(ends []end) World {
 	var st *state
 	var open *state
-	for _, e := range ends {
+	for _, e := range slices.Backward(ends) { // the end of the file first, which has no line
 		e.state = x.runTrap(e.state)
 		w := x.finish(e.state)
 		switch {
