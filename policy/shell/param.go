@@ -69,7 +69,9 @@ func (x *follower) parameter(p *syntax.ParamExp, st *state, m mode) []piece {
 }
 
 // asksWhetherSet reports whether an expansion is made for what may not be set.
-func asksWhetherSet(op syntax.ParExpOperator) bool { return op <= syntax.AssignUnsetOrNull && op >= syntax.AlternateUnset }
+func asksWhetherSet(op syntax.ParExpOperator) bool {
+	return op <= syntax.AssignUnsetOrNull && op >= syntax.AlternateUnset
+}
 
 // unknown is a value that cannot be told, or a list of them.
 func (v value) unknown(m mode) []piece {

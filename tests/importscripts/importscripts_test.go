@@ -118,42 +118,11 @@ func TestImportOfScriptsIsNeverWider(t *testing.T) {
 
 // run lets a shell run a script, and returns the rules that it leaves.
 func run(s drawn, bin, dir string) (left []*fake.Rules, output string, err error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, "", err
-	}
 	rules := filepath.Join(dir, "rules")
-	if err := os.MkdirAll(rules, 0o700); err != nil {
-		return nil, "", err
-	}
 	text := strings.NewReplacer("/sbin/iptables", bin+"/iptables").Replace(s.text)
-	config := s.config
-	if config == "" {
-		config = "Q=80\n"
-	}
-	for name, content := range map[string]string{"fw.sh": text, "conf.sh": config, "helper.sh": "#!/bin/sh\niptables -I INPUT -s 10.0.0.0/8 -j DROP\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
-			return nil, "", err
-		}
-	}
-	shell := "bash"
-	if s.posix {
-		shell = "dash"
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, shell, "fw.sh")
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "FAKE_RULES=" + rules}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second // for what it has left in the background
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+	output, err = execute(s, text, dir, []string{"PATH=" + bin + ":/usr/bin:/bin", "FAKE_RULES=" + rules})
+	if err != nil {
 		return nil, "", err
-	}
-	if ctx.Err() != nil {
-		return nil, "", errTooLong
 	}
 	for _, name := range []string{"nft4", "nft6", "legacy4", "legacy6"} {
 		text, err := os.ReadFile(filepath.Join(rules, name))
@@ -166,7 +135,47 @@ func run(s drawn, bin, dir string) (left []*fake.Rules, output string, err error
 		}
 		left = append(left, r)
 	}
-	return left, string(out), nil
+	return left, output, nil
+}
+
+// execute lets a shell run the text of a script, in a directory of its own.
+func execute(s drawn, text, dir string, env []string) (output string, err error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "rules"), 0o700); err != nil {
+		return "", err
+	}
+	config := s.config
+	if config == "" {
+		config = "Q=80\n"
+	}
+	for name, content := range map[string]string{"fw.sh": text, "conf.sh": config, "helper.sh": "#!/bin/sh\niptables -I INPUT -s 10.0.0.0/8 -j DROP\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
+			return "", err
+		}
+	}
+	shell := "bash"
+	if s.posix {
+		shell = "dash"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, shell, "fw.sh")
+	cmd.Dir = dir
+	cmd.Env = env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second // for what it has left in the background
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		return "", err
+	}
+	if ctx.Err() != nil {
+		return "", errTooLong
+	}
+	return string(out), nil
 }
 
 var errTooLong = errors.New("runs for too long")

@@ -71,7 +71,7 @@ const (
 
 var long = map[string]string{"--append": "-A", "--insert": "-I", "--delete": "-D", "--replace": "-R", "--check": "-C", "--policy": "-P",
 	"--flush": "-F", "--delete-chain": "-X", "--new-chain": "-N", "--rename-chain": "-E", "--list": "-L", "--list-rules": "-S", "--zero": "-Z",
-	"--source": "-s", "--protocol": "-p", "--jump": "-j", "--goto": "-g", "--match": "-m", "--in-interface": "-i", "--table": "-t",
+	"--source": "-s", "--protocol": "-p", "--jump": "-j", "--jum": "-j", "--goto": "-g", "--match": "-m", "--in-interface": "-i", "--table": "-t",
 	"--destination-port": "--dport", "--destination-ports": "--dports"}
 
 // command is one call.
@@ -460,8 +460,11 @@ func (r *Rules) Restore(text string, keep bool) int {
 				c.Policy = fields[1]
 			}
 		default:
-			c, good := parse(strings.Fields(line), r.Six)
-			if !good || work.apply(c) != ok {
+			c, good := parse(fields(line), r.Six)
+			if !good {
+				return wrong
+			}
+			if work.apply(c) != ok {
 				return missing
 			}
 		}
@@ -470,6 +473,18 @@ func (r *Rules) Restore(text string, keep bool) int {
 		return wrong
 	}
 	return ok
+}
+
+// fields splits a line at blanks, but not between quotes.
+func fields(line string) (out []string) {
+	for i, part := range strings.Split(line, `"`) {
+		if i%2 == 1 {
+			out = append(out, part)
+		} else {
+			out = append(out, strings.Fields(part)...)
+		}
+	}
+	return out
 }
 
 // Packet is one that begins a connection to this host.
