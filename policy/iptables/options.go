@@ -34,7 +34,7 @@ var ofTargets = []string{"--log-", "--reject-with", "--nflog-", "--ulog-", "--se
 var remembers = []string{"--set", "--name", "--rsource", "--rdest", "--mask"}
 
 // unread are the options that are not understood, but that iptables knows.
-var unread = strings.Fields("--sport --sports --source-port --source-ports --ports --src-type --tcp-option --chunk-types --ctproto --ctorigsrc " +
+var unread = strings.Fields("-m --match --sport --sports --source-port --source-ports --ports --src-type --tcp-option --chunk-types --ctproto --ctorigsrc " +
 	"--ctorigdst --ctdir --ctstatus --ctexpire --limit-iface-in --limit-iface-out --hashlimit-upto --hashlimit-above --hashlimit-htable-expire " +
 	"--hashlimit-mode --hashlimit-srcmask --state --ctstate --dst-type")
 

@@ -218,6 +218,11 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 		addresses := i > 0 && slices.Contains([]string{"-s", "-d", "--source", "--src", "--destination", "--dst"}, spec[i-1].text)
 		r.several = r.several || addresses && strings.Contains(w.text, ",")
 	}
+	for i, w := range spec {
+		if i > 0 && (spec[i-1].text == "-m" || spec[i-1].text == "--match") && !slices.Contains(knownMatches, w.text) {
+			r.suspect = true
+		}
+	}
 	if r.hides && r.target == "" {
 		r.target = "?"
 	}
@@ -230,7 +235,10 @@ func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	if len(r.unsure) > 0 {
 		how = assumed // iptables takes it, as it may know more
 	}
-	if r.hides || r.suspect || to.maybe {
+	if r.hides || r.suspect {
+		r.maybe = true
+	}
+	if r.maybe || to.maybe {
 		how = unsure
 	}
 	if next := s.chains[f][r.target]; r.target != "" && !r.passes() && !r.drops() && r.target != "ACCEPT" && r.target != "RETURN" && (next == nil && s.wild[f] != tame || next != nil && next.maybe) {
@@ -326,7 +334,8 @@ func (s *ruleset) setPolicy(of *chain, c command, at place) outcome {
 
 func (s *ruleset) create(f family, old *chain, c command, at place) outcome {
 	switch {
-	case c.chain == "":
+	case c.chain == "" || len(c.chain) > longestName || slices.Contains(targets, c.chain):
+		s.lost(at, "a chain cannot have that name")
 		return failed
 	case old == nil:
 		made := &chain{name: c.chain}

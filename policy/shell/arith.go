@@ -40,11 +40,9 @@ func (x *follower) arithmWord(w *syntax.Word, st *state, at Place) (int64, bool)
 	if name := w.Lit(); isName(name) {
 		v := x.value(name, nil, st, at)
 		if st.options.nounset && !v.set {
-			if v.known {
-				x.end(st, at)
+			if x.missing(st, v, at) {
 				return 0, false
 			}
-			x.leave(st.clone(), at)
 		}
 		return x.arithmText(v.text, v.known && !v.all)
 	}

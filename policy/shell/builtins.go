@@ -27,6 +27,9 @@ func (x *follower) builtin(words []Word, st *state, at Place) *state {
 	st.status = OK
 	switch name {
 	case ":", "true", "umask", "ulimit", "times", "hash", "bg", "fg", "jobs", "disown", "history", "bind", "complete":
+		if name == "hash" && slices.ContainsFunc(args, func(a Word) bool { return !a.Known || strings.HasPrefix(a.Text, "-p") }) {
+			x.giveUp(st, at, "which programs it runs from here on cannot be told: "+hint)
+		}
 		if name == "hash" && len(args) > 0 {
 			st.status = x.found(args)
 		}

@@ -49,11 +49,9 @@ func (x *follower) parameter(p *syntax.ParamExp, st *state, m mode) []piece {
 		return nil
 	}
 	if st.options.nounset && !v.set && !v.all && !(p.Exp != nil && asksWhetherSet(p.Exp.Op)) {
-		if v.known {
-			x.end(st, at)
+		if x.missing(st, v, at) {
 			return nil
 		}
-		x.leave(st.clone(), at)
 	}
 	switch {
 	case p.Length:
@@ -78,6 +76,16 @@ func (v value) unknown(m mode) []piece {
 	p := unknownPiece(m)
 	p.many = p.many || v.all
 	return []piece{p}
+}
+
+// missing ends the shell under set -u for what is not set, or may not be.
+func (x *follower) missing(st *state, v value, at Place) (ended bool) {
+	if v.known && !st.options.perhaps {
+		x.end(st, at)
+		return true
+	}
+	x.leave(st.clone(), at)
+	return false
 }
 
 // end ends the shell within an expansion.

@@ -40,7 +40,7 @@ func draw(seed uint64) drawn {
 	case d.posix:
 		d.line("#!/bin/sh")
 	case d.IntN(5) > 0:
-		d.line("#!/bin/bash")
+		d.line("%s", d.pick("#!/bin/bash", "#!/bin/bash", "#!/usr/bin/env bash", "#!/bin/bash -e"))
 	}
 	d.prologue()
 	for range 2 + d.IntN(6) {
@@ -164,7 +164,7 @@ func (d *drawer) match() string {
 			s += " -m multiport --dports 22,80,443"
 		case 1:
 			if !d.plain {
-				s += d.pick(" --dport 22,80", " --dports 22,80", " -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,22", " --dport 80:22")
+				s += d.pick(" --dport 22,80", " --dports 22,80", " -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,22", " --dport 80:22", " -m state", " -m udp --dport 53", " -m comment --comment a b --dport 22", " --dport 22 extra", " -m multiport", " --sport 20 --dport 22")
 			}
 		case 2:
 		default:
