@@ -101,7 +101,9 @@ func parseCommand(args []word) command {
 			switch number, err := strconv.Atoi(w.text); {
 			case !ok:
 			case strings.Contains("IDRLS", c.verb) && err == nil && !w.hidden:
-				c.number = number
+				if c.number = number; number < 1 && c.bad == "" {
+					c.bad = "rules are numbered from 1"
+				}
 				i++
 			case c.verb == "P" || c.verb == "E":
 				c.policy = w.text

@@ -254,7 +254,7 @@ func (r *rule) doubtedAs(o *rule) *rule {
 func align(a, b []*rule) (out []*rule) {
 	doubt := func(list []*rule) {
 		for _, r := range list {
-			if !r.maybe {
+			if !slices.Contains(r.unsure, mayGo) {
 				r = r.doubted(mayBe)
 			}
 			out = append(out, r)

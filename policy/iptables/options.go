@@ -37,6 +37,11 @@ var ofTargets = []string{"--log-", "--reject-with", "--nflog-", "--ulog-", "--se
 // matches.
 var remembers = []string{"--set", "--name", "--rsource", "--rdest", "--mask"}
 
+// unread are the options that are not understood, but that iptables knows.
+var unread = strings.Fields("-m --match --sport --sports --source-port --source-ports --ports --src-type --tcp-option --chunk-types --ctproto --ctorigsrc " +
+	"--ctorigdst --ctdir --ctstatus --ctexpire --limit-iface-in --limit-iface-out --hashlimit-upto --hashlimit-above --hashlimit-htable-expire " +
+	"--hashlimit-mode --hashlimit-srcmask --state --ctstate --dst-type")
+
 // single are the options that take exactly one argument.
 var single = []string{"-p", "-s", "-d", "-i", "-o", "-j", "-g", "-m", "--dport", "--icmp-type", "--state", "--src-range", "--dst-range",
 	"--dst-type", "--pkt-type"}
@@ -165,6 +170,7 @@ func (p *optionParser) option() {
 }
 
 func (p *optionParser) wrong(option string, args []string) {
+	p.suspect = p.suspect || !slices.Contains(unread, option)
 	not := ""
 	if p.not {
 		not = "! "

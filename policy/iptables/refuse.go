@@ -49,6 +49,12 @@ var targets = strings.Fields("ACCEPT DROP RETURN QUEUE REJECT LOG NFLOG ULOG MAR
 	"TCPMSS CHECKSUM TTL HL LED IDLETIMER RATEEST TEE NFQUEUE DNAT SNAT MASQUERADE REDIRECT NETMAP NOTRACK CT TPROXY SYNPROXY TARPIT " +
 	"CLUSTERIP ECN HMARK DNPT SNPT TCPOPTSTRIP STEAL ECHO DELUDE CHAOS SYSRQ ACCOUNT RAWDNAT RAWSNAT MIRROR BALANCE SAME IPMARK")
 
+// knownMatches are the modules that iptables has.
+var knownMatches = strings.Fields("tcp udp udplite sctp dccp icmp icmp6 icmpv6 ipv6-icmp multiport state conntrack comment iprange addrtype recent " +
+	"hashlimit limit string set mac owner mark connmark connlimit connbytes connlabel length ttl hl time pkttype physdev rt ah esp statistic u32 " +
+	"quota socket helper bpf cgroup tos dscp ecn policy hbh dst frag ipv6header eui64 cluster cpu devgroup nfacct osf realm rateest tcpmss rpfilter " +
+	"geoip ipvs srh mh")
+
 // once are the options that a rule may have only once.
 var once = map[string]string{"-p": "-p", "--protocol": "-p", "--proto": "-p", "-s": "-s", "--source": "-s", "--src": "-s", "-d": "-d",
 	"--destination": "-d", "--dst": "-d", "-i": "-i", "--in-interface": "-i", "-o": "-o", "--out-interface": "-o", "-j": "-j", "--jump": "-j",
@@ -81,7 +87,8 @@ func (s *ruleset) refuses(f family, c command, args []word) string {
 		return ""
 	}
 	seen := make(map[string]bool)
-	var modules []string
+	protocol := -1
+	var modules, named []string
 	for i := 0; i < len(c.spec); i++ {
 		a := c.spec[i].text
 		next := ""
@@ -101,12 +108,27 @@ func (s *ruleset) refuses(f family, c command, args []word) string {
 			}
 			seen[key] = true
 		}
+		negated := i > 0 && c.spec[i-1].text == "!"
+		if next == "!" && i+2 < len(c.spec) {
+			negated, next = true, c.spec[i+2].text
+		}
 		switch option {
+		case "-s", "--source", "--src", "-d", "--destination", "--dst":
+			if negated && strings.Contains(next, ",") {
+				return "! takes one address only"
+			}
 		case "-m", "--match":
 			modules = append(modules, next)
+			named = append(named, next)
+		case "--comment":
+			if i+2 < len(c.spec) && !glued && c.spec[i+2].text != "!" && !strings.HasPrefix(c.spec[i+2].text, "-") {
+				return "the comment is several words, so they need quotes"
+			}
+			seen["comment"] = true
 		case "-p", "--protocol", "--proto":
 			if n, ok := protocolNumber(next); ok {
 				modules = append(modules, protocolModules[n]...)
+				protocol = n
 			} else {
 				return "there is no protocol " + next
 			}
@@ -122,9 +144,32 @@ func (s *ruleset) refuses(f family, c command, args []word) string {
 		if need, ok := providers[option]; ok && !slices.ContainsFunc(need, func(m string) bool { return slices.Contains(modules, m) }) {
 			return option + " has to stand behind the match that it belongs to"
 		}
+		for module, prefixes := range needed {
+			if slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(option, prefix) }) {
+				seen[module] = true
+			}
+		}
+	}
+	for _, module := range named {
+		if needed[module] != nil && !seen[module] {
+			return "-m " + module + " needs an option of its own"
+		}
+		if of, ok := protocolOf[module]; ok && of != protocol {
+			return "-m " + module + " needs -p " + module
+		}
 	}
 	return ""
 }
+
+// needed are the options of which a module needs one, by how they begin.
+var needed = map[string][]string{"state": {"--state"}, "conntrack": {"--ct"}, "multiport": {"--dports", "--sports", "--ports", "--destination-ports", "--source-ports"},
+	"iprange": {"--src-range", "--dst-range"}, "addrtype": {"--src-type", "--dst-type"}, "comment": {"--comment"}}
+
+// protocolOf is the protocol that a module is about.
+var protocolOf = map[string]int{"tcp": 6, "udp": 17, "sctp": 132, "dccp": 33, "udplite": 136, "icmp": 1, "icmp6": 58, "icmpv6": 58, "ipv6-icmp": 58}
+
+// longestName is that of a chain.
+const longestName = 28
 
 // protocolModules are what -p brings with it.
 var protocolModules = map[int][]string{6: {"tcp"}, 17: {"udp"}, 132: {"sctp"}, 33: {"dccp"}, 136: {"udplite"}, 1: {"icmp"}, 58: {"icmp6", "icmpv6", "ipv6-icmp"}}

@@ -47,6 +47,7 @@ type rule struct {
 	names     map[uint16]string // of ports that were written as names
 	maybe     bool              // nobody knows whether it is there
 	several   bool              // it is one rule for each of its addresses
+	suspect   bool              // iptables may refuse it
 
 	// What an import has no use for, and a [Table] shows.
 	destination *test[string]

@@ -216,8 +216,8 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r.chain = name
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
-	if r.target == "" {
-		r.target = "?"
+	if r.target == "" && s.chains[f][c.chain] == nil {
+		r.target = "?" // it may be in what was taken for the chain
 	}
 	s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
 }
@@ -229,6 +229,11 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 		r.hides = r.hides || w.hidden
 		addresses := i > 0 && slices.Contains([]string{"-s", "-d", "--source", "--src", "--destination", "--dst"}, spec[i-1].text)
 		r.several = r.several || addresses && strings.Contains(w.text, ",")
+	}
+	for i, w := range spec {
+		if i > 0 && (spec[i-1].text == "-m" || spec[i-1].text == "--match") && !slices.Contains(knownMatches, w.text) {
+			r.suspect = true
+		}
 	}
 	if r.hides && r.target == "" {
 		r.target = "?"
@@ -243,7 +248,10 @@ func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	if len(r.unsure) > 0 {
 		how = assumed // iptables takes it, as it may know more
 	}
-	if r.hides || to.maybe {
+	if r.hides || r.suspect {
+		r.maybe = true
+	}
+	if r.maybe || to.maybe {
 		how = unsure
 	}
 	if next := s.chains[f][r.target]; r.target != "" && !r.passes() && !r.drops() && r.target != "ACCEPT" && r.target != "RETURN" && (next == nil && s.wild[f] != tame || next != nil && next.maybe) {
@@ -339,7 +347,8 @@ func (s *ruleset) setPolicy(of *chain, c command, at place) outcome {
 
 func (s *ruleset) create(f family, old *chain, c command, at place) outcome {
 	switch {
-	case c.chain == "":
+	case c.chain == "" || len(c.chain) > longestName || slices.Contains(targets, c.chain):
+		s.lost(at, "a chain cannot have that name")
 		return failed
 	case old == nil:
 		made := &chain{name: c.chain}

@@ -209,7 +209,7 @@ func (w *scriptWorld) doubtfulBlock(f family, text string) bool {
 			words = words[1:]
 		}
 		c := parseCommand(words)
-		if !ok || c.bad != "" || w.refuses(f, c, words) != "" {
+		if !ok || c.bad != "" || c.verb == "" || w.refuses(f, c, words) != "" || parseRule(f, place{}, c.spec).suspect {
 			return true
 		}
 	}

@@ -39,6 +39,11 @@ func (x *follower) arithm(e syntax.ArithmExpr, st *state, at Place) (n int64, kn
 func (x *follower) arithmWord(w *syntax.Word, st *state, at Place) (int64, bool) {
 	if name := w.Lit(); isName(name) {
 		v := x.value(name, nil, st, at)
+		if st.options.nounset && !v.set {
+			if x.missing(st, v, at) {
+				return 0, false
+			}
+		}
 		return x.arithmText(v.text, v.known && !v.all)
 	}
 	text, known := x.literal(w, st)

@@ -27,6 +27,9 @@ func (x *follower) builtin(words []Word, st *state, at Place) *state {
 	st.status = OK
 	switch name {
 	case ":", "true", "umask", "ulimit", "times", "hash", "bg", "fg", "jobs", "disown", "history", "bind", "complete":
+		if name == "hash" && slices.ContainsFunc(args, func(a Word) bool { return !a.Known || strings.HasPrefix(a.Text, "-p") }) {
+			x.giveUp(st, at, "which programs it runs from here on cannot be told: "+hint)
+		}
 		if name == "hash" && len(args) > 0 {
 			st.status = x.found(args)
 		}
@@ -191,6 +194,9 @@ func (x *follower) shift(args []Word, st *state, at Place) {
 	case n <= int64(len(st.params)):
 		st.params = slices.Clone(st.params[n:])
 	case st.open:
+		if x.posix {
+			x.leave(st.clone(), at) // some shells end if there is nothing left to shift
+		}
 		st.params, st.status = nil, Unknown
 	case x.posix:
 		x.giveUp(st, at, "there is nothing left to shift, which ends some shells: "+hint)

@@ -27,7 +27,10 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 		switch r.Op {
 		case syntax.Hdoc, syntax.DashHdoc:
 			if text, known := x.hereDocument(r, st); fd == "" || fd == "0" {
-				in = input{Text{text, known}, int(r.Hdoc.Pos().Line())}
+				in = input{Text: Text{text, known}}
+				if r.Hdoc != nil {
+					in.line = int(r.Hdoc.Pos().Line())
+				}
 			}
 		case syntax.WordHdoc:
 			if text, known := x.literal(r.Word, st); fd == "" || fd == "0" {
@@ -121,6 +124,9 @@ func processSubstitution(w *syntax.Word) (*syntax.ProcSubst, bool) {
 
 // hereDocument is the text of one, as the command reads it.
 func (x *follower) hereDocument(r *syntax.Redirect, st *state) (string, bool) {
+	if r.Hdoc == nil {
+		return "", true
+	}
 	quoted := false
 	syntax.Walk(r.Word, func(n syntax.Node) bool {
 		switch n := n.(type) {

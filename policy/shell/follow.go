@@ -4,6 +4,8 @@ package shell
 
 import (
 	"errors"
+	"path"
+	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -47,8 +49,8 @@ type end struct {
 // Follow follows a script, from a world on, and returns what that has become.
 func Follow(file, text string, w World, l Listener) World {
 	x := &follower{Listener: l, lines: strings.Split(text, "\n"), called: make(map[string]bool)}
-	x.posix = isPosix(x.lines[0])
 	st := newState(w)
+	x.interpret(st)
 	if at, bad := x.carriage(text); bad {
 		x.giveUp(st, at, "the line ends in a carriage return, which the shell takes for a part of the command: write all lines as Unix does")
 	}
@@ -88,7 +90,7 @@ func Follow(file, text string, w World, l Listener) World {
 func (x *follower) conclude(ends []end) World {
 	var st *state
 	var open *state
-	for _, e := range ends {
+	for _, e := range slices.Backward(ends) { // the end of the file first, which has no line
 		e.state = x.runTrap(e.state)
 		w := x.finish(e.state)
 		switch {
@@ -116,16 +118,40 @@ func (x *follower) finish(st *state) World {
 	return st.world
 }
 
-// isPosix reports whether a script asks for a shell that may not be bash.
-func isPosix(first string) bool {
-	interpreter, ok := strings.CutPrefix(first, "#!")
-	if !ok {
-		return false
+// interpret reads the first line, which says by what a script is run. That is
+// if it is not run by bash FILE: so what else it says may hold, or not.
+func (x *follower) interpret(st *state) {
+	line, ok := strings.CutPrefix(x.lines[0], "#!")
+	words := strings.Fields(line)
+	if !ok || len(words) == 0 {
+		return
 	}
-	return !strings.Contains(interpreter, "bash")
+	if path.Base(words[0]) == "env" {
+		if words = words[1:]; len(words) > 0 && words[0] == "-S" {
+			words = words[1:]
+		}
+	}
+	if len(words) == 0 || !slices.Contains([]string{"bash", "sh", "dash", "ash"}, path.Base(words[0])) {
+		x.giveUp(st, x.line(1), "only sh and bash are followed: "+hint)
+		return
+	}
+	x.posix = path.Base(words[0]) != "bash"
+	for _, w := range words[1:] {
+		for _, c := range strings.TrimPrefix(w, "-") {
+			switch c {
+			case 'e':
+				st.options.errexit, st.options.perhaps = true, true
+			case 'u':
+				st.options.nounset, st.options.perhaps = true, true
+			case 'x', 'v', 'l':
+			default:
+				x.giveUp(st, x.line(1), "what this changes cannot be told: "+hint)
+			}
+		}
+	}
 }
 
-// carriage finds a line that ends as on Windows, unless all do.
+// carriage finds a line that ends as on Windows.
 func (x *follower) carriage(text string) (Place, bool) {
 	for i, line := range x.lines {
 		if strings.ContainsAny(line, "\r\x00") {

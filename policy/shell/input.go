@@ -28,7 +28,9 @@ func (x *follower) read(args []Word, st *state, at Place) {
 				switch c {
 				case 'r':
 					raw = true
-				case 's', 'e', 'p':
+				case 'p':
+				case 's', 'e':
+					certain = certain && !x.posix
 				case 'a':
 					array = argument
 				default:

@@ -48,6 +48,11 @@ func (x *follower) parameter(p *syntax.ParamExp, st *state, m mode) []piece {
 	if st.dead {
 		return nil
 	}
+	if st.options.nounset && !v.set && !v.all && !(p.Exp != nil && asksWhetherSet(p.Exp.Op)) {
+		if x.missing(st, v, at) {
+			return nil
+		}
+	}
 	switch {
 	case p.Length:
 		return []piece{v.length(m)}
@@ -58,14 +63,29 @@ func (x *follower) parameter(p *syntax.ParamExp, st *state, m mode) []piece {
 	case p.Exp != nil:
 		return x.operate(name, v, p.Exp, st, m, at)
 	}
-	if v.known && !v.set && !v.all && st.options.nounset {
-		x.end(st, at)
-		return nil
-	}
-	if v.outer && st.options.nounset {
-		x.leave(st.clone(), at)
-	}
 	return x.shown(v, st, m)
+}
+
+// asksWhetherSet reports whether an expansion is made for what may not be set.
+func asksWhetherSet(op syntax.ParExpOperator) bool {
+	return op <= syntax.AssignUnsetOrNull && op >= syntax.AlternateUnset
+}
+
+// unknown is a value that cannot be told, or a list of them.
+func (v value) unknown(m mode) []piece {
+	p := unknownPiece(m)
+	p.many = p.many || v.all
+	return []piece{p}
+}
+
+// missing ends the shell under set -u for what is not set, or may not be.
+func (x *follower) missing(st *state, v value, at Place) (ended bool) {
+	if v.known && !st.options.perhaps {
+		x.end(st, at)
+		return true
+	}
+	x.leave(st.clone(), at)
+	return false
 }
 
 // end ends the shell within an expansion.
@@ -181,6 +201,10 @@ func (x *follower) value(name string, index syntax.ArithmExpr, st *state, at Pla
 		return value{}
 	}
 	v, there := st.vars[name]
+	if index != nil && isAll(index) && !v.known {
+		w, _ := index.(*syntax.Word)
+		return value{all: true, open: true, star: w.Lit() == "*"}
+	}
 	if !there {
 		switch {
 		case (name == "UID" || name == "EUID") && !x.posix:
@@ -248,12 +272,12 @@ func (x *follower) slice(v value, s *syntax.Slice, st *state, m mode, at Place) 
 		length, known2 = x.arithm(s.Length, st, at)
 	}
 	if !known1 || !known2 || !v.known || v.open || !isASCII(v.text) {
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	if v.all {
 		// $0 stands in front of the parameters.
 		if offset < 1 || length < 0 {
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		}
 		first := min(int(offset)-1, len(v.list))
 		v.list = v.list[first:]
@@ -272,7 +296,7 @@ func (x *follower) slice(v value, s *syntax.Slice, st *state, m mode, at Place) 
 		last = size + length
 	}
 	if last < offset {
-		return []piece{unknownPiece(m)} // an error
+		return v.unknown(m) // an error
 	}
 	return []piece{expanded(v.text[offset:last], m)}
 }
@@ -282,7 +306,7 @@ func (x *follower) replace(v value, r *syntax.Replace, st *state, m mode) []piec
 	pattern, known1 := x.pattern(r.Orig, st)
 	with, known2 := x.literal(r.With, st)
 	if !known1 || !known2 || !v.known || v.all || strings.ContainsAny(with, `&\`) || !isASCII(v.text) {
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	atStart, atEnd := false, false
 	switch {
@@ -294,12 +318,12 @@ func (x *follower) replace(v value, r *syntax.Replace, st *state, m mode) []piec
 	}
 	if pattern == "" {
 		if atStart || atEnd {
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		}
 		return []piece{expanded(v.text, m)}
 	}
 	if len(v.text) > 4096 {
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	var b strings.Builder
 	text := v.text
@@ -309,7 +333,7 @@ search:
 		for last := len(text); last > i && (!atStart || i == 0); last-- {
 			matches, sure := matchGlob(pattern, text[i:last])
 			if !sure {
-				return []piece{unknownPiece(m)}
+				return v.unknown(m)
 			}
 			if !matches || atEnd && last < len(text) {
 				continue
@@ -359,7 +383,7 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 		switch {
 		case !known:
 			word()
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		case there:
 			return x.shown(v, st, m)
 		}
@@ -368,7 +392,7 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 		switch {
 		case !known:
 			word()
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		case there:
 			return word()
 		}
@@ -380,18 +404,18 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 		text, certain := x.literal(e.Word, st)
 		if v.all || !isName(name) {
 			x.giveUp(st, at, "what this sets cannot be told: "+hint)
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		}
 		x.assign(st, name, Text{text, certain && known}, at)
 		if !certain || !known {
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		}
 		return []piece{expanded(text, m)}
 	case syntax.ErrorUnset, syntax.ErrorUnsetOrNull:
 		switch {
 		case !known:
 			x.leave(st.clone(), at)
-			return []piece{unknownPiece(m)}
+			return v.unknown(m)
 		case there:
 			return x.shown(v, st, m)
 		}
@@ -400,7 +424,7 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 	}
 	if v.all || !v.known {
 		word()
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	text, sure := v.text, false
 	pattern, certain := "", true
@@ -408,7 +432,7 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 		pattern, certain = x.pattern(e.Word, st)
 	}
 	if !certain || !isASCII(text) {
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	switch e.Op {
 	case syntax.RemSmallPrefix, syntax.RemLargePrefix, syntax.RemSmallSuffix, syntax.RemLargeSuffix:
@@ -423,7 +447,7 @@ func (x *follower) operate(name string, v value, e *syntax.Expansion, st *state,
 		text, sure = mapFirst(text, strings.ToLower), pattern == ""
 	}
 	if !sure {
-		return []piece{unknownPiece(m)}
+		return v.unknown(m)
 	}
 	return []piece{expanded(text, m)}
 }

@@ -78,6 +78,8 @@ func (x *follower) foreground(s *syntax.Stmt, st *state, at Place) *state {
 // onError ends the shell under set -e if a command has failed.
 func (x *follower) onError(st *state, at Place) *state {
 	switch {
+	case st.options.perhaps && st.status != OK && st.status != Assumed:
+		x.leave(st.clone(), at)
 	case st.status.fails():
 		x.leave(st, at)
 		return nil

@@ -148,13 +148,18 @@ func runEnv(x *follower, words []Word, st *state, at Place) *state {
 
 // withAssignments runs what stands behind NAME=VALUE.
 func (x *follower) withAssignments(words []Word, st *state, at Place) *state {
-	for len(words) > 0 && words[0].Known && strings.Contains(words[0].Text, "=") {
+	for len(words) > 0 && isAssignment(words[0]) {
 		words = words[1:]
 	}
 	if len(words) == 0 || !words[0].Known || strings.HasPrefix(words[0].Text, "-") {
 		return x.unclear(st, at)
 	}
 	return x.program(words, st, at)
+}
+
+func isAssignment(w Word) bool {
+	name, _, ok := strings.Cut(w.Text, "=")
+	return ok && !w.many && isName(name)
 }
 
 func runXargs(x *follower, words []Word, st *state, at Place) *state {

@@ -57,6 +57,7 @@ type outer struct {
 // options are those of set that matter. Which are not known is not followed.
 type options struct {
 	errexit, nounset, noglob, pipefail, lastpipe, export bool
+	perhaps                                              bool // errexit and nounset, if the first line counts
 }
 
 // input is what the standard input of a command holds.

@@ -24,6 +24,9 @@ func (x *follower) assign(st *state, name string, to Text, at Place) {
 		x.giveUp(st, at, "this cannot be set, and what becomes of the script then cannot be told: "+hint)
 		return
 	}
+	if name == "PATH" && to.Known && !findsIPTables(to.Text) {
+		x.giveUp(st, at, "which program iptables is then cannot be told: "+hint)
+	}
 	if v.isList {
 		st.setUnknown(name)
 		return
@@ -37,6 +40,19 @@ func (x *follower) assign(st *state, name string, to Text, at Place) {
 		return
 	}
 	st.vars[name] = variable{known: true, set: true, text: to.Text, integer: v.integer, exported: v.exported || st.options.export}
+}
+
+// findsIPTables reports whether PATH leads to where iptables is. Whatever stands
+// there in other directories is taken for something else.
+func findsIPTables(path string) bool {
+	found := false
+	for dir := range strings.SplitSeq(path, ":") {
+		if !strings.HasPrefix(dir, "/") {
+			return false
+		}
+		found = found || strings.HasSuffix(strings.TrimSuffix(dir, "/"), "/sbin")
+	}
+	return found
 }
 
 func (x *follower) assigns(list []*syntax.Assign, st *state, at Place) {
@@ -398,6 +414,8 @@ func (x *follower) unset(args []Word, st *state, at Place) {
 			x.giveUp(st, at, "what this takes away cannot be told: "+hint)
 		case w.Text == "-f":
 			functions = true
+		case w.Text == "PATH":
+			x.giveUp(st, at, "which program iptables is then cannot be told: "+hint)
 		case w.Text == "-v" || w.Text == "--":
 		case functions:
 			delete(st.functions, w.Text)
@@ -461,7 +479,7 @@ func (x *follower) set(args []Word, st *state, at Place) {
 		for _, c := range w.Text[1:] {
 			switch c {
 			case 'e':
-				st.options.errexit = on
+				st.options.errexit, st.options.perhaps = on, false
 			case 'u':
 				st.options.nounset = on
 			case 'f':
@@ -489,7 +507,7 @@ func (x *follower) set(args []Word, st *state, at Place) {
 func (x *follower) setOption(w Word, on bool, st *state, at Place) {
 	switch w.Text {
 	case "errexit":
-		st.options.errexit = on
+		st.options.errexit, st.options.perhaps = on, false
 	case "nounset":
 		st.options.nounset = on
 	case "noglob":
