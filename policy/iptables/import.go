@@ -108,6 +108,7 @@ func (s *ruleset) read(file File) {
 	case listing:
 		for _, f := range s.familiesOf(file, text) {
 			s.load(f, file.Name, 1, text, "filter", false)
+			s.raw[f] = ""
 		}
 	case save:
 		for _, f := range s.familiesOf(file, text) {
@@ -115,6 +116,7 @@ func (s *ruleset) read(file File) {
 				s.readUFW(f, file.Name, text)
 			} else {
 				s.readSave(f, file.Name, 1, text)
+				s.raw[f] = filterTables(text)
 			}
 		}
 	}
