@@ -41,6 +41,7 @@ type ruleset struct {
 	twice  *place    // where a second kind came
 	count  int       // of changes
 
+	raw     [2]string // the filter tables as they were written, where they are all that is known of a family
 	options Options
 	single  bool // there is one file of rules
 	sets    map[string]*ipset
