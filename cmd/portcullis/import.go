@@ -36,6 +36,9 @@ type importOptions struct {
 	packets    int
 }
 
+// maxPackets bounds what --verify sends.
+const maxPackets = 1_000_000
+
 func (a *app) importCommand() *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
@@ -77,6 +80,9 @@ needs root and touches nothing of this host.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.live && len(args)+len(o.ip4)+len(o.ip6) > 0 {
 				return usagef("--live reads the rules in force, and no files: leave out one of both")
+			}
+			if o.packets < 1 || o.packets > maxPackets {
+				return usagef("--packets %d is not possible: write a number from 1 to %d", o.packets, maxPackets)
 			}
 			return a.importRules(cmd, args, o)
 		},

@@ -33,7 +33,7 @@ func (t *translation) unreached(f family) addresses {
 
 // unreachedParts are these, and each span of them.
 func (t *translation) unreachedParts(f family) []addresses {
-	parts := []addresses{t.unreached(f)}
+	parts := []addresses{t.unreached(f), loopbacks[f]}
 	for _, s := range t.unreached(f) {
 		parts = append(parts, addresses{s})
 	}
