@@ -139,7 +139,7 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range hosts {
-		h.opens("9090/tcp from 192.0.2.2")
+		h.opens("9090/tcp from @office")
 	}
 	t.Logf("%d hosts in %d waves took %v", len(hosts), len(report.Waves), time.Since(began).Round(time.Millisecond))
 }
