@@ -37,7 +37,7 @@ var siblings = map[string][]string{
 	"firewall/fetch":         {"firewall/savefile"},
 	"firewall/firewalltest":  {"firewall/containers", "firewall/schedule"},
 	"firewall/fleet":         {"firewall/savefile"},
-	"firewall/fleet/member":  {"firewall/bans", "firewall/fleet/store", "firewall/savefile"},
+	"firewall/fleet/member":  {"firewall/bans", "firewall/firewalltest", "firewall/fleet/store", "firewall/savefile"},
 	"firewall/fleet/publish": {"firewall/fleet/store"},
 	"firewall/fleet/serve":   {"firewall/fleet/store", "firewall/fleet/store/storetest", "firewall/savefile"},
 	"firewall/fleet/store":   {"firewall/savefile"},

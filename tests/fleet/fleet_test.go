@@ -128,8 +128,11 @@ func TestStoreIsAway(t *testing.T) {
 	l := lab.New(t)
 	g := newGroup(t)
 	h := g.joins("h1", l.Server, l.PinPath)
-	h.starts()
 	g.publishes("interfaces: [eth0]\nopen: [8080/tcp]\n", "")
+	h.startsConfined()
+	h.complains(fleet.StateRefused, "portcullis.yaml cannot be written, so no policy could be kept: read-only file system")
+	h.ends(unix.SIGTERM)
+	h.starts()
 	h.runs(1)
 	h.ends(unix.SIGKILL)
 	h.types("down") // as after a boot

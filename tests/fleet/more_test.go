@@ -134,12 +134,12 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	report, err := g.Publish(t.Context(), g.source("interfaces: [eth0]\nopen: [9090/tcp]\n", ""), publish.Request{Group: "web", Key: g.key, Waves: waves, Patience: patience})
+	report, err := g.Publish(t.Context(), g.source("interfaces: [eth0]\nlists: {office: {file: office.txt}}\nopen: ['9090/tcp from @office']\n", ""), publish.Request{Group: "web", Key: g.key, Waves: waves, Patience: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range hosts {
-		h.opens("9090/tcp")
+		h.opens("9090/tcp from @office")
 	}
 	t.Logf("%d hosts in %d waves took %v", len(hosts), len(report.Waves), time.Since(began).Round(time.Millisecond))
 }

@@ -139,11 +139,7 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 	}
 	now := time.Now().UTC().Format(time.RFC3339)
 	b.Group, b.Serial, b.Time = r.Group, highest+1, now
-	reader := &reader{f, lists}
-	if reader.lists == nil {
-		reader.lists = make(map[string][]byte)
-	}
-	report.Differences, err = reader.differences(ctx, hosts, f.running(ctx, c), b, r.Group)
+	report.Differences, err = f.newReader(lists).differences(ctx, hosts, f.running(ctx, c), b, r.Group)
 	if err != nil {
 		return nil, fmt.Errorf("nothing was published:\n%w", err)
 	}

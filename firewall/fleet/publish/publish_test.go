@@ -323,11 +323,11 @@ func TestPublishChecksForEachHost(t *testing.T) {
 		t.Errorf("published %+v, %v", report, err)
 	}
 	// A store that was restored from before knows less than its hosts.
-	text, err := (&fleet.Status{Name: "h1", Group: "web", Serial: 12, State: fleet.StateInForce}).Text()
+	text, err := (&fleet.Status{Name: "h9", Group: "web", Serial: 12, State: fleet.StateInForce}).Text()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.dir.Put(t.Context(), fleet.StatusKey("h1"), text, store.Any); err != nil {
+	if err := l.dir.Put(t.Context(), fleet.StatusKey("h9"), text, store.Any); err != nil {
 		t.Fatal(err)
 	}
 	if report, err = l.Publish(t.Context(), l.source("open: [ssh]\n"), l.request("none")); err != nil || report.Serial != 13 || len(report.Warnings) != 1 {
