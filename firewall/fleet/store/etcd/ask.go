@@ -59,8 +59,7 @@ func (s *Store) ask(ctx context.Context, verb, key string, do func(context.Conte
 		if tries >= len(s.link.endpoints) && time.Since(begun) >= patience {
 			return s.unanswered(verb, key, err, why)
 		}
-		// Roles have changed meanwhile, or the revision is gone: the member is well.
-		if !errors.Is(err, rpctypes.ErrAuthOldRevision) && !errors.Is(err, rpctypes.ErrCompacted) {
+		if memberFailed(err) {
 			s.link.next(ended)
 		}
 		if tries%len(s.link.endpoints) == 0 {
@@ -89,6 +88,13 @@ func (s *Store) unanswered(verb, key string, err, why error) error {
 func isTimeout(err error) bool {
 	code := status.Code(err)
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || code == codes.DeadlineExceeded || code == codes.Canceled
+}
+
+// memberFailed reports whether another member should be asked. Not where roles have changed meanwhile, or the revision is
+// gone. Nor where there was no answer in time: that a connection is dead, its keep-alive finds, and if the members have too
+// much to do, hosts that all connect anew are the last that they need.
+func memberFailed(err error) bool {
+	return !isTimeout(err) && !errors.Is(err, rpctypes.ErrAuthOldRevision) && !errors.Is(err, rpctypes.ErrCompacted)
 }
 
 // final returns what an error means that no member would give another answer to, or nil.
