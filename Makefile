@@ -21,6 +21,7 @@ SEED        ?= 1
 # Of fleet-test.
 FLEET_HOSTS ?= 20
 BAD         ?= 1000
+ROUNDS      ?= 11
 # Of the load part of the differential: names of rows with commas in between, all, or full for minutes of each.
 LOAD        ?=
 
@@ -87,7 +88,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets imports nftables fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo \
+	differential packets imports nftables side-by-side fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo \
 	deps-test deps-all deps-boot deps-vm deps-benchmark
 
 help: ## list the targets
@@ -235,6 +236,9 @@ fleet-etcd: root deps-all build ## fleets in etcd: members that fail ROUNDS time
 nftables: RULESETS = 2000
 nftables: root deps-test ## hold what import makes of rules of nft against nft (root; RULESETS=2000 SEED=1)
 	$(GO) test -count=1 -timeout 180m -v ./tests/nftables -seed $(SEED) -rulesets $(RULESETS)
+
+side-by-side: root deps-test build ## measure what looking at dropped packets costs, beside tcpdump, xdpdump and nft (root; ROUNDS=11)
+	$(GO) test -count=1 -timeout 180m -v -exec $(CURDIR)/tests/isolated.sh ./tests/host -run TestSideBySide -side-by-side $(ROUNDS)
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

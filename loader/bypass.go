@@ -17,6 +17,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // What is attached may not be run: a driver that makes its queues anew can forget the program, and the kernel goes on
@@ -243,9 +244,9 @@ func (i Interface) Runner() string {
 // BypassText returns a sentence for an interface whose program packets bypass, with what to do.
 func (i Interface) BypassText() string {
 	if i.Mode == ModeTC {
-		return fmt.Sprintf("%s: packets reach this host past the filter, and another TC program may take them before it: \"portcullis doctor %s\" lists those", i.Name, i.Name)
+		return fmt.Sprintf("%s: packets reach this host past the filter, and another TC program may take them before it: \"portcullis doctor %s\" lists those", i.Name, quote.Shell(i.Name))
 	}
-	return fmt.Sprintf("%s: packets reach this host past the filter, as %s does not run the XDP program that is attached: \"portcullis up %s --mode tc\" filters them", i.Name, i.Runner(), i.Name)
+	return fmt.Sprintf("%s: packets reach this host past the filter, as %s does not run the XDP program that is attached: \"portcullis up %s --mode tc\" filters them", i.Name, i.Runner(), quote.Shell(i.Name))
 }
 
 // distrust returns why the XDP program of a target is not to stay, or "".

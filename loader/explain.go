@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader/pin"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // ErrPolicyChanged is returned by an [Explainer] when what decides has changed since it was made: ask a new one.
@@ -84,7 +85,7 @@ func (f *Filter) explainer(iface string) (*Explainer, error) {
 		return nil, fmt.Errorf("%s: the filter is not in force there, so whatever comes in by it passes: run \"portcullis up\"", iface)
 	}
 	if device.Attrs().Flags&net.FlagUp == 0 {
-		return nil, fmt.Errorf("%s is down, so nothing comes in by it: \"ip link set %s up\"", iface, iface)
+		return nil, fmt.Errorf("%s is down, so nothing comes in by it: \"ip link set %s up\"", iface, quote.Shell(iface))
 	}
 	direction := pin.In
 	if _, err := os.Stat(pin.Program(f.pins.Policy(), iface, pin.InFrags)); err == nil {

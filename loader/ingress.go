@@ -13,6 +13,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/bpf"
 	"github.com/portcullis-firewall/portcullis/loader/hook"
 	"github.com/portcullis-firewall/portcullis/loader/pin"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // addIngress attaches where none of ours runs, or one of another kind, which goes in the end: for a moment both
@@ -24,7 +25,7 @@ func (c *change) addIngress(t *target) (err error) {
 	case t.mode == ModeTC:
 	case t.oldIn != nil && t.oldIn.IsXDP():
 		return fmt.Errorf("%s is in %s mode; the kernel cannot switch straight to %s: use --mode tc, or \"portcullis down %s\" first (opens the host)",
-			t.name(), t.runningMode(), t.mode, t.name())
+			t.name(), t.runningMode(), t.mode, quote.Shell(t.name()))
 	default:
 		if err := hook.CheckForeign(t.device); err != nil {
 			return err

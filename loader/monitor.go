@@ -338,6 +338,9 @@ type interfaceName struct {
 	at   time.Time
 }
 
+// mostNames is how many are kept: where interfaces come and go, each has another index.
+const mostNames = 4096
+
 // interfaceName returns the name of the interface with an index, as of a second ago at most.
 func (m *Monitor) interfaceName(index uint32) string {
 	n := m.names[index]
@@ -348,6 +351,9 @@ func (m *Monitor) interfaceName(index uint32) string {
 		n.name = i.Name
 	}
 	n.name, n.at = cmp.Or(n.name, strconv.Itoa(int(index))), time.Now()
+	if len(m.names) >= mostNames {
+		clear(m.names)
+	}
 	m.names[index] = n
 	return n.name
 }

@@ -184,7 +184,7 @@ func (c *change) warnOfTopology(targets []*target) {
 		}
 		if master, err := netlink.LinkByIndex(index); err == nil && master.Type() == "bridge" {
 			c.warn("%s is a port of bridge %s: broadcast and multicast for the guests behind it is filtered as if it were for this host; filter %s instead: \"portcullis up %s\", then \"portcullis down %s\"",
-				t.name(), master.Attrs().Name, master.Attrs().Name, master.Attrs().Name, t.name())
+				t.name(), master.Attrs().Name, master.Attrs().Name, quote.Shell(master.Attrs().Name), quote.Shell(t.name()))
 		}
 	}
 	c.report.Warnings = append(c.report.Warnings, host.Topology(names)...)

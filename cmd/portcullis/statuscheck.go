@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/portcullis-firewall/portcullis/loader"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // ledgerView is what status --check finds.
@@ -61,7 +62,7 @@ func differs(c loader.LedgerCheck) error {
 	}
 	if c.Difference > 0 {
 		return fmt.Errorf("%s: the ledger has %d packets where the device (%s) has received %d frames: %d came past the filter, or were lost before it; \"portcullis doctor %s\" looks closer",
-			c.Interface, c.Ledger, c.Counter, c.Device, c.Difference, c.Interface)
+			c.Interface, c.Ledger, c.Counter, c.Device, c.Difference, quote.Shell(c.Interface))
 	}
 	return fmt.Errorf("%s: the ledger has %d packets where the device (%s) has received %d frames: %d are counted twice, or the driver does not count all that it hands to XDP",
 		c.Interface, c.Ledger, c.Counter, c.Device, -c.Difference)

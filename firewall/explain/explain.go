@@ -14,6 +14,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/loader"
 	"github.com/portcullis-firewall/portcullis/maps"
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/quote"
 )
 
 // Explainer explains packets at a firewall that is up.
@@ -207,10 +208,10 @@ func (e *Explainer) interfaceOf(r Request, route firewall.Route, unreachable err
 	}
 	list := strings.Join(names, ", ")
 	if unreachable != nil {
-		return "", fmt.Errorf("no route leads to %s: say by which interface it comes, as in \"on %s\" (filtered: %s)", r.Source, names[0], list)
+		return "", fmt.Errorf("no route leads to %s: say by which interface it comes, as in \"on %s\" (filtered: %s)", r.Source, quote.Shell(names[0]), list)
 	}
 	return "", fmt.Errorf("packets of %s come in by %s, which is not filtered, so they pass: to ask about another interface, name it, as in \"on %s\" (filtered: %s)",
-		r.Source, strings.Join(route.Interfaces, ", "), names[0], list)
+		r.Source, strings.Join(route.Interfaces, ", "), quote.Shell(names[0]), list)
 }
 
 // filtered returns the interfaces that are filtered.

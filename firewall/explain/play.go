@@ -100,7 +100,7 @@ func (e *Explainer) interfaceOfRecorded(p *Recorded, named string) (string, erro
 	if p.Index != 0 {
 		i, err := net.InterfaceByIndex(p.Index)
 		if err != nil {
-			return "", unplayable("it was recorded on interface number %d, which is not here: say by which one it came, as in \"on %s\"", p.Index, names[0])
+			return "", unplayable("it was recorded on interface number %d, which is not here: say by which one it came, as in \"on %s\"", p.Index, quote.Shell(names[0]))
 		}
 		name, here = i.Name, true
 	} else if name != "" {
@@ -117,9 +117,9 @@ func (e *Explainer) interfaceOfRecorded(p *Recorded, named string) (string, erro
 	}
 	const ask = "say by which one it came, as in \"on %s\" (filtered: %s)"
 	if name != "" {
-		return "", unplayable("it was recorded on %s, which is not here: "+ask, quote.Name(name), names[0], strings.Join(names, ", "))
+		return "", unplayable("it was recorded on %s, which is not here: "+ask, quote.Name(name), quote.Shell(names[0]), strings.Join(names, ", "))
 	}
-	return "", fmt.Errorf("the recording does not say on which interface packet %d came: "+ask, p.Number, names[0], strings.Join(names, ", "))
+	return "", fmt.Errorf("the recording does not say on which interface packet %d came: "+ask, p.Number, quote.Shell(names[0]), strings.Join(names, ", "))
 }
 
 // isOwn reports whether a packet comes from an address of this host, where nothing else says who has sent it.

@@ -167,3 +167,31 @@ func TestListenNamesWhatIsInTheWay(t *testing.T) {
 		t.Errorf("%q, %v", kept, err)
 	}
 }
+
+// Only the socket is opened to its group, and nothing that somebody has put in its place.
+func TestNothingElseIsOpenedToTheGroup(t *testing.T) {
+	dir := t.TempDir()
+	secret, link, socket := filepath.Join(dir, "secret"), filepath.Join(dir, "link"), filepath.Join(dir, "socket")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{secret, link} {
+		if err := openToGroup(path); err == nil || !strings.Contains(err.Error(), "somebody has replaced "+path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has the mode %v, %v", info.Mode(), err)
+	}
+	l, err := Address{"unix", socket}.listen(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket has the mode %v, %v", info.Mode(), err)
+	}
+}

@@ -90,11 +90,29 @@ func (a Address) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(a.address, 0o660); err != nil { // for root, and whoever may enter the directory by the socket's group
+	if err := openToGroup(a.address); err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// openToGroup lets root, and whoever may enter the directory by the socket's group, connect to a socket. Whoever may write to the
+// directory may have put something else in its place by now.
+func openToGroup(path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || stat.Uid != uint32(os.Geteuid()) {
+		return fmt.Errorf("somebody has replaced %s: name a path in a directory that others cannot change", path)
+	}
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o660)
 }
 
 // kindOf says what a file is.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ func TestStrangersDoNotSlowScrapes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			at := serveFor(t, source)
+			alone := scrape(t, at, len(rules)) // a machine may be busy
 			before := descriptors(t)
 			ctx, stop := context.WithCancel(context.Background())
 			defer stop()
@@ -59,13 +61,18 @@ func TestStrangersDoNotSlowScrapes(t *testing.T) {
 			}
 			time.Sleep(200 * time.Millisecond) // so that the last of them is being answered
 			var most runtime.MemStats
+			var took []time.Duration
 			for range 20 {
-				scrape(t, at, len(rules))
+				took = append(took, scrape(t, at, len(rules)))
 				var now runtime.MemStats
 				if runtime.ReadMemStats(&now); now.HeapInuse > most.HeapInuse {
 					most = now
 				}
 				time.Sleep(100 * time.Millisecond)
+			}
+			slices.Sort(took)
+			if took[len(took)/2] > time.Second+4*alone {
+				t.Errorf("a scrape takes %s, and %s without them", took[len(took)/2], alone)
 			}
 			if most.HeapInuse > 256<<20 {
 				t.Errorf("they take %d MB", most.HeapInuse>>20)
@@ -140,20 +147,23 @@ func serveFor(t *testing.T, source Source) string {
 	return at
 }
 
-// scrape asks as Prometheus does, and fails unless the answer is whole and comes within a second.
-func scrape(t *testing.T, at string, rules int) {
+// scrape asks as Prometheus does, returns how long it took, and fails unless the answer is whole and comes in the ten seconds
+// that Prometheus waits.
+func scrape(t *testing.T, at string, rules int) time.Duration {
 	t.Helper()
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	begun := time.Now()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + at + "/metrics")
 	if err != nil {
 		t.Error(err)
-		return
+		return time.Since(begun)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if n := strings.Count(string(body), "portcullis_rule_packets_total{"); err != nil || response.StatusCode != http.StatusOK || n != rules {
 		t.Errorf("%s with %d of %d rules, %v", response.Status, n, rules, err)
 	}
+	return time.Since(begun)
 }
 
 func descriptors(t *testing.T) int {
@@ -227,12 +237,12 @@ func TestPagesAreReadAnew(t *testing.T) {
 	}
 	begun := time.Now()
 	for time.Since(begun) < 1200*time.Millisecond {
-		if age := time.Since(p.get(context.Background()).begun); age > time.Second {
+		if age := time.Since(p.get(context.Background()).begun); age > 3*time.Second {
 			t.Fatalf("a page is %s old", age)
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if made > pagesAtOnce+4 {
+	if made > pagesAtOnce+2+int(pagesPerSecond*time.Since(begun).Seconds()) {
 		t.Errorf("%d pages were made", made)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

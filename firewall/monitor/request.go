@@ -69,7 +69,7 @@ func (r Request) Options(interfaces []string, rules []policy.Rule) (o loader.Mon
 	}
 	for _, name := range r.Interfaces {
 		if !slices.Contains(interfaces, name) {
-			return o, fmt.Errorf("%s is not filtered, so none of its packets can be shown: write --on %s", quote.Name(name), strings.Join(interfaces, ","))
+			return o, fmt.Errorf("%s is not filtered, so none of its packets can be shown: write --on %s", quote.Name(name), quote.Shell(strings.Join(interfaces, ",")))
 		}
 	}
 	if r.Rule != "" {

@@ -35,8 +35,10 @@ func newFlood(t testing.TB, l *lab.Lab, port uint16) *flood {
 	if err != nil {
 		t.Fatal(err)
 	}
+	frame := synTo(macOf(t, l.Server, "eth0"), lab.ClientV4, 40000, port)
+	ipSum, transportSum := sumsBut(frame)
 	for name, value := range map[string]any{
-		bpf.BenchVarProtocol: uint8(unix.IPPROTO_TCP), bpf.BenchVarPort: port, bpf.BenchVarSourcePort: uint16(40000),
+		bpf.BenchVarIpSum: ipSum, bpf.BenchVarTransportSum: transportSum, bpf.BenchVarProtocol: uint8(unix.IPPROTO_TCP), bpf.BenchVarPort: port, bpf.BenchVarSourcePort: uint16(40000),
 		bpf.BenchVarFirstSource: uint32(16 << 24), bpf.BenchVarSourceMask: uint32(1<<28 - 1),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -53,7 +55,7 @@ func newFlood(t testing.TB, l *lab.Lab, port uint16) *flood {
 		t.Fatal(err)
 	}
 	t.Cleanup(collection.Close)
-	f := &flood{lab: l, program: collection.Programs[bpf.BenchProgBenchSend], frame: synTo(macOf(t, l.Server, "eth0"), lab.ClientV4, 40000, port)}
+	f := &flood{lab: l, program: collection.Programs[bpf.BenchProgBenchSend], frame: frame}
 	l.Client.Do(t, func() error {
 		eth0, err := net.InterfaceByName("eth0")
 		if err == nil {
@@ -64,6 +66,20 @@ func newFlood(t testing.TB, l *lab.Lab, port uint16) *flood {
 	// Where the filter is not native XDP, a veth takes such frames only for the sake of GRO.
 	l.Server.Run(t, "ethtool", "-K", "eth0", "gro", "on")
 	return f
+}
+
+// sumsBut returns the sums of a frame's words for the checksums of IP and TCP, but for the source and the ports, which change.
+func sumsBut(f []byte) (ip, transport uint32) {
+	words := func(b []byte) (sum uint32) {
+		for ; len(b) > 1; b = b[2:] {
+			sum += uint32(binary.BigEndian.Uint16(b))
+		}
+		return sum
+	}
+	const header, source, segment, checksum = 14, 26, 34, 50
+	ip = words(f[header:header+10]) + words(f[source+4:segment])
+	transport = words(f[source+4:segment]) + words(f[segment+4:checksum]) + words(f[checksum+2:])
+	return ip, transport + unix.IPPROTO_TCP + uint32(len(f)-segment)
 }
 
 // send sends so many frames, and returns how long it took.
