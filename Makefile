@@ -17,6 +17,7 @@ TESTFLAGS   ?= -count=1 -timeout 30m
 BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
+SCRIPTS     ?= 100000
 SEED        ?= 1
 # Of the load part of the differential: names of rows with commas in between, all, or full for minutes of each.
 LOAD        ?=
@@ -84,7 +85,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
+	differential packets import-scripts fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
 	deps-benchmark
 
 help: ## list the targets
@@ -212,6 +213,9 @@ differential: root deps-test ## compare with netfilter, packet by packet (root; 
 packets: PACKETS = 10000000
 packets: root deps-test ## hold what diff and explain say of packets against loaded policies (root; PACKETS=10000000 SEED=1)
 	$(GO) test -count=1 -timeout 180m -v ./tests/packets -seed $(SEED) -packets $(PACKETS)
+
+import-scripts: root deps-test ## draw shell scripts, run them, and compare the rules with what import makes of them (root; SCRIPTS=100000 SEED=1)
+	$(GO) test -count=1 -timeout 720m -v ./tests/importscripts -seed $(SEED) -scripts $(SCRIPTS) -real $$(($(SCRIPTS) / 100 + 1))
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \
