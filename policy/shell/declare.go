@@ -34,17 +34,13 @@ func (x *follower) declClause(c *syntax.DeclClause, st *state, at Place) *state 
 					x.giveUp(st, at, "some shells split this value: put it into quotes")
 				}
 			}
-			if v := st.vars[a.Name.Value]; v.isList && a.Array == nil && a.Index == nil && d.hides(st, a.Name.Value) {
-				// The value was of the variable outside.
-				x.setHidden(d, a, st, at)
-				continue
-			}
 			x.setHidden(d, a, st, at)
 		}
 	}
 	if d.printing {
 		st.print("", false)
 	}
+	st.status = OK // whatever a substitution in it has ended with
 	return st.living()
 }
 

@@ -12,6 +12,7 @@ import (
 // redirected runs a command with what it reads and where it prints to.
 func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 	in, out, mayFail, mute := st.in, st.out, false, false
+	readsOwn := false
 	for _, r := range s.Redirs {
 		fd := ""
 		if r.N != nil {
@@ -24,6 +25,7 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 		switch r.Op {
 		case syntax.Hdoc, syntax.DashHdoc:
 			if text, known := x.hereDocument(r, st); fd == "" || fd == "0" {
+				readsOwn = true
 				in = input{Text: Text{text, known}}
 				if r.Hdoc != nil {
 					in.line = int(r.Hdoc.Pos().Line())
@@ -31,19 +33,23 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 			}
 		case syntax.WordHdoc:
 			if text, known := x.literal(r.Word, st); fd == "" || fd == "0" {
+				readsOwn = true
 				in = input{Text{text + "\n", known}, at.Line}
 			}
 		case syntax.RdrIn, syntax.RdrInOut:
 			name, known := x.literal(r.Word, st)
 			if sub, ok := processSubstitution(r.Word); ok {
+				readsOwn = true
 				in = input{Text: x.substitute(sub.Stmts, st, at)}
 				continue
 			}
 			mayFail = mayFail || !known || name != "/dev/null"
 			if fd == "" || fd == "0" {
+				readsOwn = true
 				in = input{Text: Text{Known: known && name == "/dev/null"}}
 			}
 		case syntax.DplIn:
+			readsOwn = true
 			in = input{}
 		case syntax.DplOut:
 			if to := r.Word.Lit(); (fd == "" || fd == "1") && to != "1" {
@@ -83,7 +89,6 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 	if mute {
 		st.out = Text{Known: true}
 	}
-	readsOwn := in != outerIn
 	st = x.command(s.Cmd, st, at)
 	if st != nil {
 		if readsOwn {

@@ -178,6 +178,11 @@ func (x *follower) command(c syntax.Command, st *state, at Place) *state {
 		return st.living()
 	case *syntax.LetClause:
 		for _, e := range c.Exprs {
+			if w, ok := e.(*syntax.Word); ok && !isName(w.Lit()) {
+				if _, known := x.literal(w, st); !known {
+					x.giveUp(st, at, "what this sets cannot be told: "+hint)
+				}
+			}
 			n, known := x.arithm(e, st, at)
 			st.status = truth(n != 0, known)
 		}
