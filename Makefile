@@ -17,6 +17,7 @@ TESTFLAGS   ?= -count=1 -timeout 30m
 BENCH       ?= .
 FUZZTIME    ?= 30s
 PACKETS     ?= 200000
+SCRIPTS     ?= 100000
 SEED        ?= 1
 # Of fleet-test.
 FLEET_HOSTS ?= 20
@@ -88,8 +89,8 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets imports nftables side-by-side fleet-test fleet-etcd fuzz clean root deps-build deps-deb deps-generate deps-demo \
-	deps-test deps-all deps-boot deps-vm deps-benchmark
+	differential packets import-scripts imports nftables side-by-side fleet-test fleet-etcd fuzz clean root deps-build deps-deb \
+	deps-generate deps-demo deps-test deps-all deps-boot deps-vm deps-benchmark
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -239,6 +240,9 @@ nftables: root deps-test ## hold what import makes of rules of nft against nft (
 
 side-by-side: root deps-test build ## measure what looking at dropped packets costs, beside tcpdump, xdpdump and nft (root; ROUNDS=11)
 	$(GO) test -count=1 -timeout 180m -v -exec $(CURDIR)/tests/isolated.sh ./tests/host -run TestSideBySide -side-by-side $(ROUNDS)
+
+import-scripts: root deps-test ## draw shell scripts, run them, and compare the rules with what import makes of them (root; SCRIPTS=100000 SEED=1)
+	$(GO) test -count=1 -timeout 720m -v ./tests/importscripts -seed $(SEED) -scripts $(SCRIPTS) -real $$(($(SCRIPTS) / 100 + 1))
 
 fuzz: deps-build ## run each fuzz target for FUZZTIME (30s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r package dir; do \

@@ -44,14 +44,49 @@ func (x *follower) arithmWord(w *syntax.Word, st *state, at Place) (int64, bool)
 				return 0, false
 			}
 		}
-		return x.arithmText(v.text, v.known && !v.all)
+		if !v.known || v.all {
+			return 0, false
+		}
+		return x.expression(v.text, st, at)
 	}
 	text, known := x.literal(w, st)
+	if known && !isName(text) {
+		return x.expression(text, st, at)
+	}
 	return x.arithmText(text, known)
 }
 
-// arithmText is the number that a value is. One that is no number is an
-// expression of its own, which is left alone.
+// expression evaluates what is only known to be an expression when it is
+// evaluated, such as the argument of let.
+func (x *follower) expression(text string, st *state, at Place) (int64, bool) {
+	if n, known := x.arithmText(text, true); known {
+		return n, true
+	}
+	if !strings.ContainsAny(text, "=+-") || x.posix {
+		return 0, false // it sets nothing
+	}
+	if x.depth >= maxDepth {
+		return 0, false
+	}
+	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader("(("+text+"))"), "")
+	if err != nil || len(parsed.Stmts) != 1 {
+		x.giveUp(st, at, "what this computes cannot be told: "+hint)
+		return 0, false
+	}
+	c, ok := parsed.Stmts[0].Cmd.(*syntax.ArithmCmd)
+	if !ok {
+		x.giveUp(st, at, "what this computes cannot be told: "+hint)
+		return 0, false
+	}
+	if _, isWord := c.X.(*syntax.Word); isWord {
+		return 0, false // such as -08, which is no number
+	}
+	x.depth++
+	defer func() { x.depth-- }()
+	return x.arithm(c.X, st, at)
+}
+
+// arithmText is the number that a value is.
 func (x *follower) arithmText(text string, known bool) (int64, bool) {
 	if text = strings.TrimSpace(text); text == "" {
 		return 0, known

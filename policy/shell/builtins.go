@@ -5,8 +5,6 @@ package shell
 import (
 	"slices"
 	"strings"
-
-	"mvdan.cc/sh/v3/syntax"
 )
 
 var builtins = strings.Fields(": true false echo printf test [ exit return break continue shift set unset export readonly local declare typeset " +
@@ -14,9 +12,6 @@ var builtins = strings.Fields(": true false echo printf test [ exit return break
 	"let kill enable bg fg jobs disown dirs pushd popd caller compgen complete bind history suspend logout")
 
 func isBuiltin(name string) bool { return slices.Contains(builtins, name) }
-
-// bashCommands are those that other shells do not have.
-var bashCommands = strings.Fields("source declare typeset mapfile readarray shopt let builtin enable pushd popd dirs compgen complete disown")
 
 func (x *follower) builtin(words []Word, st *state, at Place) *state {
 	name, args := words[0].Text, words[1:]
@@ -271,62 +266,6 @@ func (x *follower) commandBuiltin(args []Word, st *state, at Place) *state {
 	return x.program(args, st, at)
 }
 
-func (x *follower) setTrap(args []Word, st *state, at Place) {
-	if len(args) > 0 && args[0].Text == "--" {
-		args = args[1:]
-	}
-	if len(args) == 0 || args[0].Text == "-l" || args[0].Text == "-p" {
-		return
-	}
-	signals := args[1:]
-	text := &Text{args[0].Text, args[0].Known}
-	if len(args) == 1 || args[0].Text == "-" {
-		text = nil
-	}
-	if len(args) == 1 {
-		signals = args
-	}
-	for _, s := range signals {
-		switch {
-		case !s.Known:
-			x.giveUp(st, at, "when this is run cannot be told: "+hint)
-		case s.Text == "EXIT" || s.Text == "0" || s.Text == "exit":
-			st.trap, st.trapAt = text, at
-		case slices.Contains([]string{"ERR", "DEBUG", "RETURN"}, strings.TrimPrefix(strings.ToUpper(s.Text), "SIG")) && text != nil:
-			x.giveUp(st, at, "when this is run cannot be told: "+hint)
-		}
-	}
-}
-
-// runTrap runs what a trap has left for the end.
-func (x *follower) runTrap(st *state) *state {
-	if st.trap == nil {
-		return st
-	}
-	text, at := *st.trap, st.trapAt
-	st.dead = false
-	st.trap = nil
-	if !text.Known {
-		x.giveUp(st, at, "what is run at the end cannot be told: "+hint)
-		return st
-	}
-	without := st.clone()
-	outside, leaves, loops := x.ends, x.leaves, x.loops
-	var ends []end
-	x.ends, x.leaves, x.loops = &ends, nil, nil
-	options := st.options
-	st = x.text(text.Text, st, at)
-	x.ends, x.leaves, x.loops = outside, leaves, loops
-	for _, e := range ends {
-		st = x.join(st, e.state, at, "whether the trap ends here cannot be told"+mayRun)
-	}
-	if st == nil {
-		return without
-	}
-	without.options, st.options = options, options
-	return x.join(st, without, at, "it is run at the end, or when a signal comes"+mayRun)
-}
-
 func (x *follower) alias(args []Word, st *state, at Place) {
 	for _, a := range args {
 		name, text, defines := strings.Cut(a.Text, "=")
@@ -337,71 +276,4 @@ func (x *follower) alias(args []Word, st *state, at Place) {
 			st.aliases[name] = Text{text, true}
 		}
 	}
-}
-
-// bashOnly reports whether a statement, without those in it, is none of a POSIX shell.
-func bashOnly(s *syntax.Stmt) bool {
-	for _, r := range s.Redirs {
-		if r.Op == syntax.WordHdoc || r.Op == syntax.RdrAll || r.Op == syntax.AppAll || r.N != nil && len(r.N.Value) > 1 {
-			return true
-		}
-	}
-	switch c := s.Cmd.(type) {
-	case *syntax.ArithmCmd, *syntax.TestClause, *syntax.LetClause, *syntax.CoprocClause, *syntax.TimeClause:
-		return true
-	case *syntax.DeclClause:
-		if v := c.Variant.Value; v != "local" && v != "export" && v != "readonly" {
-			return true
-		}
-	case *syntax.FuncDecl:
-		return c.RsrvWord
-	case *syntax.ForClause:
-		if _, ok := c.Loop.(*syntax.CStyleLoop); ok || c.Select || c.Braces {
-			return true
-		}
-	case *syntax.BinaryCmd:
-		if c.Op == syntax.PipeAll {
-			return true
-		}
-	case *syntax.CaseClause:
-		for _, item := range c.Items {
-			if item.Op != syntax.Break {
-				return true
-			}
-		}
-	}
-	if s.Cmd == nil {
-		return false
-	}
-	found := false
-	syntax.Walk(s.Cmd, func(n syntax.Node) bool {
-		switch n := n.(type) {
-		case *syntax.Stmt:
-			return false
-		case *syntax.SglQuoted:
-			found = found || n.Dollar
-		case *syntax.DblQuoted:
-			found = found || n.Dollar
-		case *syntax.ProcSubst, *syntax.ExtGlob, *syntax.ArrayExpr:
-			found = true
-		case *syntax.Assign:
-			found = found || n.Append || n.Index != nil
-		case *syntax.ArithmExp:
-			found = found || n.Bracket
-		case *syntax.UnaryArithm:
-			found = found || n.Op == syntax.Inc || n.Op == syntax.Dec
-		case *syntax.BinaryArithm:
-			found = found || n.Op == syntax.Pow || n.Op == syntax.Comma
-		case *syntax.ParamExp:
-			found = found || n.Excl || n.Index != nil || n.Slice != nil || n.Repl != nil || n.Names != 0
-			if n.Exp != nil {
-				switch n.Exp.Op {
-				case syntax.UpperFirst, syntax.UpperAll, syntax.LowerFirst, syntax.LowerAll, syntax.OtherParamOps:
-					found = true
-				}
-			}
-		}
-		return true
-	})
-	return found
 }

@@ -42,8 +42,7 @@ type follower struct {
 // end is a state in which something was left before its end.
 type end struct {
 	*state
-	at      Place
-	inDoubt bool
+	at Place
 }
 
 // Follow follows a script, from a world on, and returns what that has become.
@@ -213,5 +212,14 @@ func (x *follower) joinEnds(st *state, ends []end, what string) *state {
 	return st
 }
 
+// maxEnds bounds how many states are kept apart in which the shell may have ended.
+const maxEnds = 64
+
 // leave ends the shell, or the subshell, in a state.
-func (x *follower) leave(st *state, at Place) { *x.ends = append(*x.ends, end{state: st, at: at}) }
+func (x *follower) leave(st *state, at Place) {
+	if n := len(*x.ends); n >= maxEnds {
+		x.join((*x.ends)[n-1].state, st, at, "whether the script ends here cannot be told, so what follows may drop, but lets nothing in: "+hint)
+		return
+	}
+	*x.ends = append(*x.ends, end{state: st, at: at})
+}

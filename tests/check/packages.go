@@ -21,6 +21,7 @@ var large = map[string]string{
 	"loader":               "a filter that runs and the way to it share its state",
 	"maps":                 "a file for each map",
 	"policy":               "rules, the file and what they come to are the methods of one type",
+	"policy/shell":         "one shell, of which each file follows a part",
 	"policy/iptables":      "one translation from text to policy, of which no step is of use alone",
 }
 

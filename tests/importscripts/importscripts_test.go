@@ -29,7 +29,7 @@ import (
 )
 
 var (
-	scripts = flag.Int("scripts", 300, "how many scripts are drawn")
+	scripts = flag.Int("scripts", 150, "how many scripts are drawn")
 	first   = flag.Uint64("seed", 1, "the seed of the first script")
 	workers = flag.Int("workers", 2, "how many run at a time")
 	show    = flag.Bool("show", false, "print the scripts")

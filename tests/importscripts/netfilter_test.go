@@ -21,7 +21,7 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
-var real = flag.Int("real", 25, "how many scripts are run with iptables itself")
+var real = flag.Int("real", 15, "how many scripts are run with iptables itself")
 
 // TestModelAgreesWithNetfilter runs scripts twice: with the model of iptables,
 // and with iptables itself in network namespaces of their own.
