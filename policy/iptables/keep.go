@@ -206,8 +206,8 @@ func (f *routes) letsThroughSome(s spot, p packets) bool {
 	if f.result.Forward != policy.ForwardDrop || slices.Contains(f.guests, s.in) {
 		return !p.empty()
 	}
-	if len(p[answers]) > 0 || len(p[related]) > 0 {
-		return len(f.result.ForwardRules()) > 0
+	if len(f.result.ForwardRules()) > 0 && len(p[answers])+len(p[related]) > 0 {
+		return true
 	}
 	s.out = none
 	opened := f.opened[s].union(f.limited[s])
