@@ -129,7 +129,7 @@ func judge(r *Result, m, behind *model, p modelPacket, accepted bool, line int) 
 		return ""
 	// What is sent to a group, or to everybody, is never answered.
 	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
-		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
+		!blocked(r.Policy, p) && !m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
 		!doubtedBefore(r, line):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
