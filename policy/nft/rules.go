@@ -167,7 +167,10 @@ func (c *copied) packetsOf(r *rule) []packets {
 				}
 				next = append(next, c.table.match(t, s)...)
 			}
-			list = next
+			if list = next; len(list) > maxRules {
+				list = []*terms{newTerms(families)}
+				list[0].doubt("%s, with what it is asked with,", s)
+			}
 		case isUnknown, isCount:
 			each(func(t *terms) { t.doubt("%s", s.text) })
 		case isLimit:

@@ -241,13 +241,12 @@ func (t *terms) spell(f iptables.Family) (out []spelled) {
 	}{{"-s", t.from[f]}, {"-d", t.to[f]}} {
 		base.options = append(base.options, addressOptions(side.option, f, side.set)...)
 	}
+	if max(1, len(t.in.among))*max(1, len(t.out.among))*max(1, len(t.icmp[f])) > maxRules {
+		return []spelled{{options: []string{"-m", "too-many-conditions"}}} // which is in doubt
+	}
 	list := t.in.spell("-i", []spelled{base})
 	list = t.out.spell("-o", list)
-	list = t.spellProtocols(f, list)
-	if len(list) > maxRules {
-		return []spelled{{options: []string{"-m", "too-many-conditions"}}}
-	}
-	return list
+	return t.spellProtocols(f, list)
 }
 
 // with is a rule with more options.

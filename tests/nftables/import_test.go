@@ -285,9 +285,16 @@ func TestImportIsNeverWider(t *testing.T) {
 			list = append(list, drawProbe(random, s.id))
 		}
 		in := s.play(t, list)
+		kept, err := nft.Import([]iptables.File{{Name: "rules", Data: []byte(text)}}, iptables.Options{Keep: true}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		narrower := false
 		for _, p := range list {
-			if len(r.Policy.Interfaces) > 0 && !policy.MatchAnyInterface(r.Policy.Interfaces, p.card) || says(r.Notes, p.card+" is not filtered") {
+			if !in[p.id] && len(kept.Stays) == 0 && isFiltered(kept, p) && lets(kept.Policy, p) {
+				t.Fatalf("seed %d: the policy is wider than the rules, of which none is said to stay\n%s\n%s\n%s", *seed+uint64(n), text, p, kept.YAML())
+			}
+			if !isFiltered(r, p) {
 				continue
 			}
 			accepted, allowed := in[p.id], lets(r.Policy, p)
@@ -325,6 +332,14 @@ func TestImportIsNeverWider(t *testing.T) {
 func saysNothingOf(r *iptables.Result, p probe) bool {
 	beginning := map[bool]string{true: "no rules for IPv4", false: "no rules for IPv6"}[p.src.Is4()]
 	return says(r.Notes, beginning)
+}
+
+// isFiltered reports whether a policy is about the card by which a packet comes.
+func isFiltered(r *iptables.Result, p probe) bool {
+	if len(r.Policy.Interfaces) > 0 {
+		return policy.MatchAnyInterface(r.Policy.Interfaces, p.card)
+	}
+	return !says(r.Notes, p.card+" is not filtered")
 }
 
 // says reports whether a finding begins so.
