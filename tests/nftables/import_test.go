@@ -167,7 +167,6 @@ func lets(p *policy.Policy, k probe) bool {
 type server struct {
 	host  *lab.Host
 	wires map[string]lab.Wire
-	sent  int
 	id    uint16
 }
 
