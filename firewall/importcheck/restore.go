@@ -34,7 +34,7 @@ func (s *side) restore(tool, text string) (loaded string, refused []string, err 
 			return "", nil, err
 		}
 		n, _ := strconv.Atoi(m[1])
-		if n < 1 || n > len(lines) || !strings.HasPrefix(lines[n-1], "-") {
+		if n < 1 || n > len(lines) || !strings.HasPrefix(lines[n-1], "-") && !strings.HasPrefix(lines[n-1], "[") {
 			return "", nil, err
 		}
 		refused = append(refused, fmt.Sprintf("%s: %s", lines[n-1], firstLine(err.Error())))

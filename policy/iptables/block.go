@@ -73,6 +73,20 @@ func (t *translation) findBlocks() {
 	}
 }
 
+// leaveLongSets doubts rules by sets of more networks than a rule of the policy can name.
+func (t *translation) leaveLongSets() {
+	for _, f := range families {
+		for _, c := range t.chains[f] {
+			for _, r := range c.rules {
+				if r.longSet != "" && !r.isBlock {
+					r.from = nil
+					r.doubtItself("set %s, which is too long for a rule,", r.longSet)
+				}
+			}
+		}
+	}
+}
+
 // scan goes through a chain as far as its rules let in nothing that a block would stop. It reports whether rules behind
 // the chain are still for all packets, but for those that it has dropped.
 func (b *blocks) scan(name string, stack []string) (through bool) {

@@ -241,6 +241,31 @@ func TestSets(t *testing.T) {
 	}
 }
 
+// A set that is too long for a rule stays in netfilter where it drops, and opens nothing where it accepts.
+func TestLongSets(t *testing.T) {
+	var sets strings.Builder
+	sets.WriteString("create long hash:net family inet\n")
+	for i := range 70_000 {
+		fmt.Fprintf(&sets, "add long 100.%d.%d.%d/31\n", 64+i/(64*256), i/64%256, i%64*4)
+	}
+	r, err := ImportWith([]File{{"sets", []byte(sets.String())}, {"rules", []byte(savedRules("-A INPUT -p tcp --dport 22 -m set ! --match-set long src -j DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p tcp --dport 80 -m set --match-set long src -j ACCEPT"))}},
+		Options{Keep: true})
+	if err != nil || opensOf(r) != "22/tcp" || len(r.Stays) != 1 || len(r.Untranslated) != 1 {
+		t.Errorf("opens %s, %v, %v, %v", opensOf(r), r.Stays, r.Untranslated, err)
+	}
+}
+
+// What netfilter gets to be compared is the filter tables as they were written.
+func TestFilterTables(t *testing.T) {
+	const nat = "*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+	const one = "*filter\n:INPUT DROP [0:0]\n[1:2] -A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+	for text, want := range map[string]string{one: one, nat + one + nat: one, "# a\n" + one + "\n" + one: one + one, nat: "", one + "*filter\n:INPUT DROP\n": ""} {
+		if got := filterTables(text); got != want {
+			t.Errorf("%q gives %q, want %q", text, got, want)
+		}
+	}
+}
+
 // What is said of many lines is said once.
 func TestFindingsAreGrouped(t *testing.T) {
 	list := []Finding{{"a", 1, "x", "why"}, {"a", 2, "y", "why"}, {"a", 9, "z", "because"}, {"b", 3, "x", "why"}, {"", 0, "", "whole"}}

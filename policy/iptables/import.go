@@ -106,6 +106,7 @@ func (s *ruleset) read(file File) {
 	case listing:
 		for _, f := range s.familiesOf(file, text) {
 			s.load(f, file.Name, 1, text, "filter", false)
+			s.raw[f] = ""
 		}
 	case save:
 		for _, f := range s.familiesOf(file, text) {
@@ -113,6 +114,7 @@ func (s *ruleset) read(file File) {
 				s.readUFW(f, file.Name, text)
 			} else {
 				s.readSave(f, file.Name, 1, text)
+				s.raw[f] = filterTables(text)
 			}
 		}
 	}

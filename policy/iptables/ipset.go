@@ -115,6 +115,9 @@ func (p *optionParser) matchSet(args []string) bool {
 		if p.from != nil {
 			return false
 		}
+		if len(held) > maxPrefixes {
+			p.longSet = args[0]
+		}
 		p.from = &test[addresses]{held, p.not}
 	case "dst":
 		if p.to != nil || len(held) == 0 {

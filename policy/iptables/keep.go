@@ -218,6 +218,16 @@ func (t *translation) sayStays(r *rule) {
 	t.stay(r.place, "keep this rule in netfilter%s: %s cannot be said in a policy, which lets in what the rule drops%s", with, what, hint)
 }
 
+// noteOtherFamily says that what stays for one family is not there for the other one.
+func (t *translation) noteOtherFamily() {
+	for _, f := range families {
+		if !t.told[f] && len(t.staying) > 0 {
+			t.note(place{}, "what stays in netfilter is for %s alone: the policy lets in for %s what these rules would drop, until %s has the same rules",
+				f.other(), f, [...]string{"iptables", "ip6tables"}[f])
+		}
+	}
+}
+
 // noteOwners says once for each program what becomes of its chains.
 func (t *translation) noteOwners() {
 	for i := range owners {

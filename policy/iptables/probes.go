@@ -221,11 +221,15 @@ func (p *prober) draw() (Probe, bool) {
 	return one, true
 }
 
-// RulesText returns the rules of a family, 4 or 6, as iptables-restore reads them; "" if there are none.
+// RulesText returns the rules of a family, 4 or 6, as iptables-restore reads them, and as they were written where that is
+// known; "" if there are none.
 func (r *Result) RulesText(family int) string {
 	t, f := r.translation, familyOfNumber(family)
 	if t == nil || !t.told[f] {
 		return ""
+	}
+	if t.raw[f] != "" {
+		return t.raw[f]
 	}
 	return t.rulesText(f, func(string, *rule) bool { return true }, func(c *chain) string {
 		if c.policy == "ACCEPT" {

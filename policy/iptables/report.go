@@ -45,6 +45,7 @@ func (t *translation) report() {
 	t.reportReplies()
 	t.reportForward()
 	t.noteOwners()
+	t.noteOtherFamily()
 	t.reportRest()
 }
 

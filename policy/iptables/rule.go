@@ -41,6 +41,7 @@ type rule struct {
 	near      policy.Limit // what -m recent comes near
 	ofAll     policy.Limit // of -m limit, which is one for all sources
 	isBlock   bool         // it is in the policy's block
+	longSet   string       // a set of more networks than a rule of a policy can name
 	target    string
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not

@@ -42,6 +42,7 @@ type ruleset struct {
 	filled [2]bool // of which families there was a filter table, or a command about it
 	ufw    bool
 
+	raw     [2]string // the filter tables as they were written, where they are all that is known of a family
 	options Options
 	single  bool // there is one file of rules
 	sets    map[string]*ipset

@@ -54,6 +54,31 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 	}
 }
 
+// filterTables are those of a save, as iptables-restore reads them; "" if it would refuse them.
+func filterTables(text string) string {
+	committed := committedTables(text)
+	var b strings.Builder
+	open := false
+	for i, l := range savedLines(text) {
+		switch {
+		case l.begins && !committed[i]:
+			return ""
+		case l.begins:
+			if open {
+				b.WriteString("COMMIT\n")
+			}
+			open = l.table == "filter"
+		}
+		if open && l.table == "filter" {
+			b.WriteString(l.text + "\n")
+		}
+	}
+	if open {
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
 // replace forgets the filter table, of which another one takes the place.
 func (s *ruleset) replace(f family, at place) {
 	s.chains[f] = newChains()

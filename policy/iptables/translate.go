@@ -53,6 +53,7 @@ func (t *translation) translate() error {
 	t.splitLimits()
 	t.checkLimits()
 	t.findBlocks()
+	t.leaveLongSets()
 	t.findClasses()
 	for _, f := range families {
 		t.findPlaces(f, "INPUT", maxPlaces)
