@@ -28,6 +28,9 @@ type terms struct {
 	never     bool // no packet is so
 	asksPorts bool // whatever the protocol is
 	frames    bool // it was asked whom the frame is for
+
+	redirected bool // by DNAT of this host
+	nextHeader bool // it was asked for the first header of IPv6
 }
 
 // bounded is a limit for each source, and the set in which it is counted.
