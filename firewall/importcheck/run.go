@@ -14,8 +14,9 @@ import (
 	"runtime"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is the hidden command by which the program runs itself to compare, in namespaces of its own: whatever ends it,

@@ -76,12 +76,31 @@ func cmpOr(a, b string) string {
 	return b
 }
 
+// Two files of which nothing tells which is for IPv6 are not one policy without a word.
+func TestFamiliesThatNobodyKnows(t *testing.T) {
+	ssh, web := savedRules("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"), savedRules("-A INPUT -p tcp -m tcp --dport 8080 -j ACCEPT")
+	known := savedRules("-A INPUT -s 10.0.0.0/8 -p tcp --dport 22 -j ACCEPT")
+	for name, files := range map[string][]File{
+		"both":      {{"one.txt", []byte(ssh)}, {"two.txt", []byte(web)}},
+		"the first": {{"one.txt", []byte(ssh)}, {"two.txt", []byte(known)}},
+		"the last":  {{"one.txt", []byte(known)}, {"two.txt", []byte(web)}},
+	} {
+		r, err := Import(files, nil)
+		if err != nil || !slices.ContainsFunc(r.Untranslated, func(f Finding) bool { return strings.Contains(f.Why, "write -4 FILE and -6 FILE") }) {
+			t.Errorf("%s: opens %s, %v, %v", name, opensOf(r), r.Untranslated, err)
+		}
+	}
+	if r, err := Import([]File{{"bom", []byte("\ufeff" + strings.ReplaceAll(ssh, "\n", "\r\n"))}}, nil); err != nil || opensOf(r) != "22/tcp" {
+		t.Errorf("with a mark and lines of Windows: %v", err)
+	}
+}
+
 // A table takes the place of the one before it, as iptables-restore does it, unless that is told not to flush.
 func TestTheLastTableCounts(t *testing.T) {
 	first, last := savedRules("-A INPUT -p tcp --dport 3306 -j ACCEPT"), savedRules("-A INPUT -p tcp --dport 22 -j ACCEPT")
 	for name, files := range map[string][]File{
 		"in one file":  {{"a", []byte(first + last)}},
-		"in two files": {{"a", []byte(first)}, {"b", []byte(last)}},
+		"in two files": {{"a", []byte("#!/sbin/iptables-restore\n" + first)}, {"b", []byte("#!/sbin/iptables-restore\n" + last)}},
 		"in a script":  {{"a", []byte("#!/bin/sh\niptables -A INPUT -p tcp --dport 3306 -j ACCEPT\niptables-restore <<E\n" + last + "E\n")}},
 	} {
 		r, err := Import(files, nil)

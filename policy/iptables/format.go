@@ -68,5 +68,6 @@ func IsRules(data []byte) bool {
 
 // plainText is a text in UTF-8 with lines that end as on Unix.
 func plainText(data []byte) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(string(data), "\ufffd"), "\r\n", "\n")
+	text := strings.TrimPrefix(strings.ToValidUTF8(string(data), "\ufffd"), "\ufeff")
+	return strings.ReplaceAll(text, "\r\n", "\n")
 }

@@ -255,7 +255,7 @@ func judgeRouted(r *Result, m, behind *model, p modelPacket) string {
 
 // doubtedBefore reports whether a rule in front of a line is in doubt: what it perhaps drops does not get there for certain.
 func doubtedBefore(r *Result, line int) bool {
-	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes), func(f Finding) bool {
+	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes, r.Stays), func(f Finding) bool {
 		return f.Line <= line && strings.Contains(f.Why, "cannot be said in a policy")
 	})
 }

@@ -42,10 +42,13 @@ type ruleset struct {
 	filled [2]bool // of which families there was a filter table, or a command about it
 	ufw    bool
 
-	raw     [2]string // the filter tables as they were written, where they are all that is known of a family
-	options Options
-	single  bool // there is one file of rules
-	sets    map[string]*ipset
+	from     [2]string // the file that the filter table was read from last
+	guessed  [2]bool   // whether its family was no more than likely
+	raw      [2]string // the filter tables as they were written, where they are all that is known of a family
+	options  Options
+	single   bool // there is one file of rules
+	guessing bool // no more than likely is the family of the file that is read
+	sets     map[string]*ipset
 }
 
 func newRuleset() *ruleset {

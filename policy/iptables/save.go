@@ -21,6 +21,7 @@ func (s *ruleset) readSave(f family, file string, firstLine int, text string) {
 func (s *ruleset) load(f family, file string, firstLine int, text, table string, adds bool) {
 	committed := committedTables(text)
 	var open place // of the filter table, if it is never committed
+	defer func() { s.from[f], s.guessed[f] = file, s.guessing }()
 	if table == "filter" && s.filled[f] && !adds {
 		s.replace(f, place{file: file})
 	}
@@ -82,6 +83,10 @@ func filterTables(text string) string {
 // replace forgets the filter table, of which another one takes the place.
 func (s *ruleset) replace(f family, at place) {
 	s.chains[f] = newChains()
+	if at.file != s.from[f] && s.from[f] != "" && (s.guessing || s.guessed[f]) {
+		s.lost(place{file: at.file}, "the rules of %s and of %s are both taken for %s, so only the last count: write -4 FILE and -6 FILE to say which is which", s.from[f], at.file, f)
+		return
+	}
 	s.note(at, "this table takes the place of the one for %s before it, as iptables-restore does it: only the last one counts", f)
 }
 

@@ -35,14 +35,7 @@ func program(t *testing.T) string {
 	for _, name := range []string{"iptables-restore", "ip6tables-restore", "ipset", "ip"} {
 		lab.NeedProgram(t, name)
 	}
-	path := os.Getenv("PORTCULLIS")
-	if path == "" {
-		path, _ = filepath.Abs("../../bin/portcullis")
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make build", err)
-	}
-	return path
+	return lab.Program(t)
 }
 
 // imported translates a rule set of the corpus, as import does it.
