@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -65,6 +66,23 @@ func TestGolden(t *testing.T) {
 				t.Errorf("is read again as another policy: %v", policy.Diff(r.Policy, p))
 			}
 		})
+	}
+}
+
+// A zone of a higher priority comes first, even by its interface; else a source comes before.
+func TestPriorities(t *testing.T) {
+	for priority, want := range map[string]string{"": "[80/tcp from 10.0.0.0/8 22/tcp except 10.0.0.0/8]", `ingress-priority="-5"`: "[22/tcp]"} {
+		files := []iptables.File{
+			{Name: "a.xml", Data: []byte("<zone><source address=\"10.0.0.0/8\"/><port port=\"80\" protocol=\"tcp\"/></zone>")},
+			{Name: "b.xml", Data: []byte("<zone " + priority + "><interface name=\"eth0\"/><port port=\"22\" protocol=\"tcp\"/></zone>")},
+		}
+		r, err := Import(files, iptables.Options{Interfaces: []string{"eth0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(r.Policy.Open); got != want {
+			t.Errorf("%q opens %s, want %s", priority, got, want)
+		}
 	}
 }
 

@@ -4,12 +4,14 @@ package firewalld
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -143,21 +145,10 @@ func (l *lowering) lower() {
 		}
 		l.add(f, everything, "-m conntrack --ctstate INVALID -j DROP")
 		l.add(f, "FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
-		// By source, in the order of the names of zones, then by interface.
-		for _, name := range zones {
-			for _, n := range l.zones[name].children {
-				if n.name != "source" {
-					continue
-				}
-				if options, doubts, ok := l.source(f, n); ok {
-					l.out.Append(f, everything, n.at, append(options, "-g", zoneChain(name)), doubts...)
-				}
-			}
-		}
-		for _, name := range zones {
-			for _, n := range l.zones[name].children {
-				if n.name == "interface" {
-					l.out.Append(f, everything, n.at, []string{"-i", n.attr("name"), "-g", zoneChain(name)})
+		for _, group := range l.byPriority(zones) {
+			for _, kind := range []string{"source", "interface"} {
+				for _, name := range group {
+					l.dispatch(f, name, kind)
 				}
 			}
 		}
@@ -177,6 +168,39 @@ func (l *lowering) lower() {
 	}
 	l.routed()
 	l.out.Note(nowhere, "an interface that NetworkManager has in a zone is not in that zone's file: name it there, or it counts for the default zone, %s", standard)
+}
+
+// byPriority are zones in the order in which packets are told apart: by their
+// priority, and then by name.
+func (l *lowering) byPriority(zones []string) (groups [][]string) {
+	of := func(name string) int {
+		n, _ := strconv.Atoi(l.zones[name].attr("ingress-priority"))
+		return n
+	}
+	zones = slices.Clone(zones)
+	slices.SortStableFunc(zones, func(a, b string) int { return cmp.Compare(of(a), of(b)) })
+	for i, name := range zones {
+		if i == 0 || of(zones[i-1]) != of(name) {
+			groups = append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], name)
+	}
+	return groups
+}
+
+// dispatch leads packets to a zone by its sources, or by its interfaces.
+func (l *lowering) dispatch(f iptables.Family, name, kind string) {
+	for _, n := range l.zones[name].children {
+		switch {
+		case n.name != kind:
+		case kind == "interface":
+			l.out.Append(f, everything, n.at, []string{"-i", n.attr("name"), "-g", zoneChain(name)})
+		default:
+			if options, doubts, ok := l.source(f, n); ok {
+				l.out.Append(f, everything, n.at, append(options, "-g", zoneChain(name)), doubts...)
+			}
+		}
+	}
 }
 
 func zoneChain(name string) string { return "zone " + name }

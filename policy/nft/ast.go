@@ -11,13 +11,6 @@ import (
 // ruleset is what is in force when all has been read.
 type ruleset struct {
 	tables []*table
-	notes  []note
-}
-
-// note is something to know about a place.
-type note struct {
-	at  iptables.Position
-	why string
 }
 
 type table struct {

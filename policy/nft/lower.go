@@ -128,7 +128,7 @@ func (l *lowering) hook(f iptables.Family, hook, into string, tables []*table) b
 		}
 		if i+1 < len(bases) {
 			next := bases[i+1]
-			c.suffix = fmt.Sprintf(", passed on %d", i+1)
+			c.suffix = fmt.Sprintf(", passed on by %s %d", into, i+1)
 			c.accept = []string{"-g", nameOf(next.table, next.chain, into, i+1)}
 		}
 		verdict := "ACCEPT"

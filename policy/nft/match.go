@@ -197,6 +197,7 @@ func (of *terms) ask(q question, exact bool) {
 		ok = of.askFamily(q, map[string]int{"ip": 0, "ip6": 1, "2048": 0, "0x0800": 0, "34525": 1, "0x86dd": 1, "arp": -1, "vlan": -1, "8021q": -1})
 	case "meta l4proto", "ip protocol", "ip6 nexthdr":
 		ok = of.askProtocol(q)
+		of.nextHeader = of.nextHeader || q.field == "ip6 nexthdr"
 	case "tcp dport", "udp dport", "sctp dport", "udplite dport", "th dport":
 		ok = of.askPorts(q)
 	case "tcp sport", "udp sport":
@@ -215,6 +216,9 @@ func (of *terms) ask(q question, exact bool) {
 		ok = of.askCode(q)
 	case "ct state":
 		ok = of.askState(q)
+	case "ct status":
+		ok = len(q.values) == 1 && q.values[0].text == "dnat" && slices.Contains([]string{"", "==", "in"}, q.op)
+		of.redirected = of.redirected || ok
 	case "tcp flags":
 		ok = of.askFlags(q, exact)
 	case "meta pkttype":

@@ -68,12 +68,19 @@ func (c *copied) rule(r *rule, into string) {
 		if p.terms.frames && (p.verdict.name == "drop" || p.verdict.name == "reject") {
 			c.out.Note(r.at, "frames to a group or to everybody are told by the address of the packet in them")
 		}
-		target := c.target(p.verdict)
-		if target == nil {
-			continue
+		if others := p.terms.protocols; p.terms.nextHeader && p.verdict.name == "accept" {
+			if others[icmpProtocol[iptables.IPv6]] = false; others.count() > 0 {
+				c.out.Note(r.at, "ip6 nexthdr is taken for the protocol, whatever extension headers come before")
+			}
 		}
-		for _, s := range p.terms.spell(c.family) {
-			c.append(into, r.at, s, target, p.terms)
+		list := p.terms.spell(c.family)
+		if len(list) == 0 {
+			continue // and no chain need be there for it
+		}
+		if target := c.target(p.verdict); target != nil {
+			for _, s := range list {
+				c.append(into, r.at, s, target, p.terms)
+			}
 		}
 	}
 }
@@ -167,7 +174,10 @@ func (c *copied) packetsOf(r *rule) []packets {
 				}
 				next = append(next, c.table.match(t, s)...)
 			}
-			list = next
+			if list = next; len(list) > maxRules {
+				list = []*terms{newTerms(families)}
+				list[0].doubt("%s, with what it is asked with,", s)
+			}
 		case isUnknown, isCount:
 			each(func(t *terms) { t.doubt("%s", s.text) })
 		case isLimit:
@@ -292,6 +302,13 @@ func (t *terms) settle(v verdict) {
 			t.ports = nil
 			t.doubt("th dport of protocols that have no ports")
 		}
+	}
+	switch {
+	case t.redirected && v.name == "accept":
+		// The policy sees them as they come, and what to open for each is listed.
+		t.never = true
+	case t.redirected:
+		t.doubt("ct status dnat")
 	}
 	if t.frames && v.name != "drop" && v.name != "reject" {
 		others := t.protocols

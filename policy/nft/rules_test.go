@@ -104,6 +104,27 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A chain that both hooks lead to, each with another table behind, is one of each hook.
+func TestAChainOfTwoHooks(t *testing.T) {
+	const text = `table inet a {
+	chain both { tcp dport { 22, 80 } accept; }
+	chain in { type filter hook input priority 0; policy drop; ct state established,related accept; jump both; }
+	chain through { type filter hook forward priority 0; policy drop; ct state established,related accept; jump both; }
+}
+table inet b {
+	chain in { type filter hook input priority 5; policy drop; ct state established,related accept; tcp dport 22 accept; tcp dport 1 accept; tcp dport 2 accept; }
+	chain through { type filter hook forward priority 5; policy drop; ct state established,related accept; tcp dport 80 accept; }
+}
+`
+	r, err := Import([]iptables.File{{Name: "f", Data: []byte(text)}}, iptables.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(r.Policy.InputRules(), r.Policy.ForwardRules()), "[22/tcp] [80/tcp]"; got != want {
+		t.Errorf("opens %s, want %s", got, want)
+	}
+}
+
 // With --strict what another program drops counts, and what it may drop is not opened.
 func TestTablesOfOthers(t *testing.T) {
 	const ban = "table inet f2b-table { set a { type ipv4_addr; flags timeout; }\nchain b { type filter hook input priority -1; tcp dport 22 ip saddr @a reject; } }\n"

@@ -28,6 +28,9 @@ type terms struct {
 	never     bool // no packet is so
 	asksPorts bool // whatever the protocol is
 	frames    bool // it was asked whom the frame is for
+
+	redirected bool // by DNAT of this host
+	nextHeader bool // it was asked for the first header of IPv6
 }
 
 // bounded is a limit for each source, and the set in which it is counted.
@@ -241,13 +244,12 @@ func (t *terms) spell(f iptables.Family) (out []spelled) {
 	}{{"-s", t.from[f]}, {"-d", t.to[f]}} {
 		base.options = append(base.options, addressOptions(side.option, f, side.set)...)
 	}
+	if max(1, len(t.in.among))*max(1, len(t.out.among))*max(1, len(t.icmp[f])) > maxRules {
+		return []spelled{{options: []string{"-m", "too-many-conditions"}}} // which is in doubt
+	}
 	list := t.in.spell("-i", []spelled{base})
 	list = t.out.spell("-o", list)
-	list = t.spellProtocols(f, list)
-	if len(list) > maxRules {
-		return []spelled{{options: []string{"-m", "too-many-conditions"}}}
-	}
-	return list
+	return t.spellProtocols(f, list)
 }
 
 // with is a rule with more options.

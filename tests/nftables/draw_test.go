@@ -65,7 +65,27 @@ func (d *drawn) table(i int) {
 		}
 		d.b.WriteString("\t}\n")
 	}
+	if d.chance(60) {
+		d.forward(family)
+	}
 	d.b.WriteString("}\n")
+}
+
+// forward makes up a chain about what is routed.
+func (d *drawn) forward(family string) {
+	fmt.Fprintf(&d.b, "\tchain through {\n\t\ttype filter hook forward priority %d; policy %s;\n", pick(d.Rand, -10, 0, 5), pick(d.Rand, "drop", "drop", "drop", "accept"))
+	if d.chance(85) {
+		d.b.WriteString("\t\tct state established,related accept\n")
+	}
+	for range d.IntN(5) {
+		if d.chance(30) {
+			fmt.Fprintf(&d.b, "\t\t%s %s\n", pick(d.Rand, `oifname "eth1"`, `oifname != "eth0"`, `iifname "eth0" oifname "eth1"`, `iifname { "eth0", "wlan0" } oifname { "eth1", "eth0" }`, `iifname "eth*" oifname "eth*"`),
+				pick(d.Rand, "accept", "accept", "drop", "jump one"))
+			continue
+		}
+		d.rule(family, []string{"accept", "accept", "accept", "drop", "reject", "jump one", "goto two", "return"})
+	}
+	d.b.WriteString("\t}\n")
 }
 
 // rule makes up one rule, of one family at most.

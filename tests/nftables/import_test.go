@@ -49,6 +49,12 @@ const observer = `table inet observer {
 		meta nfproto ipv6 meta l4proto ipv6-icmp add @six-icmp { icmpv6 id }
 		meta nfproto ipv6 meta l4proto != ipv6-icmp add @six { th sport }
 	}
+	chain through {
+		type filter hook forward priority 500; policy accept;
+		add @four { ip id }
+		meta nfproto ipv6 meta l4proto ipv6-icmp add @six-icmp { icmpv6 id }
+		meta nfproto ipv6 meta l4proto != ipv6-icmp add @six { th sport }
+	}
 	chain out { type filter hook output priority -500; policy drop; }
 }
 `
@@ -62,6 +68,7 @@ type probe struct {
 	icmp     uint8
 	flags    uint8
 	valid    bool // it begins something; else it is INVALID
+	routed   bool // through the server, out of eth1
 	id       uint16
 }
 
@@ -79,6 +86,11 @@ func drawProbe(random *rand.Rand, id uint16) probe {
 	if p.src.Is6() {
 		p.dst = pick(random, addr("2001:db8:1::1"), addr("2001:db8:1::2"))
 	}
+	if p.routed = random.IntN(4) == 0; p.routed {
+		if p.dst = addr("198.18.0.9"); p.src.Is6() {
+			p.dst = addr("2001:db8:9::9")
+		}
+	}
 	switch p.protocol {
 	case policy.TCP:
 		p.port, p.flags = pick(random, probePorts...), pick[uint8](random, frame.SYN, frame.SYN, frame.SYN, frame.SYN|frame.ECE|frame.CWR, frame.SYN|frame.PSH)
@@ -86,7 +98,7 @@ func drawProbe(random *rand.Rand, id uint16) probe {
 			p.valid, p.flags = false, frame.SYN|frame.FIN
 		}
 	case policy.UDP:
-		if p.port = pick(random, probePorts...); p.src.Is4() && random.IntN(8) == 0 {
+		if p.port = pick(random, probePorts...); p.src.Is4() && !p.routed && random.IntN(8) == 0 {
 			p.dst = addr("255.255.255.255")
 		}
 	case 1:
@@ -167,7 +179,6 @@ func lets(p *policy.Policy, k probe) bool {
 type server struct {
 	host  *lab.Host
 	wires map[string]lab.Wire
-	sent  int
 	id    uint16
 }
 
@@ -195,6 +206,10 @@ func newServer(t *testing.T) *server {
 		s.host.IP(t, args...)
 	}
 	s.host.IP(t, "route", "add", "default", "dev", "eth0")
+	s.host.IP(t, "route", "add", "198.18.0.0/16", "dev", "eth1")
+	s.host.IP(t, "route", "add", "2001:db8:9::/64", "dev", "eth1")
+	s.host.Sysctl(t, "ipv4/conf/all/forwarding", "1")
+	s.host.Sysctl(t, "ipv6/conf/all/forwarding", "1")
 	return s
 }
 
@@ -260,7 +275,7 @@ func TestImportIsNeverWider(t *testing.T) {
 	lab.RequireRoot(t)
 	lab.NeedProgram(t, "nft")
 	s := newServer(t)
-	var alike, let, opened, exact, refused int
+	var alike, let, opened, through, routed, exact, refused int
 	for n := range *rulesets {
 		random := rand.New(rand.NewPCG(*seed+uint64(n), 3))
 		text := drawRuleset(random)
@@ -285,9 +300,28 @@ func TestImportIsNeverWider(t *testing.T) {
 			list = append(list, drawProbe(random, s.id))
 		}
 		in := s.play(t, list)
+		kept, err := nft.Import([]iptables.File{{Name: "rules", Data: []byte(text)}}, iptables.Options{Keep: true}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		narrower := false
 		for _, p := range list {
-			if len(r.Policy.Interfaces) > 0 && !policy.MatchAnyInterface(r.Policy.Interfaces, p.card) || says(r.Notes, p.card+" is not filtered") {
+			if p.routed {
+				if in[p.id] {
+					through++
+				}
+				if p.valid && !in[p.id] && letsThrough(r, text, p) {
+					t.Fatalf("seed %d: forward is wider than the rules\n%s\n%s\n%s", *seed+uint64(n), text, p, r.YAML())
+				}
+				if p.valid && in[p.id] && letsThrough(r, text, p) {
+					routed++
+				}
+				continue
+			}
+			if !in[p.id] && len(kept.Stays) == 0 && isFiltered(kept, p) && lets(kept.Policy, p) {
+				t.Fatalf("seed %d: the policy is wider than the rules, of which none is said to stay\n%s\n%s\n%s", *seed+uint64(n), text, p, kept.YAML())
+			}
+			if !isFiltered(r, p) {
 				continue
 			}
 			accepted, allowed := in[p.id], lets(r.Policy, p)
@@ -312,7 +346,11 @@ func TestImportIsNeverWider(t *testing.T) {
 			exact++
 		}
 	}
-	t.Logf("%d packets alike; the rules let in %d, the policies %d; %d of %d rulesets are told exactly", alike, let, opened, exact, *rulesets)
+	t.Logf("%d packets alike; the rules let in %d, the policies %d; they let %d through, and %d; %d of %d rulesets are told exactly",
+		alike, let, opened, through, routed, exact, *rulesets)
+	if routed == 0 {
+		t.Error("no policy lets anything through")
+	}
 	if refused > *rulesets/4 {
 		t.Errorf("nft takes only %d of %d rulesets", *rulesets-refused, *rulesets)
 	}
@@ -325,6 +363,28 @@ func TestImportIsNeverWider(t *testing.T) {
 func saysNothingOf(r *iptables.Result, p probe) bool {
 	beginning := map[bool]string{true: "no rules for IPv4", false: "no rules for IPv6"}[p.src.Is4()]
 	return says(r.Notes, beginning)
+}
+
+// letsThrough reports whether a policy lets a packet that begins something be routed out of eth1. What rests on which
+// interfaces have a filter counts for nothing.
+func letsThrough(r *iptables.Result, text string, p probe) bool {
+	filtered := func(card string) bool {
+		return len(r.Policy.Interfaces) == 0 && !strings.Contains(text, `"`+card+`"`) && !strings.Contains(text, "@cards") ||
+			policy.MatchAnyInterface(r.Policy.Interfaces, card)
+	}
+	if !filtered(p.card) && !filtered("eth1") {
+		return false
+	}
+	packet := policy.Packet{Interface: p.card, Protocol: p.protocol, Port: p.port, Source: p.src, Destination: p.dst, Forward: true}
+	return r.Policy.Forward == policy.ForwardAccept || slices.ContainsFunc(r.Policy.ForwardRules(), func(r policy.Rule) bool { return r.Admits(packet) })
+}
+
+// isFiltered reports whether a policy is about the card by which a packet comes.
+func isFiltered(r *iptables.Result, p probe) bool {
+	if len(r.Policy.Interfaces) > 0 {
+		return policy.MatchAnyInterface(r.Policy.Interfaces, p.card)
+	}
+	return !says(r.Notes, p.card+" is not filtered")
 }
 
 // says reports whether a finding begins so.
