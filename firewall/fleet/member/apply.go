@@ -207,12 +207,16 @@ func (m *Member) adopt(ctx context.Context, s store.Store, t fleet.Target, b *fl
 		Shown: func(ctx context.Context) error { return m.shown(ctx, b) },
 	})
 	m.change(func(s *fleet.Status) { s.Probe = nil })
-	switch {
-	case errors.Is(err, firewall.ErrReverted) && ctx.Err() == nil:
+	if errors.Is(err, firewall.ErrReverted) && ctx.Err() == nil {
 		return m.failed(t, err)
-	case errors.Is(err, firewall.ErrReverted): // the agent is to end, which proves nothing
+	}
+	if err != nil && m.state.Trying != nil { // this process lives, and whatever came between may not the next time
 		m.state.Trying = nil
-		return errors.Join(ctx.Err(), m.disk.save(m.state))
+		err = errors.Join(err, m.disk.save(m.state))
+	}
+	switch {
+	case errors.Is(err, firewall.ErrReverted): // the agent is to end, which proves nothing
+		return ctx.Err()
 	case err != nil && (errors.Is(err, firewall.ErrLocked) || errors.As(err, new(*firewall.TrialError))):
 		return err
 	case err != nil:
