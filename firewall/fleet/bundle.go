@@ -19,9 +19,9 @@ import (
 
 // Bundle is what the hosts of a group are to run.
 type Bundle struct {
-	Group  string `json:"group"`
-	Serial uint64 `json:"serial"`
-	Time   string `json:"time"` // for people alone: no host goes by a clock
+	Group    string  `json:"group"`
+	Serial   uint64  `json:"serial"`
+	Time     string  `json:"time"`               // for people alone: no host goes by a clock
 	Previous *Target `json:"previous,omitempty"` // what the group ran before
 	// Of is the bundle that this one publishes anew: that of which a rollback goes to what was before.
 	Of *Target `json:"of,omitempty"`
