@@ -49,6 +49,11 @@ const slack = 20 * time.Second
 // which the watchdog puts back, or the new one.
 func (fw *Firewall) Adopt(ctx context.Context, r AdoptRequest) (*AdoptReport, error) {
 	report := &AdoptReport{Changes: []Change{}, Warnings: []string{}}
+	if s, err := fw.store.Read(); err != nil {
+		return nil, err
+	} else if s.Trial != nil && !s.Overdue() {
+		return nil, &TrialError{*s.Trial}
+	}
 	if err := fw.checkUnattended(ctx, r.File); err != nil {
 		return nil, err
 	}

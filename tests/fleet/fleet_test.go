@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -212,10 +213,9 @@ func TestAgentIsKilledDuringApply(t *testing.T) {
 	g.publishes(policies[0], "within: 2s")
 	h.starts()
 	h.runs(1)
-	const kills = 4
-	for i := 1; i <= kills; i++ {
+	for i := 1; i <= *manyKills; i++ {
 		serial := g.publishes(policies[i%2], "within: 2s").Serial
-		time.Sleep(time.Duration(i) * 60 * time.Millisecond)
+		time.Sleep(rand.N(600 * time.Millisecond))
 		h.ends(unix.SIGKILL)
 		got := h.open()
 		if !slices.Equal(got, rules[0]) && !slices.Equal(got, rules[1]) {
@@ -231,9 +231,9 @@ func TestAgentIsKilledDuringApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.starts()
-	g.publishes(policies[1], "")
+	g.publishes(policies[(*manyKills+1)%2], "")
 	h.waitsFor("complaint", func() bool {
 		return strings.Contains(h.logged(), "nothing of the fleet is taken until it is mended or removed")
 	})
-	h.opens(rules[0]...)
+	h.opens(rules[*manyKills%2]...)
 }

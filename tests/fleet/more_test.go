@@ -22,6 +22,7 @@ import (
 
 var (
 	manyHosts = flag.Int("hosts", 2, "how many hosts are in the group of TestGroup")
+	manyKills = flag.Int("kills", 3, "how often the agent is killed in TestAgentIsKilledDuringApply")
 	manyBad   = flag.Int("bad", 2, "how many bad policies TestBadPolicies publishes")
 )
 

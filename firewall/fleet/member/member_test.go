@@ -27,14 +27,15 @@ const patience = 20 * time.Second
 
 // lab is a host with a firewall that is none, and its store.
 type lab struct {
-	t       *testing.T
-	dir     *store.Dir
-	keys    []*fleet.PrivateKey // that the host trusts
-	state   string
-	config  string
-	kernel  *firewalltest.Kernel
-	opened  func(store.Store) store.Store // what the host gets in place of the store; nil: that
-	bundles map[uint64]fleet.Target
+	t      *testing.T
+	dir    *store.Dir
+	keys   []*fleet.PrivateKey // that the host trusts
+	state  string
+	runDir string
+	config string
+	kernel *firewalltest.Kernel
+	opened func(store.Store) store.Store // what the host gets in place of the store; nil: that
+	facts  fleet.Facts
 
 	mu  sync.Mutex
 	log strings.Builder
@@ -42,7 +43,7 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: store.NewDir(t.TempDir()), state: t.TempDir(), kernel: &firewalltest.Kernel{Route: "eth0"}, bundles: make(map[uint64]fleet.Target)}
+	l := &lab{t: t, dir: store.NewDir(t.TempDir()), state: t.TempDir(), runDir: t.TempDir(), kernel: &firewalltest.Kernel{Route: "eth0"}}
 	l.config = filepath.Join(t.TempDir(), "portcullis.yaml")
 	for range 2 {
 		k, err := fleet.GenerateKey()
@@ -69,12 +70,16 @@ func (l *lab) logged() string {
 	return l.log.String()
 }
 
+func (l *lab) firewall() *firewall.Firewall {
+	return firewall.New(firewall.Options{PinPath: "/sys/fs/bpf/none", Config: l.config, ConfigGiven: true, StateDir: l.state, RunDir: l.runDir, Kernel: l.kernel,
+		Session: func() string { return "" }})
+}
+
 // runs runs the host until the test ends, or end is called.
 func (l *lab) runs() (end func()) {
 	l.t.Helper()
-	fw := firewall.New(firewall.Options{PinPath: "/sys/fs/bpf/none", Config: l.config, ConfigGiven: true, StateDir: l.state, RunDir: l.t.TempDir(), Kernel: l.kernel,
-		Session: func() string { return "" }})
-	config := &fleet.Config{From: "test:", Group: "web", Name: "h1"}
+	fw := l.firewall()
+	config := &fleet.Config{From: "test:", Group: "web", Name: "h1", Facts: l.facts}
 	for _, k := range l.keys {
 		config.Keys = append(config.Keys, k.Public())
 	}
@@ -282,7 +287,7 @@ func TestHostOutsideOfAWave(t *testing.T) {
 func TestPolicyKillsTheAgent(t *testing.T) {
 	l := newLab(t)
 	target := l.bundle(l.keys[0], 1, "open: [80/tcp]\n")
-	text, err := json.Marshal(&state{Serials: map[string]uint64{}, Trying: &attempt{target, maxAttempts}})
+	text, err := json.Marshal(&state{Serials: map[string]uint64{}, Trying: &attempt{offer{target, fleet.Digest([]byte("open: [80/tcp]\n"))}, maxAttempts}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,6 +301,56 @@ func TestPolicyKillsTheAgent(t *testing.T) {
 	if l.kernel.Running != nil {
 		t.Error("it is in force")
 	}
+}
+
+// When the facts of a host change, so does what its bundle comes to.
+func TestFactsChange(t *testing.T) {
+	l := newLab(t)
+	l.facts.Ports = map[string]fleet.Words{"app": {"80"}}
+	l.publishes(l.keys[0], 1, "open: [{{ports.app}}/tcp]\n")
+	for _, port := range []string{"80", "443"} {
+		l.facts.Ports["app"] = fleet.Words{port}
+		end := l.runs()
+		for stop := time.Now().Add(patience); !slices.Equal(l.says().Facts.Ports["app"], l.facts.Ports["app"]) || l.says().State != fleet.StateInForce; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatalf("the host says %+v", l.says())
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+		l.waitsFor(fleet.StateInForce, 1, "")
+		end()
+		if got := l.open(); !slices.Equal(got, []string{port + "/tcp"}) {
+			t.Errorf("with port %s, %q is open", port, got)
+		}
+	}
+}
+
+// A policy that somebody else has on trial is waited for, and that is no attempt.
+func TestSomebodyElseTries(t *testing.T) {
+	l := newLab(t)
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	if err := os.WriteFile(other, []byte("open: [22/tcp]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fw := l.firewall()
+	if _, err := fw.Try(t.Context(), firewall.TryRequest{File: other, Timeout: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	l.publishes(l.keys[0], 1, "open: [80/tcp]\n")
+	end := l.runs()
+	for stop := time.Now().Add(patience); !strings.Contains(l.says().Problem, "is on trial for another"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(stop) {
+			t.Fatalf("the host says %+v", l.says())
+		}
+	}
+	if s, err := (disk{filepath.Join(l.state, "fleet")}).read(); err != nil || s.Trying != nil {
+		t.Errorf("it is kept as an attempt: %+v, %v", s, err)
+	}
+	if _, err := fw.Revert(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.waitsFor(fleet.StateInForce, 1, "")
+	end()
 }
 
 // Where nothing can be written down, nothing is tried; a bundle may come before its list, or after it.
