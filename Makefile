@@ -220,7 +220,7 @@ packets: root deps-test ## hold what diff and explain say of packets against loa
 	$(GO) test -count=1 -timeout 180m -v ./tests/packets -seed $(SEED) -packets $(PACKETS)
 
 fleet-test: root deps-test build ## test a fleet of twenty hosts, and a thousand bad policies (root; FLEET_HOSTS=20 BAD=1000)
-	tests/isolated.sh $(GO) test -count=1 -timeout 300m -v ./tests/fleet -hosts $(FLEET_HOSTS) -bad $(BAD)
+	tests/isolated.sh $(GO) test -count=1 -timeout 300m -v ./tests/fleet -hosts $(FLEET_HOSTS) -bad $(BAD) -kills 50
 
 fleet-etcd: HOSTS = 10000
 fleet-etcd: ROUNDS = 20

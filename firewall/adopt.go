@@ -7,10 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-firewall/portcullis/firewall/schedule"
 	"github.com/portcullis-firewall/portcullis/host"
@@ -45,6 +49,11 @@ const slack = 20 * time.Second
 // which the watchdog puts back, or the new one.
 func (fw *Firewall) Adopt(ctx context.Context, r AdoptRequest) (*AdoptReport, error) {
 	report := &AdoptReport{Changes: []Change{}, Warnings: []string{}}
+	if s, err := fw.store.Read(); err != nil {
+		return nil, err
+	} else if s.Trial != nil && !s.Overdue() {
+		return nil, &TrialError{*s.Trial}
+	}
 	if err := fw.checkUnattended(ctx, r.File); err != nil {
 		return nil, err
 	}
@@ -56,6 +65,9 @@ func (fw *Firewall) Adopt(ctx context.Context, r AdoptRequest) (*AdoptReport, er
 		return report, nil
 	}
 	report.Changes = changes
+	if err := fw.canConfirm(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.Tried(); err != nil {
 		return nil, err
 	}
@@ -91,6 +103,19 @@ func (fw *Firewall) Adopt(ctx context.Context, r AdoptRequest) (*AdoptReport, er
 		}
 	}
 	return report, fmt.Errorf("%w: %w", err, ErrReverted)
+}
+
+// canConfirm returns why the policy file could not be written, which is better found out before a trial than after it.
+func (fw *Firewall) canConfirm(ctx context.Context) error {
+	_, config, err := fw.running(ctx)
+	if err != nil {
+		return err
+	}
+	folder := filepath.Dir(config)
+	if err := unix.Access(folder, unix.W_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s cannot be written, so no policy could be kept: %w; a service needs ReadWritePaths=%s", config, err, folder)
+	}
+	return nil
 }
 
 // IsOnTrial reports whether a file is on trial.

@@ -30,7 +30,7 @@ func TestPortcullisdGetsTheFlags(t *testing.T) {
 	}
 	h.types(0, "fleet", "revoke", "--to", "dir:/srv", "--key=a b.key", "--host", "h1", "--host", "h2", "--output=json", "old.pub")
 	if text := strings.Join(argv, "|"); !strings.Contains(text, "portcullisd|fleet|--caller|") ||
-		!strings.HasSuffix(text, "|--output=json|revoke|--to=dir:/srv|--key=a b.key|--host=h1|--host=h2|--|old.pub") {
+		!strings.HasSuffix(text, "|--output=json|revoke|--host=h1|--host=h2|--key=a b.key|--to=dir:/srv|--|old.pub") {
 		t.Errorf("fleet revoke: %q", text)
 	}
 	h.types(3, "top")

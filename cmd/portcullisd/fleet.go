@@ -334,7 +334,7 @@ func (c *fleetRun) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: serve.New(ctx, root, c.Publishers), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+	server := &http.Server{Handler: serve.New(ctx, root, c.Publishers), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0)}
 	done := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer done()

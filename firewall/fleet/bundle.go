@@ -19,11 +19,12 @@ import (
 
 // Bundle is what the hosts of a group are to run.
 type Bundle struct {
-	Group  string `json:"group"`
-	Serial uint64 `json:"serial"`
-	Time   string `json:"time"` // for people alone: no host goes by a clock
-	// Previous is what a rollback publishes anew.
-	Previous *Target `json:"previous,omitempty"`
+	Group    string  `json:"group"`
+	Serial   uint64  `json:"serial"`
+	Time     string  `json:"time"`               // for people alone: no host goes by a clock
+	Previous *Target `json:"previous,omitempty"` // what the group ran before
+	// Of is the bundle that this one publishes anew: that of which a rollback goes to what was before.
+	Of *Target `json:"of,omitempty"`
 
 	Policy   string            `json:"policy"`          // the text of a policy file
 	Layer    string            `json:"layer,omitempty"` // what the group has of its own

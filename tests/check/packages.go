@@ -36,7 +36,7 @@ var siblings = map[string][]string{
 	"firewall/explain":       {"firewall/schedule"},
 	"firewall/fetch":         {"firewall/savefile"},
 	"firewall/fleet":         {"firewall/savefile"},
-	"firewall/fleet/member":  {"firewall/bans", "firewall/fleet/store", "firewall/savefile"},
+	"firewall/fleet/member":  {"firewall/bans", "firewall/firewalltest", "firewall/fleet/store", "firewall/savefile"},
 	"firewall/fleet/publish": {"firewall/fleet/store"},
 	"firewall/fleet/serve":   {"firewall/fleet/store", "firewall/fleet/store/storetest", "firewall/savefile"},
 	"firewall/fleet/store":   {"firewall/savefile"},

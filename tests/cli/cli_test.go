@@ -25,7 +25,7 @@ import (
 
 func TestScripts(t *testing.T) {
 	lab.RequireRoot(t)
-	program := lab.Program(t)
+	program := lab.ProgramWithDaemon(t)
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)

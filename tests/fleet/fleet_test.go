@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,8 +129,11 @@ func TestStoreIsAway(t *testing.T) {
 	l := lab.New(t)
 	g := newGroup(t)
 	h := g.joins("h1", l.Server, l.PinPath)
-	h.starts()
 	g.publishes("interfaces: [eth0]\nopen: [8080/tcp]\n", "")
+	h.startsConfined()
+	h.complains(fleet.StateRefused, "portcullis.yaml cannot be written, so no policy could be kept: read-only file system")
+	h.ends(unix.SIGTERM)
+	h.starts()
 	h.runs(1)
 	h.ends(unix.SIGKILL)
 	h.types("down") // as after a boot
@@ -209,10 +213,9 @@ func TestAgentIsKilledDuringApply(t *testing.T) {
 	g.publishes(policies[0], "within: 2s")
 	h.starts()
 	h.runs(1)
-	const kills = 4
-	for i := 1; i <= kills; i++ {
+	for i := 1; i <= *manyKills; i++ {
 		serial := g.publishes(policies[i%2], "within: 2s").Serial
-		time.Sleep(time.Duration(i) * 60 * time.Millisecond)
+		time.Sleep(rand.N(600 * time.Millisecond))
 		h.ends(unix.SIGKILL)
 		got := h.open()
 		if !slices.Equal(got, rules[0]) && !slices.Equal(got, rules[1]) {
@@ -228,9 +231,9 @@ func TestAgentIsKilledDuringApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.starts()
-	g.publishes(policies[1], "")
+	g.publishes(policies[(*manyKills+1)%2], "")
 	h.waitsFor("complaint", func() bool {
 		return strings.Contains(h.logged(), "nothing of the fleet is taken until it is mended or removed")
 	})
-	h.opens(rules[0]...)
+	h.opens(rules[*manyKills%2]...)
 }

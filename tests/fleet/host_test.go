@@ -61,7 +61,7 @@ func (g *group) source(policyText, settings string) *publish.Source {
 	g.t.Helper()
 	dir := g.t.TempDir()
 	file, settingsFile := filepath.Join(dir, "policy.yaml"), ""
-	err := os.WriteFile(file, []byte(policyText), 0o644)
+	err := errors.Join(os.WriteFile(file, []byte(policyText), 0o644), os.WriteFile(filepath.Join(dir, "office.txt"), []byte("192.0.2.2\n"), 0o644))
 	if settings != "" {
 		settingsFile = filepath.Join(dir, "web.yaml")
 		err = errors.Join(err, os.WriteFile(settingsFile, []byte(settings), 0o644))
@@ -104,6 +104,9 @@ type host struct {
 func (g *group) joins(name string, at *lab.Host, pin string, more ...string) *host {
 	g.t.Helper()
 	h := &host{t: g.t, g: g, name: name, at: at, pin: pin, dir: g.t.TempDir()}
+	if err := os.Mkdir(filepath.Dir(h.file()), 0o755); err != nil {
+		g.t.Fatal(err)
+	}
 	h.configures("dir:"+g.root, more...)
 	h.g.t.Cleanup(func() {
 		if g.t.Failed() {
@@ -113,7 +116,7 @@ func (g *group) joins(name string, at *lab.Host, pin string, more ...string) *ho
 	return h
 }
 
-func (h *host) file() string      { return filepath.Join(h.dir, "portcullis.yaml") }
+func (h *host) file() string      { return filepath.Join(h.dir, "etc", "portcullis.yaml") }
 func (h *host) fleetFile() string { return filepath.Join(h.dir, "fleet.yaml") }
 
 func (h *host) configures(from string, more ...string) {
@@ -138,7 +141,10 @@ func (h *host) logged() string {
 }
 
 func (h *host) command(args ...string) *exec.Cmd {
-	cmd := h.at.Command(h.g.program, append([]string{"--config", h.file()}, args...)...)
+	return h.within(h.at.Command(h.g.program, append([]string{"--config", h.file()}, args...)...))
+}
+
+func (h *host) within(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "PORTCULLIS_PIN_PATH="+h.pin, "STATE_DIRECTORY="+h.dir, "SSH_CONNECTION=", "NOTIFY_SOCKET=")
 	return cmd
 }
@@ -156,7 +162,19 @@ func (h *host) types(args ...string) string {
 // starts starts the agent.
 func (h *host) starts() {
 	h.t.Helper()
-	agent := h.command("run", "--fleet", h.fleetFile())
+	h.startsAs(h.command("run", "--fleet", h.fleetFile()))
+}
+
+// startsConfined starts the agent as a service that may not write the policy file.
+func (h *host) startsConfined() {
+	h.t.Helper()
+	const confined = `mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"`
+	h.startsAs(h.within(h.at.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", confined, filepath.Dir(h.file()),
+		h.g.program, "--config", h.file(), "run", "--fleet", h.fleetFile())))
+}
+
+func (h *host) startsAs(agent *exec.Cmd) {
+	h.t.Helper()
 	agent.Stderr = h
 	if err := agent.Start(); err != nil {
 		h.t.Fatal(err)

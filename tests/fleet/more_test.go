@@ -22,6 +22,7 @@ import (
 
 var (
 	manyHosts = flag.Int("hosts", 2, "how many hosts are in the group of TestGroup")
+	manyKills = flag.Int("kills", 3, "how often the agent is killed in TestAgentIsKilledDuringApply")
 	manyBad   = flag.Int("bad", 2, "how many bad policies TestBadPolicies publishes")
 )
 
@@ -134,12 +135,12 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	report, err := g.Publish(t.Context(), g.source("interfaces: [eth0]\nopen: [9090/tcp]\n", ""), publish.Request{Group: "web", Key: g.key, Waves: waves, Patience: patience})
+	report, err := g.Publish(t.Context(), g.source("interfaces: [eth0]\nlists: {office: {file: office.txt}}\nopen: ['9090/tcp from @office']\n", ""), publish.Request{Group: "web", Key: g.key, Waves: waves, Patience: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range hosts {
-		h.opens("9090/tcp")
+		h.opens("9090/tcp from @office")
 	}
 	t.Logf("%d hosts in %d waves took %v", len(hosts), len(report.Waves), time.Since(began).Round(time.Millisecond))
 }

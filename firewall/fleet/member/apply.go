@@ -98,8 +98,6 @@ func (m *Member) take(ctx context.Context, s store.Store, object store.Object) e
 		return nil
 	case target.Serial == highest && target.Bundle != m.state.Bundle && m.state.Group == group:
 		return refused(target.Serial, fmt.Errorf("there are two bundles %d of group %s, and the other one is in force here", target.Serial, group))
-	case m.state.Failed != nil && m.state.Failed.Target == target:
-		return &refusal{fleet.StateReverted, target.Serial, errors.New(m.state.Failed.Problem)}
 	}
 	bundle := offered
 	if target != p.Target {
@@ -181,19 +179,26 @@ func (m *Member) adopt(ctx context.Context, s store.Store, t fleet.Target, b *fl
 	if err != nil {
 		return named(err)
 	}
+	what := offer{t, fleet.Digest([]byte(text))}
+	if f := m.state.Failed; f != nil && f.offer == what {
+		return &refusal{fleet.StateReverted, t.Serial, errors.New(f.Problem)}
+	}
 	if err := m.disk.put(offeredFile, []byte(text)); err != nil {
 		return err
 	}
 	if t.Serial == m.state.Serials[m.Config.Group] && t.Bundle == m.state.Bundle && m.inForce != nil {
-		m.settled() // what has been changed since by hand is drift, and stays until the next bundle
-		return nil
+		// What has been changed since by hand is drift, and stays until the next bundle. But facts may have changed.
+		if had, err := os.ReadFile(m.disk.path(policyFile)); err == nil && string(had) == text {
+			m.settled()
+			return nil
+		}
 	}
 	count := 1
-	if a := m.state.Trying; a != nil && a.Target == t {
+	if a := m.state.Trying; a != nil && a.offer == what {
 		count += a.Count
 	}
 	if count > maxAttempts {
-		return m.failed(t, fmt.Errorf("the agent was killed %d times while it was on trial", maxAttempts))
+		return m.failed(what, fmt.Errorf("the agent was killed %d times while it was on trial", maxAttempts))
 	}
 	report, err := m.Firewall.Adopt(ctx, firewall.AdoptRequest{
 		File:   m.disk.path(offeredFile),
@@ -201,18 +206,22 @@ func (m *Member) adopt(ctx context.Context, s store.Store, t fleet.Target, b *fl
 		Tried: func() error {
 			m.Log.Info("bundle %d of group %s is on trial", t.Serial, m.Config.Group)
 			m.change(func(s *fleet.Status) { s.State, s.Tried, s.Problem = fleet.StateTrying, t.Serial, "" })
-			m.state.Trying = &attempt{t, count}
+			m.state.Trying = &attempt{what, count}
 			return m.disk.save(m.state)
 		},
 		Shown: func(ctx context.Context) error { return m.shown(ctx, b) },
 	})
 	m.change(func(s *fleet.Status) { s.Probe = nil })
-	switch {
-	case errors.Is(err, firewall.ErrReverted) && ctx.Err() == nil:
-		return m.failed(t, err)
-	case errors.Is(err, firewall.ErrReverted): // the agent is to end, which proves nothing
+	if errors.Is(err, firewall.ErrReverted) && ctx.Err() == nil {
+		return m.failed(what, err)
+	}
+	if err != nil && m.state.Trying != nil { // this process lives, and whatever came between may not the next time
 		m.state.Trying = nil
-		return errors.Join(ctx.Err(), m.disk.save(m.state))
+		err = errors.Join(err, m.disk.save(m.state))
+	}
+	switch {
+	case errors.Is(err, firewall.ErrReverted): // the agent is to end, which proves nothing
+		return ctx.Err()
 	case err != nil && (errors.Is(err, firewall.ErrLocked) || errors.As(err, new(*firewall.TrialError))):
 		return err
 	case err != nil:
@@ -238,9 +247,9 @@ func (m *Member) adopt(ctx context.Context, s store.Store, t fleet.Target, b *fl
 }
 
 // failed records that a bundle was reverted, and is not to be tried again.
-func (m *Member) failed(t fleet.Target, err error) error {
-	r := &refusal{fleet.StateReverted, t.Serial, fmt.Errorf("bundle %d of group %s was reverted: %w", t.Serial, m.Config.Group, err)}
-	m.state.Failed, m.state.Trying = &failure{t, r.Error()}, nil
+func (m *Member) failed(what offer, err error) error {
+	r := &refusal{fleet.StateReverted, what.Serial, fmt.Errorf("bundle %d of group %s was reverted: %w", what.Serial, m.Config.Group, err)}
+	m.state.Failed, m.state.Trying = &failure{what, r.Error()}, nil
 	if err := m.disk.save(m.state); err != nil {
 		m.Log.Error("%v", err)
 	}

@@ -66,7 +66,8 @@ const (
 	maxBackoff = time.Minute
 	// retryTime is after what time a bundle is looked at again that was refused: an interface may have come.
 	retryTime = time.Minute
-	driftTime = 10 * time.Second
+	driftTime = 10 * time.Second // at least, from one look at what differs to the next
+	driftCost = 200              // and so many times what the look has taken: lists of a million networks take their time
 )
 
 // backoff is how long to wait before the next try. That no two hosts wait as long keeps ten thousand from coming back at once.
@@ -147,14 +148,15 @@ func (m *Member) recover(ctx context.Context) {
 	m.Log.Warn("the agent was killed while a policy of the fleet was on trial: what was in force before is in force again")
 }
 
-// session works with a store until that cannot be reached.
-func (m *Member) session(ctx context.Context) error {
-	s, err := m.open(ctx)
+// session works with a store until that cannot be reached. A trial goes on for as long as life does: a policy that cuts the
+// host off from its store is to be found bad, and not to be tried again when that is back.
+func (m *Member) session(life context.Context) error {
+	s, err := m.open(life)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	ctx, end := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(life)
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer end(nil)
@@ -163,12 +165,11 @@ func (m *Member) session(ctx context.Context) error {
 	beside.Go(func() { m.tell(ctx, s) })
 	beside.Go(func() { m.beside(ctx, s) })
 	m.tellRules()
-	m.notice(ctx)
+	drift := time.NewTimer(m.notice(life))
+	defer drift.Stop()
 	var last *store.Object
 	var wait backoff
 	var again <-chan time.Time
-	drift := time.NewTicker(driftTime)
-	defer drift.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -177,11 +178,11 @@ func (m *Member) session(ctx context.Context) error {
 			last, wait = &object, 0
 		case <-again:
 		case <-drift.C:
-			m.notice(ctx)
+			drift.Reset(m.notice(life))
 			continue
 		}
 		again = nil
-		switch err := m.consider(ctx, s, *last); {
+		switch err := m.consider(life, s, *last); {
 		case err == nil:
 			m.lastErr = ""
 		case errors.As(err, new(*refusal)):
@@ -189,7 +190,7 @@ func (m *Member) session(ctx context.Context) error {
 		default:
 			again = time.After(wait.next())
 		}
-		m.notice(ctx)
+		drift.Reset(m.notice(life))
 	}
 }
 

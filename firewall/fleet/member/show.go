@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 	"strings"
@@ -141,6 +142,9 @@ func (m *Member) awaitAnswer(ctx context.Context, s store.Store, peer, nonce str
 		}
 		if err != nil {
 			version = store.Absent // there is none yet, or the store is away
+			if !errors.Is(err, fs.ErrNotExist) {
+				last = err.Error()
+			}
 			sleep(ctx, probePause)
 			continue
 		}

@@ -26,15 +26,21 @@ type state struct {
 	Trying      *attempt          `json:"trying,omitempty"`
 }
 
-// failure is a bundle that was tried and reverted.
-type failure struct {
+// offer is a bundle, and what it comes to on this host.
+type offer struct {
 	fleet.Target
+	Text string `json:"text"` // the digest of the policy file
+}
+
+// failure is what was tried and reverted.
+type failure struct {
+	offer
 	Problem string `json:"problem"`
 }
 
-// attempt is a bundle that is about to be on trial. That it is there at a start means that the process was killed then.
+// attempt is what is about to be on trial. That it is there at a start means that the process was killed then.
 type attempt struct {
-	fleet.Target
+	offer
 	Count int `json:"count"`
 }
 

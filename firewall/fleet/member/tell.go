@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/portcullis-firewall/portcullis/firewall/fleet"
 	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
@@ -36,11 +37,12 @@ func (m *Member) putStatus(ctx context.Context, s store.Store) error {
 	return s.Put(ctx, fleet.StatusKey(m.Config.Name), text, store.Any)
 }
 
-// notice looks at what differs from the bundle.
-func (m *Member) notice(ctx context.Context) {
+// notice looks at what differs from the bundle, and returns when to look again.
+func (m *Member) notice(ctx context.Context) time.Duration {
 	if m.inForce == nil {
-		return
+		return driftTime
 	}
+	began := time.Now()
 	drift, err := m.Firewall.Drift(ctx, m.disk.path(policyFile))
 	if err != nil {
 		drift = []string{fmt.Sprintf("what is in force cannot be compared: %v", err)}
@@ -55,6 +57,7 @@ func (m *Member) notice(ctx context.Context) {
 		f.Close()
 	}
 	m.change(func(s *fleet.Status) { s.Drift, s.Bans = drift, bans })
+	return max(driftTime, driftCost*time.Since(began))
 }
 
 // tell keeps the presence of this host, and its status, in the store. Where nothing can be written, nothing is.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/portcullis-firewall/portcullis/firewall/fleet"
 	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
+	"github.com/portcullis-firewall/portcullis/policy"
 )
 
 // BanRequest says whom all hosts of a group are to ban, or whom no longer.
@@ -72,7 +73,7 @@ func (f *Fleet) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 			} else {
 				list.Bans = append(list.Bans, fleet.Ban{Prefix: p, Seconds: int64(r.For / time.Second), Reason: r.Reason, Number: list.Serial, Time: now.UTC().Format(time.RFC3339)})
 			}
-			report.Done = append(report.Done, p.String())
+			report.Done = append(report.Done, policy.PrefixText(p))
 		}
 		if most := c.Bundle.Bans.Limit(); len(list.Bans) > most {
 			return nil, fmt.Errorf("that would be %d bans, and group %s has %d at most: end some with --end, or raise \"most\" in its settings", len(list.Bans), r.Group, most)

@@ -17,18 +17,44 @@ import (
 
 // reader reads the policies of bundles, with the lists that it has or finds in the store.
 type reader struct {
-	f     *Fleet
-	lists map[string][]byte // by digest
+	f        *Fleet
+	lists    map[string][]byte    // by digest
+	policies map[string]parsed    // by their texts: most hosts of a group have the same
+	changes  map[[2]string]change // from one to the other
 }
+
+func (f *Fleet) newReader(lists map[string][]byte) *reader {
+	if lists == nil {
+		lists = make(map[string][]byte)
+	}
+	return &reader{f, lists, make(map[string]parsed), make(map[[2]string]change)}
+}
+
+type parsed struct {
+	policy *policy.Policy
+	err    error
+}
+
+// change is what differs between two policies.
+type change struct{ policy, packets []string }
 
 const listRoot = "/lists/"
 
-// parse returns what a bundle comes to on a host.
-func (r *reader) parse(ctx context.Context, b *fleet.Bundle, h *fleet.Host) (*policy.Policy, error) {
-	text, err := b.Render(h, func(digest string) string { return listRoot + digest })
-	if err != nil {
-		return nil, err
+func render(b *fleet.Bundle, h *fleet.Host) (string, error) {
+	return b.Render(h, func(digest string) string { return listRoot + digest })
+}
+
+// parse reads what a bundle comes to on a host.
+func (r *reader) parse(ctx context.Context, text string) (*policy.Policy, error) {
+	if p, ok := r.policies[text]; ok {
+		return p.policy, p.err
 	}
+	p, err := r.read(ctx, text)
+	r.policies[text] = parsed{p, err}
+	return p, err
+}
+
+func (r *reader) read(ctx context.Context, text string) (*policy.Policy, error) {
 	read := policy.Reader{ReadList: func(file string) ([]byte, error) {
 		digest := path.Base(file)
 		if path.Dir(file)+"/" != listRoot || !fleet.IsDigest(digest) {
@@ -72,26 +98,20 @@ func (r *reader) differences(ctx context.Context, hosts []Host, before func(Host
 	var wrong []string
 	for _, h := range hosts {
 		host := &fleet.Host{Name: h.Name, Group: group, Facts: h.Facts}
-		is, err := r.parse(ctx, to, host)
+		is, err := render(to, host)
+		if err == nil {
+			_, err = r.parse(ctx, is)
+		}
 		if err != nil {
 			wrong = append(wrong, fmt.Sprintf("on host %s: %v", h.Name, err))
 			continue
 		}
-		was := policy.Default()
+		was := ""
 		if b := before(h); b != nil {
-			if p, err := r.parse(ctx, b, host); err == nil {
-				was = p
-			}
+			was, _ = render(b, host) // or nobody knows what runs there
 		}
-		d := Difference{Hosts: []string{h.Name}, Changes: []string{}, Packets: []string{}}
-		for _, c := range policy.Diff(was, is) {
-			d.Changes = append(d.Changes, c.String())
-		}
-		if len(d.Changes) > 0 {
-			for _, c := range packets.Diff(was, is) {
-				d.Packets = append(d.Packets, c.String())
-			}
-		}
+		c := r.compare(ctx, was, is)
+		d := Difference{Hosts: []string{h.Name}, Changes: c.policy, Packets: c.packets}
 		id := strings.Join(d.Changes, "\n") + "\n\n" + strings.Join(d.Packets, "\n")
 		if at, ok := same[id]; ok {
 			out[at].Hosts = append(out[at].Hosts, h.Name)
@@ -108,6 +128,32 @@ func (r *reader) differences(ctx context.Context, hosts []Host, before func(Host
 		return out, fmt.Errorf("%s", strings.Join(wrong, "\n"))
 	}
 	return out, nil
+}
+
+// compare returns what differs between the texts of two policies, the second of which is good.
+func (r *reader) compare(ctx context.Context, before, after string) change {
+	id := [2]string{before, after}
+	if c, ok := r.changes[id]; ok {
+		return c
+	}
+	is, _ := r.parse(ctx, after)
+	was := policy.Default()
+	if before != "" {
+		if p, err := r.parse(ctx, before); err == nil {
+			was = p
+		}
+	}
+	c := change{policy: []string{}, packets: []string{}}
+	for _, one := range policy.Diff(was, is) {
+		c.policy = append(c.policy, one.String())
+	}
+	if len(c.policy) > 0 {
+		for _, one := range packets.Diff(was, is) {
+			c.packets = append(c.packets, one.String())
+		}
+	}
+	r.changes[id] = c
+	return c
 }
 
 // DiffReport is how a host differs from what it is to run.
@@ -137,7 +183,7 @@ func (f *Fleet) Diff(ctx context.Context, group, host string) ([]DiffReport, err
 			return nil, fmt.Errorf("there is no host %q in group %s: \"portcullis fleet status\" lists those that there are", host, group)
 		}
 	}
-	r := &reader{f, make(map[string][]byte)}
+	r := f.newReader(nil)
 	running := f.running(ctx, c)
 	reports := []DiffReport{}
 	for _, h := range hosts {

@@ -51,9 +51,6 @@ func (f *Fleet) Publish(ctx context.Context, s *Source, r Request) (*Report, err
 		return nil, err
 	}
 	b := s.bundle
-	if c.Pointer != nil {
-		b.Previous = &c.Pointer.Target
-	}
 	return f.publish(ctx, c, &b, s.lists, nil, r)
 }
 
@@ -64,22 +61,35 @@ func (f *Fleet) Rollback(ctx context.Context, serial uint64, r Request) (*Report
 		return nil, err
 	}
 	b := c.Bundle
-	for {
-		if b.Previous == nil {
-			return nil, fmt.Errorf("there is no bundle of group %s to go back to", r.Group)
+	if serial == 0 && b.Of != nil {
+		if b, err = f.bundle(ctx, r.Group, *b.Of); err != nil {
+			return nil, err
 		}
-		if serial > 0 && b.Previous.Serial < serial {
+	}
+	for {
+		previous := b.Previous
+		switch {
+		case previous == nil && serial == 0:
+			return nil, fmt.Errorf("there is no bundle of group %s to go back to", r.Group)
+		case previous == nil || previous.Serial < serial:
 			return nil, fmt.Errorf("group %s has no bundle %d that could be gone back to", r.Group, serial)
 		}
-		if b, err = f.bundle(ctx, r.Group, *b.Previous); err != nil {
+		if b, err = f.bundle(ctx, r.Group, *previous); err != nil {
 			return nil, err
 		}
 		if serial == 0 || b.Serial == serial {
-			break
+			return f.publish(ctx, c, anew(b, *previous), nil, nil, r)
 		}
 	}
+}
+
+// anew returns a bundle that publishes another one again.
+func anew(b *fleet.Bundle, t fleet.Target) *fleet.Bundle {
 	again := *b
-	return f.publish(ctx, c, &again, nil, nil, r)
+	if again.Of == nil {
+		again.Of = &t
+	}
+	return &again
 }
 
 // RevokeRequest says what is to be revoked.
@@ -98,9 +108,8 @@ func (f *Fleet) Revoke(ctx context.Context, what RevokeRequest, r Request) (*Rep
 	if err != nil {
 		return nil, err
 	}
-	again := *c.Bundle
 	r.Waves, r.Agree = nil, nil
-	return f.publish(ctx, c, &again, nil, &what, r)
+	return f.publish(ctx, c, anew(c.Bundle, c.Pointer.Target), nil, &what, r)
 }
 
 // publish signs a bundle and makes it the group's.
@@ -138,12 +147,11 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 		}
 	}
 	now := time.Now().UTC().Format(time.RFC3339)
-	b.Group, b.Serial, b.Time = r.Group, highest+1, now
-	reader := &reader{f, lists}
-	if reader.lists == nil {
-		reader.lists = make(map[string][]byte)
+	b.Group, b.Serial, b.Time, b.Previous = r.Group, highest+1, now, nil
+	if c.Pointer != nil {
+		b.Previous = &c.Pointer.Target
 	}
-	report.Differences, err = reader.differences(ctx, hosts, f.running(ctx, c), b, r.Group)
+	report.Differences, err = f.newReader(lists).differences(ctx, hosts, f.running(ctx, c), b, r.Group)
 	if err != nil {
 		return nil, fmt.Errorf("nothing was published:\n%w", err)
 	}

@@ -249,6 +249,26 @@ func TestRollback(t *testing.T) {
 	if _, err := l.Rollback(t.Context(), 0, l.request("none")); err == nil || !strings.Contains(err.Error(), "no bundle of group web to go back to") {
 		t.Errorf("before the first one: %v", err)
 	}
+	if report, err := l.Rollback(t.Context(), 3, l.request("none")); err != nil || report.Serial != 8 {
+		t.Errorf("back to a serial: %+v, %v", report, err)
+	}
+	if c, err := l.Current(t.Context(), "web"); err != nil || c.Bundle.Policy != policyOf(3) {
+		t.Errorf("bundle 3 is %q, %v", c.Bundle.Policy, err)
+	}
+	if _, err := l.Publish(t.Context(), l.source(policyOf(9)), l.request("none")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{3, 2} {
+		if _, err := l.Rollback(t.Context(), 0, l.request("none")); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := l.Current(t.Context(), "web"); err != nil || c.Bundle.Policy != policyOf(want) {
+			t.Errorf("a rollback after that leads to %q, %v", c.Bundle.Policy, err)
+		}
+	}
+	if _, err := l.Rollback(t.Context(), 77, l.request("none")); err == nil || !strings.Contains(err.Error(), "has no bundle 77") {
+		t.Errorf("a serial that there never was: %v", err)
+	}
 	if _, err := l.Rollback(t.Context(), 0, Request{Group: "db", Key: l.key}); err == nil || !strings.Contains(err.Error(), `no group "db": there are web`) {
 		t.Errorf("another group: %v", err)
 	}
@@ -323,11 +343,11 @@ func TestPublishChecksForEachHost(t *testing.T) {
 		t.Errorf("published %+v, %v", report, err)
 	}
 	// A store that was restored from before knows less than its hosts.
-	text, err := (&fleet.Status{Name: "h1", Group: "web", Serial: 12, State: fleet.StateInForce}).Text()
+	text, err := (&fleet.Status{Name: "h9", Group: "web", Serial: 12, State: fleet.StateInForce}).Text()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.dir.Put(t.Context(), fleet.StatusKey("h1"), text, store.Any); err != nil {
+	if err := l.dir.Put(t.Context(), fleet.StatusKey("h9"), text, store.Any); err != nil {
 		t.Fatal(err)
 	}
 	if report, err = l.Publish(t.Context(), l.source("open: [ssh]\n"), l.request("none")); err != nil || report.Serial != 13 || len(report.Warnings) != 1 {

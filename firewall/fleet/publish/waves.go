@@ -48,6 +48,12 @@ func ParseWaves(text string) ([]Wave, error) {
 	return waves, nil
 }
 
+// Of many hosts, what several say within a moment is looked at together.
+const (
+	manyHosts  = 100
+	gatherTime = 200 * time.Millisecond
+)
+
 // WaveReport is how far a wave has come.
 type WaveReport struct {
 	Wave    string   `json:"wave"` // "1 host", "5 %" or "all"
@@ -176,7 +182,7 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, here map[st
 			return report, ctx.Err()
 		}
 		if err != nil && bounded.Err() == nil {
-			if pause(bounded) == nil {
+			if pause(bounded, time.Second) == nil {
 				continue // the bundle is out, and the store may come back
 			}
 		}
@@ -214,6 +220,9 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, here map[st
 			told = report.InForce
 			r.Tell(report)
 		}
+		if !report.Done && len(report.Failed) == 0 && report.Hosts > manyHosts {
+			_ = pause(bounded, gatherTime)
+		}
 		if report.Done || len(report.Failed) > 0 {
 			for _, h := range known.list() {
 				here[h.Name] = here[h.Name] || h.Present
@@ -223,11 +232,11 @@ func (f *Fleet) await(ctx context.Context, p *fleet.Pointer, w step, here map[st
 	}
 }
 
-func pause(ctx context.Context) error {
+func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Second):
+	case <-time.After(d):
 		return nil
 	}
 }

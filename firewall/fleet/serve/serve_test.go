@@ -8,7 +8,10 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +25,7 @@ type served struct {
 	root   string
 	url    string
 	issued string
+	server *Server // nil: another one
 	*Authority
 }
 
@@ -38,6 +42,7 @@ func serve(t *testing.T, handler func(root string) http.Handler) *served {
 	}
 	server := httptest.NewUnstartedServer(handler(s.root))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: s.Pool(), ClientAuth: tls.VerifyClientCertIfGiven}
+	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -50,7 +55,23 @@ func serve(t *testing.T, handler func(root string) http.Handler) *served {
 func fleetServer(t *testing.T) *served {
 	ctx, end := context.WithCancel(context.Background())
 	t.Cleanup(end)
-	return serve(t, func(root string) http.Handler { return New(ctx, root, []string{"publisher"}) })
+	var server *Server
+	s := serve(t, func(root string) http.Handler {
+		server = New(ctx, root, []string{"publisher"})
+		return server
+	})
+	s.server = server
+	return s
+}
+
+// waiters returns how many wait for something to change.
+func (s *served) waiters() (n int) {
+	s.server.hub.mu.Lock()
+	defer s.server.hub.mu.Unlock()
+	for _, e := range s.server.hub.entries {
+		n += e.waiting
+	}
+	return n
 }
 
 // as opens the store as somebody, or "" for nobody.
@@ -96,6 +117,60 @@ func TestWhoMayWrite(t *testing.T) {
 			t.Errorf("somebody without a certificate puts %s: %v", key, err)
 		}
 	}
+}
+
+// Many who wait for the same pointer are told at once, and the server watches for all of them together.
+func TestManyWait(t *testing.T) {
+	s := fleetServer(t)
+	publisher := s.as("publisher", 0)
+	if err := publisher.Put(t.Context(), "groups/web/current", []byte("1"), store.Any); err != nil {
+		t.Fatal(err)
+	}
+	w := s.as("h1", 0)
+	first, err := w.Get(t.Context(), "groups/web/current")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 200
+	before := inotifies(t)
+	ctx, end := context.WithTimeout(t.Context(), 30*time.Second)
+	defer end()
+	var waiting sync.WaitGroup
+	for range many {
+		waiting.Go(func() {
+			if o, err := w.Watch(ctx, "groups/web/current", first.Version); err != nil || string(o.Value) != "2" {
+				t.Errorf("watched %q, %v", o.Value, err)
+			}
+		})
+	}
+	for s.waiters() < many && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := inotifies(t) - before; n > 2 {
+		t.Errorf("the server watches %d times", n)
+	}
+	if err := publisher.Put(t.Context(), "groups/web/current", []byte("2"), store.Any); err != nil {
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	if n := s.waiters(); n != 0 {
+		t.Errorf("%d wait still", n)
+	}
+}
+
+// inotifies returns how many of them this process has.
+func inotifies(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, _ := os.Readlink(fd); strings.Contains(to, "inotify") {
+			n++
+		}
+	}
+	return n
 }
 
 // A plain web server hands out pointer and bundles, and tells of nothing else.

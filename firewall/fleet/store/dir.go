@@ -126,8 +126,8 @@ func (d *Dir) Put(ctx context.Context, key string, value []byte, on Version) err
 	if err := CheckPut(key, value); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(d.path(key)), 0o755); err != nil {
-		return d.failed(key, err)
+	if err := d.makeFolder(key); err != nil {
+		return err
 	}
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -144,6 +144,18 @@ func (d *Dir) Put(ctx context.Context, key string, value []byte, on Version) err
 		}
 	}
 	if err := savefile.Save(d.path(key), value); err != nil {
+		return d.failed(key, err)
+	}
+	return nil
+}
+
+// makeFolder makes the folder of a key. The store's own is not made: where it is to be mounted, nothing belongs below it.
+func (d *Dir) makeFolder(key string) error {
+	_, err := os.Stat(d.root)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(d.path(key)), 0o755)
+	}
+	if err != nil {
 		return d.failed(key, err)
 	}
 	return nil

@@ -33,6 +33,15 @@ func TestDirThatIsNotThere(t *testing.T) {
 	if _, err := d.List(ctx, "hosts/"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list: %v", err)
 	}
+	if err := d.Put(ctx, "hosts/h1/status", nil, store.Any); err == nil {
+		t.Error("put into a folder that is not there")
+	}
+	if _, err := d.Announce(ctx, "hosts/h1/present", nil); err == nil {
+		t.Error("announced in a folder that is not there")
+	}
+	if _, err := os.Stat(root); err == nil {
+		t.Error("the folder was made")
+	}
 	if _, err := d.Watch(ctx, "groups/web/current", "x"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("watch: %v", err)
 	}

@@ -317,8 +317,8 @@ func (d *Dir) AnnounceFor(ctx context.Context, key string, value []byte, ttl tim
 		return nil, err
 	}
 	p := &dirPresence{d: d, key: key, path: d.path(key) + announcedMark + ttl.String(), done: make(chan struct{})}
-	if err := os.MkdirAll(filepath.Dir(p.path), 0o755); err != nil {
-		return nil, d.failed(key, err)
+	if err := d.makeFolder(key); err != nil {
+		return nil, err
 	}
 	if err := p.Update(ctx, value); err != nil {
 		return nil, err

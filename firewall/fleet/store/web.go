@@ -45,6 +45,9 @@ const (
 	maxListing = 256 << 20
 )
 
+// pingTime is for how long a server may be silent, and then for how long it may not answer.
+var pingTime = 10 * time.Second
+
 // Web is a web server: "fleet serve", or any other to be read only.
 type Web struct {
 	base   *url.URL
@@ -65,7 +68,9 @@ func OpenWeb(_ context.Context, address string, o Options) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, IdleConnTimeout: 2 * webWait, TLSHandshakeTimeout: webTimeout}
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, IdleConnTimeout: 2 * webWait, TLSHandshakeTimeout: webTimeout,
+		// Else all requests would go on to wait at a connection whose other end has vanished.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTime, PingTimeout: pingTime}}
 	ttl := o.TTL
 	if ttl == 0 {
 		ttl = DefaultTTL
