@@ -102,10 +102,13 @@ type host struct {
 	lost    int // how often the store could not be reached
 }
 
+// What an agent waits after an error, more or less, at first and at most.
+const minWait, maxWait = time.Second, time.Minute
+
 // run follows the group until the context ends. It calls applied with each serial that is in force, unless that is nil.
 func (h *host) run(ctx context.Context, applied func(serial uint64)) {
 	var presence store.Presence
-	version := store.Absent
+	version, wait := store.Absent, minWait
 	for ctx.Err() == nil {
 		if h.tells && presence == nil {
 			presence, _ = h.store.Announce(ctx, fleet.PresenceKey(h.name), nil)
@@ -118,11 +121,12 @@ func (h *host) run(ctx context.Context, applied func(serial uint64)) {
 			version = store.Absent
 			select {
 			case <-ctx.Done():
-			case <-time.After(50*time.Millisecond + rand.N(time.Second)):
+			case <-time.After(wait/2 + rand.N(wait)):
 			}
+			wait = min(2*wait, maxWait)
 			continue
 		}
-		version = object.Version
+		version, wait = object.Version, minWait
 		switch serial, err := h.apply(ctx, object.Value); {
 		case err == nil && applied != nil:
 			applied(serial)

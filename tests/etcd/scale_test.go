@@ -67,7 +67,7 @@ func TestScale(t *testing.T) {
 	m.end("quiet")
 
 	var all []time.Duration
-	for range 5 {
+	for range 3 {
 		serial := p.serial + 1
 		took.reset(serial)
 		m.begin()
@@ -77,7 +77,7 @@ func TestScale(t *testing.T) {
 		each := took.times(p.pointed)
 		t.Logf("bundle %d: %s", serial, quantiles(each))
 		all = append(all, each...)
-		time.Sleep(*quiet / 5)
+		time.Sleep(*quiet / 3)
 	}
 	t.Logf("%d hosts, %d members, a bundle of %d bytes: %s", *simulated, *members, *large, quantiles(all))
 

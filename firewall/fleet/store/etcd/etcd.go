@@ -24,6 +24,9 @@ import (
 	"github.com/portcullis-firewall/portcullis/firewall/fleet/store"
 )
 
+// defaultTTL is longer than that of other stores: each renewal goes to the one member that leads.
+const defaultTTL = 2 * store.DefaultTTL
+
 // page is how many objects an answer has at most: none of them has more than store.MaxSize.
 const page = 256
 
@@ -48,7 +51,7 @@ func Open(_ context.Context, url string, o store.Options) (store.Store, error) {
 	}
 	ttl := o.TTL
 	if ttl <= 0 {
-		ttl = store.DefaultTTL
+		ttl = defaultTTL
 	}
 	l := newLink(place.endpoints, o)
 	client, err := l.connect()

@@ -25,12 +25,14 @@ import (
 
 const (
 	dialTime = 5 * time.Second
+	// tlsTime is for the handshake, which takes a member its time that has a thousand others to greet.
+	tlsTime = 15 * time.Second
 	// spread is the time over which hosts that have lost their member come back, so that not all do at the same moment.
 	spread = 5 * time.Second
 	// keepAlive and keepAliveTimeout are how long it takes to notice that nothing comes through any more. A member refuses
 	// to be asked more often than every five seconds.
-	keepAlive        = 10 * time.Second
-	keepAliveTimeout = 5 * time.Second
+	keepAlive        = 20 * time.Second
+	keepAliveTimeout = 10 * time.Second
 	maxBackoff       = 30 * time.Second
 )
 
@@ -47,6 +49,7 @@ type link struct {
 	ended *ending
 	been  bool  // a member has answered
 	why   error // the last connection did not come to be
+	fails int   // nor did so many
 }
 
 // ending is done once what was known before is to be read anew.
@@ -96,7 +99,7 @@ func (l *link) connect() (*clientv3.Client, error) {
 			grpc.WithChainUnaryInterceptor(failFast),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.8, MaxDelay: maxBackoff},
-				MinConnectTimeout: dialTime + spread,
+				MinConnectTimeout: spread + maxBackoff + dialTime + tlsTime,
 			}),
 		},
 	})
@@ -119,19 +122,34 @@ func (l *link) answered() {
 
 // dial connects to a member, and not at once where one has answered before: all others have lost theirs, too.
 func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
-	l.mu.Lock()
-	been := l.been
-	l.mu.Unlock()
-	if been {
-		if err := sleep(ctx, rand.N(spread)); err != nil {
-			return nil, err
-		}
+	if err := sleep(ctx, l.pause()); err != nil {
+		return nil, err
 	}
 	connection, err := l.reach(ctx, address)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.why = err
-	l.mu.Unlock()
+	if l.fails++; err == nil {
+		l.fails = 0
+	}
 	return connection, err
+}
+
+// pause returns how long to wait before the next connection: the longer, the more rounds of members have had none.
+func (l *link) pause() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var most time.Duration
+	if l.been {
+		most = spread
+	}
+	if rounds := l.fails / len(l.endpoints); rounds > 0 {
+		most += min(time.Second<<min(rounds-1, 10), maxBackoff)
+	}
+	if most == 0 {
+		return 0
+	}
+	return rand.N(most)
 }
 
 // failure returns why there is no connection.
@@ -165,7 +183,7 @@ func encrypt(ctx context.Context, plain net.Conn, address string, o store.Option
 		return nil, err
 	}
 	config.NextProtos = []string{"h2"}
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	ctx, cancel := context.WithTimeout(ctx, tlsTime)
 	defer cancel()
 	connection := tls.Client(plain, config)
 	if err := connection.HandshakeContext(ctx); err != nil {

@@ -100,12 +100,12 @@ func (p *presence) write(ctx context.Context) error {
 // keep renews the lease until the presence ends. Whatever goes wrong is tried again: the agent does its work without.
 func (p *presence) keep(ctx context.Context) {
 	defer close(p.done)
-	third := time.Duration(p.store.ttl) * time.Second / 3
-	for wait := third; sleep(ctx, wait*3/4+rand.N(wait/4)) == nil; {
+	half := time.Duration(p.store.ttl) * time.Second / 2
+	for wait := half; sleep(ctx, wait*3/4+rand.N(wait/4)) == nil; {
 		if p.alone(ctx, func() error { return p.renew(ctx) }) == nil {
-			wait = third
+			wait = half
 		} else {
-			wait = min(2*wait, max(third, maxBackoff))
+			wait = half / 4
 		}
 	}
 }
