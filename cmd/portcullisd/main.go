@@ -111,7 +111,7 @@ func (d *daemon) root() *cobra.Command {
 	return root
 }
 
-func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
+func (d *daemon) firewall(happens func(firewall.Event), renamed func(string)) *firewall.Firewall {
 	var invoker []uint32
 	if uid, err := strconv.ParseUint(d.getenv("SUDO_UID"), 10, 32); err == nil {
 		invoker = append(invoker, uint32(uid))
@@ -122,6 +122,7 @@ func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
 		ConfigGiven: d.configGiven,
 		Wait:        d.wait,
 		Happens:     happens,
+		Renamed:     renamed,
 		StateDir:    d.getenv("STATE_DIRECTORY"),
 		Invoker:     invoker,
 		Session:     user.FindSSHConnection,
@@ -130,7 +131,7 @@ func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
 
 // complete writes the flags of this command into the commands that a text names.
 func (d *daemon) complete(text string) string {
-	flags := d.firewall(nil).Flags()
+	flags := d.firewall(nil, nil).Flags()
 	return flags.Complete(text)
 }
 

@@ -42,7 +42,7 @@ func (d *daemon) agent(ctx context.Context, interfaces []string, mode loader.Mod
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
 	log, health := agent.NewLog(completing{d}), &agent.Health{}
-	fw := d.firewall(log.Event)
+	fw := d.firewall(log.Event, func(sentence string) { log.Warn("%s", sentence) })
 	collector := metrics.New(fw, version, func() metrics.Agent {
 		s := health.State()
 		return metrics.Agent{Started: s.Started, Looked: s.Looked, Problem: s.Problem != "", Errors: s.Errors, Warnings: s.Warnings, ErrorAt: s.ErrorAt}
