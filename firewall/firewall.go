@@ -46,6 +46,7 @@ type Options struct {
 	Wait    time.Duration       // how long to wait for another command; 0: DefaultWait
 	Waiting func(holder string) // called once when that has lasted for a second
 	Happens func(Event)         // called after what happens by itself, whichever process does it; may be nil
+	Renamed func(string)        // called by View with a sentence for each interface that it finds renamed; may be nil
 
 	// StateDir keeps the last good policy, beyond a boot. "": the one that the agent uses; without an agent the host's
 	// own filter has a directory, and no other.
@@ -112,7 +113,13 @@ func (fw *Firewall) waiting(ctx context.Context) context.Context {
 // View returns the running filter, to be read and closed. It waits for no change of the policy but for the moment in
 // which the filter is exchanged.
 func (fw *Firewall) View(ctx context.Context) (Filter, error) {
-	return fw.kernel.Open(fw.waiting(ctx), fw.options.PinPath)
+	f, err := fw.kernel.Open(fw.waiting(ctx), fw.options.PinPath)
+	if err == nil && fw.options.Renamed != nil {
+		for _, sentence := range f.Renamed() {
+			fw.options.Renamed(sentence)
+		}
+	}
+	return f, err
 }
 
 // Monitor begins to show packets as they come. It waits as View does.

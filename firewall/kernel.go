@@ -56,6 +56,7 @@ type Filter interface {
 	Config() string
 	Interfaces() ([]loader.Interface, error)
 	Named() ([]string, error)
+	Renamed() []string
 	Rules() ([]maps.Rule, error)
 	RuntimeRules() ([]policy.Rule, error)
 	Status() (*loader.Status, error)

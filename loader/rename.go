@@ -47,6 +47,15 @@ func (r rename) String() string {
 		r.from, r.to, r.from, quote.Shell(r.from))
 }
 
+// Renamed returns a sentence for each interface that was renamed since the last command. Whoever opens the filter next is not told
+// again.
+func (f *Filter) Renamed() (sentences []string) {
+	for _, r := range f.renames {
+		sentences = append(sentences, r.String())
+	}
+	return sentences
+}
+
 // renamed returns the interfaces that have another name than their pins.
 func renamed(p pin.Dir) (list []rename) {
 	names, err := p.Interfaces()

@@ -156,7 +156,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 	if a.pinPath, err = loader.CleanPinPath(a.pinPath); err != nil {
 		return usageError{err}
 	}
-	a.firewall = a.newFirewall(a.stateDir, a.tell)
+	a.firewall = a.newFirewall(a.stateDir, a.tell, nil)
 	cmd.SetContext(untilSignal(cmd))
 	a.outlet.endWith(cmd.Context())
 	return nil
@@ -171,8 +171,8 @@ func (a *app) tell(e firewall.Event) {
 }
 
 // newFirewall returns the firewall that the flags name, with its state in a directory, or where it belongs. It calls happens
-// after what happens by itself.
-func (a *app) newFirewall(stateDir string, happens func(firewall.Event)) *firewall.Firewall {
+// after what happens by itself, and renamed, if that is not nil, with a sentence for each interface that was renamed.
+func (a *app) newFirewall(stateDir string, happens func(firewall.Event), renamed func(string)) *firewall.Firewall {
 	return firewall.New(firewall.Options{
 		PinPath:     a.pinPath,
 		Config:      a.config,
@@ -180,6 +180,7 @@ func (a *app) newFirewall(stateDir string, happens func(firewall.Event)) *firewa
 		Wait:        a.wait,
 		Waiting:     func(holder string) { fmt.Fprintf(a.stderr, "portcullis: waiting for %s\n", holder) },
 		Happens:     happens,
+		Renamed:     renamed,
 		StateDir:    stateDir,
 		Invoker:     a.invoker(),
 		Session:     a.session,

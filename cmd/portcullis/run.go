@@ -103,7 +103,7 @@ func (a *app) runAgent(ctx context.Context, interfaces []string, mode loader.Mod
 	signal.Notify(hangup, unix.SIGHUP)
 	log := agent.NewLog(completing{a})
 	return agent.Run(ctx, agent.Options{
-		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable)), log.Event),
+		Firewall:   a.newFirewall(cmp.Or(a.stateDir, a.getenv(stateVariable)), log.Event, func(sentence string) { log.Warn("%s", sentence) }),
 		Interfaces: interfaces,
 		Mode:       mode,
 		Hangup:     hangup,

@@ -122,7 +122,7 @@ func (d *daemon) watchdogCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(unix.SIGHUP)
 			log, last := agent.NewLog(completing{d}), ""
-			return d.firewall(log.Event).Watchdog(cmd.Context(), func(err error) {
+			return d.firewall(log.Event, nil).Watchdog(cmd.Context(), func(err error) {
 				if err.Error() != last { // it is tried again and again
 					last = err.Error()
 					log.Error("%v", err)
@@ -132,7 +132,7 @@ func (d *daemon) watchdogCommand() *cobra.Command {
 	}
 }
 
-func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
+func (d *daemon) firewall(happens func(firewall.Event), renamed func(string)) *firewall.Firewall {
 	var invoker []uint32
 	if uid, err := strconv.ParseUint(d.getenv("SUDO_UID"), 10, 32); err == nil {
 		invoker = append(invoker, uint32(uid))
@@ -143,6 +143,7 @@ func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
 		ConfigGiven: d.configGiven,
 		Wait:        d.wait,
 		Happens:     happens,
+		Renamed:     renamed,
 		StateDir:    d.getenv("STATE_DIRECTORY"),
 		Invoker:     invoker,
 		Session:     user.FindSSHConnection,
@@ -151,7 +152,7 @@ func (d *daemon) firewall(happens func(firewall.Event)) *firewall.Firewall {
 
 // complete writes the flags of this command into the commands that a text names.
 func (d *daemon) complete(text string) string {
-	flags := d.firewall(nil).Flags()
+	flags := d.firewall(nil, nil).Flags()
 	return flags.Complete(text)
 }
 

@@ -64,7 +64,7 @@ func (a *agentOf) run(ctx context.Context) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
 	log, health := agent.NewLog(completing{a.daemon}), &agent.Health{}
-	fw := a.firewall(log.Event)
+	fw := a.firewall(log.Event, func(sentence string) { log.Warn("%s", sentence) })
 	serving, stop := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	if a.metrics != nil {

@@ -40,7 +40,7 @@ func (d *daemon) topCommand() *cobra.Command {
 			if !once && !isTerminal(d.stdout) {
 				return usageError{errors.New("top needs a terminal: use --once")}
 			}
-			w := &watch{fw: d.firewall(nil), sources: newSources()}
+			w := &watch{fw: d.firewall(nil, nil), sources: newSources()}
 			defer w.stop()
 			if !once {
 				return d.show(cmd.Context(), w, interval)

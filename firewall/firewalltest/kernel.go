@@ -188,6 +188,8 @@ func (f *Kernel) Explainer(string) (*loader.Explainer, error) {
 
 func (f *Kernel) Interfaces() ([]loader.Interface, error) { return f.interfaces(), nil }
 
+func (f *Kernel) Renamed() []string { return nil }
+
 func (f *Kernel) Named() ([]string, error) { return slices.Clone(f.Running.Interfaces), nil }
 
 func (f *Kernel) RuntimeRules() (out []policy.Rule, err error) {

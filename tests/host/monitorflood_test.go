@@ -3,12 +3,14 @@
 package host
 
 import (
+	"bufio"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,5 +185,43 @@ func TestMonitorBudgetsByReason(t *testing.T) {
 	invalid, closed := reasonsNamed(t, "invalid")[0], reasonsNamed(t, "closed port")[0]
 	if counts[invalid] != 1 || counts[closed] == 0 {
 		t.Errorf("shown are %v, want the one that is invalid, too", counts)
+	}
+}
+
+// Where nobody reads what is written, the first signal ends the monitor all the same, and it says what the pipe has.
+func TestMonitorThatNobodyReads(t *testing.T) {
+	program := lab.Program(t)
+	l := lab.New(t)
+	up(t, l, loader.ModeNative, policyOf(t, "80/tcp"))
+	f := newFlood(t, l, 23)
+	for _, args := range [][]string{{"--write", "-"}, {"--rate", "10000"}, {"--rate", "10000", "-o", "json"}} {
+		cmd := l.Server.Command(program, append([]string{"monitor"}, args...)...)
+		cmd.Env = append(os.Environ(), "PORTCULLIS_PIN_PATH="+l.PinPath)
+		unread, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unread.Close()
+		said, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(said)
+		for lines.Scan() && !strings.Contains(lines.Text(), "packets are shown") {
+		}
+		f.send(t, 20_000)
+		time.Sleep(300 * time.Millisecond)
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		killed := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		var told []string
+		for lines.Scan() {
+			told = append(told, lines.Text())
+		}
+		if killed.Stop(); cmd.Wait() == nil || !strings.Contains(strings.Join(told, "\n"), "whoever reads what is written has stopped reading") {
+			t.Errorf("monitor %q says %q", args, told)
+		}
 	}
 }
