@@ -65,6 +65,7 @@ func (t *translation) forward() error {
 	for _, r := range rules {
 		t.result, _ = t.result.WithRule(r)
 	}
+	f.result = t.result
 	return nil
 }
 

@@ -164,20 +164,38 @@ func (t *translation) reportKept(comes func(s spot, p packets) bool) {
 	if t.left == nil {
 		return
 	}
+	var stay []*rule
 	for _, r := range t.left.rules {
 		for s, p := range t.left.of(r) {
 			if !t.staying[r] && comes(s, p) {
 				t.staying[r] = true
-				t.sayStays(r)
+				stay = append(stay, r)
 			}
 		}
 	}
+	for _, r := range stay {
+		// What is certain to lead to others that stay needs no word of its own.
+		if next := t.rulesOf(r.home)[r.target]; !(r.certain() && next != nil && next.isUsers() && t.someStay(next.rules, []string{r.target})) {
+			t.sayStays(r)
+		}
+	}
+}
+
+// someStay reports whether some rules stay, or what they lead to.
+func (t *translation) someStay(rules []*rule, stack []string) bool {
+	return slices.ContainsFunc(rules, func(r *rule) bool {
+		next := t.rulesOf(r.home)[r.target]
+		return t.staying[r] || next != nil && next.isUsers() && !slices.Contains(stack, r.target) && t.someStay(next.rules, append(slices.Clone(stack), r.target))
+	})
 }
 
 // letsInSome reports whether some packets come in by the policy at a spot.
 func (t *translation) letsInSome(s spot, p packets) bool {
 	if !slices.Contains(t.filtered, s.in) {
 		return !p.empty()
+	}
+	if len(p[answers]) > 0 || len(p[related]) > 0 {
+		return true // they always come in
 	}
 	opened := t.opened[s].union(t.limited[s])
 	return slices.ContainsFunc([]cell{begins, toGroup, toBroadcast}, func(c cell) bool { return len(p[c].intersect(opened)) > 0 })
@@ -187,6 +205,9 @@ func (t *translation) letsInSome(s spot, p packets) bool {
 func (f *routes) letsThroughSome(s spot, p packets) bool {
 	if f.result.Forward != policy.ForwardDrop || slices.Contains(f.guests, s.in) {
 		return !p.empty()
+	}
+	if len(f.result.ForwardRules()) > 0 && len(p[answers])+len(p[related]) > 0 {
+		return true
 	}
 	s.out = none
 	opened := f.opened[s].union(f.limited[s])

@@ -120,7 +120,7 @@ func judge(r *Result, m, behind *model, p modelPacket, accepted bool, line int) 
 		passes, _ = behind.decide("INPUT", p)
 	}
 	filtered := policy.MatchAnyInterface(r.Policy.Interfaces, p.in) ||
-		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered")
+		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered") && !leftOutByPattern(r, m, p.in)
 	switch {
 	case !filtered && !accepted && passes && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
 		!says(r.Notes, "on interfaces other than"):
@@ -129,7 +129,7 @@ func judge(r *Result, m, behind *model, p modelPacket, accepted bool, line int) 
 		return ""
 	// What is sent to a group, or to everybody, is never answered.
 	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
-		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
+		!blocked(r.Policy, p) && !m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
 		!doubtedBefore(r, line):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
@@ -210,6 +210,11 @@ func letsIn(p *policy.Policy, k modelPacket, forward bool) bool {
 	return best.Count > 0 && k.within(int(best.Count))
 }
 
+// leftOutByPattern reports whether an interface that no rule names is among those of a pattern by which all may come in.
+func leftOutByPattern(r *Result, m *model, name string) bool {
+	return strings.HasPrefix(name, "eth") && !strings.Contains(m.text, " "+name+" ") && says(r.Notes, "eth* is not filtered")
+}
+
 // judgeRouted compares what becomes of a packet that is routed.
 func judgeRouted(r *Result, m, behind *model, p modelPacket) string {
 	if p.to != "LOCAL" || p.state == "INVALID" {
@@ -217,7 +222,7 @@ func judgeRouted(r *Result, m, behind *model, p modelPacket) string {
 	}
 	named := func(name string) bool { return strings.Contains(m.text, " "+name+" ") }
 	filtered := func(name string) bool {
-		return len(r.Policy.Interfaces) == 0 && !named(name) || policy.MatchAnyInterface(r.Policy.Interfaces, name)
+		return len(r.Policy.Interfaces) == 0 && !named(name) && !leftOutByPattern(r, m, name) || policy.MatchAnyInterface(r.Policy.Interfaces, name)
 	}
 	if !filtered(p.in) && !filtered(p.out) {
 		return ""
