@@ -129,8 +129,8 @@ func (a *app) importRules(cmd *cobra.Command, paths []string, o importOptions) e
 	if err != nil {
 		return err
 	}
-	if o.verify && source.name != "iptables" {
-		return usagef("--verify plays packets to rules of iptables, and these are for %s: leave it out", source.name)
+	if o.verify && source.name == "firewalld" {
+		return usagef("--verify plays packets to rules as they are loaded, and these files are read by firewalld: give what \"nft -j list ruleset\" prints")
 	}
 	result, err := source.read(files, options)
 	if err != nil {
@@ -148,7 +148,10 @@ func (a *app) importRules(cmd *cobra.Command, paths []string, o importOptions) e
 		}
 	}
 	if o.verify {
-		if view.Agreement, err = verifyImport(cmd, result, files, o.packets); err != nil {
+		if source.name == "nft" && len(result.Stays) > 0 {
+			return errors.New("verify: some rules of nft have to stay, and these cannot be loaded alone: add --strict")
+		}
+		if view.Agreement, err = verifyImport(cmd, result, files, source.name == "nft", o.packets); err != nil {
 			return err
 		}
 	}

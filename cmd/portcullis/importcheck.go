@@ -31,7 +31,7 @@ func (a *app) importCheckCommand() *cobra.Command {
 }
 
 // verifyImport plays packets to rules and to what became of them.
-func verifyImport(cmd *cobra.Command, result *iptables.Result, files []iptables.File, packets int) (*importcheck.Agreement, error) {
+func verifyImport(cmd *cobra.Command, result *iptables.Result, files []iptables.File, isNFT bool, packets int) (*importcheck.Agreement, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -42,7 +42,13 @@ func verifyImport(cmd *cobra.Command, result *iptables.Result, files []iptables.
 			sets.Write(f.Data)
 		}
 	}
-	found, err := importcheck.Run(untilSignal(cmd), program, []importcheck.Job{importcheck.NewJob(result, packets, sets.String())})
+	job := importcheck.NewJob(result, packets, sets.String())
+	if isNFT {
+		for _, f := range files {
+			job.NFT = append(job.NFT, f.Data)
+		}
+	}
+	found, err := importcheck.Run(untilSignal(cmd), program, []importcheck.Job{job})
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}

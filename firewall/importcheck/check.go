@@ -50,6 +50,7 @@ func (a *Agreement) String() string {
 type Job struct {
 	Rules  [2]string // of IPv4 and IPv6, as iptables-restore reads them
 	Stay   [2]string // those that stay in netfilter behind the policy
+	NFT    [][]byte  // files as nft reads them, in place of Rules
 	Sets   string    // what ipset restore reads
 	Policy string    // the text of the policy
 	Cards  []string
@@ -197,13 +198,20 @@ func (b *bench) load(ctx context.Context, j *Job) (left []string, err error) {
 		}
 	}
 	b.hasSets = j.Sets != ""
-	for i, tool := range tools {
-		text, refused, err := b.rules.restore(tool, j.Rules[i])
-		if err != nil {
+	if len(j.NFT) > 0 {
+		if err := b.rules.loadNFT(j.NFT); err != nil {
 			return nil, err
 		}
-		j.Rules[i] = text
-		left = append(left, refused...)
+	}
+	for i, tool := range tools {
+		if len(j.NFT) == 0 {
+			text, refused, err := b.rules.restore(tool, j.Rules[i])
+			if err != nil {
+				return nil, err
+			}
+			j.Rules[i] = text
+			left = append(left, refused...)
+		}
 		if j.Stay[i], _, err = b.policy.restore(tool, j.Stay[i]); err != nil {
 			return nil, err
 		}

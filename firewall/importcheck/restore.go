@@ -3,6 +3,7 @@
 package importcheck
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -41,6 +42,28 @@ func (s *side) restore(tool, text string) (loaded string, refused []string, err 
 		lines = slices.Delete(lines, n-1, n)
 	}
 	return "", nil, fmt.Errorf("%s refuses more than %d rules, of which the first is %s", tool, maxRefused, refused[0])
+}
+
+// loadNFT loads files of nft in place of all that is there, and observes again.
+func (s *side) loadNFT(files [][]byte) error {
+	if err := s.run("flush ruleset\n", "nft", "-f", "-"); err != nil {
+		return err
+	}
+	for _, data := range files {
+		args := []string{"-f", "-"}
+		if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+			args = []string{"-j", "-f", "-"}
+		}
+		if err := s.run(string(data), "nft", args...); err != nil {
+			return err
+		}
+	}
+	for _, tool := range tools {
+		if err := s.run(observe, tool); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func firstLine(text string) string {
