@@ -34,6 +34,7 @@ type command struct {
 	spec   []word
 	only   *family // -4, -6
 	bad    string  // why it cannot be
+	doubt  string  // why it may not be
 }
 
 var verbs = sync.OnceValue(func() map[string]string {

@@ -8,14 +8,16 @@ import (
 )
 
 // unglued separates options from arguments that are written without a blank,
-// such as -jDROP, and writes out the short forms of --jump and --goto.
-func unglued(args []word) (out []word) {
+// such as -jDROP, and writes out the short forms of --jump and --goto. It
+// reports whether a target is written so, which not every iptables takes.
+func unglued(args []word) (out []word, target bool) {
 	for _, w := range args {
 		a := w.text
 		switch {
 		case w.hidden || len(a) < 3 || a[0] != '-':
 		case strings.HasPrefix(a, "--"):
 			option, value, glued := strings.Cut(a, "=")
+			target = target || glued && len(option) > 2 && (strings.HasPrefix("--jump", option) || strings.HasPrefix("--goto", option))
 			for _, full := range []string{"--jump", "--goto"} {
 				if len(option) > 2 && strings.HasPrefix(full, option) && option != full {
 					w.text = full
@@ -36,12 +38,13 @@ func unglued(args []word) (out []word) {
 			out = append(out, word{text: "-" + a[i:i+1]})
 			if i+1 < len(a) {
 				out = append(out, word{text: a[i+1:]})
+				target = target || a[i] == 'j' || a[i] == 'g'
 			}
 			continue
 		}
 		out = append(out, w)
 	}
-	return out
+	return out, target
 }
 
 // targets are those that iptables knows beside chains, as far as they are in use.

@@ -249,6 +249,10 @@ func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	r := s.newRule(f, at, c.spec)
 	r.chain = to.name
 	how := done
+	if c.doubt != "" {
+		r.doubt("%s", c.doubt)
+		r.suspect = true
+	}
 	if len(r.unsure) > 0 {
 		how = assumed // iptables takes it, as it may know more
 	}

@@ -105,8 +105,11 @@ func isRestore(name string) bool { return name == "iptables-restore" || name == 
 // command does what one command of iptables says.
 func (w *scriptWorld) command(f family, name string, args []word, at place) outcome {
 	hidden := slices.ContainsFunc(args, func(w word) bool { return w.hidden })
-	args = unglued(args)
+	args, glued := unglued(args)
 	c := parseCommand(args)
+	if glued {
+		c.doubt = "a target that is written without a blank, which some versions of iptables refuse"
+	}
 	switch {
 	case c.verb == "" && hidden:
 		c.bad = "what it does, only the script knows"
@@ -209,7 +212,7 @@ func (w *scriptWorld) doubtfulBlock(f family, text string) bool {
 			words = words[1:]
 		}
 		c := parseCommand(words)
-		if !ok || c.bad != "" || c.verb == "" || w.refuses(f, c, words) != "" || parseRule(f, place{}, c.spec).suspect {
+		if !ok || c.bad != "" || c.verb != "A" && c.verb != "I" || w.refuses(f, c, words) != "" || parseRule(f, place{}, c.spec).suspect {
 			return true
 		}
 	}

@@ -302,6 +302,7 @@ func (d *drawer) function() {
 		return
 	}
 	d.line("%s() {", name)
+	before := d.b.String()
 	loops := d.loops
 	d.inside++
 	d.loops = 0
@@ -322,6 +323,13 @@ func (d *drawer) function() {
 	})
 	d.inside--
 	d.loops = loops
+	// Functions that call themselves in subshells would fill the machine.
+	body := d.b.String()[len(before):]
+	for _, name := range append([]string{"f1"}, d.functions...) {
+		body = strings.ReplaceAll(body, name+" ", "echo ")
+	}
+	d.b.Reset()
+	d.b.WriteString(before + body)
 	d.line("}")
 	d.functions = append(d.functions, name)
 	if d.IntN(3) > 0 {

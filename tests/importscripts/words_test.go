@@ -75,7 +75,7 @@ func (d *drawer) target() string {
 	if d.plain {
 		return d.pick(" -j ACCEPT", " -j ACCEPT", " -j ACCEPT", " -j DROP", " -j REJECT")
 	}
-	return d.pick(" -j ACCEPT", " -j ACCEPT", " -j ACCEPT", " -j ACCEPT", " -j DROP", " -j DROP", " -j REJECT", " --jump ACCEPT", " -jDROP", " --jump=DROP", " -j WEB",
+	return d.pick(" -j ACCEPT", " -j ACCEPT", " -j ACCEPT", " -j ACCEPT", " -j DROP", " -j DROP", " -j REJECT", " --jump ACCEPT", " -jDROP", " --jump=DROP", " -jACCEPT", " --jump=ACCEPT", " -j WEB",
 		" -j RETURN", " -j $T", ` -j "$T"`, " -j accept", " -j MISSING", " -g WEB", " $T", "", " -j ACCEPT $EMPTY", " -j ACCEPT -j DROP", " --jum DROP")
 }
 

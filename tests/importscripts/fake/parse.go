@@ -37,6 +37,10 @@ func parse(args []string, six bool) (c command, good bool) {
 	var list []string
 	for _, a := range args {
 		switch {
+		case strings.HasPrefix(a, "-j") && len(a) > 2, strings.HasPrefix(a, "--jump="):
+			return c, false // of 1.8.9
+		case a == "-nL":
+			list = append(list, "-n", "-L")
 		case strings.HasPrefix(a, "--") && strings.Contains(a, "="):
 			option, value, _ := strings.Cut(a, "=")
 			list = append(list, option, value)
