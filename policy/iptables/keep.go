@@ -111,7 +111,7 @@ var owners = []owner{
 	{"fail2ban", hasPrefix("f2b-", "fail2ban-"), "whom it bans now is in the policy where the rules name addresses; the package has an action by which it bans with Portcullis from now on", false},
 	{"CrowdSec", hasPrefix("crowdsec", "CROWDSEC"), "\"portcullis bouncer\" does the same", false},
 	{"sshguard", hasPrefix("sshguard"), "it goes on filling it", false},
-	{"Tailscale", hasPrefix("ts-"), "they stay with it", false},
+	{"Tailscale", hasPrefix("ts-input", "ts-forward", "ts-postrouting"), "they stay with it", false},
 }
 
 // isEngines reports whether a rule stands in a chain of what runs containers or virtual machines.
