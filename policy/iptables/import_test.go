@@ -119,7 +119,7 @@ func TestScripts(t *testing.T) {
 		{"no COMMIT", "iptables-restore -n <<E\n*filter\n-A INPUT -p tcp --dport 80 -j ACCEPT\nE", "", "2"},
 		{"ports that are refused", "iptables -A INPUT -p tcp --dport 22,80 -j ACCEPT\niptables -A INPUT -j WEB\niptables -N WEB\niptables -A WEB -p tcp --dport 22 -j ACCEPT", "", "1 2"},
 		{"a policy that is refused", "iptables -P INPUT accept", "", "1"},
-		{"written together", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -I INPUT -s192.0.2.7 -jDROP", "22/tcp", ""},
+		{"written together", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -I INPUT -s192.0.2.7 -jDROP", "22/tcp except 192.0.2.7", "2"},
 		{"a target that is written together", "iptables -A INPUT -p tcp --dport 22 -jACCEPT\niptables -A INPUT -p tcp --dport 80 --jump=ACCEPT", "", "1 2"},
 		{"a target that may be in a variable", "iptables -I INPUT -s 192.0.2.7 $REST\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "", "1"},
 		{"another name of a chain", "iptables -N A; iptables -A INPUT -j A; iptables -A A -p tcp --dport 22 -j ACCEPT; iptables -E A B; iptables -A B -p tcp --dport 80 -j ACCEPT", "22/tcp|80/tcp", ""},
