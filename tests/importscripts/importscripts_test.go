@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -262,6 +263,12 @@ func compare(seed uint64, bin, dir string, sum *tally) string {
 
 // allows reports whether a policy lets a packet in.
 func allows(p *policy.Policy, k fake.Packet) bool {
+	holds := func(network netip.Prefix) bool { return network.Contains(k.Source) }
+	if slices.ContainsFunc(p.Block, func(s policy.Source) bool {
+		return holds(s.Network) || s.Holds != nil && slices.ContainsFunc(s.Holds.Prefixes, holds)
+	}) {
+		return false
+	}
 	if p.Input == policy.Accept {
 		return true
 	}
