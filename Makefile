@@ -43,7 +43,8 @@ QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/in
 
 # The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first, and that in
 # two parts.
-TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/fleet tests/cli tests/trial tests/etcd
+TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/fleet tests/cli tests/trial tests/etcd \
+	tests/imports tests/nftables tests/importscripts
 PARTS    = "./tests/host -skip ^Test[A-K]" "./tests/host -run ^Test[A-K]" $(patsubst %,"./%",$(wordlist 2,99,$(TOGETHER)))
 
 EMPTY =
@@ -145,7 +146,8 @@ demo: root deps-demo build ## show a firewall at work between network namespaces
 
 test: root deps-test check build ## run every check and every test (root)
 	@rm -f $(PORTCULLIS_AGREEMENT) $(PORTCULLIS_TOPOLOGY)
-	$(GO) test $(TESTFLAGS) -p 1 -tags man $$($(TESTED) | grep -vE '/($(subst $(SPACE),|,$(TOGETHER)))$$')
+	$(GO) test $(TESTFLAGS) -tags man $(QUICK_PACKAGES)
+	$(GO) test $(TESTFLAGS) -p 1 -tags man $$($(TESTED) | grep /tests/ | grep -vE '/(tests/internal/.*|$(subst $(SPACE),|,$(TOGETHER)))$$')
 	printf '%s\n' $(PARTS) | xargs -P 2 -L 1 $(GO) test $(TESTFLAGS) -tags man -exec $(CURDIR)/tests/isolated.sh
 	@$(MAKE) --no-print-directory race bench-once
 	@$(SHOW_AGREEMENT)
