@@ -143,7 +143,7 @@ prometheus:
 	// Whom the guard protects is let in, and the others are banned.
 	own := lab.ServerV4.String()
 	cscli("decisions", "add", "--ip", own, "--duration", "1h", "--reason", "wrong")
-	cscli("decisions", "add", "--ip", "198.51.100.9", "--duration", "4s", "--reason", "short")
+	cscli("decisions", "add", "--ip", "198.51.100.9", "--duration", "10s", "--reason", "short")
 	s.await("198.51.100.1", reason("before"), "198.51.100.2", "by hand", peer, reason("again"), "2001:db8:78::/48", reason("six"), "198.51.100.9", reason("short"))
 	s.await("198.51.100.1", reason("before"), "198.51.100.2", "by hand", peer, reason("again"), "2001:db8:78::/48", reason("six"))
 	cscli("decisions", "delete", "--all")
