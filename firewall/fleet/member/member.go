@@ -66,7 +66,7 @@ const (
 	maxBackoff = time.Minute
 	// retryTime is after what time a bundle is looked at again that was refused: an interface may have come.
 	retryTime = time.Minute
-	driftTime = 10 * time.Second // at least, from one look at what differs to the next
+	driftTime = 3 * time.Second // at least, from one look at what differs to the next
 	driftCost = 200              // and so many times what the look has taken: lists of a million networks take their time
 )
 
