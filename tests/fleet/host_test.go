@@ -204,7 +204,7 @@ func (h *host) ends(signal unix.Signal) {
 
 func (h *host) waitsFor(what string, condition func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("%s: no %s; it says %+v", h.name, what, h.says())
 		}

@@ -21,9 +21,9 @@ import (
 )
 
 var (
-	manyHosts = flag.Int("hosts", 2, "how many hosts are in the group of TestGroup")
-	manyKills = flag.Int("kills", 3, "how often the agent is killed in TestAgentIsKilledDuringApply")
-	manyBad   = flag.Int("bad", 2, "how many bad policies TestBadPolicies publishes")
+	manyHosts = flag.Int("hosts", 1, "how many hosts are in the group of TestGroup")
+	manyKills = flag.Int("kills", 2, "how often the agent is killed in TestAgentIsKilledDuringApply")
+	manyBad   = flag.Int("bad", 1, "how many bad policies TestBadPolicies publishes")
 )
 
 // banned returns whom a host bans.
