@@ -23,6 +23,7 @@ var (
 	rate      = flag.Int("start", 200, "how many of them start in a second")
 	quiet     = flag.Duration("quiet", 2*time.Second, "for how long nothing happens")
 	members   = flag.Int("members", 3, "how many members of etcd there are")
+	lease     = flag.Duration("ttl", 0, "how long hosts stay present that are gone; 0: as long as those of a fleet")
 	large     = flag.Int("size", 20_000, "how many bytes a policy has")
 )
 
@@ -47,7 +48,9 @@ func TestScale(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		name := fmt.Sprintf("h%05d", i)
-		s, err := etcd.Open(ctx, c.URL(), c.User(t, name))
+		o := c.User(t, name)
+		o.TTL = *lease
+		s, err := etcd.Open(ctx, c.URL(), o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -94,7 +94,12 @@ func isTimeout(err error) bool {
 // gone. Nor where there was no answer in time: that a connection is dead, its keep-alive finds, and if the members have too
 // much to do, hosts that all connect anew are the last that they need.
 func memberFailed(err error) bool {
-	return !isTimeout(err) && !errors.Is(err, rpctypes.ErrAuthOldRevision) && !errors.Is(err, rpctypes.ErrCompacted)
+	for _, well := range []error{rpctypes.ErrAuthOldRevision, rpctypes.ErrCompacted, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail, rpctypes.ErrTooManyRequests} {
+		if errors.Is(err, well) {
+			return false
+		}
+	}
+	return !isTimeout(err)
 }
 
 // final returns what an error means that no member would give another answer to, or nil.

@@ -213,14 +213,11 @@ func (l *link) next(since *ending) {
 func (l *link) turnTo(since *ending) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended != since {
+	if l.ended != since || len(l.endpoints) == 1 {
 		return ""
 	}
 	l.turn++
 	l.end()
-	if len(l.endpoints) == 1 {
-		return ""
-	}
 	l.at = (l.at + 1) % len(l.endpoints)
 	return l.endpoints[l.at]
 }
