@@ -164,7 +164,7 @@ func execute(s drawn, text, dir string, env []string) (output string, err error)
 	cmd := exec.CommandContext(ctx, shell, "fw.sh")
 	cmd.Dir = dir
 	cmd.Env = env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second // for what it has left in the background
 	out, err := cmd.CombinedOutput()
