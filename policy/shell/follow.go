@@ -36,7 +36,6 @@ type follower struct {
 	loops  []*loop
 	nested int  // subshells
 	gone   bool // it is followed no longer
-	last   bool // it is past its end, in a trap
 }
 
 // end is a state in which something was left before its end.
