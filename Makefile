@@ -85,7 +85,7 @@ export PORTCULLIS_TOPOLOGY = $(CURDIR)/bin/topology.txt
 .SHELLFLAGS = -ec
 .PHONY: help quick deps build man completion install install-files uninstall deb demo test test-boot test-vm race check \
 	check-format check-go check-c check-shell check-modules check-generated generate format budget bench bench-once benchmark \
-	differential packets import-scripts fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
+	differential imports import-scripts packets fuzz clean root deps-build deps-deb deps-generate deps-demo deps-test deps-all deps-boot deps-vm \
 	deps-benchmark
 
 help: ## list the targets
@@ -208,6 +208,11 @@ differential: root deps-test ## compare with netfilter, packet by packet (root; 
 	@rm -f $(PORTCULLIS_AGREEMENT)
 	$(GO) test -count=1 -timeout 180m -v $(if $(LOAD),./tests/load -load '$(LOAD)',./tests/differential -seed $(SEED) -packets $(PACKETS))
 	@$(SHOW_AGREEMENT)
+
+imports: root deps-test build ## play packets to rules of iptables and to what import makes of them (root; PACKETS=2000)
+	$(GO) test -count=1 -timeout 60m -v ./tests/imports -filter -packets $(PACKETS)
+
+imports: PACKETS = 2000
 
 # On its own, ten minutes of it and more, and not what PACKETS says by default.
 packets: PACKETS = 10000000

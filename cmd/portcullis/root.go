@@ -130,7 +130,7 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = "main"
 		root.AddCommand(c)
 	}
-	root.AddCommand(a.bouncerCommand(), a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand())
+	root.AddCommand(a.bouncerCommand(), a.importCommand(), a.doctorCommand(), a.auditCommand(), a.benchCommand(), a.versionCommand(), a.watchdogCommand(), a.importCheckCommand())
 	for _, command := range packaging {
 		root.AddCommand(command(a))
 	}

@@ -84,7 +84,7 @@ func (t *translation) toClause(o *opening) (string, bool) {
 		if len(o.to[f]) == len(t.places[f]) {
 			to = everyone[f]
 		}
-		all = append(all, shorter(to, free.union(loopbacks[f]), loopbacks[f], free)...)
+		all = append(all, shorter(to, append(t.unreachedParts(f), free.union(t.unreached(f)), free)...)...)
 	}
 	return " to " + commas(all), len(all) > 0 && len(all) <= maxTo
 }

@@ -10,5 +10,6 @@
 // chains, RETURN, negations and a DROP before an ACCEPT mean what they mean to
 // netfilter. Where the policy cannot say it, it says less, never more: a match
 // that is not understood is taken not to hold for an ACCEPT, and to hold for a
-// DROP. Each line of which something is lost is listed.
+// DROP, unless such a DROP is to stay in netfilter ([Options].Keep). Each line of
+// which something is lost, and each that has to stay, is listed.
 package iptables

@@ -34,7 +34,7 @@ const maxWalks = 1200
 // forward chooses what becomes of routed packets.
 func (t *translation) forward() error {
 	f := &routes{translation: &translation{
-		ruleset: t.ruleset, interfaces: t.interfaces, home: t.home, classes: t.classes, through: true, result: t.result,
+		ruleset: t.ruleset, interfaces: t.interfaces, home: t.home, classes: t.classes, through: true, result: t.result, staying: t.staying, left: t.leftToNetfilter(),
 		inputs: make(map[spot]packets), opened: make(map[spot]region), limited: make(map[spot]region), bounded: make(map[*rule]policy.Rule),
 		input: &journal{deeds: make(map[*rule]*deeds)},
 	}, lets: make(map[spot]packets), own: make(map[*rule]bool)}
@@ -65,6 +65,7 @@ func (t *translation) forward() error {
 	for _, r := range rules {
 		t.result, _ = t.result.WithRule(r)
 	}
+	f.result = t.result
 	return nil
 }
 

@@ -20,6 +20,9 @@ func (t *translation) reportForward() {
 	f := t.routes
 	for _, r := range f.input.walked {
 		d := f.input.deeds[r]
+		if r.isBlock || f.left.of(r) != nil {
+			continue
+		}
 		if r.target == "REJECT" && t.result.Forward != policy.ForwardAccept {
 			t.note(r.place, "%s", noAnswer)
 		}

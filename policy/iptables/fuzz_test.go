@@ -80,6 +80,28 @@ func FuzzUFW(f *testing.F) {
 	fuzzImport(f, "user.rules", func(s *ruleset, text string) { s.readUFW(v4, "user.rules", text) })
 }
 
+// FuzzSets reads any text as sets of ipset that a rule names.
+func FuzzSets(f *testing.F) {
+	for _, seed := range []string{"create x hash:net family inet\nadd x 10.0.0.0/8\nadd x 10.1.0.0/16 nomatch\n", "create y list:set size 8\nadd y x\nadd y y\n", "add x 1.2.3.4-1.2.3.9\ncreate x bitmap:port range 0-9\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 20_000 {
+			return
+		}
+		s := newRuleset()
+		s.readSets("sets", text)
+		s.readSave(v4, "rules", 1, savedRules("-A INPUT -m set --match-set x src -j DROP\n-A INPUT -m set ! --match-set y dst -j DROP\n-A INPUT -p tcp -m set --match-set x src -j ACCEPT"))
+		r, err := s.translate(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := policy.Parse("imported", r.YAML()); err != nil || !p.Equal(r.Policy) {
+			t.Fatalf("%q gives\n%s\n%v", text, r.YAML(), err)
+		}
+	})
+}
+
 func FuzzScript(f *testing.F) {
 	fuzzImport(f, "firewall.sh", func(s *ruleset, text string) { s.readScript("firewall.sh", text) })
 }

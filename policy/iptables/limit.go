@@ -133,10 +133,33 @@ func (s *ruleset) ufwLimits(f family, prefix string) {
 			if r.target != prefix+"-user-limit" || accept.target != prefix+"-user-limit-accept" || r.near.Count == 0 || len(r.unsure) != 1 {
 				continue
 			}
-			r.unsure = nil
+			r.unsure, r.own = nil, 0
 			r.limit = &limit{Limit: r.near, name: fmt.Sprintf("%s, rule %d", name, i), above: true}
 			r.target, accept.target = "DROP", "ACCEPT"
 			s.note(r.place, "becomes limit %s, which does not count what it drops: a source that never stops is let in at that rate, and not shut out until it does", r.near)
+		}
+	}
+}
+
+const limitOfAll = "-m limit, which is one for all sources together and not for each,"
+
+// splitLimits takes a limit of all sources together for one of each, where a port is opened by it: no source gets in more
+// often than by the rules, but all of them may. That is said, and only done where it is asked for.
+func (t *translation) splitLimits() {
+	if !t.options.Keep {
+		return
+	}
+	for _, f := range families {
+		for name, c := range t.chains[f] {
+			for _, r := range c.rules {
+				if r.target != "ACCEPT" || r.ofAll.Count == 0 || r.limit != nil || len(r.unsure) != 1 || r.unsure[0] != limitOfAll || r.ports == nil ||
+					r.level[begins] == nothing || !t.reachable(f, "INPUT")[name] {
+					continue
+				}
+				r.unsure, r.own = nil, 0
+				r.limit = &limit{Limit: r.ofAll, name: fmt.Sprintf("-m limit of line %d", r.line)}
+				t.lost(r.place, "its limit is one for all sources together, and becomes one for each: who keeps to it is let in, however many they are")
+			}
 		}
 	}
 }
@@ -152,7 +175,7 @@ func (t *translation) turnLimits() {
 					continue
 				}
 				if r.target != "DROP" || !r.understood() || !acceptedBehind(r, c.rules[i+1:]) {
-					r.doubt("-m hashlimit of what exceeds the limit, with no ACCEPT of the same behind it,")
+					r.doubtItself("-m hashlimit of what exceeds the limit, with no ACCEPT of the same behind it,")
 					r.limit = nil
 					continue
 				}

@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,9 @@ func (p *optionParser) icmpType(text string) bool {
 		return !p.not
 	}
 	m, ok := parseICMPType(p.home, text)
+	if m.code == 0 && slices.Contains(icmpQueries[p.home], m.kind) {
+		m.code = -1 // queries have no other code
+	}
 	if !ok || p.icmp != nil {
 		return false
 	}
@@ -57,10 +61,16 @@ func (p *optionParser) icmpType(text string) bool {
 var (
 	states = map[string][]cell{
 		"NEW": {begins, toGroup, toBroadcast, midstream}, "ESTABLISHED": {answers}, "RELATED": {related}, "INVALID": {invalid},
-		"UNTRACKED": {},
+		"UNTRACKED": {}, "DNAT": {}, "SNAT": {},
 	}
 	destinations = map[string][]cell{
 		"LOCAL": {begins, midstream, answers, related, invalid}, "MULTICAST": {toGroup}, "BROADCAST": {toBroadcast},
+	}
+	// frameTypes go by the destination of the frame. TCP and SCTP in a frame to all or to a group reach no socket, and for
+	// the rest a frame is taken to go where its packet goes.
+	frameTypes = map[string][]cell{
+		"UNICAST": destinations["LOCAL"], "HOST": destinations["LOCAL"], "MULTICAST": destinations["MULTICAST"],
+		"BROADCAST": destinations["BROADCAST"],
 	}
 )
 

@@ -114,6 +114,21 @@ func (m *model) decide(name string, p modelPacket) (accepted bool, line int) {
 	return verdict == "ACCEPT", line
 }
 
+// kept is the rules that a text names, out of those of the model, with nothing else behind them.
+func (m *model) kept(text string) *model {
+	out := &model{}
+	for _, c := range m.chains {
+		kept := &modelChain{name: c.name, policy: "ACCEPT"}
+		for _, r := range c.rules {
+			if slices.Contains(strings.Split(text, "\n"), r.write(c.name)) {
+				kept.rules = append(kept.rules, r)
+			}
+		}
+		out.chains = append(out.chains, kept)
+	}
+	return out
+}
+
 // refuses reports whether a line is a REJECT.
 func (m *model) refuses(line int) bool {
 	for _, c := range m.chains {
@@ -179,7 +194,7 @@ func (r *modelRule) write(chain string) string {
 	add(r.syn, r.notSyn, "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
 	add(r.states != nil, false, "-m", "conntrack", "--ctstate", strings.Join(r.states, ","))
 	add(r.to != "", false, "-m", "addrtype", "--dst-type", r.to)
-	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", "5/min")
+	add(r.chance > 0 && !r.bounded, false, "-m", "limit", "--limit", fmt.Sprintf("%d/min", r.chance))
 	// The rate tells which of the counts it is.
 	bound := map[bool]string{false: "--hashlimit-upto", true: "--hashlimit-above"}[r.above]
 	add(r.bounded, false, "-m", "hashlimit", bound, fmt.Sprintf("%d/min", r.chance), "--hashlimit-mode", "srcip",

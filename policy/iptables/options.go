@@ -22,7 +22,11 @@ var long = sync.OnceValue(func() map[string]string {
 // harmless are modules that narrow nothing by being named; what their options
 // mean is read below, or doubted.
 var harmless = []string{"tcp", "udp", "udplite", "sctp", "icmp", "icmp6", "icmpv6", "ipv6-icmp", "multiport", "state",
-	"conntrack", "comment", "iprange", "addrtype", "recent", "hashlimit"}
+	"conntrack", "comment", "iprange", "addrtype", "recent", "hashlimit", "set", "pkttype"}
+
+// dressing are modules that ask of a packet what its sender may have so or otherwise, whoever it is and whatever it is
+// for: what a DROP takes away by them, it takes away from nobody.
+var dressing = []string{"rt", "ipv6header", "frag", "hbh", "dst", "ipv4options"}
 
 // ofTargets begin the options of targets, which change no verdict.
 var ofTargets = []string{"--log-", "--reject-with", "--nflog-", "--ulog-", "--set-mark", "--set-xmark", "--to-", "--save-mark",
@@ -40,7 +44,7 @@ var unread = strings.Fields("-m --match --sport --sports --source-port --source-
 
 // single are the options that take exactly one argument.
 var single = []string{"-p", "-s", "-d", "-i", "-o", "-j", "-g", "-m", "--dport", "--icmp-type", "--state", "--src-range", "--dst-range",
-	"--dst-type"}
+	"--dst-type", "--pkt-type"}
 
 // optionParser reads the options of one rule.
 type optionParser struct {
@@ -53,20 +57,31 @@ type optionParser struct {
 	hits        string
 	hash        *hashlimit
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
+	known       map[string]*ipset
+	ofAll       struct{ rate, burst string } // of -m limit
+	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
 }
 
 // inTurn are the options that are asked in their order among modules.
-var inTurn = []string{"--dport", "--syn", "--tcp-flags", "--icmp-type", "--state", "--src-range", "--dst-range", "--dst-type"}
+var inTurn = []string{"--dport", "--syn", "--tcp-flags", "--icmp-type", "--state", "--src-range", "--dst-range", "--dst-type", "--pkt-type",
+	"--match-set"}
 
 // parseRule reads what follows -A CHAIN.
-func parseRule(home family, at place, spec []word) *rule {
+func parseRule(home family, at place, spec []word) *rule { return parseRuleWith(home, at, spec, nil) }
+
+func (s *ruleset) parseRule(home family, at place, spec []word) *rule {
+	return parseRuleWith(home, at, spec, s.sets)
+}
+
+// parseRuleWith reads a rule that may name sets.
+func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *rule {
 	r := &rule{place: at, home: home}
 	var texts []string
 	for _, w := range spec {
 		texts = append(texts, w.text)
 	}
-	r.spec = strings.Join(texts, " ")
-	p := optionParser{rule: r, rest: spec}
+	r.spec, r.args = strings.Join(texts, " "), texts
+	p := optionParser{rule: r, rest: spec, known: sets}
 	for len(p.rest) > 0 {
 		p.option()
 	}
@@ -86,6 +101,16 @@ func parseRule(home family, at place, spec []word) *rule {
 			r.doubt("ports of a protocol that is none of tcp, udp, sctp and udplite")
 		}
 	}
+	if p.nat && (r.target == "ACCEPT") == p.natNot {
+		r.doubt("--ctstate DNAT or SNAT") // it matches less than is taken, or more
+	}
+	if r.dress != "" && !r.drops() {
+		r.doubt("%s", r.dress)
+	}
+	if l, ok := parseLimit(p.ofAll.rate, p.ofAll.burst); ok && p.ofAll.rate != "" {
+		r.ofAll = l
+	}
+	r.own = len(r.unsure)
 	return r
 }
 
@@ -109,6 +134,7 @@ func (p *optionParser) option() {
 		name, p.rest = p.rest[0], p.rest[1:]
 	}
 	if name.hidden {
+		p.hides = true
 		p.doubt("%s, which only the script knows,", name.text)
 		return
 	}
@@ -130,6 +156,7 @@ func (p *optionParser) option() {
 			if option == "-j" || option == "-g" {
 				p.target = "?"
 			}
+			p.hides = true
 			p.doubt("%s %s, which only the script knows,", written, a.text)
 			return
 		}
@@ -187,12 +214,14 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "-m":
 		p.module = args[0]
 		switch ok = slices.Contains(harmless, args[0]); {
+		case slices.Contains(dressing, args[0]):
+			p.dress, ok = "-m "+args[0], true
 		case args[0] == "hashlimit" && p.hash == nil:
 			p.hash = &hashlimit{}
 		case args[0] == "hashlimit":
 			p.hash.bad = "that is there twice"
 		case args[0] == "limit":
-			p.doubt("-m limit, which is one for all sources together and not for each,")
+			p.doubt(limitOfAll)
 			return
 		}
 	case "-c", "--comment":
@@ -211,7 +240,13 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "--icmp-type":
 		ok = p.icmpType(args[0])
 	case "--state":
+		p.nat = strings.Contains(strings.ToUpper(args[0]), "NAT")
+		p.natNot = p.not
 		ok = p.cells(states, args[0])
+	case "--pkt-type":
+		ok = p.cells(frameTypes, args[0])
+	case "--match-set":
+		ok = p.matchSet(args)
 	case "--dst-type":
 		p.asksLocal = true
 		ok = p.cells(destinations, args[0])
@@ -232,8 +267,6 @@ func (p *optionParser) unknown(option, written string, args []string) {
 			p.sendsTo = ":" + args[0]
 		case "--reject-with":
 			p.rejectWith = args[0]
-		case "--match-set":
-			p.sets = append(p.sets, args[0])
 		}
 	}
 	ofTarget := slices.ContainsFunc(ofTargets, func(s string) bool { return strings.HasPrefix(option, s) })
@@ -252,6 +285,13 @@ func (p *optionParser) unknown(option, written string, args []string) {
 			p.hits = args[0]
 		}
 	case p.target != "" && ofTarget:
+	case slices.Contains(dressing, p.module) && strings.HasPrefix(option, "--"):
+	case p.module == "limit" && !p.not && len(args) == 1 && (option == "--limit" || option == "--limit-burst"):
+		if option == "--limit" {
+			p.ofAll.rate = args[0]
+		} else {
+			p.ofAll.burst = args[0]
+		}
 	case p.module == "limit" || p.module != "" && !slices.Contains(harmless, p.module) && strings.HasPrefix(option, "--"):
 		// The module is doubted as a whole.
 	default:

@@ -5,6 +5,7 @@ package iptables
 import (
 	"flag"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestNothingIsWidenedNorLostSilently(t *testing.T) {
 		let, opened = let+byRules, opened+byPolicy
 	}
 	for _, clause := range []string{"on", "from", "except", "to", "limit", "all", "gre", "ospf", ",", "input: reject", "limit of --hashlimit-above",
-		"forward:on", "forward:from", "forward:to", "forward:limit"} {
+		"forward:on", "forward:from", "forward:to", "forward:limit", "stays", "block"} {
 		if seen[clause] == 0 {
 			t.Errorf("no policy has %q", clause)
 		}
@@ -43,6 +44,22 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 	r, err := Import([]File{{"rules", []byte(m.text)}}, nil)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, m.text)
+	}
+	type judged struct {
+		*Result
+		behind *model
+	}
+	results := []judged{{r, nil}}
+	if len(m.text)%2 == 0 { // to leave something to netfilter for every set of rules would take too long
+		with, err := ImportWith([]File{{"rules", []byte(m.text)}}, Options{Keep: true})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, m.text)
+		}
+		results = append(results, judged{with, m.kept(with.translation.stayingRules(v4))})
+		seen["stays"] += len(with.Stays)
+	}
+	if len(r.Policy.Block) > 0 {
+		seen["block"]++
 	}
 	counted := make(map[policy.Limit]bool)
 	for _, rule := range r.Policy.Open {
@@ -79,31 +96,44 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 		if allows(r.Policy, p) {
 			opened++
 		}
-		if why := judge(r, m, p, accepted, line); why != "" {
-			t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s", why, m.text, p, line, accepted, r.YAML())
-		}
 		q := p
 		q.out = pick(random, modelInterfaces...)
-		if why := judgeRouted(r, m, q); why != "" {
-			t.Fatalf("%s\n%s\n%s\n%s", why, m.text, q, r.YAML())
+		for _, by := range results {
+			if why := judge(by.Result, m, by.behind, p, accepted, line); why != "" {
+				t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s\n%s", why, m.text, p, line, accepted, by.YAML(), by.translation.stayingRules(v4))
+			}
+			if why := judgeRouted(by.Result, m, by.behind, q); why != "" {
+				t.Fatalf("%s\n%s\n%s\n%s\n%s", why, m.text, q, by.YAML(), by.translation.stayingRules(v4))
+			}
 		}
 	}
 	return let, opened
 }
 
-// judge compares what rules and policy say about a packet to this host.
-func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
+// judge compares what rules and policy say about a packet to this host. Behind the policy may be rules that stay.
+func judge(r *Result, m, behind *model, p modelPacket, accepted bool, line int) string {
+	allows := func(of *policy.Policy, p modelPacket) bool {
+		if !allows(of, p) || behind == nil {
+			return allows(of, p)
+		}
+		lets, _ := behind.decide("INPUT", p)
+		return lets
+	}
+	passes := true // what stays
+	if behind != nil {
+		passes, _ = behind.decide("INPUT", p)
+	}
 	filtered := policy.MatchAnyInterface(r.Policy.Interfaces, p.in) ||
-		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered")
+		len(r.Policy.Interfaces) == 0 && !says(r.Notes, p.in+" is not filtered") && !leftOutByPattern(r, m, p.in)
 	switch {
-	case !filtered && !accepted && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
+	case !filtered && !accepted && passes && p.state == "NEW" && p.flags != "ACK" && len(r.Untranslated) == 0 &&
 		!says(r.Notes, "on interfaces other than"):
 		return "an interface is not filtered, and nothing says so"
 	case !filtered:
 		return ""
 	// What is sent to a group, or to everybody, is never answered.
 	case p.state == "NEW" && p.flags != "ACK" && p.protocol != "icmp" && p.to == "LOCAL" && !accepted && r.Policy.For(p.in).Input == policy.Reject &&
-		!m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
+		!blocked(r.Policy, p) && !m.refuses(line) && !says(slices.DeleteFunc(slices.Clone(r.Notes), func(f Finding) bool { return f.Line != line }), noSilence) &&
 		!doubtedBefore(r, line):
 		return "the policy answers what the rules drop, and nothing says so"
 	case allows(r.Policy, p) && !accepted:
@@ -119,7 +149,7 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 		return "the policy is wider than the rules"
 	case !allows(r.Policy, p) && accepted && p.state == "NEW" && p.flags != "ACK":
 		// What chance decides may be listed at the rule that it decides about.
-		if !mentions(r.Untranslated, line) && !(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) {
+		if !mentions(slices.Concat(r.Untranslated, r.Stays), line) && !(strings.Contains(m.text, "limit") && len(r.Untranslated) > 0) {
 			return "the policy is narrower than the rules, and nothing says so"
 		}
 	case !allows(r.Policy, p) && accepted && p.state == "INVALID":
@@ -132,6 +162,9 @@ func judge(r *Result, m *model, p modelPacket, accepted bool, line int) string {
 
 // allows is what a policy means for one packet, in the words of the README.
 func allows(p *policy.Policy, k modelPacket) bool {
+	if blocked(p, k) {
+		return false
+	}
 	if k.state != "ESTABLISHED" && !(k.state == "INVALID" && p.Invalid != policy.InvalidLog) && letsIn(p, k, false) {
 		return true
 	}
@@ -151,6 +184,12 @@ func allows(p *policy.Policy, k modelPacket) bool {
 		return types[kind/64]>>(kind%64)&1 != 0
 	}
 	return false
+}
+
+func blocked(p *policy.Policy, k modelPacket) bool {
+	return slices.ContainsFunc(p.Block, func(s policy.Source) bool {
+		return slices.ContainsFunc(s.Prefixes(), func(n netip.Prefix) bool { return n.Contains(k.src) })
+	})
 }
 
 // letsIn reports whether a rule of a policy lets a packet in, or through: one without a
@@ -175,14 +214,19 @@ func letsIn(p *policy.Policy, k modelPacket, forward bool) bool {
 	return best.Count > 0 && k.within(int(best.Count))
 }
 
+// leftOutByPattern reports whether an interface that no rule names is among those of a pattern by which all may come in.
+func leftOutByPattern(r *Result, m *model, name string) bool {
+	return strings.HasPrefix(name, "eth") && !strings.Contains(m.text, " "+name+" ") && says(r.Notes, "eth* is not filtered")
+}
+
 // judgeRouted compares what becomes of a packet that is routed.
-func judgeRouted(r *Result, m *model, p modelPacket) string {
+func judgeRouted(r *Result, m, behind *model, p modelPacket) string {
 	if p.to != "LOCAL" || p.state == "INVALID" {
 		return ""
 	}
 	named := func(name string) bool { return strings.Contains(m.text, " "+name+" ") }
 	filtered := func(name string) bool {
-		return len(r.Policy.Interfaces) == 0 && !named(name) || policy.MatchAnyInterface(r.Policy.Interfaces, name)
+		return len(r.Policy.Interfaces) == 0 && !named(name) && !leftOutByPattern(r, m, name) || policy.MatchAnyInterface(r.Policy.Interfaces, name)
 	}
 	if !filtered(p.in) && !filtered(p.out) {
 		return ""
@@ -198,6 +242,15 @@ func judgeRouted(r *Result, m *model, p modelPacket) string {
 		lets = lets || p.state == "ESTABLISHED" && filtered(p.in) && !filtered(p.out) && named(p.out) || !filtered(p.in) && named(p.in)
 	}
 	lets = lets || letsIn(r.Policy, p, true)
+	if lets && behind != nil {
+		lets, _ = behind.decide("FORWARD", p)
+	}
+	if blocked(r.Policy, p) {
+		if accepted && len(r.Notes) == 0 {
+			return "a block is for what is routed, too, and nothing says so"
+		}
+		return ""
+	}
 	switch {
 	case lets && !accepted && p.flags == "ACK" && p.state == "NEW" && says(r.Notes, noStateForward):
 	case lets && !accepted:
@@ -211,7 +264,7 @@ func judgeRouted(r *Result, m *model, p modelPacket) string {
 
 // doubtedBefore reports whether a rule in front of a line is in doubt: what it perhaps drops does not get there for certain.
 func doubtedBefore(r *Result, line int) bool {
-	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes), func(f Finding) bool {
+	return slices.ContainsFunc(slices.Concat(r.Untranslated, r.Notes, r.Stays), func(f Finding) bool {
 		return f.Line <= line && strings.Contains(f.Why, "cannot be said in a policy")
 	})
 }

@@ -77,8 +77,9 @@ func (t *translation) closes(in iface) bool {
 
 // reportAnswer says how a refusal, or a silence, differs.
 func (t *translation) reportAnswer(r *rule, d *deeds) {
-	answered, silent, drops := false, false, false
+	answered, silent, drops, met := false, false, false, false
 	for _, s := range t.spotsOf(t.filtered) {
+		met = met || !d.dropped[s].empty()
 		if len(d.dropped[s][begins].subtract(t.opened[s])) == 0 {
 			continue
 		}
@@ -90,6 +91,7 @@ func (t *translation) reportAnswer(r *rule, d *deeds) {
 	asWritten := tcpOnly && r.rejectWith == "tcp-reset" || r.protocol != nil && !tcpOnly && !r.protocol.not &&
 		slices.Contains([]string{"", "icmp-port-unreachable", "icmp6-port-unreachable", "port-unreach"}, r.rejectWith)
 	switch {
+	case !met: // nothing comes there from outside
 	case r.target == "REJECT" && (silent || !drops):
 		t.note(r.place, "%s", noInputAnswer)
 	case r.target == "REJECT" && !asWritten:

@@ -17,15 +17,21 @@ const (
 	noSilence     = "what it drops is answered, too, under input: reject"
 	noState       = "an open port keeps no state: TCP that begins no connection gets to the socket, which refuses it"
 	answersCome   = "answers to what this host itself sends there come in all the same"
+	staysUp       = "a connection that is up, or that this host begins, is not cut by it: only what begins is dropped"
 	allGoesOut    = "Portcullis lets out everything"
 )
 
 // report lists the lines of which the policy lacks something, and those that it
 // says in another way.
 func (t *translation) report() {
+	t.reportKept(t.letsInSome)
+	t.routes.reportKept(t.routes.letsThroughSome)
 	for _, r := range t.input.walked {
 		d := t.input.deeds[r]
 		switch {
+		case t.staying[r], r.isBlock:
+		case r.dress != "" && r.drops():
+			t.note(r.place, "%s is not told apart: whoever sends so may send otherwise, so it shuts nobody out", r.dress)
 		case r.target == "ACCEPT":
 			t.reportAccept(r, d)
 		case r.passes():
@@ -38,6 +44,8 @@ func (t *translation) report() {
 	}
 	t.reportReplies()
 	t.reportForward()
+	t.noteOwners()
+	t.noteOtherFamily()
 	t.reportRest()
 }
 
@@ -67,6 +75,8 @@ func (t *translation) reportAccept(r *rule, d *deeds) {
 		t.noteLimit(r, by)
 	case r.limit != nil && r.understood() && !isEmpty(bounded):
 		t.lost(r.place, "its limit is one count, and what it is for would take more than one rule of the policy, or comes there in doubt, so this is not opened%s", t.hint(bounded))
+	case !isEmpty(perhaps) && r.isDHCP():
+		t.note(r.place, "answers of DHCP servers come in by themselves")
 	case !isEmpty(perhaps) && !r.certain():
 		t.lost(r.place, "%s cannot be said in a policy, so this is not opened%s", r.doubts(), t.hint(perhaps))
 	case !isEmpty(perhaps):
@@ -77,6 +87,18 @@ func (t *translation) reportAccept(r *rule, d *deeds) {
 	if refused && t.result.Invalid == policy.InvalidDrop {
 		t.note(r.place, "lets in INVALID packets, too, which other rules drop: invalid: drop is for all")
 	}
+}
+
+// isDHCP reports whether a rule is for what DHCP servers answer.
+func (r *rule) isDHCP() bool {
+	if len(r.unsure) != 1 || r.protocol == nil || r.protocol.not || r.protocol.value != int(policy.UDP) || r.ports == nil || r.ports.not {
+		return false
+	}
+	client, server := uint16(68), "--sport 67"
+	if r.home == v6 {
+		client, server = 546, "--sport 547"
+	}
+	return slices.Equal(r.ports.value, []portRange{{client, client}}) && r.unsure[0] == server
 }
 
 // noteLimit says in what a limit of a policy differs.
@@ -207,6 +229,7 @@ func (t *translation) reportPassing(r *rule) {
 		t.note(r.place, "Portcullis counts what it drops, by reason, and logs only invalid packets")
 	case r.target == "":
 		t.note(r.place, "has no target, so it only counts, or remembers for other rules")
+	case ownerOf(r) != nil: // said once for all
 	default:
 		t.lost(r.place, "Portcullis has nothing like %s; no packet is dropped by it", r.target)
 	}
@@ -228,7 +251,11 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 		cut := d.dropped[s]
 		switch {
 		case len(cut[answers]) == 0:
-		case r.ports != nil && r.from == nil && r.certain():
+		case r.ports != nil && r.certain() && r.from == nil:
+			t.note(r.place, "%s", answersCome)
+		case r.ports != nil && r.certain(), t.onlyForPorts(r):
+			t.note(r.place, "%s", staysUp)
+		case r.certain() && r.from != nil && !r.from.not && private[r.home].contains(r.from.value): // who would this host ask there
 			t.note(r.place, "%s", answersCome)
 		default:
 			t.lost(r.place, "%s", answersCome)
@@ -237,6 +264,26 @@ func (t *translation) reportCut(r *rule, d *deeds) {
 			t.note(r.place, "%s", noState)
 		}
 	}
+}
+
+// onlyForPorts reports whether all that leads to a rule's chain is for some ports of this host.
+func (t *translation) onlyForPorts(r *rule) bool {
+	if !r.certain() || r.from == nil {
+		return false
+	}
+	leads := 0
+	for _, c := range t.chains[r.home] {
+		for _, jump := range c.rules {
+			if jump.target != r.chain {
+				continue
+			}
+			if jump.ports == nil || jump.ports.not || !jump.certain() {
+				return false
+			}
+			leads++
+		}
+	}
+	return leads > 0
 }
 
 // reportReplies is about what the policy of a chain cuts of connections.

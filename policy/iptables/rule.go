@@ -21,8 +21,10 @@ type place struct {
 // rule is one rule of a chain, as far as it is understood.
 type rule struct {
 	place
-	home family // of the command that made it
-	spec string // by which -D finds it
+	home  family // of the command that made it
+	chain string
+	spec  string // by which -D finds it
+	args  []string
 
 	in, out  *test[string]
 	protocol *test[int] // -1: all
@@ -33,13 +35,18 @@ type rule struct {
 	level    [cells]level
 
 	unsure    []string     // what of it is not understood, or cannot be told
+	own       int          // how many of these are about what it asks itself
+	hides     bool         // some of what it asks, only the script knows
+	dress     string       // what it asks of a packet that its sender may have so or otherwise
 	near      policy.Limit // what -m recent comes near
+	ofAll     policy.Limit // of -m limit, which is one for all sources
+	isBlock   bool         // it is in the policy's block
+	longSet   string       // a set of more networks than a rule of a policy can name
 	target    string
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
 	names     map[uint16]string // of ports that were written as names
 	maybe     bool              // nobody knows whether it is there
-	hides     bool              // a part of it is not known
 	several   bool              // it is one rule for each of its addresses
 	suspect   bool              // iptables may refuse it
 
@@ -87,6 +94,15 @@ func (r *rule) exactly(not bool, among ...cell) {
 func (r *rule) doubt(format string, args ...any) {
 	if why := fmt.Sprintf(format, args...); !slices.Contains(r.unsure, why) {
 		r.unsure = append(r.unsure, why)
+	}
+}
+
+// doubtItself is doubt about what the rule itself asks.
+func (r *rule) doubtItself(format string, args ...any) {
+	known := len(r.unsure) == r.own
+	r.doubt(format, args...)
+	if known {
+		r.own = len(r.unsure)
 	}
 }
 

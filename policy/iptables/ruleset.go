@@ -34,11 +34,20 @@ type ruleset struct {
 	*findings
 	chains [2]map[string]*chain
 	told   [2]bool // of which families anything was said
+	filled [2]bool // of which families there was a filter table, or a command about it
 	ufw    bool
 	wild   [2]wildness
 	by     [2]string // the kind of iptables that keeps the rules
 	twice  *place    // where a second kind came
 	count  int       // of changes
+
+	from     [2]string // the file that the filter table was read from last
+	guessed  [2]bool   // whether its family was no more than likely
+	raw      [2]string // the filter tables as they were written, where they are all that is known of a family
+	options  Options
+	single   bool // there is one file of rules
+	guessing bool // no more than likely is the family of the file that is read
+	sets     map[string]*ipset
 }
 
 // wildness says what chains there may be beside those that are known.
@@ -61,14 +70,19 @@ const (
 )
 
 func newRuleset() *ruleset {
-	s := &ruleset{findings: &findings{}}
+	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset)}
 	for f := range s.chains {
-		s.chains[f] = make(map[string]*chain)
-		for _, name := range builtin {
-			s.chains[f][name] = &chain{name: name}
-		}
+		s.chains[f] = newChains()
 	}
 	return s
+}
+
+func newChains() map[string]*chain {
+	chains := make(map[string]*chain)
+	for _, name := range builtin {
+		chains[name] = &chain{name: name}
+	}
+	return chains
 }
 
 // elsewhere says what becomes of the rules of other tables, which stay.
@@ -109,6 +123,7 @@ func (s *ruleset) apply(f family, c command, at place) outcome {
 		}
 		return unsure
 	}
+	s.filled[f] = true
 	target := s.chains[f][c.chain]
 	if target == nil && s.wild[f] == tame && (strings.Contains("AIDRP", c.verb) && c.verb != "" || c.chain != "" && strings.Contains("FXLSZE", c.verb)) {
 		if strings.Contains("AIR", c.verb) {
@@ -202,6 +217,7 @@ func (s *ruleset) distrust(f family, at place, c command) {
 // insertDoubtful puts in a rule of which more is not known than that it may be there.
 func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r := s.newRule(f, at, c.spec)
+	r.chain = name
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
 	if r.target == "" && s.chains[f][c.chain] == nil {
@@ -212,7 +228,7 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 
 // newRule reads a rule. One of which a part is not known may have any target.
 func (s *ruleset) newRule(f family, at place, spec []word) *rule {
-	r := parseRule(f, at, spec)
+	r := s.parseRule(f, at, spec)
 	for i, w := range spec {
 		r.hides = r.hides || w.hidden
 		addresses := i > 0 && slices.Contains([]string{"-s", "-d", "--source", "--src", "--destination", "--dst"}, spec[i-1].text)
@@ -231,6 +247,7 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 
 func (s *ruleset) place(f family, to *chain, c command, at place) outcome {
 	r := s.newRule(f, at, c.spec)
+	r.chain = to.name
 	how := done
 	if c.doubt != "" {
 		r.doubt("%s", c.doubt)

@@ -3,26 +3,124 @@
 package iptables
 
 import (
+	"cmp"
 	"iter"
 	"strings"
 )
 
 // readSave reads what iptables-save prints, which is also how ufw keeps its
-// rules.
+// rules. As iptables-restore does, it lets a table take the place of the one
+// that was there.
 func (s *ruleset) readSave(f family, file string, firstLine int, text string) {
+	s.load(f, file, firstLine, text, "", false)
+}
+
+// load reads rules, which are in a table of their own or else in the one that
+// is named. A table takes the place of the former one, unless it is to add to
+// it, as iptables-restore -n does.
+func (s *ruleset) load(f family, file string, firstLine int, text, table string, adds bool) {
+	committed := committedTables(text)
+	var open place // of the filter table, if it is never committed
+	defer func() { s.from[f], s.guessed[f] = file, s.guessing }()
+	if table == "filter" && s.filled[f] && !adds {
+		s.replace(f, place{file: file})
+	}
 	for i, l := range savedLines(text) {
 		at := place{file, firstLine + i, l.text}
 		switch {
 		case l.begins:
 			s.told[f] = true
-		case l.table == "":
+			if l.table != "filter" {
+				break
+			}
+			if s.filled[f] && !adds {
+				s.replace(f, at)
+			}
+			if s.filled[f] = true; !committed[i] {
+				open = at
+			}
+		case l.table == "" && table == "":
 			s.lost(at, "not understood: it is in no table")
 		case l.text[0] == ':':
 			s.declare(f, l.table, l.text[1:], at)
 		default:
-			s.saved(f, l.table, l.text, at)
+			s.saved(f, cmp.Or(l.table, table), l.text, at)
 		}
 	}
+	if table == "filter" {
+		s.filled[f] = true
+	}
+	if open.line > 0 {
+		s.cutOff(f, open)
+	}
+}
+
+// filterTables are those of a save, as iptables-restore reads them; "" if it would refuse them.
+func filterTables(text string) string {
+	committed := committedTables(text)
+	var b strings.Builder
+	open := false
+	for i, l := range savedLines(text) {
+		switch {
+		case l.begins && !committed[i]:
+			return ""
+		case l.begins:
+			if open {
+				b.WriteString("COMMIT\n")
+			}
+			open = l.table == "filter"
+		}
+		if open && l.table == "filter" {
+			b.WriteString(l.text + "\n")
+		}
+	}
+	if open {
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
+// replace forgets the filter table, of which another one takes the place.
+func (s *ruleset) replace(f family, at place) {
+	s.chains[f] = newChains()
+	if at.file != s.from[f] && s.from[f] != "" && (s.guessing || s.guessed[f]) {
+		s.lost(place{file: at.file}, "the rules of %s and of %s are both taken for %s, so only the last count: write -4 FILE and -6 FILE to say which is which", s.from[f], at.file, f)
+		return
+	}
+	s.note(at, "this table takes the place of the one for %s before it, as iptables-restore does it: only the last one counts", f)
+}
+
+// cutOff is for a table without an end: more rules may belong to it.
+func (s *ruleset) cutOff(f family, at place) {
+	s.lost(at, "the table ends without COMMIT, so iptables-restore refuses it, and the file may be cut off: what rules behind its end could drop is not opened")
+	for _, c := range s.chains[f] {
+		if !c.isUsers() {
+			if c.name != "OUTPUT" {
+				c.policy, c.policyAt = "DROP", at
+			}
+			continue
+		}
+		r := &rule{place: at, home: f, chain: c.name, target: "DROP"}
+		r.doubt("a file that is cut off")
+		c.rules = append(c.rules, r)
+	}
+}
+
+// committedTables are the lines at which tables begin that are committed, by
+// their index.
+func committedTables(text string) map[int]bool {
+	out := make(map[int]bool)
+	began := -1
+	for i, line := range strings.Split(text, "\n") {
+		switch line = strings.TrimSpace(line); {
+		case strings.HasPrefix(line, "*"):
+			began = i
+		case line == "COMMIT" && began >= 0:
+			out[began] = true
+			began = -1
+		}
+	}
+	return out
 }
 
 // savedLine is one line that iptables-save prints, and the table that it is in.

@@ -182,11 +182,14 @@ func (w *scriptWorld) restore(f family, p shell.Program, args []word, at place) 
 		}
 		before := w.clone()
 		if !keeps && block.table == "filter" {
+			if w.filled[f] {
+				w.note(place{w.file, line + block.line, block.first}, "this table takes the place of the one for %s before it, as iptables-restore does it: only the last one counts", f)
+			}
 			w.clear(f)
 		}
 		w.count++
 		lost := len(w.untranslated)
-		w.readSave(f, w.file, line+block.line, block.text)
+		w.load(f, w.file, line+block.line, block.text, "", true)
 		if block.table == "filter" && w.doubtfulBlock(f, block.text) || len(w.untranslated) > lost && block.table == "filter" {
 			// One line that is refused, and none of them is there.
 			how = unsure

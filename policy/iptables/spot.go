@@ -17,13 +17,61 @@ type spot struct {
 // others is in doubt.
 const maxPlaces = 24
 
-// loopbacks are addresses to which nothing comes from outside.
-var loopbacks = [...]addresses{prefixes("127.0.0.0/8"), prefixes("::1/128")}
+// Nothing comes to the loopbacks from outside, nor to the others that no card of a host has. Those of class E are routed.
+var (
+	loopbacks   = [...]addresses{prefixes("0.0.0.0/8", "127.0.0.0/8"), prefixes("::/127")}
+	unreachable = [...]addresses{loopbacks[v4].union(prefixes("240.0.0.0/4")).subtract(broadcast), loopbacks[v6].union(prefixes("::ffff:0:0/96"))}
+)
+
+// unreached are the addresses to which no packet comes that a chain is about.
+func (t *translation) unreached(f family) addresses {
+	if t.through {
+		return loopbacks[f]
+	}
+	return unreachable[f]
+}
+
+// unreachedParts are these, and each span of them.
+func (t *translation) unreachedParts(f family) []addresses {
+	parts := []addresses{t.unreached(f), loopbacks[f]}
+	for _, s := range t.unreached(f) {
+		parts = append(parts, addresses{s})
+	}
+	return parts
+}
+
+// findBroadcasts finds addresses that look like those of a subnet's broadcast, and to which rules only drop: TCP to them
+// reaches no socket.
+func (t *translation) findBroadcasts(chain string) {
+	home := t.home[v4]
+	if home != v4 {
+		return
+	}
+	t.broadcasts = broadcast
+	var others addresses
+	for _, name := range t.inOrder(home, chain) {
+		for _, r := range t.chains[home][name].rules {
+			if r.to == nil || r.to.not {
+				continue
+			}
+			if len(r.to.value) == 1 && isBroadcast(r.to.value[0]) && (r.drops() || r.passes()) {
+				t.broadcasts = t.broadcasts.union(r.to.value)
+			} else if r.target == "ACCEPT" {
+				others = others.union(r.to.value)
+			}
+		}
+	}
+	if len(t.broadcasts.intersect(others)) > len(broadcast.intersect(others)) {
+		t.broadcasts = broadcast
+	}
+}
+
+func isBroadcast(s span) bool { return s.first == s.last && s.first.Is4() && s.first.As4()[3] == 255 }
 
 // findPlaces splits the addresses to which packets may come into those that
 // the rules of a chain tell apart, as long as these are not too many.
 func (t *translation) findPlaces(f family, chain string, most int) {
-	places := []addresses{everyone[f].subtract(loopbacks[f])}
+	places := []addresses{everyone[f].subtract(t.unreached(f))}
 	split := func(by addresses) {
 		var parts []addresses
 		for _, p := range places {
@@ -40,6 +88,9 @@ func (t *translation) findPlaces(f family, chain string, most int) {
 	split(groups[f])
 	if f == v4 {
 		split(broadcast)
+		if t.findBroadcasts(chain); !t.through {
+			split(t.broadcasts)
+		}
 	}
 	home := t.home[f]
 	for _, name := range t.inOrder(home, chain) {
@@ -72,7 +123,7 @@ func (t *translation) arrivingAt(f family, place addresses) packets {
 	switch {
 	case groups[f].contains(place):
 		return packets{toGroup: p[toGroup]}
-	case f == v4 && broadcast.contains(place):
+	case f == v4 && (broadcast.contains(place) || !t.through && t.broadcasts.contains(place)):
 		return packets{toBroadcast: p[toBroadcast]}
 	}
 	p[toGroup] = nil

@@ -32,6 +32,10 @@ type translation struct {
 	input   *journal // about filtered interfaces
 	through bool     // it is about what is routed
 	routes  *routes
+
+	broadcasts addresses // of IPv4, that rules name as such
+	left       *leftover // to netfilter
+	staying    map[*rule]bool
 }
 
 func (t *translation) translate() error {
@@ -44,9 +48,12 @@ func (t *translation) translate() error {
 		t.home[f] = f.other()
 		t.note(place{}, "no rules for %s: those for %s are taken for it, too; name a second file to have its own", f, f.other())
 	}
-	t.result = policy.Default()
+	t.result, t.staying, t.left = policy.Default(), make(map[*rule]bool), t.leftToNetfilter()
 	t.turnLimits()
+	t.splitLimits()
 	t.checkLimits()
+	t.findBlocks()
+	t.leaveLongSets()
 	t.findClasses()
 	for _, f := range families {
 		t.findPlaces(f, "INPUT", maxPlaces)
@@ -154,7 +161,7 @@ func (t *translation) walkInput() error {
 
 func (t *translation) walkerAt(s spot) walker {
 	return walker{chains: t.rulesOf(s.family), family: s.family, in: s.in, out: s.out, at: s, place: t.places[s.family][s.to],
-		forward: t.through, steps: &t.steps}
+		forward: t.through, steps: &t.steps, left: t.left}
 }
 
 // walkFiltered walks again through the interfaces of the policy, and notes what
@@ -194,12 +201,14 @@ func (t *translation) choose() {
 // no filter. Without names the policy is for the interface of the default
 // route, whichever that is, so it has to hold for those that no rule names.
 func (t *translation) guess() {
-	var named, wild []iface
+	var named, wild, guests []iface
 	for _, in := range t.classes {
 		switch {
 		case in == rest:
 		case !in.isName():
 			wild = append(wild, in)
+		case !t.letsAll(in) && matches(guestDevice, string(in)) && !t.alike(in, rest):
+			guests = append(guests, in)
 		case !t.letsAll(in):
 			named = append(named, in)
 		case t.letsEverything(in):
@@ -207,6 +216,13 @@ func (t *translation) guess() {
 		default:
 			t.note(place{}, "%s is not filtered, as all that begins something may come in by it: so do INVALID packets, and others that the rules drop", in)
 		}
+	}
+	if len(named) > 0 || t.letsAll(rest) {
+		named = append(named, guests...)
+	} else if len(guests) > 0 {
+		// A policy that names them alone would filter no card.
+		t.lost(place{}, "%s, a bridge of containers or virtual machines, is not filtered, so what is behind it reaches every port of this host: "+
+			"to filter it, too, translate for all interfaces, such as --interface eth0,%s", list(guests), exampleOf(guests))
 	}
 	if len(named) > 0 && (t.letsAll(rest) || !t.letsSome(rest)) {
 		t.filtered = named
@@ -225,6 +241,13 @@ func (t *translation) guess() {
 		t.noteElsewhere()
 		return
 	}
+	wild = slices.DeleteFunc(wild, func(in iface) bool {
+		if t.letsEverything(in) {
+			t.note(place{}, "%s is not filtered, as all may come in by it", in.pattern())
+			return true
+		}
+		return false
+	})
 	t.filtered = slices.Concat([]iface{rest}, named, wild)
 }
 

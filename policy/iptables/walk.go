@@ -23,8 +23,9 @@ type walker struct {
 	place   addresses // to which they are sent
 	forward bool      // they are routed, so tests of what is local mean nothing
 	steps   *int
-	may     bool     // whatever is in doubt goes both ways: what comes in is what may come in
-	log     *journal // nil: only what comes in is of interest
+	may     bool      // whatever is in doubt goes both ways: what comes in is what may come in
+	log     *journal  // nil: only what comes in is of interest
+	left    *leftover // nil: nothing is left to netfilter
 }
 
 // journal is what each rule did, over all walks of interest.
@@ -100,6 +101,11 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 		if sure.empty() && perhaps.empty() {
 			continue
 		}
+		if w.left != nil && !w.may {
+			if sure, perhaps = w.leave(r, rules[i+1:], sure, perhaps, &live, &out, stack); sure.empty() && perhaps.empty() {
+				continue
+			}
+		}
 		after := func(uncertain packets) {
 			if !w.may && !uncertain.empty() {
 				out = out.union(w.walk(rules[i+1:], uncertain, false, accepted, stack))
@@ -144,7 +150,7 @@ func (w *walker) walk(rules []*rule, live packets, certain bool, accepted *packe
 			case loops:
 				r.doubt("chain %s, which leads to itself,", r.target)
 			case !r.drops():
-				r.doubt("target %s", r.target)
+				r.doubtItself("target %s", r.target)
 			}
 			if w.may && !r.drops() {
 				*accepted = accepted.union(sure).union(perhaps) // who knows
@@ -169,7 +175,7 @@ func (w *walker) gone(perhaps packets) packets {
 // hits is what a rule matches of packets, and what it perhaps does.
 func (w *walker) hits(r *rule, live packets) (sure, perhaps packets) {
 	*w.steps++
-	if !r.applies(w.in, w.out) {
+	if !r.applies(w.in, w.out) || r.isBlock || r.dress != "" && r.drops() {
 		return sure, perhaps
 	}
 	sent, known := r.sentTo(w)

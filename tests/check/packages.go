@@ -34,6 +34,7 @@ var siblings = map[string][]string{
 	"firewall/doctor":       {"firewall/cmdline", "firewall/containers"},
 	"firewall/explain":      {"firewall/schedule"},
 	"firewall/fetch":        {"firewall/savefile"},
+	"firewall/importcheck":  {"firewall/nflog"},
 	"firewall/firewalltest": {"firewall/containers", "firewall/schedule"},
 	"firewall/metrics":      {"firewall/firewalltest"},
 	"firewall/propose":      {"firewall/monitor"},

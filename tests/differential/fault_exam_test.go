@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/portcullis-firewall/portcullis/loader"
 )
 
@@ -112,8 +110,7 @@ func (e *exam) candidate(t testing.TB, mode loader.Mode) *candidate {
 	w.flows, w.random = liberal.flows, true
 	c := &candidate{exam: e, side: w.portcullisSide(t, mode)}
 	c.in, c.out = c.side.hooks(t)
-	timeout := unix.NsecToTimeval(int64(faultPatience))
-	if err := unix.SetsockoptTimeval(c.side.log.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+	if err := c.side.log.SetPatience(faultPatience); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -109,7 +109,7 @@ var originals = []original{
 	{name: "a server", text: serverRules},
 	{name: "a server, by what exceeds a limit", text: exceedingRules},
 	{name: "a router", text: routerRules, forwarding: true},
-	{name: "fail2ban", file: "fail2ban.v4", lists: true},
+	{name: "fail2ban", file: "fail2ban.v4"},
 	{name: "limits", text: limitedRules, narrower: true},
 	{name: "open by default", file: "open.v4", narrower: true},
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall/nflog"
 	"github.com/portcullis-firewall/portcullis/tests/internal/frame"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
@@ -27,6 +28,12 @@ var (
 	secondV4  = netip.MustParseAddr("192.0.2.10") // of the server
 	secondV6  = netip.MustParseAddr("2001:db8::10")
 	linkLocal = netip.MustParseAddr("fe80::1") // of the server, too
+)
+
+// logGroup is the group that the observers log to, and logPatience how long to wait for a packet.
+const (
+	logGroup    = 5
+	logPatience = 5 * time.Second
 )
 
 // ours marks the packets that a step sends from the server. What the server's kernel has to say by itself (RST, ICMP,
@@ -62,7 +69,7 @@ type side struct {
 	setPort func(open bool) error // the changing one
 	opened  bool
 
-	log          *logReader
+	log          *nflog.Reader
 	wire         lab.Wire // of the client
 	behind       lab.Wire // of the host inside, where the server routes
 	hops         []hop
@@ -116,7 +123,7 @@ func newSide(t testing.TB, name string, w world) *side {
 	s.ip(t, w.before)
 	client.Run(t, "nft", muteHost)
 	server.Do(t, func() (err error) {
-		if s.log, err = listen(); err != nil {
+		if s.log, err = nflog.Listen(logGroup, logPatience); err != nil {
 			return err
 		}
 		if s.raw4, err = rawSocket(unix.AF_INET); err != nil {
@@ -302,20 +309,20 @@ func (s *side) barrier(of map[uint32]int, verdicts []verdict) error {
 // await reads what was seen at the end of a hop before the barrier.
 func (s *side) await(h hop, of map[uint32]int, verdicts []verdict) error {
 	for {
-		seen, err := h.log.next()
+		seen, err := h.log.Next()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("%s: %w %d", s.name, errBarrier, s.barriers)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: read what the observer saw: %w", s.name, err)
 		}
-		if seen.protocol == frame.TypeARP {
-			if barrierNumber(seen.packet) == s.barriers {
+		if seen.Protocol == frame.TypeARP {
+			if barrierNumber(seen.Data) == s.barriers {
 				return nil
 			}
 			continue
 		}
-		marker, ok := markerOf(seen.packet)
+		marker, ok := markerOf(seen.Data)
 		if !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portcullis-firewall/portcullis/firewall/nflog"
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
@@ -17,7 +18,7 @@ import (
 // other, each time behind all that was sent before: first to the server, then on from it.
 type hop struct {
 	wire lab.Wire
-	log  *logReader
+	log  *nflog.Reader
 	seen verdict
 }
 
@@ -55,9 +56,9 @@ func (s *side) observeEnds(t testing.TB, inside *lab.Host) {
 		towards string
 	}{{s.lab.Client, "eth0"}, {inside, "eth1"}} {
 		end.host.Run(t, "nft", endObserver)
-		var log *logReader
+		var log *nflog.Reader
 		end.host.Do(t, func() (err error) {
-			log, err = listen()
+			log, err = nflog.Listen(logGroup, logPatience)
 			return err
 		})
 		t.Cleanup(log.Close)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -200,7 +201,7 @@ func compare(seed uint64, bin, dir string, sum *tally) string {
 	if err != nil {
 		return fmt.Sprintf("seed %d: %v\n%s", seed, err, s.text)
 	}
-	result, err := iptables.Import([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, nil)
+	result, err := iptables.ImportWith([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, iptables.Options{Keep: true})
 	sum.Lock()
 	defer sum.Unlock()
 	sum.scripts++
@@ -262,6 +263,11 @@ func compare(seed uint64, bin, dir string, sum *tally) string {
 
 // allows reports whether a policy lets a packet in.
 func allows(p *policy.Policy, k fake.Packet) bool {
+	if slices.ContainsFunc(p.Block, func(s policy.Source) bool {
+		return slices.ContainsFunc(s.Prefixes(), func(n netip.Prefix) bool { return n.Contains(k.Source) })
+	}) {
+		return false
+	}
 	if p.Input == policy.Accept {
 		return true
 	}

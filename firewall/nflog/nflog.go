@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package differential
+// Package nflog reads the packets that rules of netfilter log to a group, with -j NFLOG or "log group".
+package nflog
 
 import (
 	"encoding/binary"
@@ -12,14 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logGroup is the group that the observers log to.
-const logGroup = 5
-
 // From linux/netfilter/nfnetlink_log.h.
 const (
-	nflogSubsystem = unix.NFNL_SUBSYS_ULOG << 8
-	messagePacket  = 0
-	messageConfig  = 1
+	subsystem     = unix.NFNL_SUBSYS_ULOG << 8
+	messagePacket = 0
+	messageConfig = 1
 
 	configCommand   = 1
 	configMode      = 2
@@ -32,44 +30,51 @@ const (
 	attributePayload = 9
 )
 
-// logged is a packet that an observer has seen.
-type logged struct {
-	protocol uint16 // EtherType
-	packet   []byte // from the network header on
+// Packet is one that was logged.
+type Packet struct {
+	Protocol uint16 // EtherType
+	Data     []byte // the first bytes, from the network header on
 }
 
-// logReader is a netlink socket that hears what a log group gets.
-type logReader struct {
+// Reader is a netlink socket that hears what a group gets.
+type Reader struct {
 	fd      int
 	buffer  []byte
-	waiting []logged
+	waiting []Packet
 }
 
-// listen makes a reader in the network namespace of the calling thread.
-func listen() (*logReader, error) {
+// Listen returns a reader of a group in the network namespace of the calling thread. To wait for a packet takes no
+// longer than patience.
+func Listen(group uint16, patience time.Duration) (*Reader, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open a netfilter socket: %w", err)
 	}
-	r := &logReader{fd: fd, buffer: make([]byte, 1<<17)}
-	if err := r.configure(); err != nil {
+	r := &Reader{fd: fd, buffer: make([]byte, 1<<17)}
+	if err := r.configure(group, patience); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("listen to log group %d: %w", logGroup, err)
+		return nil, fmt.Errorf("listen to log group %d: %w", group, err)
 	}
 	return r, nil
 }
 
-func (r *logReader) Close() { unix.Close(r.fd) }
+// SetPatience bounds how long Next waits for a packet.
+func (r *Reader) SetPatience(patience time.Duration) error {
+	timeout := unix.NsecToTimeval(int64(patience))
+	return unix.SetsockoptTimeval(r.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+}
 
-func (r *logReader) configure() error {
+// Close ends reading.
+func (r *Reader) Close() { unix.Close(r.fd) }
+
+func (r *Reader) configure(group uint16, patience time.Duration) error {
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<24); err != nil {
 		return err
 	}
 	if err := unix.Bind(r.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
-	timeout := unix.NsecToTimeval(int64(5 * time.Second))
-	if err := unix.SetsockoptTimeval(r.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+	if err := r.SetPatience(patience); err != nil {
 		return err
 	}
 	mode := append(binary.BigEndian.AppendUint32(nil, copyRange), copyPacket, 0)
@@ -78,7 +83,7 @@ func (r *logReader) configure() error {
 		attribute(configMode, mode),
 		attribute(configThreshold, binary.BigEndian.AppendUint32(nil, 1)),
 	} {
-		if err := r.request(attributes); err != nil {
+		if err := r.request(group, attributes); err != nil {
 			return err
 		}
 	}
@@ -93,30 +98,35 @@ func attribute(kind uint16, value []byte) []byte {
 }
 
 // request sends one configuration message and waits until the kernel has done it.
-func (r *logReader) request(attributes []byte) error {
+func (r *Reader) request(group uint16, attributes []byte) error {
 	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+4+len(attributes)))
-	b = binary.NativeEndian.AppendUint16(b, nflogSubsystem|messageConfig)
+	b = binary.NativeEndian.AppendUint16(b, subsystem|messageConfig)
 	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_ACK)
 	b = append(b, make([]byte, 8)...)
 	b = append(b, unix.AF_UNSPEC, 0)
-	b = binary.BigEndian.AppendUint16(b, logGroup)
+	b = binary.BigEndian.AppendUint16(b, group)
 	b = append(b, attributes...)
 	if err := unix.Sendto(r.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
 	for {
-		done, err := r.receive()
+		done, err := r.receive(0)
 		if err != nil || done {
 			return err
 		}
 	}
 }
 
-// next returns the next packet that was logged. It waits for it for some seconds.
-func (r *logReader) next() (logged, error) {
+// Next returns the next packet. It waits for one; the error is [os.ErrDeadlineExceeded] if none comes in time.
+func (r *Reader) Next() (Packet, error) { return r.next(0) }
+
+// Waiting returns the next packet that is there already; the error is [os.ErrDeadlineExceeded] if none is.
+func (r *Reader) Waiting() (Packet, error) { return r.next(unix.MSG_DONTWAIT) }
+
+func (r *Reader) next(flags int) (Packet, error) {
 	for len(r.waiting) == 0 {
-		if _, err := r.receive(); err != nil {
-			return logged{}, err
+		if _, err := r.receive(flags); err != nil {
+			return Packet{}, err
 		}
 	}
 	packet := r.waiting[0]
@@ -125,8 +135,8 @@ func (r *logReader) next() (logged, error) {
 }
 
 // receive reads one buffer of messages. It tells whether an acknowledgement was among them.
-func (r *logReader) receive() (acknowledged bool, err error) {
-	n, _, err := unix.Recvfrom(r.fd, r.buffer, 0)
+func (r *Reader) receive(flags int) (acknowledged bool, err error) {
+	n, _, err := unix.Recvfrom(r.fd, r.buffer, flags)
 	switch {
 	case errors.Is(err, unix.EINTR):
 		return false, nil
@@ -143,19 +153,24 @@ func (r *logReader) receive() (acknowledged bool, err error) {
 		body := b[unix.NLMSG_HDRLEN:length]
 		switch binary.NativeEndian.Uint16(b[4:]) {
 		case unix.NLMSG_ERROR:
+			if len(body) < 4 {
+				return false, errors.New("a netlink message of no sense")
+			}
 			if code := int32(binary.NativeEndian.Uint32(body)); code != 0 {
 				return false, unix.Errno(-code)
 			}
 			acknowledged = true
-		case nflogSubsystem | messagePacket:
-			r.waiting = append(r.waiting, readLogged(body[4:]))
+		case subsystem | messagePacket:
+			if len(body) >= 4 {
+				r.waiting = append(r.waiting, read(body[4:]))
+			}
 		}
 		b = b[min((length+3)&^3, len(b)):]
 	}
 	return acknowledged, nil
 }
 
-func readLogged(b []byte) (packet logged) {
+func read(b []byte) (packet Packet) {
 	for len(b) >= 4 {
 		length, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
 		if length < 4 || length > len(b) {
@@ -164,9 +179,9 @@ func readLogged(b []byte) (packet logged) {
 		value := b[4:length]
 		switch {
 		case kind == attributeHeader && len(value) >= 2:
-			packet.protocol = binary.BigEndian.Uint16(value)
+			packet.Protocol = binary.BigEndian.Uint16(value)
 		case kind == attributePayload:
-			packet.packet = append([]byte{}, value...)
+			packet.Data = append([]byte{}, value...)
 		}
 		b = b[min((length+3)&^3, len(b)):]
 	}
