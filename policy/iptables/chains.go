@@ -16,7 +16,7 @@ func (s *ruleset) create(f family, old *chain, c command, at place) outcome {
 		made := &chain{name: c.chain}
 		s.chains[f][c.chain] = made
 		if s.wild[f] == wild {
-			made.rules = []*rule{s.anything(f, at)}
+			made.rules = []*rule{s.anything(f, c.chain, at)}
 		}
 		if s.wild[f] != tame {
 			return unsure

@@ -88,8 +88,8 @@ func alike[T any](a, b *test[T], everything func(T) bool) bool {
 }
 
 // anything stands for whatever rules there may be.
-func (s *ruleset) anything(f family, at place) *rule {
-	r := &rule{place: at, home: f, target: "DROP", spec: "?", hides: true, maybe: true}
+func (s *ruleset) anything(f family, chain string, at place) *rule {
+	r := &rule{place: at, home: f, chain: chain, target: "DROP", spec: "?", hides: true, maybe: true}
 	r.doubt("what this does")
 	return r
 }
@@ -109,7 +109,7 @@ func (s *ruleset) doubtAll(f family, at place) {
 		if c.name == "OUTPUT" {
 			continue
 		}
-		c.rules = slices.Insert(c.rules, 0, s.anything(f, at))
+		c.rules = slices.Insert(c.rules, 0, s.anything(f, c.name, at))
 		if c.isUsers() {
 			c.maybe = true
 		} else {
@@ -123,7 +123,7 @@ func (s *ruleset) doubtAll(f family, at place) {
 func (s *ruleset) unknownChain(f family, name string, at place) *chain {
 	c := &chain{name: name, maybe: true}
 	if s.wild[f] == wild {
-		c.rules = []*rule{s.anything(f, at)}
+		c.rules = []*rule{s.anything(f, name, at)}
 	}
 	s.chains[f][name] = c
 	return c
@@ -164,6 +164,7 @@ func (s *ruleset) join(o *ruleset) (differs bool) {
 			}
 		}
 		s.told[f] = s.told[f] || o.told[f]
+		s.filled[f] = s.filled[f] || o.filled[f]
 		s.wild[f] = max(s.wild[f], o.wild[f])
 		if s.by[f] == "" {
 			s.by[f] = o.by[f]

@@ -45,13 +45,20 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, m.text)
 	}
-	with, err := ImportWith([]File{{"rules", []byte(m.text)}}, Options{Keep: true})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, m.text)
+	type judged struct {
+		*Result
+		behind *model
 	}
-	kept := m.kept(with.translation.stayingRules(v4))
-	seen["stays"] += len(with.Stays)
-	if len(with.Policy.Block) > 0 {
+	results := []judged{{r, nil}}
+	if len(m.text)%2 == 0 { // to leave something to netfilter for every set of rules would take too long
+		with, err := ImportWith([]File{{"rules", []byte(m.text)}}, Options{Keep: true})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, m.text)
+		}
+		results = append(results, judged{with, m.kept(with.translation.stayingRules(v4))})
+		seen["stays"] += len(with.Stays)
+	}
+	if len(r.Policy.Block) > 0 {
 		seen["block"]++
 	}
 	counted := make(map[policy.Limit]bool)
@@ -91,10 +98,7 @@ func mustHold(t *testing.T, random *rand.Rand, packets int, seen map[string]int)
 		}
 		q := p
 		q.out = pick(random, modelInterfaces...)
-		for _, by := range []struct {
-			*Result
-			behind *model
-		}{{r, nil}, {with, kept}} {
+		for _, by := range results {
 			if why := judge(by.Result, m, by.behind, p, accepted, line); why != "" {
 				t.Fatalf("%s\n%s\n%s by line %d: accepted %t\n%s\n%s", why, m.text, p, line, accepted, by.YAML(), by.translation.stayingRules(v4))
 			}

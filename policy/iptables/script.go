@@ -183,7 +183,7 @@ func (w *scriptWorld) restore(f family, p shell.Program, args []word, at place) 
 		before := w.clone()
 		if !keeps && block.table == "filter" {
 			if w.filled[f] {
-				w.noteReplaced(f, at)
+				w.noteReplaced(f, place{w.file, line + block.line, block.first})
 			}
 			w.clear(f)
 		}

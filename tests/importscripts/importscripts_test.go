@@ -165,7 +165,7 @@ func execute(s drawn, text, dir string, env []string) (output string, err error)
 	cmd := exec.CommandContext(ctx, shell, "fw.sh")
 	cmd.Dir = dir
 	cmd.Env = env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second // for what it has left in the background
 	out, err := cmd.CombinedOutput()
@@ -201,7 +201,7 @@ func compare(seed uint64, bin, dir string, sum *tally) string {
 	if err != nil {
 		return fmt.Sprintf("seed %d: %v\n%s", seed, err, s.text)
 	}
-	result, err := iptables.Import([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, nil)
+	result, err := iptables.ImportWith([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, iptables.Options{Keep: true})
 	sum.Lock()
 	defer sum.Unlock()
 	sum.scripts++
@@ -263,9 +263,8 @@ func compare(seed uint64, bin, dir string, sum *tally) string {
 
 // allows reports whether a policy lets a packet in.
 func allows(p *policy.Policy, k fake.Packet) bool {
-	holds := func(network netip.Prefix) bool { return network.Contains(k.Source) }
 	if slices.ContainsFunc(p.Block, func(s policy.Source) bool {
-		return holds(s.Network) || s.Holds != nil && slices.ContainsFunc(s.Holds.Prefixes, holds)
+		return slices.ContainsFunc(s.Prefixes(), func(n netip.Prefix) bool { return n.Contains(k.Source) })
 	}) {
 		return false
 	}

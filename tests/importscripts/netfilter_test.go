@@ -74,7 +74,7 @@ func compareReal(t *testing.T, seed uint64, bin, dir string) {
 		t.Errorf("seed %d: %v", seed, err)
 		return
 	}
-	result, err := iptables.Import([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, nil)
+	result, err := iptables.ImportWith([]iptables.File{{Name: "fw.sh", Data: []byte(s.text)}}, iptables.Options{Keep: true})
 	if err != nil && !errors.Is(err, iptables.ErrNoRules) {
 		t.Errorf("seed %d: %v", seed, err)
 		return
