@@ -29,7 +29,7 @@ import (
 )
 
 // patience is how long a test waits for what has to happen: a machine may be busy.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // group is a group of hosts, and who publishes for it.
 type group struct {

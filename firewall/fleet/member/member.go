@@ -66,8 +66,9 @@ const (
 	maxBackoff = time.Minute
 	// retryTime is after what time a bundle is looked at again that was refused: an interface may have come.
 	retryTime = time.Minute
-	driftTime = 10 * time.Second // at least, from one look at what differs to the next
-	driftCost = 200              // and so many times what the look has taken: lists of a million networks take their time
+	driftTime = 3 * time.Second // at least, from one look at what differs to the next
+	driftMost = 30 * time.Second
+	driftCost = 100 // and so many times what the look has taken: lists of a million networks take their time
 )
 
 // backoff is how long to wait before the next try. That no two hosts wait as long keeps ten thousand from coming back at once.

@@ -57,7 +57,7 @@ func (m *Member) notice(ctx context.Context) time.Duration {
 		f.Close()
 	}
 	m.change(func(s *fleet.Status) { s.Drift, s.Bans = drift, bans })
-	return max(driftTime, driftCost*time.Since(began))
+	return min(max(driftTime, driftCost*time.Since(began)), driftMost) // a busy host is not one with long lists
 }
 
 // tell keeps the presence of this host, and its status, in the store. Where nothing can be written, nothing is.
