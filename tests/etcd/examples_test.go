@@ -115,7 +115,7 @@ func TestDropIn(t *testing.T) {
 	}
 }
 
-// The manifest is checked by its structure: against the schemas of Kubernetes it was held once, by hand.
+// The manifest is checked by its structure alone: the schemas of Kubernetes are not at hand.
 func TestDaemonSet(t *testing.T) {
 	documents := load(t, "kubernetes/daemonset.yaml")
 	kinds := map[string]any{}
