@@ -41,10 +41,10 @@ TESTED      = $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 # The packages whose tests need neither root nor a kernel that loads programs.
 QUICK_PACKAGES = $(patsubst %,./%/...,$(filter-out tests,$(GO_DIRS))) ./tests/internal/...
 
-# The packages whose tests wait more than they work, and measure nothing: two at a time, the longest first, and that in
+# The packages whose tests mostly wait, or measure nothing: two at a time, the longest first, and that in
 # two parts.
-TOGETHER = tests/host tests/differential tests/doctor tests/topology tests/metrics tests/packets tests/fleet tests/cli tests/trial tests/etcd \
-	tests/imports tests/nftables tests/importscripts
+TOGETHER = tests/host tests/differential tests/doctor tests/datapath tests/topology tests/cli tests/fleet tests/etcd tests/metrics \
+	tests/trial tests/packets tests/imports tests/nftables tests/importscripts
 PARTS    = "./tests/host -skip ^Test[A-K]" "./tests/host -run ^Test[A-K]" $(patsubst %,"./%",$(wordlist 2,99,$(TOGETHER)))
 
 EMPTY =

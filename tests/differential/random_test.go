@@ -13,7 +13,7 @@ import (
 
 var (
 	seed    = flag.Uint64("seed", 1, "of the random sequences")
-	packets = flag.Int("packets", 200_000, "of random sequences to compare, over all modes, at least")
+	packets = flag.Int("packets", 120_000, "of random sequences to compare, over all modes, at least")
 )
 
 const (
