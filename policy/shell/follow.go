@@ -52,7 +52,8 @@ func Follow(file, text string, w World, l Listener) World {
 	if at, bad := x.carriage(text); bad {
 		x.giveUp(st, at, "the line ends in a carriage return, which the shell takes for a part of the command: write all lines as Unix does")
 	}
-	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
+	parsed, text, err := parse(text, file)
+	x.lines = strings.Split(text, "\n")
 	var bad syntax.ParseError
 	switch {
 	case errors.As(err, &bad):
@@ -82,6 +83,32 @@ func Follow(file, text string, w World, l Listener) World {
 		}
 	}
 	return final
+}
+
+// parse reads a script. To the parser, a backslash at the end of a comment goes
+// on with the next line in which nothing is a comment any more, and to shells it
+// is a part of the comment: what is read has a blank there.
+func parse(text, file string) (f *syntax.File, read string, err error) {
+	for {
+		parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash), syntax.KeepComments(true)).Parse(strings.NewReader(text), file)
+		if parsed == nil {
+			return parsed, text, err
+		}
+		without := []byte(text)
+		syntax.Walk(parsed, func(n syntax.Node) bool {
+			if c, ok := n.(*syntax.Comment); ok {
+				begin := int(c.Hash.Offset())
+				if end := strings.IndexByte(text[begin:], '\n') + begin; end > begin && text[end-1] == '\\' {
+					without[end-1] = ' '
+				}
+			}
+			return true
+		})
+		if string(without) == text {
+			return parsed, text, err
+		}
+		text = string(without)
+	}
 }
 
 // conclude joins the states in which a script may have ended.
