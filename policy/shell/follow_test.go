@@ -165,6 +165,7 @@ func TestFollow(t *testing.T) {
 		sh + "run 0; : > log; run 1":                                                                         "0 1?",
 		sh + "run 0; echo > log; run 1":                                                                      "0 1",
 		"for f in /proc/*; do echo 1 > $f; done; run 1":                                                      "1",
+		"run stdin <<E # \\\nx # \\\ny\nE\nrun 2":                                                            "x_#_y_ 2",
 		"true # a \\\nrun 1\nrun 2":                                                                          "1 2",
 		"run 1 # \\\nrun 2 # \\\n# \\\n#\\\nrun 3":                                                           "1 2 3",
 		"if true; then # \\\nrun 1; else # \\\nrun 2; fi\nfor i in 3 4; do # \\\nrun $i\ndone\nrun 5":        "1 3 4 5",
