@@ -111,6 +111,9 @@ func TestScripts(t *testing.T) {
 		{"what it sets in /proc", "echo 1 > /proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done\niptables -A INPUT -p tcp --dport 22 -j ACCEPT 2>/dev/null", "22/tcp", ""},
 		{"only if that can be written", "echo 1 > /proc/sys/x && iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -p tcp --dport 80 -j ACCEPT >> /var/log/x", "", "1 2"},
 		{"a comment that ends in a backslash", "modprobe x # y \\\niptables -A INPUT -s 192.0.2.7 -j DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "22/tcp except 192.0.2.7", ""},
+		{"comments like options", "iptables -A INPUT -s 192.0.2.7 -m comment --comment '- a b' -j DROP\niptables -A INPUT -s 192.0.2.9 -m comment --comment \"-x\" -j DROP\n" +
+			"iptables -A INPUT -m comment --comment '-s 192.0.2.4' -m comment --comment ! -p tcp --dport 22 -j ACCEPT", "22/tcp except 192.0.2.7,192.0.2.9", ""},
+		{"a comment that is none", "iptables -A INPUT -j LOG -m comment --log-prefix --comment\niptables -A INPUT -p tcp --comment -m comment --dport 22 -j ACCEPT", "", "2"},
 		{"arithmetic", "P=8000; ((P+=80)); iptables -A INPUT -p tcp --dport $P -j ACCEPT; iptables -A INPUT -p tcp --dport $((P+1)) -j ACCEPT", "8080/tcp|8081/tcp", ""},
 		{"a file that is sourced", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n. ./conf\niptables -A INPUT -p tcp --dport 80 -j ACCEPT", "", "2"},
 		{"by xargs", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\necho 192.0.2.7 | xargs -n1 iptables -I INPUT -j DROP -s", "", "2"},
