@@ -59,7 +59,8 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 			}
 		case syntax.RdrOut, syntax.AppOut, syntax.ClbOut, syntax.RdrAll, syntax.AppAll:
 			name, known := x.literal(r.Word, st)
-			mayFail = mayFail || !known || !slices.Contains(alwaysThere, name)
+			_, toCommand := processSubstitution(r.Word)
+			mayFail = mayFail || !toCommand && (!known || !slices.Contains(alwaysThere, name))
 			mute = mute || fd == "" || fd == "1"
 			if call, ok := s.Cmd.(*syntax.CallExpr); ok && len(call.Args) > 0 && slices.Contains(writers, call.Args[0].Lit()) && !strings.HasPrefix(name, "/dev/") {
 				x.Note(at, setElsewhere)

@@ -23,8 +23,13 @@ func runChecked(harmless func(args []Word) bool) runner {
 
 // maybeOption reports whether a word that is not known may be an option.
 func maybeOption(w Word) bool {
-	return !w.Known && (w.many || strings.IndexAny(w.Text, "/.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") != 0) &&
-		!strings.HasPrefix(w.Text, "/") && !strings.HasPrefix(w.Text, `"/`)
+	switch {
+	case w.Known:
+		return false
+	case w.many && strings.ContainsAny(w.Text, "$`"):
+		return true
+	}
+	return !strings.HasPrefix(w.Text, "/") && !strings.HasPrefix(w.Text, `"/`)
 }
 
 func harmlessSed(args []Word) bool {
@@ -33,7 +38,7 @@ func harmlessSed(args []Word) bool {
 		text := args[i].Text
 		switch {
 		case !args[i].Known:
-			if maybeOption(args[i]) && len(operands) > 0 {
+			if maybeOption(args[i]) {
 				return false
 			}
 			operands = append(operands, args[i])
