@@ -107,6 +107,13 @@ func TestScripts(t *testing.T) {
 		{"it may end under set -e", "set -e\niptables -A INPUT -p tcp --dport 22 -j ACCEPT\ngrep -q x /etc/passwd\niptables -A INPUT -p tcp --dport 80 -j ACCEPT", "22/tcp", "3 4"},
 		{"arguments", "f() { local p=$1; shift; iptables -A INPUT -p $p --dport $1 -s $2 -j ACCEPT; }; f tcp 22 10.0.0.0/8; f udp 53 192.0.2.7", "22/tcp from 10.0.0.0/8|53/udp from 192.0.2.7", ""},
 		{"a local variable", "P=80; f() { local P=22; iptables -A INPUT -p tcp --dport $P -s 10.0.0.0/8 -j ACCEPT; }; f; iptables -A INPUT -p tcp --dport $P -j ACCEPT", "22/tcp from 10.0.0.0/8|80/tcp", ""},
+		{"all arguments of local first", "N=10.0.0.0/8; f() { local N=$1 S=$N; iptables -A INPUT -p tcp --dport 22 -s $S -j ACCEPT; }; f 0.0.0.0/0", "22/tcp from 10.0.0.0/8", ""},
+		{"what it sets in /proc", "echo 1 > /proc/sys/net/ipv4/ip_forward\nfor f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done\niptables -A INPUT -p tcp --dport 22 -j ACCEPT 2>/dev/null", "22/tcp", ""},
+		{"only if that can be written", "echo 1 > /proc/sys/x && iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -p tcp --dport 80 -j ACCEPT >> /var/log/x", "", "1 2"},
+		{"a comment that ends in a backslash", "modprobe x # y \\\niptables -A INPUT -s 192.0.2.7 -j DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT", "22/tcp except 192.0.2.7", ""},
+		{"comments like options", "iptables -A INPUT -s 192.0.2.7 -m comment --comment '- a b' -j DROP\niptables -A INPUT -s 192.0.2.9 -m comment --comment \"-x\" -j DROP\n" +
+			"iptables -A INPUT -m comment --comment '-s 192.0.2.4' -m comment --comment ! -p tcp --dport 22 -j ACCEPT", "22/tcp except 192.0.2.7,192.0.2.9", ""},
+		{"a comment that is none", "iptables -A INPUT -j LOG -m comment --log-prefix --comment\niptables -A INPUT -p tcp --comment -m comment --dport 22 -j ACCEPT", "", "2"},
 		{"arithmetic", "P=8000; ((P+=80)); iptables -A INPUT -p tcp --dport $P -j ACCEPT; iptables -A INPUT -p tcp --dport $((P+1)) -j ACCEPT", "8080/tcp|8081/tcp", ""},
 		{"a file that is sourced", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n. ./conf\niptables -A INPUT -p tcp --dport 80 -j ACCEPT", "", "2"},
 		{"by xargs", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\necho 192.0.2.7 | xargs -n1 iptables -I INPUT -j DROP -s", "", "2"},

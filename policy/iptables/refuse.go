@@ -7,6 +7,27 @@ import (
 	"strings"
 )
 
+// withComments marks what a comment says that looks like an option, or like !.
+func withComments(args []word) []word {
+	out := slices.Clone(args)
+	module := false
+	for i := 0; i+1 < len(out); i++ {
+		switch a, next := out[i], &out[i+1]; {
+		case a.hidden || next.hidden:
+		case a.text == "-mcomment" || (a.text == "-m" || a.text == "--match") && next.text == "comment":
+			module = true
+		case a.text != "--comment" || !module:
+		case strings.HasPrefix(out[i-1].text, "--") && out[i-1].text != "--syn": // it may be what that takes
+		default:
+			if next.text == "!" || strings.HasPrefix(next.text, "-") {
+				next.text = "'" + next.text
+			}
+			i++
+		}
+	}
+	return out
+}
+
 // unglued separates options from arguments that are written without a blank,
 // such as -jDROP, and writes out the short forms of --jump and --goto. It
 // reports whether a target is written so, which not every iptables takes.

@@ -202,7 +202,7 @@ func parseSaved(line string) command {
 	if len(words) > 0 && strings.HasPrefix(words[0].text, "[") {
 		words = words[1:] // counters
 	}
-	c := parseCommand(words)
+	c := parseCommand(withComments(words))
 	if !ok {
 		c.bad = "the quotes are not closed"
 	}

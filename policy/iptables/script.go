@@ -105,7 +105,7 @@ func isRestore(name string) bool { return name == "iptables-restore" || name == 
 // command does what one command of iptables says.
 func (w *scriptWorld) command(f family, name string, args []word, at place) outcome {
 	hidden := slices.ContainsFunc(args, func(w word) bool { return w.hidden })
-	args, glued := unglued(args)
+	args, glued := unglued(withComments(args))
 	c := parseCommand(args)
 	if glued {
 		c.doubt = "a target that is written without a blank, which some versions of iptables refuse"
@@ -211,7 +211,7 @@ func (w *scriptWorld) doubtfulBlock(f family, text string) bool {
 		if len(words) > 0 && strings.HasPrefix(words[0].text, "[") {
 			words = words[1:]
 		}
-		c := parseCommand(words)
+		c := parseCommand(withComments(words))
 		if !ok || c.bad != "" || c.verb != "A" && c.verb != "I" || w.refuses(f, c, words) != "" || parseRule(f, place{}, c.spec).suspect {
 			return true
 		}

@@ -115,7 +115,7 @@ func (x *follower) text(text string, st *state, at Place) *state {
 		x.giveUp(st, at, "what this runs cannot be told: "+hint)
 		return st
 	}
-	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+	parsed, _, err := parse(text, "")
 	if err != nil {
 		x.giveUp(st, at, "cannot be read as a shell script: "+err.Error())
 		return st

@@ -19,22 +19,16 @@ func (x *follower) declClause(c *syntax.DeclClause, st *state, at Place) *state 
 	if _, ok := st.functions[d.name]; ok {
 		x.giveUp(st, at, "a function of this name changes what the shell does: "+hint)
 	}
-	for _, a := range c.Args {
+	for _, a := range x.declared(c.Args, st, at) {
 		switch {
-		case a.Name == nil:
-			for _, w := range x.fields([]*syntax.Word{a.Value}, st) {
+		case a.Assign == nil:
+			for _, w := range a.words {
 				x.declareWord(&d, w, st, at)
 			}
 		case a.Naked:
 			x.declareName(d, a.Name.Value, a.Array != nil, st, at)
 		default:
-			value := a.Value
-			if x.posix && value != nil && !isQuoted(value) {
-				if text, known := x.literal(value, st); !known || strings.ContainsAny(text, " \t\n*?[") {
-					x.giveUp(st, at, "some shells split this value: put it into quotes")
-				}
-			}
-			x.setHidden(d, a, st, at)
+			x.setHidden(d, a.Assign, st, at)
 		}
 	}
 	if d.printing {
@@ -42,6 +36,58 @@ func (x *follower) declClause(c *syntax.DeclClause, st *state, at Place) *state 
 	}
 	st.status = OK // whatever a substitution in it has ended with
 	return st.living()
+}
+
+// declaredArg is one argument of a declaration: words, or what is set.
+type declaredArg struct {
+	*syntax.Assign
+	words []Word
+}
+
+// declared expands all arguments, as the shell does before it sets the first.
+func (x *follower) declared(args []*syntax.Assign, st *state, at Place) (out []declaredArg) {
+	for _, a := range args {
+		if a.Name == nil {
+			out = append(out, declaredArg{words: x.fields([]*syntax.Word{a.Value}, st)})
+			continue
+		}
+		set := *a
+		if value := a.Value; value != nil {
+			text, known := x.literal(value, st)
+			switch {
+			case isQuoted(value):
+			case x.posix && (!known || strings.ContainsAny(text, " \t\n*?[")):
+				x.giveUp(st, at, "some shells split this value: put it into quotes")
+			case strings.Contains(":"+text, ":~"):
+				known = false
+			}
+			set.Value = expandedWord(value, text, known)
+		}
+		if a.Array != nil {
+			list := *a.Array
+			list.Elems = nil
+			for _, e := range a.Array.Elems {
+				if e.Index != nil || e.Value == nil {
+					list.Elems = append(list.Elems, e)
+					continue
+				}
+				for _, w := range x.fields([]*syntax.Word{e.Value}, st) {
+					list.Elems = append(list.Elems, &syntax.ArrayElem{Value: expandedWord(e.Value, w.Text, w.Known)})
+				}
+			}
+			set.Array = &list
+		}
+		out = append(out, declaredArg{Assign: &set})
+	}
+	return out
+}
+
+// expandedWord is a word that stands for a text, or for one that is not known.
+func expandedWord(w *syntax.Word, text string, known bool) *syntax.Word {
+	if !known {
+		return &syntax.Word{Parts: []syntax.WordPart{&syntax.Lit{ValuePos: w.Pos(), ValueEnd: w.End(), Value: "~"}}} // as the name of somebody's directory is
+	}
+	return &syntax.Word{Parts: []syntax.WordPart{&syntax.SglQuoted{Left: w.Pos(), Right: w.End(), Value: text}}}
 }
 
 // declaration is one command that declares variables.

@@ -80,8 +80,38 @@ func (x *follower) braces(w *syntax.Word) ([]*syntax.Word, bool) {
 	if inner := w.Lit(); strings.Contains(inner, "..") && (strings.Contains(inner, "{0") || strings.Contains(inner, "..0") || strings.Count(inner, "..") > 1 || strings.Contains(inner, "-")) {
 		return nil, false // zeros in front, and steps
 	}
-	all := expand.Braces(&parts)
-	return all, len(all) <= maxRounds
+	if braced(&parts) > maxRounds {
+		return nil, false
+	}
+	return expand.Braces(&parts), true
+}
+
+// braced is how many words come of one with braces, up to some more than are expanded.
+func braced(w *syntax.Word) int {
+	words := 1
+	for _, part := range w.Parts {
+		b, ok := part.(*syntax.BraceExp)
+		if !ok {
+			continue
+		}
+		n := 0
+		if b.Sequence {
+			n = maxRounds + 1
+			if first, ok := number(b.Elems[0].Lit()); ok && len(b.Elems) == 2 {
+				if last, ok := number(b.Elems[1].Lit()); ok {
+					n = int(min(max(first-last, last-first), maxRounds)) + 1
+				}
+			} else if len(b.Elems[0].Lit()) == 1 {
+				n = 256 // letters
+			}
+		} else {
+			for _, e := range b.Elems {
+				n = min(n+braced(e), maxRounds+1)
+			}
+		}
+		words = min(words*n, maxRounds+1)
+	}
+	return words
 }
 
 // pieces expands the parts of a word.

@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	maxSteps  = 50_000 // of statements in one script
-	maxDepth  = 32     // of functions that call each other
-	maxRounds = 4_000  // of one loop
-	maxText   = 1 << 20
+	maxSteps    = 50_000 // of statements in one script
+	maxDepth    = 32     // of functions that call each other
+	maxRounds   = 4_000  // of one loop
+	maxText     = 1 << 20
+	maxComments = 200 // that end in a backslash
 
 	hint   = "run the script, and import what iptables-save prints"
 	mayRun = ", so what is in it may drop, but lets nothing in: " + hint
@@ -52,7 +53,8 @@ func Follow(file, text string, w World, l Listener) World {
 	if at, bad := x.carriage(text); bad {
 		x.giveUp(st, at, "the line ends in a carriage return, which the shell takes for a part of the command: write all lines as Unix does")
 	}
-	parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
+	parsed, text, err := parse(text, file)
+	x.lines = strings.Split(text, "\n")
 	var bad syntax.ParseError
 	switch {
 	case errors.As(err, &bad):
@@ -82,6 +84,33 @@ func Follow(file, text string, w World, l Listener) World {
 		}
 	}
 	return final
+}
+
+// parse reads a script. To the parser, a backslash at the end of a comment goes
+// on with the next line in which nothing is a comment any more, and to shells it
+// is a part of the comment: what is read has a blank there.
+func parse(text, file string) (f *syntax.File, read string, err error) {
+	for range maxComments {
+		parsed, err := syntax.NewParser(syntax.Variant(syntax.LangBash), syntax.KeepComments(true)).Parse(strings.NewReader(text), file)
+		if parsed == nil {
+			return nil, text, err
+		}
+		first := len(text) // what is behind it was read in another way
+		syntax.Walk(parsed, func(n syntax.Node) bool {
+			if c, ok := n.(*syntax.Comment); ok {
+				begin := int(c.Hash.Offset())
+				if end := strings.IndexByte(text[begin:], '\n') + begin; end > begin && text[end-1] == '\\' {
+					first = min(first, end-1)
+				}
+			}
+			return true
+		})
+		if first == len(text) {
+			return parsed, text, err
+		}
+		text = text[:first] + " " + text[first+1:]
+	}
+	return nil, text, errors.New("too many comments end in a backslash")
 }
 
 // conclude joins the states in which a script may have ended.

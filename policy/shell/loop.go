@@ -132,9 +132,12 @@ func (x *follower) forClause(c *syntax.ForClause, st *state, at Place) *state {
 			st = round(st, w)
 			continue
 		}
-		x.Lost(at, "what the loop goes over cannot be told"+mayRun)
+		before := st.world.Changes()
 		ask := func(st *state) *state { return st }
 		st = x.anyRounds(st, ask, func(st *state) *state { return round(st, w) }, at)
+		if st == nil || st.lost != nil || st.world.Changes() != before {
+			x.Lost(at, "what the loop goes over cannot be told"+mayRun)
+		}
 	}
 	return x.joinEnds(st, l.breaks, "the loop ends here")
 }

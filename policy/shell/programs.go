@@ -33,9 +33,9 @@ var programs = sync.OnceValue(func() map[string]kind {
 			"kill killall pkill ulimit crontab update-rc.d chkconfig dhclient setcap install useradd usermod groupadd " +
 			"apt-get apt yum dnf curl wget conntrackd hwclock",
 		asks: "expr getent pgrep pidof ping ping6 dig host nslookup lsof fuser mountpoint runlevel",
-		reads: "cat grep egrep fgrep zgrep sed awk gawk mawk nawk sort uniq head tail tac rev wc tr cut paste column fold fmt nl tee " +
+		reads: "cat grep egrep fgrep zgrep uniq head tail tac rev wc tr cut paste column fold fmt nl tee " +
 			"diff cmp comm join xxd od hexdump strings file md5sum sha1sum sha256sum base64 jq mail mailx sendmail less more " +
-			"zcat gzip gunzip bzip2 xz tar dd",
+			"zcat gzip gunzip bzip2 xz dd",
 	} {
 		for _, name := range strings.Fields(names) {
 			known[name] = k

@@ -43,7 +43,7 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 				in = input{Text: x.substitute(sub.Stmts, st, at)}
 				continue
 			}
-			mayFail = mayFail || !known || name != "/dev/null"
+			mayFail = mayFail || !known || !slices.Contains(alwaysThere, name)
 			if fd == "" || fd == "0" {
 				readsOwn = true
 				in = input{Text: Text{Known: known && name == "/dev/null"}}
@@ -51,12 +51,16 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 		case syntax.DplIn:
 			readsOwn = true
 			in = input{}
+			mayFail = mayFail || !isOpen(r.Word)
 		case syntax.DplOut:
+			mayFail = mayFail || !isOpen(r.Word)
 			if to := r.Word.Lit(); (fd == "" || fd == "1") && to != "1" {
 				mute = true
 			}
 		case syntax.RdrOut, syntax.AppOut, syntax.ClbOut, syntax.RdrAll, syntax.AppAll:
-			name, _ := x.literal(r.Word, st)
+			name, known := x.literal(r.Word, st)
+			_, toCommand := processSubstitution(r.Word)
+			mayFail = mayFail || !toCommand && (!known || !slices.Contains(alwaysThere, name))
 			mute = mute || fd == "" || fd == "1"
 			if call, ok := s.Cmd.(*syntax.CallExpr); ok && len(call.Args) > 0 && slices.Contains(writers, call.Args[0].Lit()) && !strings.HasPrefix(name, "/dev/") {
 				x.Note(at, setElsewhere)
@@ -77,12 +81,19 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 		}
 		st.out.Known = st.out.Known && len(s.Redirs) == 0
 		st.status = OK
+		if mayFail {
+			st.status = Unknown
+			if x.posix {
+				x.leave(st.clone(), at)
+			}
+		}
 		return st
 	}
 	var without *state
-	if mayFail && s.Cmd != nil {
+	if mayFail {
 		without = st.clone()
 		without.status = 1
+		x.endsWithout(s.Cmd, without, at)
 	}
 	outerIn := st.in
 	st.in = in
@@ -108,8 +119,33 @@ func (x *follower) redirected(s *syntax.Stmt, st *state, at Place) *state {
 	if _, isLoop := s.Cmd.(*syntax.WhileClause); status == OK && !isLoop {
 		without.status = Failed
 	}
-	return x.join(st, without, at, "the file that this reads may not be there"+mayRun)
+	return x.join(st, without, at, "whether the file that this reads or writes can be opened cannot be told"+mayRun)
 }
+
+// endsWithout ends the shell if that is what comes of a file that cannot be opened.
+func (x *follower) endsWithout(c syntax.Command, without *state, at Place) {
+	switch c := c.(type) {
+	case *syntax.CallExpr:
+		if x.posix && (len(c.Args) == 0 || c.Args[0].Lit() == "" || strings.Contains(specialNames, " "+strings.TrimPrefix(c.Args[0].Lit(), `\`)+" ")) {
+			x.leave(without.clone(), at)
+		}
+	case *syntax.DeclClause:
+		if x.posix {
+			x.leave(without.clone(), at)
+		}
+	case nil, *syntax.Subshell, *syntax.ArithmCmd, *syntax.TestClause, *syntax.LetClause:
+	default:
+		if without.options.errexit && x.tested == 0 {
+			x.leave(without.clone(), at)
+		}
+	}
+}
+
+// alwaysThere are the files that can be opened whatever happens.
+var alwaysThere = []string{"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty"}
+
+// isOpen reports whether what is behind >& or <& is open for certain.
+func isOpen(w *syntax.Word) bool { return slices.Contains([]string{"0", "1", "2", "-"}, w.Lit()) }
 
 // writers print what others read, and say nothing about rules.
 var writers = []string{"echo", "printf", "cat", ":"}

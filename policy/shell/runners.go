@@ -42,6 +42,9 @@ func init() {
 		"mawk":    runAwk,
 		"nawk":    runAwk,
 		"find":    runFind,
+		"sed":     runChecked(harmlessSed),
+		"tar":     runChecked(harmlessTar),
+		"sort":    runChecked(harmlessSort),
 	}
 }
 
@@ -275,10 +278,18 @@ func runElsewhere(x *follower, words []Word, st *state, at Place) *state {
 }
 
 func runAwk(x *follower, words []Word, st *state, at Place) *state {
-	for _, w := range words[1:] {
-		if strings.Contains(w.Text, "system") || strings.Contains(w.Text, "getline") || strings.Contains(w.Text, `| "`) || w.Text == "-f" {
+	program := false // it was there
+	for i, w := range words[1:] {
+		value := i > 0 && !program && (words[i].Text == "-v" || words[i].Text == "-F")
+		option := strings.HasPrefix(w.Text, "-") && !program && !value
+		_, printing, _ := strings.Cut(strings.ReplaceAll(w.Text, "||", ""), "print")
+		switch {
+		case w.many && !program, !w.Known && !value && !program,
+			strings.Contains(w.Text, "system") || strings.Contains(w.Text, "getline") || strings.Contains(printing, "|") || strings.Contains(w.Text, "@"),
+			option && !strings.HasPrefix(w.Text, "-F") && !strings.HasPrefix(w.Text, "-v") && w.Text != "--":
 			return x.unclear(st, at)
 		}
+		program = program || !option && !value
 	}
 	st.status = Unknown
 	st.in = input{}
@@ -287,8 +298,8 @@ func runAwk(x *follower, words []Word, st *state, at Place) *state {
 }
 
 func runFind(x *follower, words []Word, st *state, at Place) *state {
-	for _, w := range words[1:] {
-		if !w.Known && w.many || strings.HasPrefix(w.Text, "-exec") || strings.HasPrefix(w.Text, "-ok") {
+	for i, w := range words[1:] {
+		if !w.Known && (w.many || i > 0 && !strings.HasPrefix(words[i].Text, "-")) || strings.HasPrefix(w.Text, "-exec") || strings.HasPrefix(w.Text, "-ok") {
 			return x.unclear(st, at)
 		}
 	}
