@@ -59,6 +59,8 @@ type optionParser struct {
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 	known       map[string]*ipset
 	ofAll       struct{ rate, burst string } // of -m limit
+	ending      bool                         // entries of a set that it asks for end by themselves
+	endingNot   bool                         // or of one that it asks against
 	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
 }
 
@@ -103,6 +105,12 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 	}
 	if p.nat && (r.target == "ACCEPT") == p.natNot {
 		r.doubt("--ctstate DNAT or SNAT") // it matches less than is taken, or more
+	}
+	if p.ending && !r.drops() && !r.passes() || p.endingNot && r.target != "ACCEPT" && !r.passes() {
+		r.doubt("a set of which entries end by themselves")
+		if p.endingNot {
+			r.from, r.to = nil, nil // it is for them, too, when they have ended
+		}
 	}
 	if r.dress != "" && !r.drops() {
 		r.doubt("%s", r.dress)
