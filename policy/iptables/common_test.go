@@ -338,3 +338,60 @@ func TestBridgesOfGuests(t *testing.T) {
 		t.Errorf("%v, %s, %v, %v", r.Policy.Interfaces, opensOf(r), r.Untranslated, err)
 	}
 }
+
+// Each case is a set, the rules that name it, and what they open behind them.
+func TestSetsOfNetworksAndForAWhile(t *testing.T) {
+	for _, c := range []struct {
+		name, set, rules, opens string
+		lost                    int
+	}{
+		{"networks of one size", "create s hash:ip family inet netmask 24\nadd s 192.0.2.0", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 192.0.2.0/24", 0},
+		{"networks of one size in a map", "create s bitmap:ip range 198.51.100.0/24 netmask 30\nadd s 198.51.100.4", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 198.51.100.4/30", 0},
+		{"a mask that is no prefix", "create s hash:ip family inet bitmask 255.255.0.0\nadd s 192.0.0.0", "-A INPUT -m set --match-set s src -j DROP", "", 1},
+		{"let in for a while", "create s hash:ip family inet timeout 300\nadd s 192.0.2.1 timeout 20", "-A INPUT -p udp --dport 53 -m set --match-set s src -j ACCEPT", "22/tcp", 1},
+		{"let in for good", "create s hash:ip family inet timeout 300\nadd s 192.0.2.1 timeout 0", "-A INPUT -p udp --dport 53 -m set --match-set s src -j ACCEPT", "53/udp from 192.0.2.1|22/tcp", 0},
+		{"let in for a while by a list", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20\ncreate l list:set size 8\nadd l s", "-A INPUT -p udp --dport 53 -m set --match-set l src -j ACCEPT", "22/tcp", 1},
+		{"all others dropped for a while", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20", "-A INPUT -m set ! --match-set s src -j DROP", "", 1},
+		{"dropped for a while", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 192.0.2.1", 0},
+		{"not dropped for a while", "create s hash:net family inet\nadd s 192.0.2.0/24\nadd s 192.0.2.1 nomatch timeout 20", "-A INPUT -m set --match-set s src -j DROP", "", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Import([]File{{"sets", []byte(c.set + "\n")}, {"rules", []byte(savedRules(c.rules + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, nil)
+			if err != nil || opensOf(r) != c.opens || len(r.Untranslated) != c.lost {
+				t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+			}
+		})
+	}
+}
+
+// Each case is what another table holds, and what is said about it: a policy that drops is not translated, and a rule
+// that drops what begins something stays.
+func TestDropsOfOtherTables(t *testing.T) {
+	for _, c := range []struct {
+		name, table string
+		stays, lost int
+	}{
+		{"raw", "*raw\n:PREROUTING DROP [0:0]\n-A PREROUTING -p tcp --dport 22 -j ACCEPT\nCOMMIT\n", 0, 1},
+		{"mangle", "*mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT DROP [0:0]\nCOMMIT\n", 0, 1},
+		{"security", "*security\n:INPUT DROP [0:0]\nCOMMIT\n", 0, 1},
+		{"what goes out", "*mangle\n:OUTPUT DROP [0:0]\nCOMMIT\n", 0, 0},
+		{"a command", "*mangle\n-P INPUT DROP\nCOMMIT\n", 0, 1},
+		{"a port", "*raw\n-A PREROUTING -p tcp --dport 22 ! -s 10.0.0.0/8 -j DROP\nCOMMIT\n", 1, 0},
+		{"Docker's", "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n", 1, 0},
+		{"what is not understood", "*mangle\n-A PREROUTING -m conntrack --ctstate NEW -m tcpmss ! --mss 536:65535 -p tcp -j DROP\nCOMMIT\n", 1, 0},
+		{"bogus flags", "*mangle\n-A PREROUTING -p tcp --tcp-flags FIN,SYN FIN,SYN -j DROP\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\n" +
+			"-A PREROUTING -p tcp ! --syn -m conntrack --ctstate NEW -j DROP\n-A PREROUTING -f -j DROP\nCOMMIT\n", 0, 0},
+		{"a mark", "*mangle\n-A PREROUTING -j MARK --set-mark 1\nCOMMIT\n", 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := ImportWith([]File{{"rules", []byte(c.table + savedRules("-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, Options{Keep: true})
+			if err != nil || opensOf(r) != "22/tcp" || len(r.Stays) != c.stays || len(r.Untranslated) != c.lost {
+				t.Errorf("opens %s, %v: %v stay, %v are lost", opensOf(r), err, r.Stays, r.Untranslated)
+			}
+		})
+	}
+	r, err := Import([]File{{"sh", []byte("#!/bin/sh\niptables -t mangle -P INPUT DROP\niptables -P INPUT DROP\niptables -A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT\n")}}, nil)
+	if err != nil || len(r.Untranslated) != 1 {
+		t.Errorf("by a script: %v, %v", r.Untranslated, err)
+	}
+}

@@ -85,10 +85,42 @@ func newChains() map[string]*chain {
 	return chains
 }
 
+// onTheWay are the chains of other tables that packets to this host, or through it, pass.
+var onTheWay = []string{"PREROUTING", "INPUT", "FORWARD"}
+
+// policyElsewhere is about a chain of another table that drops by its policy.
+func (s *ruleset) policyElsewhere(table, chain string, at place) {
+	if slices.Contains(onTheWay, chain) {
+		s.lost(at, "the policy of chain %s of the %s table drops: it stays with netfilter, and the policy lets in what is dropped there", chain, table)
+	}
+}
+
+// dropElsewhere is about a rule of another table that may drop what begins something.
+func (s *ruleset) dropElsewhere(r *rule, table string) {
+	const why = "the policy does not know of the %s table, and lets in what the rule drops"
+	if s.options.Keep {
+		s.stay(r.place, "keep this rule in netfilter: "+why, table)
+	} else {
+		s.lost(r.place, why, table)
+	}
+}
+
+// mayDropWhatBegins reports whether a rule of another table may drop packets that are not INVALID or belong to nothing.
+func (r *rule) mayDropWhatBegins() bool {
+	begun := !r.understood() || slices.ContainsFunc([]cell{begins, toGroup, toBroadcast}, func(c cell) bool { return r.level[c] != nothing })
+	return begun && r.dress == "" && (r.drops() || r.target == "?" || slices.Contains(queues, r.target)) && ownerOf(r) == nil &&
+		r.chain != "OUTPUT" && r.chain != "POSTROUTING"
+}
+
 // elsewhere says what becomes of the rules of other tables, which stay.
 func (s *ruleset) elsewhere(f family, c command, at place) {
-	r := parseRule(f, at, c.spec)
+	r := s.newRule(f, at, c.spec)
+	r.chain = c.chain
 	switch {
+	case c.verb == "P" && c.policy != "ACCEPT":
+		s.policyElsewhere(c.table, c.chain, at)
+	case strings.Contains("AIR", c.verb) && c.verb != "" && r.mayDropWhatBegins():
+		s.dropElsewhere(r, c.table)
 	case slices.Contains([]string{"P", "N", "X", "Z", "L", "S", "C", "E"}, c.verb):
 	case c.verb == "F":
 		s.note(at, "the %s table is not Portcullis's, and is left as it is", c.table)

@@ -158,10 +158,13 @@ func savedLines(text string) iter.Seq2[int, savedLine] {
 
 // declare reads :CHAIN POLICY [packets:bytes].
 func (s *ruleset) declare(f family, table, text string, at place) {
+	name, verdict, ok := declared(text)
 	if table != "filter" {
+		if ok && verdict == "DROP" {
+			s.policyElsewhere(table, name, at)
+		}
 		return
 	}
-	name, verdict, ok := declared(text)
 	if !ok {
 		s.lost(at, "not understood")
 		return
