@@ -3,6 +3,7 @@
 package iptables
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,9 @@ type word struct {
 	text   string
 	hidden bool
 }
+
+// verbatim are the options of which the argument is the next word, whatever it looks like.
+var verbatim = []string{"--comment", "--log-prefix", "--nflog-prefix", "--ulog-prefix"}
 
 func wordsOf(texts ...string) []word {
 	out := make([]word, len(texts))
@@ -116,7 +120,7 @@ func parseCommand(args []word) command {
 		default:
 			c.spec = append(c.spec, args[i])
 			// What follows is part of this option, whatever it looks like.
-			if _, ok := take(i + 1); ok && strings.HasPrefix(a, "-") {
+			if _, ok := take(i + 1); ok && strings.HasPrefix(a, "-") || i+1 < len(args) && slices.Contains(verbatim, a) {
 				c.spec = append(c.spec, args[i+1])
 				i++
 			}

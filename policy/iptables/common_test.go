@@ -395,3 +395,41 @@ func TestDropsOfOtherTables(t *testing.T) {
 		t.Errorf("by a script: %v, %v", r.Untranslated, err)
 	}
 }
+
+// Each case is a line of a save that iptables-restore may refuse, or reads all the same, and what is opened behind it.
+func TestLinesOfOtherKinds(t *testing.T) {
+	const but, none = "22/tcp except 192.0.2.1", ""
+	for _, c := range []struct {
+		name, line, opens string
+		lost              bool
+	}{
+		{"words behind", "-A INPUT -s 192.0.2.1 -j DROP # spammer", but, true},
+		{"a verdict without an option", "-A INPUT -s 192.0.2.1 DROP", none, true},
+		{"a verdict by another option", "-A INPUT -s 192.0.2.1 -J DROP", but, true},
+		{"an option without a verdict", "-A INPUT -s 192.0.2.1 -j", but, true},
+		{"two lines", "-A INPUT -s 192.0.2.1 \\\n -j DROP", none, true},
+		{"a verdict in small letters", "-A INPUT -s 192.0.2.1 -j drop", but, true},
+		{"a verdict with more", "-A INPUT -s 192.0.2.1 -j DROP;", but, true},
+		{"a command in small letters", "-A input -s 192.0.2.1 -j DROP", but, true},
+		{"no command", "A INPUT -s 192.0.2.1 -j DROP", but, true},
+		{"quotes without an end", "-A INPUT -s 192.0.2.1 -m comment --comment \"x -j DROP", but, true},
+		{"a command written together", "-AINPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a command with an equals sign", "--append=INPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a command cut short", "--app INPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a target cut short", "-A INPUT -s 192.0.2.1 --jum DROP", but, false},
+		{"an address written together", "-A INPUT -s192.0.2.1 -j DROP", but, false},
+		{"a target written together", "-A INPUT -s 192.0.2.1 -jDROP", but, true},
+		{"a chain written together", "-N c\n-A c -s 192.0.2.1 -j DROP\n-A INPUT -gc", none, true},
+		{"a comment that begins with a dash", "-A INPUT -s 192.0.2.1 -m comment --comment \"-j ACCEPT\" -j DROP", but, false},
+		{"a comment that is an option", "-A INPUT -s 192.0.2.1 -m comment --comment -D -j DROP", but, false},
+		{"a comment like a port", "-A INPUT -p tcp --dport 23 -m comment --comment \"--dport 80\" -j ACCEPT", "23/tcp|22/tcp", false},
+		{"a prefix that is an option", "-A INPUT -s 192.0.2.1 -j LOG --log-prefix \"-j ACCEPT\"\n-A INPUT -s 192.0.2.1 -j DROP", but, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Import([]File{{"rules", []byte(savedRules(c.line + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, nil)
+			if err != nil || opensOf(r) != c.opens || len(r.Untranslated) > 0 != c.lost {
+				t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+			}
+		})
+	}
+}

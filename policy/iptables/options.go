@@ -59,6 +59,7 @@ type optionParser struct {
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 	known       map[string]*ipset
 	ofAll       struct{ rate, burst string } // of -m limit
+	stray       bool                         // there are words that belong to no option
 	ending      bool                         // entries of a set that it asks for end by themselves
 	endingNot   bool                         // or of one that it asks against
 	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
@@ -86,6 +87,9 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 	p := optionParser{rule: r, rest: spec, known: sets}
 	for len(p.rest) > 0 {
 		p.option()
+	}
+	if p.stray && r.target == "" {
+		r.target = "?"
 	}
 	if p.recentOther {
 		r.near = near(p.seconds, p.hits)
@@ -154,7 +158,13 @@ func (p *optionParser) option() {
 	if short, ok := long()[option]; ok {
 		option = short
 	}
-	args := p.arguments()
+	var args []word
+	switch {
+	case !slices.Contains(verbatim, option):
+		args = p.arguments()
+	case !glued && len(p.rest) > 0:
+		args, p.rest = p.rest[:1:1], p.rest[1:]
+	}
 	if glued {
 		args = append(wordsOf(value), args...)
 	}
@@ -171,8 +181,17 @@ func (p *optionParser) option() {
 		values[i] = a.text
 	}
 	if slices.Contains(single, option) && len(values) != 1 {
+		switch jumps := option == "-j" || option == "-g"; {
+		case jumps && len(values) > 0:
+			p.target, p.goesTo = values[0], option == "-g"
+		case jumps || len(values) > 1:
+			p.stray = true
+		}
 		p.wrong(written, values)
 		return
+	}
+	if !strings.HasPrefix(option, "-") || len(option) == 2 && !strings.Contains("psdijogmfc", option[1:]) {
+		p.stray = true
 	}
 	p.read(option, written, values)
 }

@@ -252,8 +252,8 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r.chain = name
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
-	if r.target == "" && s.chains[f][c.chain] == nil {
-		r.target = "?" // it may be in what was taken for the chain
+	if r.target == "" {
+		r.target = "?" // it may be in what was taken for something else
 	}
 	s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
 }
@@ -273,6 +273,10 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 	}
 	if r.hides && r.target == "" {
 		r.target = "?"
+	}
+	if like := strings.ToUpper(strings.TrimRight(r.target, ";,.")); like != r.target && (like == "DROP" || like == "REJECT") && s.chains[f][r.target] == nil {
+		r.doubt("-j %s", r.target)
+		r.target, r.suspect = like, true
 	}
 	return r
 }
