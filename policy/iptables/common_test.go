@@ -433,3 +433,33 @@ func TestLinesOfOtherKinds(t *testing.T) {
 		})
 	}
 }
+
+// What the raw table leaves UNTRACKED is not opened where a rule drops it.
+func TestUntracked(t *testing.T) {
+	for _, c := range []struct{ name, raw, lines, opens string }{
+		{"CT", "-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack", "-A INPUT -m conntrack --ctstate INVALID,UNTRACKED -j DROP", "22/tcp"},
+		{"NOTRACK", "-A PREROUTING -p udp -m udp --dport 53 -j NOTRACK", "-A INPUT -m state --state UNTRACKED -j DROP", "22/tcp"},
+		{"all others", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-A INPUT -m state ! --state NEW,INVALID,RELATED,ESTABLISHED -j DROP", "22/tcp"},
+		{"by a chain", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-N bad\n-A bad -j DROP\n-A INPUT -m state --state UNTRACKED -j bad", "22/tcp"},
+		{"let in", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-A INPUT -m state --state UNTRACKED -j ACCEPT\n-A INPUT -m state --state INVALID -j DROP", "22/tcp|53/udp"},
+		{"what goes out", "-A OUTPUT -p udp --dport 53 -j NOTRACK", "-A INPUT -m state --state INVALID,UNTRACKED -j DROP", "22/tcp|53/udp"},
+		{"nothing", "-A PREROUTING -j LOG", "-A INPUT -m state --state INVALID,UNTRACKED -j DROP", "22/tcp|53/udp"},
+	} {
+		for _, keep := range []bool{false, true} {
+			text := "*raw\n" + c.raw + "\nCOMMIT\n" + savedRules(c.lines+"\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p udp --dport 53 -j ACCEPT")
+			r, err := ImportWith([]File{{"rules", []byte(text)}}, Options{Keep: keep})
+			if err != nil || opensOf(r) != c.opens || (len(r.Untranslated) == 0) != (c.opens != "22/tcp") {
+				t.Errorf("%s, %t: opens %s, %v: %v; want %s", c.name, keep, opensOf(r), err, r.Untranslated, c.opens)
+			}
+		}
+	}
+}
+
+// A table without an end leaves the one before it in force.
+func TestTheTableBeforeOneThatIsCutOff(t *testing.T) {
+	first := savedRules("-A INPUT -p tcp --dport 22 -j ACCEPT")
+	r, err := Import([]File{{"rules", []byte(first + "*filter\n:INPUT ACCEPT\n-A INPUT -p tcp --dport 23 -j ACCEPT\n")}}, nil)
+	if err != nil || opensOf(r) != "22/tcp" || len(r.Untranslated) != 1 {
+		t.Errorf("opens %s, %v: %v", opensOf(r), err, r.Untranslated)
+	}
+}

@@ -269,6 +269,7 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "--state":
 		p.nat = strings.Contains(strings.ToUpper(args[0]), "NAT")
 		p.natNot = p.not
+		p.untracked = p.untracked || slices.Contains(strings.Split(strings.ToUpper(args[0]), ","), "UNTRACKED") != p.not
 		ok = p.cells(states, args[0])
 	case "--pkt-type":
 		ok = p.cells(frameTypes, args[0])

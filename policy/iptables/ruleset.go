@@ -48,6 +48,7 @@ type ruleset struct {
 	single   bool // there is one file of rules
 	guessing bool // no more than likely is the family of the file that is read
 	sets     map[string]*ipset
+	notrack  *[2][]*rule // those of the raw table that leave packets UNTRACKED
 }
 
 // wildness says what chains there may be beside those that are known.
@@ -70,7 +71,7 @@ const (
 )
 
 func newRuleset() *ruleset {
-	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset)}
+	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset), notrack: new([2][]*rule)}
 	for f := range s.chains {
 		s.chains[f] = newChains()
 	}
@@ -116,6 +117,9 @@ func (r *rule) mayDropWhatBegins() bool {
 func (s *ruleset) elsewhere(f family, c command, at place) {
 	r := s.newRule(f, at, c.spec)
 	r.chain = c.chain
+	if strings.Contains("AIR", c.verb) && c.verb != "" && c.chain != "OUTPUT" && (r.target == "NOTRACK" || slices.Contains(r.args, "--notrack")) {
+		s.notrack[f] = append(s.notrack[f], r)
+	}
 	switch {
 	case c.verb == "P" && c.policy != "ACCEPT":
 		s.policyElsewhere(c.table, c.chain, at)
@@ -132,6 +136,27 @@ func (s *ruleset) elsewhere(f family, c command, at place) {
 		s.lost(at, "the rule stays with netfilter, but Portcullis sees packets before it, as those to this host: %s to let them in", remedy)
 	default:
 		s.note(at, "the %s table stays with netfilter: keep what loads it", c.table)
+	}
+}
+
+// dropUntracked puts before each rule that drops UNTRACKED packets what the raw table makes of them.
+func (s *ruleset) dropUntracked() {
+	for _, f := range families {
+		for _, c := range s.chains[f] {
+			for i := len(c.rules) - 1; i >= 0 && len(s.notrack[f]) > 0; i-- {
+				r := c.rules[i]
+				next := s.chains[f][r.target]
+				if !r.untracked || !r.drops() && r.target != "?" && (next == nil || !next.isUsers()) {
+					continue
+				}
+				for _, n := range s.notrack[f] {
+					d := n.doubted("UNTRACKED, by a rule of the raw table,")
+					d.place, d.chain, d.target, d.goesTo, d.rejectWith = r.place, c.name, r.target, r.goesTo, r.rejectWith
+					d.args, d.limit = nil, nil
+					c.rules = slices.Insert(c.rules, i, d)
+				}
+			}
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ func (s *ruleset) readSave(f family, file string, firstLine int, text string) {
 func (s *ruleset) load(f family, file string, firstLine int, text, table string, adds bool) {
 	committed := committedTables(text)
 	var open place // of the filter table, if it is never committed
+	refused := false
 	defer func() { s.from[f], s.guessed[f] = file, s.guessing }()
 	if table == "filter" && s.filled[f] && !adds {
 		s.replace(f, place{file: file})
@@ -31,8 +32,13 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 		switch {
 		case l.begins:
 			s.told[f] = true
-			if l.table != "filter" {
-				break
+			refused = l.table == "filter" && s.filled[f] && !adds && !committed[i]
+			switch {
+			case refused:
+				s.lost(at, "the table ends without COMMIT, so iptables-restore refuses it, and the one before it for %s counts", f)
+				continue
+			case l.table != "filter":
+				continue
 			}
 			if s.filled[f] && !adds {
 				s.replace(f, at)
@@ -40,6 +46,7 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 			if s.filled[f] = true; !committed[i] {
 				open = at
 			}
+		case refused:
 		case l.table == "" && table == "":
 			s.lost(at, "not understood: it is in no table")
 		case l.text[0] == ':':
