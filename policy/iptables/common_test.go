@@ -426,9 +426,11 @@ func TestLinesOfOtherKinds(t *testing.T) {
 		{"a prefix that is an option", "-A INPUT -s 192.0.2.1 -j LOG --log-prefix \"-j ACCEPT\"\n-A INPUT -s 192.0.2.1 -j DROP", but, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := Import([]File{{"rules", []byte(savedRules(c.line + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, nil)
-			if err != nil || opensOf(r) != c.opens || len(r.Untranslated) > 0 != c.lost {
-				t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+			for _, keep := range []bool{false, true} {
+				r, err := ImportWith([]File{{"rules", []byte(savedRules(c.line + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, Options{Keep: keep})
+				if err != nil || opensOf(r) != c.opens || len(r.Untranslated) > 0 != c.lost {
+					t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+				}
 			}
 		})
 	}

@@ -59,7 +59,6 @@ type optionParser struct {
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 	known       map[string]*ipset
 	ofAll       struct{ rate, burst string } // of -m limit
-	stray       bool                         // there are words that belong to no option
 	ending      bool                         // entries of a set that it asks for end by themselves
 	endingNot   bool                         // or of one that it asks against
 	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
@@ -183,7 +182,7 @@ func (p *optionParser) option() {
 	if slices.Contains(single, option) && len(values) != 1 {
 		switch jumps := option == "-j" || option == "-g"; {
 		case jumps && len(values) > 0:
-			p.target, p.goesTo = values[0], option == "-g"
+			p.target, p.goesTo, p.stray = values[0], option == "-g", true
 		case jumps || len(values) > 1:
 			p.stray = true
 		}

@@ -301,7 +301,7 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 	}
 	if like := strings.ToUpper(strings.TrimRight(r.target, ";,.")); like != r.target && (like == "DROP" || like == "REJECT") && s.chains[f][r.target] == nil {
 		r.doubt("-j %s", r.target)
-		r.target, r.suspect = like, true
+		r.target, r.suspect, r.stray = like, true, true
 	}
 	return r
 }
