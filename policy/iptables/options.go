@@ -87,6 +87,12 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 	for len(p.rest) > 0 {
 		p.option()
 	}
+	for i, text := range texts {
+		if (text == "DROP" || text == "REJECT") && r.passes() && (i == 0 || !strings.HasPrefix(texts[i-1], "--") || texts[i-1] == "--syn") {
+			p.wrong("", []string{text})
+			r.target, p.stray = "?", true
+		}
+	}
 	if p.stray && r.target == "" {
 		r.target = "?"
 	}
