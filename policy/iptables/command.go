@@ -3,6 +3,7 @@
 package iptables
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,9 @@ type word struct {
 	text   string
 	hidden bool
 }
+
+// verbatim are the options of which the argument is the next word, whatever it looks like.
+var verbatim = []string{"--comment", "--log-prefix", "--nflog-prefix", "--ulog-prefix"}
 
 func wordsOf(texts ...string) []word {
 	out := make([]word, len(texts))
@@ -99,10 +103,10 @@ func parseCommand(args []word) command {
 				i++
 			}
 			w, ok := take(i + 1)
-			switch number, err := strconv.Atoi(w.text); {
+			switch number, err := numberOf(w.text, 31); {
 			case !ok:
 			case strings.Contains("IDRLS", c.verb) && err == nil && !w.hidden:
-				if c.number = number; number < 1 && c.bad == "" {
+				if c.number = int(number); number < 1 && c.bad == "" {
 					c.bad = "rules are numbered from 1"
 				}
 				i++
@@ -116,7 +120,7 @@ func parseCommand(args []word) command {
 		default:
 			c.spec = append(c.spec, args[i])
 			// What follows is part of this option, whatever it looks like.
-			if _, ok := take(i + 1); ok && strings.HasPrefix(a, "-") {
+			if _, ok := take(i + 1); ok && strings.HasPrefix(a, "-") || i+1 < len(args) && slices.Contains(verbatim, a) {
 				c.spec = append(c.spec, args[i+1])
 				i++
 			}
@@ -132,9 +136,20 @@ var protocols = sync.OnceValue(func() map[string]int {
 		"ospf": 89, "vrrp": 112, "pim": 103, "dccp": 33, "mh": 135, "ipv6-mh": 135, "l2tp": 115, "ipcomp": 108, "egp": 8, "eigrp": 88}
 })
 
+// numberOf reads a number as iptables does: 0x10 is 16, and 010 is 8.
+func numberOf(text string, bits int) (uint64, error) {
+	switch lower := strings.ToLower(text); {
+	case strings.HasPrefix(lower, "0x"):
+		return strconv.ParseUint(lower[2:], 16, bits)
+	case len(text) > 1 && text[0] == '0':
+		return strconv.ParseUint(text[1:], 8, bits)
+	}
+	return strconv.ParseUint(text, 10, bits)
+}
+
 func protocolNumber(text string) (int, bool) {
 	text = strings.ToLower(text)
-	if n, err := strconv.ParseUint(text, 10, 8); err == nil {
+	if n, err := numberOf(text, 8); err == nil {
 		if n == 0 {
 			return -1, true
 		}
@@ -168,10 +183,10 @@ func (r *rule) parsePorts(text string) (ports []portRange, ok bool) {
 }
 
 func (r *rule) parsePort(text string, remember bool) (uint16, bool) {
-	if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+	if n, err := numberOf(text, 16); err == nil {
 		return uint16(n), true
 	}
-	if r.protocol == nil || r.protocol.not {
+	if r.protocol == nil || r.protocol.not || text == "" || text[0] >= '0' && text[0] <= '9' { // 080 is no number
 		return 0, false
 	}
 	named, err := policy.ParseRule(text + "/" + policy.Protocol(r.protocol.value).String())

@@ -338,3 +338,133 @@ func TestBridgesOfGuests(t *testing.T) {
 		t.Errorf("%v, %s, %v, %v", r.Policy.Interfaces, opensOf(r), r.Untranslated, err)
 	}
 }
+
+// Each case is a set, the rules that name it, and what they open behind them.
+func TestSetsOfNetworksAndForAWhile(t *testing.T) {
+	for _, c := range []struct {
+		name, set, rules, opens string
+		lost                    int
+	}{
+		{"networks of one size", "create s hash:ip family inet netmask 24\nadd s 192.0.2.0", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 192.0.2.0/24", 0},
+		{"networks of one size in a map", "create s bitmap:ip range 198.51.100.0/24 netmask 30\nadd s 198.51.100.4", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 198.51.100.4/30", 0},
+		{"a mask that is no prefix", "create s hash:ip family inet bitmask 255.255.0.0\nadd s 192.0.0.0", "-A INPUT -m set --match-set s src -j DROP", "", 1},
+		{"let in for a while", "create s hash:ip family inet timeout 300\nadd s 192.0.2.1 timeout 20", "-A INPUT -p udp --dport 53 -m set --match-set s src -j ACCEPT", "22/tcp", 1},
+		{"let in for good", "create s hash:ip family inet timeout 300\nadd s 192.0.2.1 timeout 0", "-A INPUT -p udp --dport 53 -m set --match-set s src -j ACCEPT", "53/udp from 192.0.2.1|22/tcp", 0},
+		{"let in for a while by a list", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20\ncreate l list:set size 8\nadd l s", "-A INPUT -p udp --dport 53 -m set --match-set l src -j ACCEPT", "22/tcp", 1},
+		{"all others dropped for a while", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20", "-A INPUT -m set ! --match-set s src -j DROP", "", 1},
+		{"dropped for a while", "create s hash:ip family inet\nadd s 192.0.2.1 timeout 20", "-A INPUT -m set --match-set s src -j DROP", "22/tcp except 192.0.2.1", 0},
+		{"not dropped for a while", "create s hash:net family inet\nadd s 192.0.2.0/24\nadd s 192.0.2.1 nomatch timeout 20", "-A INPUT -m set --match-set s src -j DROP", "", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := Import([]File{{"sets", []byte(c.set + "\n")}, {"rules", []byte(savedRules(c.rules + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, nil)
+			if err != nil || opensOf(r) != c.opens || len(r.Untranslated) != c.lost {
+				t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+			}
+		})
+	}
+}
+
+// Each case is what another table holds, and what is said about it: a policy that drops is not translated, and a rule
+// that drops what begins something stays.
+func TestDropsOfOtherTables(t *testing.T) {
+	for _, c := range []struct {
+		name, table string
+		stays, lost int
+	}{
+		{"raw", "*raw\n:PREROUTING DROP [0:0]\n-A PREROUTING -p tcp --dport 22 -j ACCEPT\nCOMMIT\n", 0, 1},
+		{"mangle", "*mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT DROP [0:0]\nCOMMIT\n", 0, 1},
+		{"security", "*security\n:INPUT DROP [0:0]\nCOMMIT\n", 0, 1},
+		{"what goes out", "*mangle\n:OUTPUT DROP [0:0]\nCOMMIT\n", 0, 0},
+		{"a command", "*mangle\n-P INPUT DROP\nCOMMIT\n", 0, 1},
+		{"a port", "*raw\n-A PREROUTING -p tcp --dport 22 ! -s 10.0.0.0/8 -j DROP\nCOMMIT\n", 1, 0},
+		{"Docker's", "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n", 1, 0},
+		{"what is not understood", "*mangle\n-A PREROUTING -m conntrack --ctstate NEW -m tcpmss ! --mss 536:65535 -p tcp -j DROP\nCOMMIT\n", 1, 0},
+		{"bogus flags", "*mangle\n-A PREROUTING -p tcp --tcp-flags FIN,SYN FIN,SYN -j DROP\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\n" +
+			"-A PREROUTING -p tcp ! --syn -m conntrack --ctstate NEW -j DROP\n-A PREROUTING -f -j DROP\nCOMMIT\n", 0, 0},
+		{"a mark", "*mangle\n-A PREROUTING -j MARK --set-mark 1\nCOMMIT\n", 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := ImportWith([]File{{"rules", []byte(c.table + savedRules("-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, Options{Keep: true})
+			if err != nil || opensOf(r) != "22/tcp" || len(r.Stays) != c.stays || len(r.Untranslated) != c.lost {
+				t.Errorf("opens %s, %v: %v stay, %v are lost", opensOf(r), err, r.Stays, r.Untranslated)
+			}
+		})
+	}
+	r, err := Import([]File{{"sh", []byte("#!/bin/sh\niptables -t mangle -P INPUT DROP\niptables -P INPUT DROP\niptables -A INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT\n")}}, nil)
+	if err != nil || len(r.Untranslated) != 1 {
+		t.Errorf("by a script: %v, %v", r.Untranslated, err)
+	}
+}
+
+// Each case is a line of a save that iptables-restore may refuse, or reads all the same, and what is opened behind it.
+func TestLinesOfOtherKinds(t *testing.T) {
+	const but, none = "22/tcp except 192.0.2.1", ""
+	for _, c := range []struct {
+		name, line, opens string
+		lost              bool
+	}{
+		{"words behind", "-A INPUT -s 192.0.2.1 -j DROP # spammer", but, true},
+		{"a verdict without an option", "-A INPUT -s 192.0.2.1 DROP", none, true},
+		{"a verdict by another option", "-A INPUT -s 192.0.2.1 -J DROP", but, true},
+		{"a verdict behind an option that takes nothing", "-A INPUT -s 192.0.2.1 -p tcp --syn DROP", but, true},
+		{"a verdict behind another", "-A INPUT -s 192.0.2.1 -j LOG DROP", but, true},
+		{"a comment that is a verdict", "-A INPUT -s 192.0.2.1 -m comment --comment DROP", "22/tcp", false},
+		{"an option without a verdict", "-A INPUT -s 192.0.2.1 -j", but, true},
+		{"two lines", "-A INPUT -s 192.0.2.1 \\\n -j DROP", none, true},
+		{"a verdict in small letters", "-A INPUT -s 192.0.2.1 -j drop", but, true},
+		{"a verdict with more", "-A INPUT -s 192.0.2.1 -j DROP;", but, true},
+		{"a command in small letters", "-A input -s 192.0.2.1 -j DROP", but, true},
+		{"no command", "A INPUT -s 192.0.2.1 -j DROP", but, true},
+		{"quotes without an end", "-A INPUT -s 192.0.2.1 -m comment --comment \"x -j DROP", but, true},
+		{"a command written together", "-AINPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a command with an equals sign", "--append=INPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a command cut short", "--app INPUT -s 192.0.2.1 -j DROP", but, false},
+		{"a target cut short", "-A INPUT -s 192.0.2.1 --jum DROP", but, false},
+		{"an address written together", "-A INPUT -s192.0.2.1 -j DROP", but, false},
+		{"a target written together", "-A INPUT -s 192.0.2.1 -jDROP", but, true},
+		{"a chain written together", "-N c\n-A c -s 192.0.2.1 -j DROP\n-A INPUT -gc", none, true},
+		{"a comment that begins with a dash", "-A INPUT -s 192.0.2.1 -m comment --comment \"-j ACCEPT\" -j DROP", but, false},
+		{"a comment that is an option", "-A INPUT -s 192.0.2.1 -m comment --comment -D -j DROP", but, false},
+		{"a comment like a port", "-A INPUT -p tcp --dport 23 -m comment --comment \"--dport 80\" -j ACCEPT", "23/tcp|22/tcp", false},
+		{"a prefix that is an option", "-A INPUT -s 192.0.2.1 -j LOG --log-prefix \"-j ACCEPT\"\n-A INPUT -s 192.0.2.1 -j DROP", but, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, keep := range []bool{false, true} {
+				r, err := ImportWith([]File{{"rules", []byte(savedRules(c.line + "\n-A INPUT -p tcp --dport 22 -j ACCEPT"))}}, Options{Keep: keep})
+				if err != nil || opensOf(r) != c.opens || len(r.Untranslated) > 0 != c.lost {
+					t.Errorf("opens %s, %v: %v; want %s", opensOf(r), err, r.Untranslated, c.opens)
+				}
+			}
+		})
+	}
+}
+
+// What the raw table leaves UNTRACKED is not opened where a rule drops it.
+func TestUntracked(t *testing.T) {
+	for _, c := range []struct{ name, raw, lines, opens string }{
+		{"CT", "-A PREROUTING -p udp -m udp --dport 53 -j CT --notrack", "-A INPUT -m conntrack --ctstate INVALID,UNTRACKED -j DROP", "22/tcp"},
+		{"NOTRACK", "-A PREROUTING -p udp -m udp --dport 53 -j NOTRACK", "-A INPUT -m state --state UNTRACKED -j DROP", "22/tcp"},
+		{"all others", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-A INPUT -m state ! --state NEW,INVALID,RELATED,ESTABLISHED -j DROP", "22/tcp"},
+		{"by a chain", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-N bad\n-A bad -j DROP\n-A INPUT -m state --state UNTRACKED -j bad", "22/tcp"},
+		{"let in", "-A PREROUTING -p udp --dport 53 -j NOTRACK", "-A INPUT -m state --state UNTRACKED -j ACCEPT\n-A INPUT -m state --state INVALID -j DROP", "22/tcp|53/udp"},
+		{"what goes out", "-A OUTPUT -p udp --dport 53 -j NOTRACK", "-A INPUT -m state --state INVALID,UNTRACKED -j DROP", "22/tcp|53/udp"},
+		{"nothing", "-A PREROUTING -j LOG", "-A INPUT -m state --state INVALID,UNTRACKED -j DROP", "22/tcp|53/udp"},
+	} {
+		for _, keep := range []bool{false, true} {
+			text := "*raw\n" + c.raw + "\nCOMMIT\n" + savedRules(c.lines+"\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p udp --dport 53 -j ACCEPT")
+			r, err := ImportWith([]File{{"rules", []byte(text)}}, Options{Keep: keep})
+			if err != nil || opensOf(r) != c.opens || (len(r.Untranslated) == 0) != (c.opens != "22/tcp") {
+				t.Errorf("%s, %t: opens %s, %v: %v; want %s", c.name, keep, opensOf(r), err, r.Untranslated, c.opens)
+			}
+		}
+	}
+}
+
+// A table without an end leaves the one before it in force.
+func TestTheTableBeforeOneThatIsCutOff(t *testing.T) {
+	first := savedRules("-A INPUT -p tcp --dport 22 -j ACCEPT")
+	r, err := Import([]File{{"rules", []byte(first + "*filter\n:INPUT ACCEPT\n-A INPUT -p tcp --dport 23 -j ACCEPT\n")}}, nil)
+	if err != nil || opensOf(r) != "22/tcp" || len(r.Untranslated) != 1 {
+		t.Errorf("opens %s, %v: %v", opensOf(r), err, r.Untranslated)
+	}
+}

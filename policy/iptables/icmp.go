@@ -4,7 +4,6 @@ package iptables
 
 import (
 	"math/bits"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -99,16 +98,16 @@ func counterpart(f family, kind uint8) (uint8, bool) {
 func parseICMPType(f family, text string) (icmpMessage, bool) {
 	text = strings.ToLower(text)
 	kind, code, hasCode := strings.Cut(text, "/")
-	if n, err := strconv.ParseUint(kind, 10, 8); err == nil {
+	if n, err := numberOf(kind, 8); err == nil {
 		m := icmpMessage{uint8(n), -1}
 		if hasCode {
-			c, err := strconv.ParseUint(code, 10, 8)
+			c, err := numberOf(code, 8)
 			if err != nil {
 				return m, false
 			}
 			m.code = int(c)
 		}
-		return m, true
+		return m, f != v4 || n != 255 // which is any, written otherwise
 	}
 	if m, ok := icmpCodes()[f][text]; ok {
 		return m, true

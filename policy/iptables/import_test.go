@@ -62,6 +62,10 @@ func TestScripts(t *testing.T) {
 			"gre from 198.51.100.9|esp|vrrp to 224.0.0.18|proto/99", ""},
 		{"all from a host", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -s 192.0.2.4 -j ACCEPT", "22/tcp|all from 192.0.2.4", ""},
 		{"all from a host by a chain", "iptables -N a\niptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -A INPUT -j a\niptables -A a -s 192.0.2.4 -j ACCEPT", "22/tcp|all from 192.0.2.4", ""},
+		{"numbers of base 8 and 16", "iptables -A INPUT -p tcp --dport 022 -j ACCEPT\niptables -A INPUT -p tcp -m multiport --dports 025,0100:0200 -j ACCEPT\n" +
+			"iptables -A INPUT -p 057 -j ACCEPT\niptables -A INPUT -p udp --dport 0x35 -j ACCEPT", "18/tcp|21,64-128/tcp|gre|53/udp", ""},
+		{"what is no number of base 8", "iptables -A INPUT -p tcp --dport 080 -j ACCEPT\niptables -A INPUT -p tcp -m multiport --dports 22,081 -j ACCEPT", "", "1 2"},
+		{"the place of a rule in base 8", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\niptables -D INPUT 02", "", ""},
 		{"several ports", "iptables -A INPUT -p tcp -m multiport --dports 80,443,8000:8010 -j ACCEPT", "80,443,8000-8010/tcp", ""},
 		{"a limit", "iptables -A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto 6/min --hashlimit-burst 10 --hashlimit-mode srcip --hashlimit-name ssh -j ACCEPT",
 			"22/tcp limit 6/minute burst 10", ""},

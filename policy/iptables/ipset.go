@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ type ipset struct {
 	unlike string    // why it is no set of addresses
 	lists  []string  // the sets that it is a list of
 	passes bool      // some of its entries end by themselves
+	bits   int       // of an address that count; 0: all
 }
 
 // readSets reads what "ipset save" prints.
@@ -39,21 +41,27 @@ func (s *ruleset) readSets(file, text string) {
 		case set.unlike != "":
 		case set.lists != nil:
 			set.lists = append(set.lists, fields[2])
+			set.passes = set.passes || slices.Contains(rest, "timeout")
 		default:
 			entry, err := parseAddresses(set.family, fields[2])
 			if strings.Contains(fields[2], "-") {
 				entry, err = parseSpan(set.family, fields[2])
 			}
+			ends := slices.Index(rest, "timeout")
+			passes := ends >= 0 && !(ends+1 < len(rest) && rest[ends+1] == "0")
+			entry = set.masked(entry)
 			switch {
 			case err != nil:
 				s.lost(place{file, i + 1, strings.TrimSpace(line)}, "%s", err)
 				set.unlike = "an entry that is not understood"
+			case slices.Contains(rest, "nomatch") && passes:
+				set.unlike = "an entry that ends by itself"
 			case slices.Contains(rest, "nomatch"):
 				set.but = set.but.union(entry)
 			default:
 				held[name] = append(held[name], entry...)
 			}
-			set.passes = set.passes || slices.Contains(rest, "timeout")
+			set.passes = set.passes || passes
 		}
 	}
 	for name, spans := range held {
@@ -73,7 +81,44 @@ func newSet(kind string, options []string) *ipset {
 	default:
 		set.unlike = kind
 	}
+	if slices.Contains(options, "bitmask") {
+		set.unlike = "bitmask"
+	}
+	if i := slices.Index(options, "netmask"); i >= 0 {
+		bits, err := 0, error(nil)
+		if i+1 < len(options) {
+			bits, err = strconv.Atoi(options[i+1])
+		}
+		set.bits = bits
+		if err != nil || bits < 1 || bits > everyone[set.family][0].first.BitLen() || !strings.HasSuffix(kind, ":ip") {
+			set.unlike = "netmask"
+		}
+	}
 	return set
+}
+
+// masked is what entries stand for in a set of networks of one size.
+func (s *ipset) masked(entry addresses) addresses {
+	if s.bits == 0 {
+		return entry
+	}
+	var out []span
+	for _, e := range entry {
+		first, err1 := e.first.Prefix(s.bits)
+		last, err2 := e.last.Prefix(s.bits)
+		if err1 == nil && err2 == nil {
+			out = append(out, span{first.Addr(), spanOf(last).last})
+		}
+	}
+	return join(out)
+}
+
+// ends reports whether some entries of a set end by themselves.
+func ends(sets map[string]*ipset, name string) bool {
+	set := sets[name]
+	return set != nil && (set.passes || slices.ContainsFunc(set.lists, func(member string) bool {
+		return sets[member] != nil && sets[member].passes
+	}))
 }
 
 // addressesOf are what a set holds for a family, if it holds nothing but addresses.
@@ -106,6 +151,9 @@ func (p *optionParser) matchSet(args []string) bool {
 		return false
 	}
 	p.sets = append(p.sets, args[0])
+	if ends(p.known, args[0]) {
+		p.ending, p.endingNot = p.ending || !p.not, p.endingNot || p.not
+	}
 	held, ok := addressesOf(p.known, args[0], p.home)
 	if !ok {
 		return false

@@ -19,7 +19,7 @@ var queues = []string{"NFQUEUE", "QUEUE", "TARPIT", "CHAOS", "DELUDE", "SYNPROXY
 func (w *walker) canStay(r *rule, behind []*rule, stack []string) bool {
 	next := w.chains[r.target]
 	switch {
-	case r.maybe && !r.suspect || r.hides || len(r.unsure) != r.own || r.limit != nil:
+	case r.maybe && !r.suspect || r.hides || r.stray || len(r.unsure) != r.own || r.limit != nil:
 		return false
 	case r.target == "RETURN":
 		return len(stack) > 1 && !w.accept(behind, stack)

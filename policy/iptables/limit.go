@@ -97,7 +97,7 @@ func parseLimit(rate, burst string) (policy.Limit, bool) {
 	n, err1 := strconv.ParseUint(number, 10, 32)
 	b, err2 := strconv.ParseUint(burst, 10, 32)
 	l := policy.Limit{Count: uint32(n), Per: per, Burst: uint32(b)}
-	if err1 != nil || err2 != nil || per == 0 {
+	if err1 != nil || err2 != nil || per == 0 || number[0] == '0' || burst[0] == '0' { // which may be in base 8
 		return l, false
 	}
 	_, err := policy.ParseRule("all limit " + l.String())

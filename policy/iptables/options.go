@@ -59,6 +59,8 @@ type optionParser struct {
 	counted     string // what is asked behind -m hashlimit, of packets that it has counted
 	known       map[string]*ipset
 	ofAll       struct{ rate, burst string } // of -m limit
+	ending      bool                         // entries of a set that it asks for end by themselves
+	endingNot   bool                         // or of one that it asks against
 	nat, natNot bool                         // what NAT has to do with a packet is asked, of which nothing is known
 }
 
@@ -85,6 +87,15 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 	for len(p.rest) > 0 {
 		p.option()
 	}
+	for i, text := range texts {
+		if (text == "DROP" || text == "REJECT") && r.passes() && (i == 0 || !strings.HasPrefix(texts[i-1], "--") || texts[i-1] == "--syn") {
+			p.wrong("", []string{text})
+			r.target, p.stray = "?", true
+		}
+	}
+	if p.stray && r.target == "" {
+		r.target = "?"
+	}
 	if p.recentOther {
 		r.near = near(p.seconds, p.hits)
 		r.doubt("-m recent, which counts what it drops, too,")
@@ -103,6 +114,12 @@ func parseRuleWith(home family, at place, spec []word, sets map[string]*ipset) *
 	}
 	if p.nat && (r.target == "ACCEPT") == p.natNot {
 		r.doubt("--ctstate DNAT or SNAT") // it matches less than is taken, or more
+	}
+	if p.ending && !r.drops() && !r.passes() || p.endingNot && r.target != "ACCEPT" && !r.passes() {
+		r.doubt("a set of which entries end by themselves")
+		if p.endingNot {
+			r.from, r.to = nil, nil // it is for them, too, when they have ended
+		}
 	}
 	if r.dress != "" && !r.drops() {
 		r.doubt("%s", r.dress)
@@ -146,7 +163,13 @@ func (p *optionParser) option() {
 	if short, ok := long()[option]; ok {
 		option = short
 	}
-	args := p.arguments()
+	var args []word
+	switch {
+	case !slices.Contains(verbatim, option):
+		args = p.arguments()
+	case !glued && len(p.rest) > 0:
+		args, p.rest = p.rest[:1:1], p.rest[1:]
+	}
 	if glued {
 		args = append(wordsOf(value), args...)
 	}
@@ -163,8 +186,17 @@ func (p *optionParser) option() {
 		values[i] = a.text
 	}
 	if slices.Contains(single, option) && len(values) != 1 {
+		switch jumps := option == "-j" || option == "-g"; {
+		case jumps && len(values) > 0:
+			p.target, p.goesTo, p.stray = values[0], option == "-g", true
+		case jumps || len(values) > 1:
+			p.stray = true
+		}
 		p.wrong(written, values)
 		return
+	}
+	if !strings.HasPrefix(option, "-") || len(option) == 2 && !strings.Contains("psdijogmfc", option[1:]) {
+		p.stray = true
 	}
 	p.read(option, written, values)
 }
@@ -242,6 +274,7 @@ func (p *optionParser) read(option, written string, args []string) {
 	case "--state":
 		p.nat = strings.Contains(strings.ToUpper(args[0]), "NAT")
 		p.natNot = p.not
+		p.untracked = p.untracked || slices.Contains(strings.Split(strings.ToUpper(args[0]), ","), "UNTRACKED") != p.not
 		ok = p.cells(states, args[0])
 	case "--pkt-type":
 		ok = p.cells(frameTypes, args[0])

@@ -45,6 +45,8 @@ type rule struct {
 	target    string
 	goesTo    bool              // -g, which does not come back
 	asksLocal bool              // about the destination, which is this host or not
+	stray     bool              // it has words that belong to no option, so iptables refuses it
+	untracked bool              // it is for packets that rules of the raw table leave UNTRACKED, too
 	names     map[uint16]string // of ports that were written as names
 	maybe     bool              // nobody knows whether it is there
 	several   bool              // it is one rule for each of its addresses

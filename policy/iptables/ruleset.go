@@ -48,6 +48,7 @@ type ruleset struct {
 	single   bool // there is one file of rules
 	guessing bool // no more than likely is the family of the file that is read
 	sets     map[string]*ipset
+	notrack  *[2][]*rule // those of the raw table that leave packets UNTRACKED
 }
 
 // wildness says what chains there may be beside those that are known.
@@ -70,7 +71,7 @@ const (
 )
 
 func newRuleset() *ruleset {
-	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset)}
+	s := &ruleset{findings: &findings{}, sets: make(map[string]*ipset), notrack: new([2][]*rule)}
 	for f := range s.chains {
 		s.chains[f] = newChains()
 	}
@@ -85,10 +86,45 @@ func newChains() map[string]*chain {
 	return chains
 }
 
+// onTheWay are the chains of other tables that packets to this host, or through it, pass.
+var onTheWay = []string{"PREROUTING", "INPUT", "FORWARD"}
+
+// policyElsewhere is about a chain of another table that drops by its policy.
+func (s *ruleset) policyElsewhere(table, chain string, at place) {
+	if slices.Contains(onTheWay, chain) {
+		s.lost(at, "the policy of chain %s of the %s table drops: it stays with netfilter, and the policy lets in what is dropped there", chain, table)
+	}
+}
+
+// dropElsewhere is about a rule of another table that may drop what begins something.
+func (s *ruleset) dropElsewhere(r *rule, table string) {
+	const why = "the policy does not know of the %s table, and lets in what the rule drops"
+	if s.options.Keep {
+		s.stay(r.place, "keep this rule in netfilter: "+why, table)
+	} else {
+		s.lost(r.place, why, table)
+	}
+}
+
+// mayDropWhatBegins reports whether a rule of another table may drop packets that are not INVALID or belong to nothing.
+func (r *rule) mayDropWhatBegins() bool {
+	begun := !r.understood() || slices.ContainsFunc([]cell{begins, toGroup, toBroadcast}, func(c cell) bool { return r.level[c] != nothing })
+	return begun && r.dress == "" && (r.drops() || r.target == "?" || slices.Contains(queues, r.target)) && ownerOf(r) == nil &&
+		r.chain != "OUTPUT" && r.chain != "POSTROUTING"
+}
+
 // elsewhere says what becomes of the rules of other tables, which stay.
 func (s *ruleset) elsewhere(f family, c command, at place) {
-	r := parseRule(f, at, c.spec)
+	r := s.newRule(f, at, c.spec)
+	r.chain = c.chain
+	if strings.Contains("AIR", c.verb) && c.verb != "" && c.chain != "OUTPUT" && (r.target == "NOTRACK" || slices.Contains(r.args, "--notrack")) {
+		s.notrack[f] = append(s.notrack[f], r)
+	}
 	switch {
+	case c.verb == "P" && c.policy != "ACCEPT":
+		s.policyElsewhere(c.table, c.chain, at)
+	case strings.Contains("AIR", c.verb) && c.verb != "" && r.mayDropWhatBegins():
+		s.dropElsewhere(r, c.table)
 	case slices.Contains([]string{"P", "N", "X", "Z", "L", "S", "C", "E"}, c.verb):
 	case c.verb == "F":
 		s.note(at, "the %s table is not Portcullis's, and is left as it is", c.table)
@@ -100,6 +136,27 @@ func (s *ruleset) elsewhere(f family, c command, at place) {
 		s.lost(at, "the rule stays with netfilter, but Portcullis sees packets before it, as those to this host: %s to let them in", remedy)
 	default:
 		s.note(at, "the %s table stays with netfilter: keep what loads it", c.table)
+	}
+}
+
+// dropUntracked puts before each rule that drops UNTRACKED packets what the raw table makes of them.
+func (s *ruleset) dropUntracked() {
+	for _, f := range families {
+		for _, c := range s.chains[f] {
+			for i := len(c.rules) - 1; i >= 0 && len(s.notrack[f]) > 0; i-- {
+				r := c.rules[i]
+				next := s.chains[f][r.target]
+				if !r.untracked || !r.drops() && r.target != "?" && (next == nil || !next.isUsers()) {
+					continue
+				}
+				for _, n := range s.notrack[f] {
+					d := n.doubted("UNTRACKED, by a rule of the raw table,")
+					d.place, d.chain, d.target, d.goesTo, d.rejectWith = r.place, c.name, r.target, r.goesTo, r.rejectWith
+					d.args, d.limit = nil, nil
+					c.rules = slices.Insert(c.rules, i, d)
+				}
+			}
+		}
 	}
 }
 
@@ -220,8 +277,8 @@ func (s *ruleset) insertDoubtful(f family, name string, c command, at place) {
 	r.chain = name
 	r.doubt("a command of which %s", c.bad)
 	r.maybe = true
-	if r.target == "" && s.chains[f][c.chain] == nil {
-		r.target = "?" // it may be in what was taken for the chain
+	if r.target == "" {
+		r.target = "?" // it may be in what was taken for something else
 	}
 	s.chains[f][name].rules = slices.Insert(s.chains[f][name].rules, 0, r)
 }
@@ -241,6 +298,10 @@ func (s *ruleset) newRule(f family, at place, spec []word) *rule {
 	}
 	if r.hides && r.target == "" {
 		r.target = "?"
+	}
+	if like := strings.ToUpper(strings.TrimRight(r.target, ";,.")); like != r.target && (like == "DROP" || like == "REJECT") && s.chains[f][r.target] == nil {
+		r.doubt("-j %s", r.target)
+		r.target, r.suspect, r.stray = like, true, true
 	}
 	return r
 }

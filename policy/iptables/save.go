@@ -5,6 +5,7 @@ package iptables
 import (
 	"cmp"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,7 @@ func (s *ruleset) readSave(f family, file string, firstLine int, text string) {
 func (s *ruleset) load(f family, file string, firstLine int, text, table string, adds bool) {
 	committed := committedTables(text)
 	var open place // of the filter table, if it is never committed
+	refused := false
 	defer func() { s.from[f], s.guessed[f] = file, s.guessing }()
 	if table == "filter" && s.filled[f] && !adds {
 		s.replace(f, place{file: file})
@@ -30,8 +32,13 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 		switch {
 		case l.begins:
 			s.told[f] = true
-			if l.table != "filter" {
-				break
+			refused = l.table == "filter" && s.filled[f] && !adds && !committed[i]
+			switch {
+			case refused:
+				s.lost(at, "the table ends without COMMIT, so iptables-restore refuses it, and the one before it for %s counts", f)
+				continue
+			case l.table != "filter":
+				continue
 			}
 			if s.filled[f] && !adds {
 				s.replace(f, at)
@@ -39,6 +46,7 @@ func (s *ruleset) load(f family, file string, firstLine int, text, table string,
 			if s.filled[f] = true; !committed[i] {
 				open = at
 			}
+		case refused:
 		case l.table == "" && table == "":
 			s.lost(at, "not understood: it is in no table")
 		case l.text[0] == ':':
@@ -158,10 +166,13 @@ func savedLines(text string) iter.Seq2[int, savedLine] {
 
 // declare reads :CHAIN POLICY [packets:bytes].
 func (s *ruleset) declare(f family, table, text string, at place) {
+	name, verdict, ok := declared(text)
 	if table != "filter" {
+		if ok && verdict == "DROP" {
+			s.policyElsewhere(table, name, at)
+		}
 		return
 	}
-	name, verdict, ok := declared(text)
 	if !ok {
 		s.lost(at, "not understood")
 		return
@@ -193,28 +204,94 @@ func (s *ruleset) saved(f family, table, line string, at place) {
 	if c.table == "filter" {
 		c.table = table
 	}
+	if c.bad == "" && c.table == "filter" {
+		switch {
+		case c.verb == "" && slices.ContainsFunc(c.spec, func(w word) bool { return slices.Contains(deciding, w.text) }):
+			c.verb, c.bad = "A", "what it does is not understood"
+		case strings.Contains("AIR", c.verb) && slices.Contains(builtin, strings.ToUpper(c.chain)) && s.chains[f][c.chain] == nil:
+			c.bad = "the chain is not there"
+		}
+	}
 	s.apply(f, c, at)
 }
 
+// deciding are words of a line that may be about a verdict.
+var deciding = []string{"-j", "-g", "--jump", "--goto", "DROP", "REJECT"}
+
 // parseSaved reads a line that is a command.
 func parseSaved(line string) command {
-	words, ok := splitSaved(line)
+	words, quoted, ok := splitQuoted(line)
 	if len(words) > 0 && strings.HasPrefix(words[0].text, "[") {
-		words = words[1:] // counters
+		words, quoted = words[1:], quoted[1:] // counters
 	}
-	c := parseCommand(withComments(words))
+	words, glued := apart(words, quoted)
+	c := parseCommand(words)
+	if glued {
+		c.doubt = "a target that is written without a blank, which some versions of iptables refuse"
+	}
 	if !ok {
 		c.bad = "the quotes are not closed"
 	}
 	return c
 }
 
+// apart separates what is written without a blank, but for what is quoted or a comment. It reports whether a target is.
+func apart(words []word, quoted []bool) (out []word, target bool) {
+	for i, w := range words {
+		if i == 0 && strings.HasPrefix(w.text, "--") {
+			out = append(out, verbApart(w)...)
+			continue
+		}
+		if quoted[i] || i > 0 && slices.Contains(verbatim, words[i-1].text) {
+			out = append(out, w)
+			continue
+		}
+		parts, glued := unglued([]word{w})
+		out, target = append(out, parts...), target || glued
+	}
+	return out, target
+}
+
+// verbApart is for --append=INPUT, and for --app, as the options of a command may be short of letters.
+func verbApart(w word) []word {
+	option, value, glued := strings.Cut(w.text, "=")
+	if verbs()[option] == "" {
+		var full []string
+		for name := range verbs() {
+			if len(option) > 4 && strings.HasPrefix(name, option) {
+				full = append(full, name)
+			}
+		}
+		if len(full) != 1 {
+			return []word{w}
+		}
+		option = full[0]
+	}
+	if glued {
+		return wordsOf(option, value)
+	}
+	return wordsOf(option)
+}
+
 // splitSaved splits a line as iptables-restore does: at blanks, but not between
 // quotes, where a backslash keeps what follows.
 func splitSaved(line string) (words []word, closed bool) {
+	words, _, closed = splitQuoted(line)
+	return words, closed
+}
+
+// splitQuoted says of each word, too, whether it has quotes.
+func splitQuoted(line string) (words []word, quoted []bool, closed bool) {
 	var b strings.Builder
 	var quote rune
-	inWord, escaped := false, false
+	inWord, escaped, quotes := false, false, false
+	end := func() {
+		if inWord {
+			words, quoted = append(words, word{text: b.String()}), append(quoted, quotes)
+			b.Reset()
+		}
+		inWord, quotes = false, false
+	}
 	for _, c := range line {
 		switch {
 		case escaped:
@@ -227,20 +304,14 @@ func splitSaved(line string) (words []word, closed bool) {
 		case quote != 0:
 			b.WriteRune(c)
 		case c == '"' || c == '\'':
-			quote, inWord = c, true
+			quote, inWord, quotes = c, true, true
 		case c == ' ' || c == '\t':
-			if inWord {
-				words = append(words, word{text: b.String()})
-				b.Reset()
-			}
-			inWord = false
+			end()
 		default:
 			b.WriteRune(c)
 			inWord = true
 		}
 	}
-	if inWord {
-		words = append(words, word{text: b.String()})
-	}
-	return words, quote == 0 && !escaped
+	end()
+	return words, quoted, quote == 0 && !escaped
 }

@@ -49,6 +49,7 @@ func (t *translation) translate() error {
 		t.note(place{}, "no rules for %s: those for %s are taken for it, too; name a second file to have its own", f, f.other())
 	}
 	t.result, t.staying, t.left = policy.Default(), make(map[*rule]bool), t.leftToNetfilter()
+	t.dropUntracked()
 	t.turnLimits()
 	t.splitLimits()
 	t.checkLimits()
