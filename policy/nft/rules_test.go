@@ -153,3 +153,25 @@ func TestLargeSet(t *testing.T) {
 		t.Errorf("the policy %s, want %s", got, want)
 	}
 }
+
+// What nft refuses in the head of a chain is refused, and not taken for accept.
+func TestHeadsThatNftRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"type filter hook input priority 0; policy dorp;":               `f:1: "dorp" is no policy of a chain: write accept or drop`,
+		"type filter hook input priority 0 policy drop;":                `f:1: "policy" is not understood behind the type of a chain: write a semicolon`,
+		"type filter hook input priority 0; policy drop tcp dport 22":   `f:1: "tcp" is too much behind a policy`,
+		"type filtr hook input priority 0;":                             `f:1: "filtr" is no type of a chain`,
+		"type filter hook inptu priority 0;":                            `f:1: "inptu" is no hook`,
+		"type filter hook input priority flter;":                        `f:1: "flter" is no priority`,
+		"type filter hook input priority":                               `f:1: "" is no priority`,
+		"type filter priority 0;":                                       `f:1: chain c has a type and no hook`,
+		"type filter hook input device \"eth0\" priority filter - 10;":  "",
+		"type filter hook input priority filter + 10; policy accept":    "",
+		"type filter hook ingress devices = { a, b } priority mangle-1": ErrNoRules.Error(),
+	} {
+		_, err := Import([]iptables.File{{Name: "f", Data: []byte("table inet t { chain c { " + text + "\n} }")}}, iptables.Options{}, nil)
+		if got := fmt.Sprint(err); want == "" && err != nil || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: gives %v, want %s", text, err, want)
+		}
+	}
+}
