@@ -202,7 +202,7 @@ func unknown(raw json.RawMessage) []statement {
 
 // unknownVerdict is a statement that may do anything.
 func unknownVerdict(raw json.RawMessage) []statement {
-	return append(unknown(raw), statement{kind: isVerdict, verdict: verdict{name: "vmap"}})
+	return []statement{{kind: isVerdict, verdict: unknownTo(unknown(raw)[0].text)}}
 }
 
 // statement reads one statement of a rule; most come to one.

@@ -277,7 +277,9 @@ func (t *table) reachable(from *chain) (list []*chain) {
 func (t *table) targets(c *chain) (names []string) {
 	for _, r := range c.rules {
 		for _, s := range r.statements {
-			names = append(names, s.verdict.chain)
+			if s.verdict.name != whoKnows {
+				names = append(names, s.verdict.chain)
+			}
 			if s.kind != isVerdictMap {
 				continue
 			}

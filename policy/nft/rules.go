@@ -149,8 +149,10 @@ func (c *copied) target(v verdict) []string {
 		}
 	case "", "continue":
 		return nil
+	case whoKnows:
+		return []string{"-j", fmt.Sprintf("%q", v.chain)} // no chain is called so
 	}
-	return []string{"-j", v.name} // who knows
+	return []string{"-j", fmt.Sprintf("%q", v.name+" "+v.chain)}
 }
 
 // packetsOf takes a rule apart into packets and their verdicts, in order.
@@ -214,13 +216,12 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 	left := s.left
 	if !ok || len(list) > most || left.kind != isField && left.kind != isConcat {
 		of.implied(s.left)
-		of.doubt("%s", s)
-		return []packets{{of, verdict{name: "vmap"}}}
+		return []packets{{of, unknownTo(s.String())}}
 	}
 	var others *verdict
 	back := false
 	for _, el := range list {
-		v := verdict{name: "vmap"}
+		v := unknownTo(s.left.String() + " vmap { " + el.key.String() + " }")
 		if el.value != nil {
 			v = *el.value
 		}

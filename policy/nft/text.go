@@ -54,7 +54,12 @@ func joined(of []expr, by string) string {
 	return strings.Join(texts, by)
 }
 
-func (v verdict) String() string { return strings.TrimSpace(v.name + " " + v.chain) }
+func (v verdict) String() string {
+	if v.name == whoKnows {
+		return v.chain
+	}
+	return strings.TrimSpace(v.name + " " + v.chain)
+}
 
 func (l limit) String() string {
 	text := "limit rate "
