@@ -25,7 +25,7 @@ var hooks = []struct{ hook, chain string }{{"input", "INPUT"}, {"forward", "FORW
 
 // lower says all tables.
 func (l *lowering) lower() error {
-	var tables []*table
+	var tables, others []*table
 	for _, t := range l.rules.tables {
 		switch owner := ownerOf(t); {
 		case t.dormant:
@@ -35,6 +35,7 @@ func (l *lowering) lower() error {
 			l.out.Note(t.at, "table %s is %s's, and stays with netfilter: what it drops, it goes on dropping behind Portcullis", t.name, owner)
 		case t.family == "arp" || t.family == "bridge" || t.family == "netdev":
 			l.out.Note(t.at, "a table of family %s stays with netfilter: keep what loads it", t.family)
+			others = append(others, t)
 		default:
 			tables = append(tables, t)
 		}
@@ -58,6 +59,13 @@ func (l *lowering) lower() error {
 	}
 	for _, t := range tables {
 		l.elsewhere(t)
+	}
+	for _, t := range others {
+		for _, c := range t.chains {
+			if c.isBase && t.family != "arp" && !slices.Contains([]string{"output", "postrouting", "egress"}, c.hook) {
+				l.drops(t, c, t.reachable(c))
+			}
+		}
 	}
 	return nil
 }
@@ -223,6 +231,9 @@ func (l *lowering) elsewhere(t *table) {
 		if some := slices.ContainsFunc(found, func(c *chain) bool { return len(c.rules) > 0 }); some || c.policy == "drop" {
 			l.out.Note(c.at, "chain %s, of hook %s, stays with netfilter: keep what loads it", c.name, c.hook)
 		}
+		if slices.Contains([]string{"prerouting", "ingress", "input"}, c.hook) {
+			l.drops(t, c, found)
+		}
 	}
 	for _, c := range t.chains {
 		for _, r := range c.rules {
@@ -243,6 +254,63 @@ func (l *lowering) elsewhere(t *table) {
 			l.out.Note(c.at, "no chain leads to %s", c.name)
 		}
 	}
+}
+
+// drops lists what a base chain, with those that it leads to, drops of what comes
+// in at a hook of which nothing is translated.
+func (l *lowering) drops(t *table, base *chain, of []*chain) {
+	why := fmt.Sprintf("of what comes in, table %s %s at hook %s drops this in netfilter alone: keep what loads it, as a policy lets it in", t.family, t.name, base.hook)
+	for _, c := range of {
+		for _, r := range c.rules {
+			if t.mayDrop(r) && l.meets(t, r) {
+				l.out.Lost(r.at, "%s", why)
+			}
+		}
+	}
+	if base.policy == "drop" {
+		l.out.Lost(base.at, "%s", strings.Replace(why, "drops this", "drops what no rule accepts", 1))
+	}
+}
+
+// mayDrop reports whether a verdict of a rule may be one that drops.
+func (t *table) mayDrop(r *rule) bool {
+	for _, s := range r.statements {
+		if s.kind == isVerdict && s.verdict.mayDrop() {
+			return true
+		}
+		if s.kind != isVerdictMap {
+			continue
+		}
+		list, changing, ok := t.members(s.right)
+		if !ok || changing != "" || slices.ContainsFunc(list, func(el element) bool { return el.value == nil || el.value.mayDrop() }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v verdict) mayDrop() bool {
+	return slices.Contains([]string{"drop", "reject", "queue", whoKnows}, v.name)
+}
+
+// meets reports whether packets that come from elsewhere may be those of a rule.
+func (l *lowering) meets(t *table, r *rule) bool {
+	if t.family == "bridge" || t.family == "netdev" {
+		return true
+	}
+	for _, f := range iptables.Families {
+		if !t.isOf(f) {
+			continue
+		}
+		c := &copied{lowering: l, family: f, table: t}
+		for _, p := range c.packetsOf(r) {
+			onlyLoopback := len(p.terms.in.among) == 1 && p.terms.in.among[0] == "lo"
+			if !p.terms.never && p.terms.families[f] && !onlyLoopback {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // redirected is about a rule that leads what comes to this host elsewhere.

@@ -50,7 +50,9 @@ func (v *values) doubtful() []statement {
 		case slices.Contains([]string{"accept", "drop", "reject", "return", "continue", "queue", "jump", "goto"}, w.text):
 			end = i
 			found = statement{kind: isVerdict, verdict: verdict{name: w.text}}
-			if i+1 < len(v.words) && (w.text == "jump" || w.text == "goto") {
+			if i+1 < len(v.words) && v.words[i+1].is("{") { // a chain without a name
+				found.verdict = verdict{name: whoKnows}
+			} else if i+1 < len(v.words) && (w.text == "jump" || w.text == "goto") {
 				found.verdict.chain = v.words[i+1].text
 			}
 		case w.is("log") && found.kind != isVerdict:
@@ -148,6 +150,9 @@ func (v *values) statement() (statement, bool) {
 	case "accept", "drop", "return", "continue":
 		return statement{kind: isVerdict, verdict: verdict{name: w.text}}, true
 	case "jump", "goto":
+		if v.peek().is("{") {
+			return statement{}, false
+		}
 		return statement{kind: isVerdict, verdict: verdict{name: w.text, chain: v.next().text}}, true
 	case "queue":
 		v.at = len(v.words)

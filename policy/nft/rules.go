@@ -5,6 +5,7 @@ package nft
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
@@ -150,9 +151,17 @@ func (c *copied) target(v verdict) []string {
 	case "", "continue":
 		return nil
 	case whoKnows:
-		return []string{"-j", fmt.Sprintf("%q", v.chain)} // no chain is called so
+		return []string{"-j", inQuotes(v.chain)} // no chain is called so
 	}
-	return []string{"-j", fmt.Sprintf("%q", v.name+" "+v.chain)}
+	return []string{"-j", inQuotes(v.String())}
+}
+
+// inQuotes is a statement as it is to be read in a sentence.
+func inQuotes(text string) string {
+	if strings.Contains(text, `"`) {
+		return "(" + text + ")"
+	}
+	return quoted(text)
 }
 
 // packetsOf takes a rule apart into packets and their verdicts, in order.

@@ -184,3 +184,31 @@ func TestHeadsThatNftRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What netfilter drops at hooks of which nothing is translated is listed.
+func TestDropsAtOtherHooks(t *testing.T) {
+	const in = "table inet a { chain i { type filter hook input priority 0; policy drop; iif lo accept; ct state established,related accept; tcp dport 22 accept; } }\n"
+	for text, want := range map[string]int{
+		"table inet b { chain p { type filter hook prerouting priority -300; tcp dport 22 drop; ip saddr 1.1.1.1 drop; } }":           2,
+		"table inet b { chain d { drop; }\nchain p { type filter hook prerouting priority -300; tcp dport 22 jump d; } }":             1,
+		"table inet b { chain p { type filter hook prerouting priority -300; ip saddr vmap { 1.1.1.1 : drop }; } }":                   1,
+		"table inet b { chain p { type filter hook prerouting priority -300; iif lo drop; iifname lo tcp dport 1 drop; } }":           0,
+		"table inet b { chain p { type filter hook prerouting priority -300; meta mark set 1; counter; accept; } }":                   0,
+		"table inet b { chain p { type filter hook ingress device \"eth0\" priority 0; ip saddr 1.1.1.1 drop; } }":                    1,
+		"table inet b { chain p { type nat hook input priority 100; ip saddr 1.1.1.1 drop; } }":                                       1,
+		"table inet b { chain p { type filter hook postrouting priority 100; ip saddr 1.1.1.1 drop; } }":                              0,
+		"table netdev b { chain p { type filter hook ingress device eth0 priority -500; policy drop; tcp dport 22 accept; } }":        1,
+		"table netdev b { chain p { type filter hook egress device eth0 priority -500; policy drop; } }":                              0,
+		"table bridge b { chain p { type filter hook input priority 0; policy drop; } }":                                              1,
+		"table arp b { chain p { type filter hook input priority 0; policy drop; } }":                                                 0,
+		"table inet b { chain p { type filter hook prerouting priority -300; ip saddr 1.1.1.1 dorp; tcp dport 22 jump { drop; }; } }": 2,
+	} {
+		r, err := Import([]iptables.File{{Name: "f", Data: []byte(in + text)}}, iptables.Options{Keep: true}, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if got := fmt.Sprint(r.Policy.Open); got != "[22/tcp]" || len(r.Untranslated) != want {
+			t.Errorf("%s: opens %s and lists %v, want %d", text, got, r.Untranslated, want)
+		}
+	}
+}
