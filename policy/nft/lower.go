@@ -12,11 +12,12 @@ import (
 
 // lowering says a ruleset in chains of iptables.
 type lowering struct {
-	rules *ruleset
-	out   *iptables.Rules
-	keep  bool            // what only netfilter can drop is left to it
-	done  map[string]bool // chains, by family and name
-	made  int             // chains that were made for what a rule is not
+	rules     *ruleset
+	out       *iptables.Rules
+	keep      bool            // what only netfilter can drop is left to it
+	done      map[string]bool // chains, by family and name
+	untracked []untracked
+	made      int // chains that were made for what a rule is not
 }
 
 // hooks are those of packets to this host and through it, and what iptables
@@ -43,6 +44,7 @@ func (l *lowering) lower() error {
 	for _, t := range tables {
 		t.findChanges()
 	}
+	l.findUntracked(tables)
 	filters := false
 	for _, f := range iptables.Families {
 		told := false

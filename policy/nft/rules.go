@@ -55,6 +55,11 @@ func (c *copied) jumpTo(name string) (string, bool) {
 
 // rule appends what one rule does.
 func (c *copied) rule(r *rule, into string) {
+	c.dropUntracked(r, into)
+	c.ruleOf(r, into)
+}
+
+func (c *copied) ruleOf(r *rule, into string) {
 	list := c.packetsOf(r)
 	for _, p := range list {
 		p.terms.settle(p.verdict)

@@ -212,3 +212,26 @@ func TestDropsAtOtherHooks(t *testing.T) {
 		}
 	}
 }
+
+// What is not tracked is dropped where a rule asks for it, and is not opened behind.
+func TestUntracked(t *testing.T) {
+	const raw = "table inet r { chain p { type filter hook prerouting priority raw; tcp dport 22 notrack; ip saddr 10.0.0.0/8 udp dport 53 notrack; } }\n"
+	for rules, want := range map[string]string{
+		"ct state invalid,untracked drop; tcp dport { 22, 23 } accept; udp dport 53 accept": "[23/tcp 53/udp except 10.0.0.0/8]",
+		"ct state vmap { invalid : drop, untracked : drop }; tcp dport { 22, 23 } accept":   "[23/tcp]",
+		"ct state untracked jump d; tcp dport { 22, 23 } accept":                            "[23/tcp]",
+		"ct state != { established, related, new } drop; tcp dport { 22, 23 } accept":       "[23/tcp]",
+		"ip saddr 10.0.0.0/8 ct state untracked drop; tcp dport { 22, 23 } accept":          "[22/tcp except 10.0.0.0/8 23/tcp]",
+		"tcp dport { 22, 23 } accept; ct state untracked drop":                              "[22-23/tcp]",
+		"ct state established,related,untracked accept; tcp dport { 22, 23 } accept":        "[22-23/tcp]",
+	} {
+		text := raw + "table inet t { chain d { drop; }\nchain i { type filter hook input priority 0; policy drop; ct state established,related accept; " + rules + " } }"
+		r, err := Import([]iptables.File{{Name: "f", Data: []byte(text)}}, iptables.Options{Keep: true}, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", rules, err)
+		}
+		if got := fmt.Sprint(r.Policy.Open); got != want || len(r.Untranslated) == 0 {
+			t.Errorf("%s: opens %s, want %s: %v", rules, got, want, r.Untranslated)
+		}
+	}
+}
