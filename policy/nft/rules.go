@@ -4,9 +4,11 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
@@ -228,7 +230,7 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 	const most = 4096
 	list, changing, ok := t.members(s.right)
 	left := s.left
-	if !ok || len(list) > most || left.kind != isField && left.kind != isConcat {
+	if !ok || len(list) > most || overlap(list) || left.kind != isField && left.kind != isConcat {
 		of.implied(s.left)
 		return []packets{{of, unknownTo(s.String())}}
 	}
@@ -260,6 +262,46 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 		out = append(out, packets{one, *others})
 	}
 	return out
+}
+
+// overlap reports whether two entries of a verdict map are for the same key. What
+// nft loads has none of these, so it is not known which of them is meant.
+func overlap(list []element) bool {
+	var numbers, addresses []addrset.Range
+	names := make(map[string]bool)
+	for _, el := range list {
+		if r, ok := addressesOf(el.key); ok {
+			addresses = append(addresses, r)
+			continue
+		}
+		first, last := el.key, el.key
+		if el.key.kind == isRange {
+			first, last = el.key.of[0], el.key.of[1]
+		}
+		if isNumber(first.text) && isNumber(last.text) && first.kind == isLiteral && last.kind == isLiteral {
+			numbers = append(numbers, addrset.Range{First: addressOf(number(first.text)), Last: addressOf(number(last.text))})
+			continue
+		}
+		text := el.key.String()
+		if names[text] {
+			return true
+		}
+		names[text] = true
+	}
+	for _, of := range [][]addrset.Range{numbers, addresses} {
+		slices.SortFunc(of, func(a, b addrset.Range) int { return a.First.Compare(b.First) })
+		for i := range of {
+			if i > 0 && !of[i-1].Last.Less(of[i].First) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// addressOf is a number in a form that can be compared as addresses are.
+func addressOf(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 // update is about a statement that counts packets in a set, which is a limit if
