@@ -63,7 +63,11 @@ func (v *values) doubtful() []statement {
 	}
 	if rest := v.words[v.at:]; found.verdict.name == whoKnows || found.kind != isVerdict && !decidesNothing(rest) {
 		// A statement that is not known, or perhaps a verdict that is written wrong.
-		return []statement{{kind: isVerdict, verdict: unknownTo(textOf(rest))}}
+		of := unknownTo(textOf(rest))
+		if found.verdict.name != whoKnows {
+			of.with = ", which is not known (write accept, drop or reject, if that is meant),"
+		}
+		return []statement{{kind: isVerdict, verdict: of}}
 	}
 	out := []statement{{kind: isUnknown, text: textOf(v.words[v.at:end])}}
 	if found.kind != isMatch {

@@ -158,7 +158,7 @@ func (c *copied) target(v verdict) []string {
 	case "", "continue":
 		return nil
 	case whoKnows:
-		return []string{"-j", inQuotes(v.chain)} // no chain is called so
+		return []string{"-j", inQuotes(v.chain) + v.with} // no chain is called so
 	}
 	return []string{"-j", inQuotes(v.String())}
 }

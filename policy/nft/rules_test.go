@@ -4,6 +4,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,6 +237,25 @@ func TestUntracked(t *testing.T) {
 		}
 		if got := fmt.Sprint(r.Policy.Open); got != want || len(r.Untranslated) == 0 {
 			t.Errorf("%s: opens %s, want %s: %v", rules, got, want, r.Untranslated)
+		}
+	}
+}
+
+// What is to be said of both families is said once, and names the statement.
+func TestFindingsOfBothFamilies(t *testing.T) {
+	for rules, want := range map[string]string{
+		"tcp dport 22 acept":                 `f:4: tcp dport 22 acept: target "acept", which is not known (write accept, drop or reject, if that is meant), cannot be said in a policy: what may be dropped by it is not opened`,
+		"tcp dport 22 ip dscp cs1 accept":    `f:4: tcp dport 22 ip dscp cs1 accept: ip dscp cs1 cannot be said in a policy, so this is not opened; without it, it would be "22/tcp from 0.0.0.0/0"`,
+		"tcp dport 22 meta mark 1 accept":    `f:4: tcp dport 22 meta mark 1 accept: mark 1 cannot be said in a policy, so this is not opened; without it, it would be "22/tcp"`,
+		"tcp dport 22 xt target \"TARPIT\"":  `f:4: tcp dport 22 xt target "TARPIT": target (xt target "TARPIT") cannot be said in a policy: what may be dropped by it is not opened; without it, it would be "22/tcp"`,
+		"tcp dport 22-23 meta mark 1 accept": `f:4: tcp dport 22-23 meta mark 1 accept: mark 1 cannot be said in a policy, so this is not opened; without it, it would be "22-23/tcp"`,
+	} {
+		r := importRules(t, true, rules)
+		if len(r.Untranslated) == 0 || !strings.HasPrefix(r.Untranslated[len(r.Untranslated)-1].String(), want) {
+			t.Errorf("%s: gives %v, want %s", rules, r.Untranslated, want)
+		}
+		if n := len(slices.DeleteFunc(r.Untranslated, func(f iptables.Finding) bool { return strings.Contains(f.Why, "answers to") })); n != 1 {
+			t.Errorf("%s: gives %d findings", rules, n)
 		}
 	}
 }
