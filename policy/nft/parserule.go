@@ -302,11 +302,13 @@ func (v *values) limit() (statement, bool) {
 			return statement{}, false
 		}
 	}
-	if isVerdictWord(token{text: l.unit}) || v.accept("burst") && !isNumber(v.peek().text) {
+	if isVerdictWord(token{text: l.unit}) {
 		return statement{}, false
 	}
-	if v.at > 0 && v.words[min(v.at, len(v.words))-1].is("burst") {
-		l.burst = v.next().text
+	if v.accept("burst") {
+		if l.burst = v.next().text; !isNumber(l.burst) {
+			return statement{}, false
+		}
 		if !v.accept("packets") {
 			v.next()
 			l.bytes = true

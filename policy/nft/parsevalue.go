@@ -57,7 +57,7 @@ var fields = map[string][]string{
 	"ether":   {"saddr", "daddr", "type"},
 	"vlan":    {"id", "cfi", "dei", "pcp", "type"},
 	"ct": {"state", "status", "mark", "expiration", "helper", "label", "zone", "direction", "l3proto", "protocol", "bytes", "packets",
-		"avgpkt", "id"},
+		"avgpkt", "id", "secmark"},
 	"meta": {"length", "protocol", "nfproto", "l4proto", "iif", "iifname", "iiftype", "iifkind", "iifgroup", "oif", "oifname", "oiftype",
 		"oifkind", "oifgroup", "sdif", "sdifname", "skuid", "skgid", "nftrace", "rtclassid", "ibriport", "ibrname", "obriport", "obrname",
 		"pkttype", "cpu", "mark", "priority", "random", "secmark", "cgroup", "ipsec", "time", "day", "hour", "secpath"},
