@@ -182,7 +182,16 @@ func (v *values) statement() (statement, bool) {
 		}
 		v.next()
 		return statement{kind: isPassing, text: w.text}, true
-	case "masquerade", "snat", "dnat", "redirect", "dup":
+	case "dup":
+		ok := v.accept("to")
+		if ok {
+			_, ok = v.value()
+		}
+		if ok && v.accept("device") {
+			_, ok = v.value()
+		}
+		return statement{kind: isPassing, text: w.text}, ok
+	case "masquerade", "snat", "dnat", "redirect":
 		return v.rest(w), true
 	case "meter":
 		return v.meter()
@@ -309,9 +318,9 @@ func (v *values) limit() (statement, bool) {
 		if l.burst = v.next().text; !isNumber(l.burst) {
 			return statement{}, false
 		}
-		if !v.accept("packets") {
+		if next := v.peek(); next.is("packets") || strings.HasSuffix(next.text, "bytes") {
 			v.next()
-			l.bytes = true
+			l.bytes = l.bytes || !next.is("packets")
 		}
 	}
 	return statement{kind: isLimit, limit: l}, true
