@@ -32,6 +32,8 @@ var attributes = map[string]string{
 var inside = map[string]string{
 	"rule": "source destination service port protocol source-port icmp-block icmp-type masquerade forward-port tcp-mss-clamp log nflog audit " +
 		"accept reject drop mark",
+	"policy": "short description ingress-zone egress-zone service port protocol icmp-block icmp-block-inversion masquerade forward-port " +
+		"source-port rule",
 	"accept": "limit", "reject": "limit", "drop": "limit", "mark": "limit", "log": "limit", "nflog": "limit", "audit": "limit",
 	"source": "", "destination": "", "port": "", "protocol": "", "source-port": "", "icmp-block": "", "icmp-type": "", "interface": "",
 	"limit": "", "ipset": "short description option entry",
