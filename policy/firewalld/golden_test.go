@@ -92,6 +92,17 @@ func TestBadFiles(t *testing.T) {
 		"no zone":        {"ssh.xml", "<service/>", ErrNoZones.Error()},
 		"no XML":         {"public.xml", "<zone><service", "public.xml: XML syntax error"},
 		"something else": {"a.xml", "<html/>", "a.xml: <html> is not of firewalld"},
+		"an attribute":   {"a.xml", `<zone><rule><service name="ssh"/><accept limit="3/m"/></rule></zone>`, `a.xml:1: <accept limit="3/m"/>: the attribute limit is not known`},
+		"a target":       {"a.xml", `<zone target="nonsense"/>`, `a.xml:1: <zone target="nonsense"/>: "nonsense" is no target of a zone`},
+		"of a policy":    {"a.xml", `<policy target="drop"/>`, `a.xml:1: <policy target="drop"/>: "drop" is no target of a policy: write one of CONTINUE`},
+		"an option":      {"a.xml", `<ipset type="hash:ip"><option name="netmask" value="24"/></ipset>`, `a.xml:1: <option name="netmask" value="24"/>: firewalld has no such option`},
+		"an action":      {"a.xml", `<zone><rule><service name="ssh"/><dorp/></rule></zone>`, `a.xml:1: <dorp/>: nothing that is known in <rule>`},
+		"in a policy":    {"a.xml", `<policy><ingres-zone name="public"/></policy>`, `a.xml:1: <ingres-zone name="public"/>: nothing that is known in <policy>`},
+		"a limit":        {"a.xml", `<zone><rule><service name="ssh"/><accept><limt value="3/m"/></accept></rule></zone>`, `a.xml:1: <limt value="3/m"/>: nothing that is known in <accept>`},
+		"inversion":      {"a.xml", `<zone><rule><source address="10.0.0.0/8" invert="1"/><accept/></rule></zone>`, `a.xml:1: <source address="10.0.0.0/8" invert="1"/>: invert is "1"`},
+		"a family":       {"a.xml", `<zone><rule family="ipv5"><drop/></rule></zone>`, `a.xml:1: <rule family="ipv5"/>: family is "ipv5"`},
+		"a priority":     {"a.xml", `<zone><rule priority="high"><drop/></rule></zone>`, `a.xml:1: <rule priority="high"/>: priority is "high"`},
+		"no source":      {"a.xml", `<zone><rule><source/><accept/></rule></zone>`, `a.xml:1: <source/>: it names no source`},
 		"deep":           {"a.xml", strings.Repeat("<zone>", 50), "a.xml:1: the elements are too deep"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,6 +75,9 @@ func read(files []iptables.File) (*config, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := n.check(); err != nil {
+			return nil, err
+		}
 		switch n.name {
 		case "zone":
 			c.zones[name], found = n, true

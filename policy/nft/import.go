@@ -43,7 +43,11 @@ func Import(files []iptables.File, o iptables.Options, include Include) (*iptabl
 	if err := l.lower(); err != nil {
 		return nil, err
 	}
-	return l.out.Translate(files)
+	r, err := l.out.Translate(files)
+	if err == nil {
+		r.Untranslated = mergeFamilies(r.Untranslated)
+	}
+	return r, err
 }
 
 func isJSON(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }

@@ -116,9 +116,12 @@ func (r *jsonReader) object(raw json.RawMessage, line int) error {
 		chain := t.addChain(c.Name, at)
 		chain.isBase, chain.kind, chain.hook = c.Hook != "", c.Type, c.Hook
 		if text := r.scalar(c.Prio); text != "" {
-			chain.priority = priorityOf(text)
+			chain.priority, _ = priorityOf(text)
 		}
 		if c.Policy != "" {
+			if c.Policy != "accept" && c.Policy != "drop" {
+				return fmt.Errorf("%s:%d: %q is no policy of a chain: write accept or drop", r.file, line, c.Policy)
+			}
 			chain.policy = c.Policy
 		}
 	case "set", "map", "meter", "element":
@@ -199,7 +202,7 @@ func unknown(raw json.RawMessage) []statement {
 
 // unknownVerdict is a statement that may do anything.
 func unknownVerdict(raw json.RawMessage) []statement {
-	return append(unknown(raw), statement{kind: isVerdict, verdict: verdict{name: "vmap"}})
+	return []statement{{kind: isVerdict, verdict: unknownTo(unknown(raw)[0].text)}}
 }
 
 // statement reads one statement of a rule; most come to one.

@@ -12,11 +12,12 @@ import (
 
 // lowering says a ruleset in chains of iptables.
 type lowering struct {
-	rules *ruleset
-	out   *iptables.Rules
-	keep  bool            // what only netfilter can drop is left to it
-	done  map[string]bool // chains, by family and name
-	made  int             // chains that were made for what a rule is not
+	rules     *ruleset
+	out       *iptables.Rules
+	keep      bool            // what only netfilter can drop is left to it
+	done      map[string]bool // chains, by family and name
+	untracked []untracked
+	made      int // chains that were made for what a rule is not
 }
 
 // hooks are those of packets to this host and through it, and what iptables
@@ -25,7 +26,7 @@ var hooks = []struct{ hook, chain string }{{"input", "INPUT"}, {"forward", "FORW
 
 // lower says all tables.
 func (l *lowering) lower() error {
-	var tables []*table
+	var tables, others []*table
 	for _, t := range l.rules.tables {
 		switch owner := ownerOf(t); {
 		case t.dormant:
@@ -35,6 +36,7 @@ func (l *lowering) lower() error {
 			l.out.Note(t.at, "table %s is %s's, and stays with netfilter: what it drops, it goes on dropping behind Portcullis", t.name, owner)
 		case t.family == "arp" || t.family == "bridge" || t.family == "netdev":
 			l.out.Note(t.at, "a table of family %s stays with netfilter: keep what loads it", t.family)
+			others = append(others, t)
 		default:
 			tables = append(tables, t)
 		}
@@ -42,6 +44,7 @@ func (l *lowering) lower() error {
 	for _, t := range tables {
 		t.findChanges()
 	}
+	l.findUntracked(tables)
 	filters := false
 	for _, f := range iptables.Families {
 		told := false
@@ -58,6 +61,13 @@ func (l *lowering) lower() error {
 	}
 	for _, t := range tables {
 		l.elsewhere(t)
+	}
+	for _, t := range others {
+		for _, c := range t.chains {
+			if c.isBase && t.family != "arp" && !slices.Contains([]string{"output", "postrouting", "egress"}, c.hook) {
+				l.drops(t, c, t.reachable(c))
+			}
+		}
 	}
 	return nil
 }
@@ -223,6 +233,9 @@ func (l *lowering) elsewhere(t *table) {
 		if some := slices.ContainsFunc(found, func(c *chain) bool { return len(c.rules) > 0 }); some || c.policy == "drop" {
 			l.out.Note(c.at, "chain %s, of hook %s, stays with netfilter: keep what loads it", c.name, c.hook)
 		}
+		if slices.Contains([]string{"prerouting", "ingress", "input"}, c.hook) {
+			l.drops(t, c, found)
+		}
 	}
 	for _, c := range t.chains {
 		for _, r := range c.rules {
@@ -243,6 +256,63 @@ func (l *lowering) elsewhere(t *table) {
 			l.out.Note(c.at, "no chain leads to %s", c.name)
 		}
 	}
+}
+
+// drops lists what a base chain, with those that it leads to, drops of what comes
+// in at a hook of which nothing is translated.
+func (l *lowering) drops(t *table, base *chain, of []*chain) {
+	why := fmt.Sprintf("of what comes in, table %s %s at hook %s drops this in netfilter alone: keep what loads it, as a policy lets it in", t.family, t.name, base.hook)
+	for _, c := range of {
+		for _, r := range c.rules {
+			if t.mayDrop(r) && l.meets(t, r) {
+				l.out.Lost(r.at, "%s", why)
+			}
+		}
+	}
+	if base.policy == "drop" {
+		l.out.Lost(base.at, "%s", strings.Replace(why, "drops this", "drops what no rule accepts", 1))
+	}
+}
+
+// mayDrop reports whether a verdict of a rule may be one that drops.
+func (t *table) mayDrop(r *rule) bool {
+	for _, s := range r.statements {
+		if s.kind == isVerdict && s.verdict.mayDrop() {
+			return true
+		}
+		if s.kind != isVerdictMap {
+			continue
+		}
+		list, changing, ok := t.members(s.right)
+		if !ok || changing != "" || slices.ContainsFunc(list, func(el element) bool { return el.value == nil || el.value.mayDrop() }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v verdict) mayDrop() bool {
+	return slices.Contains([]string{"drop", "reject", "queue", whoKnows}, v.name)
+}
+
+// meets reports whether packets that come from elsewhere may be those of a rule.
+func (l *lowering) meets(t *table, r *rule) bool {
+	if t.family == "bridge" || t.family == "netdev" {
+		return true
+	}
+	for _, f := range iptables.Families {
+		if !t.isOf(f) {
+			continue
+		}
+		c := &copied{lowering: l, family: f, table: t}
+		for _, p := range c.packetsOf(r) {
+			onlyLoopback := len(p.terms.in.among) == 1 && p.terms.in.among[0] == "lo"
+			if !p.terms.never && p.terms.families[f] && !onlyLoopback {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // redirected is about a rule that leads what comes to this host elsewhere.
@@ -277,7 +347,9 @@ func (t *table) reachable(from *chain) (list []*chain) {
 func (t *table) targets(c *chain) (names []string) {
 	for _, r := range c.rules {
 		for _, s := range r.statements {
-			names = append(names, s.verdict.chain)
+			if s.verdict.name != whoKnows {
+				names = append(names, s.verdict.chain)
+			}
 			if s.kind != isVerdictMap {
 				continue
 			}
@@ -307,4 +379,101 @@ func ownerOf(t *table) string {
 		return owners["crowdsec"]
 	}
 	return owners[name]
+}
+
+// untracked are matches of a rule that keeps packets from connection tracking.
+type untracked struct {
+	table   *table
+	matches []statement
+}
+
+// findUntracked finds the rules with notrack that what comes in gets to. What
+// leads there may be for fewer packets.
+func (l *lowering) findUntracked(tables []*table) {
+	for _, t := range tables {
+		for _, c := range t.chains {
+			if !c.isBase || c.hook != "prerouting" {
+				continue
+			}
+			for _, of := range t.reachable(c) {
+				for _, r := range of.rules {
+					if i := slices.IndexFunc(r.statements, func(s statement) bool { return s.text == "notrack" }); i >= 0 {
+						l.untracked = append(l.untracked, untracked{t, t.matches(r.statements[:i])})
+					}
+				}
+			}
+		}
+	}
+}
+
+// matches are those among statements, with named sets as they are.
+func (t *table) matches(of []statement) (out []statement) {
+	for _, s := range of {
+		switch s.kind {
+		case isMatch:
+			if list, changing, ok := t.members(s.right); s.right.kind == isSetName && ok && changing == "" {
+				s.right = expr{kind: isSet, elements: list}
+			} else if s.right.kind == isSetName {
+				s = statement{kind: isUnknown, text: s.String()}
+			}
+			out = append(out, s)
+		case isUnknown, isLimit, isCount:
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// dropUntracked appends what a rule that asks for their state drops of packets
+// that are not tracked. To the rules of iptables these are new.
+func (c *copied) dropUntracked(r *rule, into string) {
+	for i, s := range r.statements {
+		if len(c.untracked) == 0 || into == "OUTPUT" || s.left.kind != isField || s.left.text != "ct state" || !c.table.takesUntracked(s, r.statements[i+1:]) {
+			continue
+		}
+		for _, u := range c.untracked {
+			if !u.table.isOf(c.family) {
+				continue
+			}
+			one := &rule{at: r.at, statements: slices.Concat(u.matches, r.statements[:i], c.table.matches(r.statements[i+1:]))}
+			one.statements = append(one.statements, statement{kind: isVerdict, verdict: verdict{name: "drop"}})
+			c.ruleOf(one, into)
+		}
+	}
+}
+
+// takesUntracked reports whether a statement about the state matches what is not
+// tracked, and what comes of it may drop.
+func (t *table) takesUntracked(s statement, behind []statement) bool {
+	isIt := func(e expr) bool { return e.text == "untracked" }
+	switch s.kind {
+	case isMatch:
+		values := flat(s.right)
+		if list, _, ok := t.members(s.right); ok {
+			values = mapped(list, func(el element) expr { return el.key })
+		}
+		not := s.op == "!=" || s.op == "!"
+		return slices.ContainsFunc(values, isIt) != not && t.leadsToDrop(behind)
+	case isVerdictMap:
+		list, _, _ := t.members(s.right)
+		i := slices.IndexFunc(list, func(el element) bool { return isIt(el.key) || el.key.kind == isAny })
+		return i >= 0 && list[i].value != nil && t.leadsToDrop([]statement{{kind: isVerdict, verdict: *list[i].value}})
+	}
+	return false
+}
+
+// leadsToDrop reports whether statements have a verdict that may drop, or lead to
+// a chain with one.
+func (t *table) leadsToDrop(of []statement) bool {
+	r := &rule{statements: of}
+	if t.mayDrop(r) {
+		return true
+	}
+	for _, name := range t.targets(&chain{rules: []*rule{r}}) {
+		c := t.chain(name)
+		if c == nil || slices.ContainsFunc(t.reachable(c), func(c *chain) bool { return slices.ContainsFunc(c.rules, t.mayDrop) }) {
+			return true
+		}
+	}
+	return false
 }

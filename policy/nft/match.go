@@ -244,7 +244,7 @@ func (of *terms) askNames(n *names, q question) bool {
 	var list []string
 	for _, v := range q.values {
 		name := v.text
-		if v.kind != isLiteral || isNumber(name) || strings.ContainsAny(name, `+\`) || name == "" {
+		if v.kind != isLiteral || isNumber(name) || strings.ContainsAny(name, `+\`) || name == "" || name == "*" || strings.Contains(strings.TrimSuffix(name, "*"), "*") {
 			return false
 		}
 		if prefix, wild := strings.CutSuffix(name, "*"); wild {

@@ -333,10 +333,14 @@ func (p *parser) chainBody(c *chain) error {
 		}
 		switch {
 		case start.is("type"):
-			p.baseChain(c)
+			if err := p.baseChain(c); err != nil {
+				return err
+			}
 		case start.is("policy"):
 			p.at++
-			c.policy = p.next().text
+			if err := p.chainPolicy(c); err != nil {
+				return err
+			}
 		case start.is("device"), start.is("devices"), start.is("flags"), start.is("comment"), start.is("hw_stats"):
 			p.skipCommand()
 		case start.is("include"):
@@ -350,39 +354,104 @@ func (p *parser) chainBody(c *chain) error {
 	return nil
 }
 
+// chainPolicy reads what is behind "policy".
+func (p *parser) chainPolicy(c *chain) error {
+	t := p.next()
+	if t.text != "accept" && t.text != "drop" {
+		return p.refuse(t, "no policy of a chain", "accept or drop")
+	}
+	c.policy = t.text
+	if behind := p.peek(); !behind.ends() && !behind.is("}") {
+		return p.refuse(behind, "too much behind a policy", "a semicolon before it")
+	}
+	return nil
+}
+
+// refuse is about a word that nft refuses, too.
+func (p *parser) refuse(t token, why, instead string) error {
+	return fmt.Errorf("%s:%d: %q is %s: write %s", p.file, t.line, strings.TrimSpace(t.text), why, instead)
+}
+
+// chainTypes and chainHooks are those that nft has.
+var (
+	chainTypes = []string{"filter", "nat", "route"}
+	chainHooks = []string{"prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"}
+)
+
 // baseChain reads type filter hook input device eth0 priority 0.
-func (p *parser) baseChain(c *chain) {
+func (p *parser) baseChain(c *chain) error {
 	c.isBase = true
-	words := p.skipCommand()
-	for i := 0; i+1 < len(words); i++ {
-		switch words[i].text {
+	line := p.peek()
+	v := &values{words: p.skipCommand()}
+	for v.at < len(v.words) {
+		switch word := v.next(); word.text {
 		case "type":
-			c.kind = words[i+1].text
-		case "hook":
-			c.hook = words[i+1].text
-		case "priority":
-			var text strings.Builder
-			for _, w := range words[i+1:] {
-				text.WriteString(w.text)
+			if c.kind = v.peek().text; !slices.Contains(chainTypes, c.kind) {
+				return p.refuse(v.orAt(line), "no type of a chain", "filter, nat or route")
 			}
-			c.priority = priorityOf(text.String())
+			v.next()
+		case "hook":
+			if c.hook = v.peek().text; !slices.Contains(chainHooks, c.hook) {
+				return p.refuse(v.orAt(line), "no hook", "one such as input or forward")
+			}
+			v.next()
+		case "device", "devices":
+			v.accept("=")
+			if _, ok := v.value(); !ok {
+				return p.refuse(v.orAt(line), "no device", "the name of an interface")
+			}
+		case "priority":
+			text := v.next().text
+			for v.peek().is("+") || v.peek().is("-") || text == "-" || text == "+" {
+				text += v.next().text
+				if v.at > len(v.words) {
+					break
+				}
+				if last := text[len(text)-1]; last == '+' || last == '-' {
+					text += v.next().text
+				}
+			}
+			if next := v.peek().text; len(next) > 1 && (next[0] == '+' || next[0] == '-') && isNumber(next[1:]) {
+				text += v.next().text
+			}
+			var ok bool
+			if c.priority, ok = priorityOf(text); !ok {
+				return fmt.Errorf("%s:%d: %q is no priority: write a number, or a name such as filter", p.file, word.line, text)
+			}
+		default:
+			return p.refuse(word, "not understood behind the type of a chain", "a semicolon before it, or what \"nft list ruleset\" prints")
 		}
 	}
+	if c.hook == "" {
+		return fmt.Errorf("%s:%d: chain %s has a type and no hook: write hook and priority behind it", p.file, line.line, c.name)
+	}
+	return nil
+}
+
+// orAt is the next word, or else nothing, at another's place.
+func (v *values) orAt(other token) token {
+	if v.at < len(v.words) {
+		return v.words[v.at]
+	}
+	return token{line: other.line}
 }
 
 // priorities are the names of some places at a hook.
-var priorities = map[string]int{"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
+var priorities = map[string]int{"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100, "out": 100}
 
 // priorityOf reads a number, a name, or a name and an offset.
-func priorityOf(text string) int {
+func priorityOf(text string) (int, bool) {
 	for name, base := range priorities {
 		if offset, ok := strings.CutPrefix(text, name); ok {
-			n, _ := strconv.Atoi(strings.TrimPrefix(offset, "+"))
-			return base + n
+			if offset == "" {
+				return base, true
+			}
+			n, err := strconv.Atoi(strings.TrimPrefix(offset, "+"))
+			return base + n, err == nil
 		}
 	}
-	n, _ := strconv.Atoi(text)
-	return n
+	n, err := strconv.Atoi(text)
+	return n, err == nil
 }
 
 // addRule reads a rule that is not inside of its chain.

@@ -4,16 +4,24 @@ package nft
 
 import (
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // parseRule reads the words of a rule. From one that is not understood on, all
 // is one statement that may match or not, up to the verdict.
 func parseRule(words []token) (out []statement) {
 	v := &values{words: words}
+	ended := false
 	for v.at < len(v.words) {
 		before := v.at
 		s, ok := v.statement()
+		if ended && (!ok || s.kind != isPassing || s.text != "") { // which nft refuses
+			v.at = before
+			last := len(out) - 1
+			return append(out[:last:last], statement{kind: isUnknown, text: quoted(textOf(v.words[before:])) + " behind a verdict"}, out[last])
+		}
 		if !ok || v.at == before {
 			v.at = before
 			return append(out, v.doubtful()...)
@@ -22,6 +30,7 @@ func parseRule(words []token) (out []statement) {
 			continue
 		}
 		out = append(out, s)
+		ended = s.kind == isVerdict && s.verdict.name != "continue"
 	}
 	return out
 }
@@ -37,24 +46,92 @@ func (v *values) doubtful() []statement {
 			depth++
 		case w.is("}"):
 			depth--
-		case depth > 0 || w.quoted || i > v.at && v.words[i-1].is("comment"):
+		case depth > 0 || w.quoted:
 		case slices.Contains([]string{"accept", "drop", "reject", "return", "continue", "queue", "jump", "goto"}, w.text):
 			end = i
 			found = statement{kind: isVerdict, verdict: verdict{name: w.text}}
-			if i+1 < len(v.words) && (w.text == "jump" || w.text == "goto") {
+			if i+1 < len(v.words) && v.words[i+1].is("{") { // a chain without a name
+				found.verdict = verdict{name: whoKnows}
+			} else if i+1 < len(v.words) && (w.text == "jump" || w.text == "goto") {
 				found.verdict.chain = v.words[i+1].text
 			}
 		case w.is("log") && found.kind != isVerdict:
 			found = statement{kind: isLog, text: "log"}
 		case w.is("vmap"), w.is("synproxy"), w.is("tproxy"), w.is("fwd"), w.is("target") && i > v.at && v.words[i-1].is("xt"):
-			end, found = i, statement{kind: isVerdict, verdict: verdict{name: w.text}}
+			end, found = i, statement{kind: isVerdict, verdict: verdict{name: whoKnows}}
 		}
+	}
+	if rest := v.words[v.at:]; found.verdict.name == whoKnows || found.kind != isVerdict && !decidesNothing(rest) {
+		// A statement that is not known, or perhaps a verdict that is written wrong.
+		of := unknownTo(textOf(rest))
+		if found.verdict.name != whoKnows {
+			of.with = ", which is not known (write accept, drop or reject, if that is meant),"
+		}
+		return []statement{{kind: isVerdict, verdict: of}}
 	}
 	out := []statement{{kind: isUnknown, text: textOf(v.words[v.at:end])}}
 	if found.kind != isMatch {
 		out = append(out, found)
 	}
 	return out
+}
+
+// unknownTo is the verdict of a statement that may do anything.
+func unknownTo(text string) verdict {
+	const longest = 120
+	if len(text) > longest {
+		text = text[:longest] + "…"
+	}
+	return verdict{name: whoKnows, chain: text}
+}
+
+// whoKnows is the verdict of what may do anything; in place of a chain it has
+// the statement.
+const whoKnows = "vmap"
+
+// vocabulary are words of statements that match or change something, and decide
+// nothing.
+var vocabulary = sync.OnceValue(func() map[string]bool {
+	out := make(map[string]bool)
+	for _, w := range strings.Fields(`set map and or xor lshift rshift exists missing numgen random inc mod offset jhash symhash seed option maxseg
+		size sack-permitted window sack0 sack1 sack2 sack3 sack timestamp tsval tsecr count left right length rt mtu classid nexthop ipsec
+		in out spnum reqid spi saddr daddr socket transparent wildcard cgroupv2 level osf ttl loose skip name version exthdr hbh rt0 frag dst
+		mh srh hdrlength nexthdr reserved more-fragments quota over until used bytes kbytes mbytes packets last never helper timeout
+		expectation event label secmark log prefix group flags all counter original reply proto-src proto-dst comment nop eol fastopen
+		md5sig mptcp subtype addr ra rr lsrr ssrr ptr value gre vxlan geneve vni rate limit burst arp operation htype ptype hlen plen igmp
+		mrt`) {
+		out[w] = true
+	}
+	for first, seconds := range fields {
+		out[first] = true
+		for _, second := range seconds {
+			out[second] = true
+		}
+	}
+	for _, w := range short {
+		out[w] = true
+	}
+	return out
+})
+
+// decidesNothing reports whether words, which have no verdict, are all such as
+// stand in statements that decide nothing. Behind an operator there may be any.
+func decidesNothing(words []token) bool {
+	depth, isValue := 0, false
+	for i, w := range words {
+		known := isValue || w.quoted || depth > 0 || strings.HasPrefix(w.text, "@") || isAddress(w.text) ||
+			w.text != "" && (w.text[0] >= '0' && w.text[0] <= '9' || strings.IndexByte(wordRunes, w.text[0]) < 0) || vocabulary()[w.text]
+		switch {
+		case w.is("{"):
+			depth++
+		case w.is("}"):
+			depth--
+		case !known:
+			return false
+		}
+		isValue = !w.quoted && (w.text == "set" && i > 0 || operators[w.text] != "")
+	}
+	return len(words) > 1
 }
 
 func textOf(words []token) string {
@@ -64,7 +141,7 @@ func textOf(words []token) string {
 			texts[i] = quoted(w.text)
 		}
 	}
-	return strings.Join(texts, " ")
+	return strings.ReplaceAll(strings.Join(texts, " "), " , ", ", ")
 }
 
 // statement reads one statement.
@@ -77,6 +154,9 @@ func (v *values) statement() (statement, bool) {
 	case "accept", "drop", "return", "continue":
 		return statement{kind: isVerdict, verdict: verdict{name: w.text}}, true
 	case "jump", "goto":
+		if v.peek().is("{") {
+			return statement{}, false
+		}
 		return statement{kind: isVerdict, verdict: verdict{name: w.text, chain: v.next().text}}, true
 	case "queue":
 		v.at = len(v.words)
@@ -84,17 +164,34 @@ func (v *values) statement() (statement, bool) {
 	case "reject":
 		return v.reject(), true
 	case "comment":
-		v.next()
+		if isVerdictWord(v.next()) {
+			return statement{}, false
+		}
 		return statement{kind: isPassing}, true
 	case "notrack":
 		return statement{kind: isPassing, text: w.text}, true
 	case "counter":
-		return v.counter(), true
+		return v.counter()
 	case "log":
 		return v.log()
 	case "limit":
 		return v.limit()
-	case "masquerade", "snat", "dnat", "redirect", "dup", "flow":
+	case "flow":
+		if !v.accept("add") && !v.accept("offload") || !strings.HasPrefix(v.peek().text, "@") {
+			return statement{}, false
+		}
+		v.next()
+		return statement{kind: isPassing, text: w.text}, true
+	case "dup":
+		ok := v.accept("to")
+		if ok {
+			_, ok = v.value()
+		}
+		if ok && v.accept("device") {
+			_, ok = v.value()
+		}
+		return statement{kind: isPassing, text: w.text}, ok
+	case "masquerade", "snat", "dnat", "redirect":
 		return v.rest(w), true
 	case "meter":
 		return v.meter()
@@ -135,21 +232,30 @@ func isVerdictWord(t token) bool {
 	return !t.quoted && slices.Contains([]string{"accept", "drop", "return", "continue", "jump", "goto", "reject"}, t.text)
 }
 
-func (v *values) counter() statement {
-	switch next := v.peek(); {
-	case next.is("name"):
-		v.at += 2
-	case next.is("packets"):
-		v.at += 4 // packets N bytes N
+func (v *values) counter() (statement, bool) {
+	ok := true
+	switch {
+	case v.accept("name"):
+		ok = !isVerdictWord(v.next())
+	case v.accept("packets"):
+		ok = isCountOf(v.next()) && v.accept("bytes") && isCountOf(v.next())
 	}
-	return statement{kind: isPassing}
+	return statement{kind: isPassing}, ok
+}
+
+func isCountOf(t token) bool {
+	_, err := strconv.ParseUint(t.text, 10, 64)
+	return err == nil
 }
 
 func (v *values) log() (statement, bool) {
 	for {
 		switch next := v.peek(); {
 		case next.is("prefix"), next.is("level"), next.is("group"), next.is("snaplen"), next.is("queue-threshold"):
-			v.at += 2
+			v.next()
+			if isVerdictWord(v.next()) {
+				return statement{}, false
+			}
 		case next.is("flags"):
 			v.next()
 			if kind := v.next(); kind.is("tcp") || kind.is("ip") {
@@ -205,11 +311,16 @@ func (v *values) limit() (statement, bool) {
 			return statement{}, false
 		}
 	}
+	if isVerdictWord(token{text: l.unit}) {
+		return statement{}, false
+	}
 	if v.accept("burst") {
-		l.burst = v.next().text
-		if !v.accept("packets") {
+		if l.burst = v.next().text; !isNumber(l.burst) {
+			return statement{}, false
+		}
+		if next := v.peek(); next.is("packets") || strings.HasSuffix(next.text, "bytes") {
 			v.next()
-			l.bytes = true
+			l.bytes = l.bytes || !next.is("packets")
 		}
 	}
 	return statement{kind: isLimit, limit: l}, true
@@ -221,7 +332,8 @@ func (v *values) count() (statement, bool) {
 	if v.accept("over") {
 		text += "over "
 	}
-	return statement{kind: isCount, text: text + v.next().text}, true
+	most := v.next().text
+	return statement{kind: isCount, text: text + most}, isNumber(most)
 }
 
 // meter reads meter NAME [size N] { KEY STATEMENT }.
@@ -284,7 +396,12 @@ func (v *values) updateBlock(text, name string) (statement, bool) {
 // assignment reads set VALUE, which changes a mark and no verdict.
 func (v *values) assignment(what string) (statement, bool) {
 	v.next()
-	value, ok := v.value()
+	before := v.at
+	value, ok := v.field()
+	if !ok {
+		v.at = before
+		value, ok = v.value()
+	}
 	if ok && (v.peek().is("and") || v.peek().is("or") || v.peek().is("&") || v.peek().is("|") || v.peek().is("xor") || v.peek().is("map")) {
 		return statement{}, false
 	}

@@ -57,7 +57,7 @@ var fields = map[string][]string{
 	"ether":   {"saddr", "daddr", "type"},
 	"vlan":    {"id", "cfi", "dei", "pcp", "type"},
 	"ct": {"state", "status", "mark", "expiration", "helper", "label", "zone", "direction", "l3proto", "protocol", "bytes", "packets",
-		"avgpkt", "id"},
+		"avgpkt", "id", "secmark"},
 	"meta": {"length", "protocol", "nfproto", "l4proto", "iif", "iifname", "iiftype", "iifkind", "iifgroup", "oif", "oifname", "oiftype",
 		"oifkind", "oifgroup", "sdif", "sdifname", "skuid", "skgid", "nftrace", "rtclassid", "ibriport", "ibrname", "obriport", "obrname",
 		"pkttype", "cpu", "mark", "priority", "random", "secmark", "cgroup", "ipsec", "time", "day", "hour", "secpath"},
@@ -212,7 +212,7 @@ func (v *values) primary() (expr, bool) {
 	if name, isName := strings.CutPrefix(w.text, "@"); isName && !w.quoted {
 		return expr{kind: isSetName, text: name}, name != ""
 	}
-	if !w.quoted && len(w.text) == 1 && !strings.Contains(wordRunes, w.text) {
+	if isVerdictWord(w) || !w.quoted && len(w.text) == 1 && !strings.Contains(wordRunes, w.text) {
 		return expr{}, false
 	}
 	e := literal(w.text)
@@ -243,6 +243,9 @@ func parseLiteral(text string) expr {
 	return literal(text)
 }
 
+// behindKey is what may stand behind an element.
+var behindKey = []string{",", "}", ":", "comment", "timeout", "expires", "counter", "limit", "quota", "ct", "last"}
+
 // set reads { … }, with sets in it taken apart. Of a map that has other values
 // than verdicts, only the keys count.
 func (v *values) set() expr {
@@ -268,6 +271,9 @@ func (v *values) set() expr {
 			continue
 		}
 		el := element{key: key}
+		if next := v.peek(); !slices.ContainsFunc(behindKey, next.is) {
+			return expr{}
+		}
 		for !v.peek().is(",") && !v.peek().is("}") && !v.peek().is(":") {
 			switch w := v.next(); w.text {
 			case "comment":

@@ -4,8 +4,11 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/portcullis-firewall/portcullis/policy/addrset"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
@@ -54,6 +57,11 @@ func (c *copied) jumpTo(name string) (string, bool) {
 
 // rule appends what one rule does.
 func (c *copied) rule(r *rule, into string) {
+	c.dropUntracked(r, into)
+	c.ruleOf(r, into)
+}
+
+func (c *copied) ruleOf(r *rule, into string) {
 	list := c.packetsOf(r)
 	for _, p := range list {
 		p.terms.settle(p.verdict)
@@ -149,8 +157,18 @@ func (c *copied) target(v verdict) []string {
 		}
 	case "", "continue":
 		return nil
+	case whoKnows:
+		return []string{"-j", inQuotes(v.chain) + v.with} // no chain is called so
 	}
-	return []string{"-j", v.name} // who knows
+	return []string{"-j", inQuotes(v.String())}
+}
+
+// inQuotes is a statement as it is to be read in a sentence.
+func inQuotes(text string) string {
+	if strings.Contains(text, `"`) {
+		return "(" + text + ")"
+	}
+	return quoted(text)
 }
 
 // packetsOf takes a rule apart into packets and their verdicts, in order.
@@ -212,15 +230,14 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 	const most = 4096
 	list, changing, ok := t.members(s.right)
 	left := s.left
-	if !ok || len(list) > most || left.kind != isField && left.kind != isConcat {
+	if !ok || len(list) > most || overlap(list) || left.kind != isField && left.kind != isConcat {
 		of.implied(s.left)
-		of.doubt("%s", s)
-		return []packets{{of, verdict{name: "vmap"}}}
+		return []packets{{of, unknownTo(s.String())}}
 	}
 	var others *verdict
 	back := false
 	for _, el := range list {
-		v := verdict{name: "vmap"}
+		v := unknownTo(s.left.String() + " vmap { " + el.key.String() + " }")
 		if el.value != nil {
 			v = *el.value
 		}
@@ -245,6 +262,46 @@ func (t *table) byMap(of *terms, s statement) (out []packets) {
 		out = append(out, packets{one, *others})
 	}
 	return out
+}
+
+// overlap reports whether two entries of a verdict map are for the same key. What
+// nft loads has none of these, so it is not known which of them is meant.
+func overlap(list []element) bool {
+	var numbers, addresses []addrset.Range
+	names := make(map[string]bool)
+	for _, el := range list {
+		if r, ok := addressesOf(el.key); ok {
+			addresses = append(addresses, r)
+			continue
+		}
+		first, last := el.key, el.key
+		if el.key.kind == isRange {
+			first, last = el.key.of[0], el.key.of[1]
+		}
+		if isNumber(first.text) && isNumber(last.text) && first.kind == isLiteral && last.kind == isLiteral {
+			numbers = append(numbers, addrset.Range{First: addressOf(number(first.text)), Last: addressOf(number(last.text))})
+			continue
+		}
+		text := el.key.String()
+		if names[text] {
+			return true
+		}
+		names[text] = true
+	}
+	for _, of := range [][]addrset.Range{numbers, addresses} {
+		slices.SortFunc(of, func(a, b addrset.Range) int { return a.First.Compare(b.First) })
+		for i := range of {
+			if i > 0 && !of[i-1].Last.Less(of[i].First) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// addressOf is a number in a form that can be compared as addresses are.
+func addressOf(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 // update is about a statement that counts packets in a set, which is a limit if

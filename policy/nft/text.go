@@ -4,8 +4,11 @@ package nft
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/portcullis-firewall/portcullis/policy/iptables"
 )
 
 // String is the expression as nft writes it.
@@ -54,7 +57,12 @@ func joined(of []expr, by string) string {
 	return strings.Join(texts, by)
 }
 
-func (v verdict) String() string { return strings.TrimSpace(v.name + " " + v.chain) }
+func (v verdict) String() string {
+	if v.name == whoKnows {
+		return v.chain
+	}
+	return strings.TrimSpace(v.name + " " + v.chain)
+}
 
 func (l limit) String() string {
 	text := "limit rate "
@@ -105,3 +113,44 @@ func statementsText(list []statement) string {
 
 // quoted is a name as nft takes it.
 func quoted(name string) string { return `"` + name + `"` }
+
+// hintOf stands before what would be opened.
+const hintOf = "; without it, it would be "
+
+// mergeFamilies makes one finding of two that differ only in the family of the
+// packets that would be let in.
+func mergeFamilies(list []iptables.Finding) (out []iptables.Finding) {
+	for _, f := range list {
+		why, rules, hinted := strings.Cut(f.Why, hintOf)
+		i := slices.IndexFunc(out, func(other iptables.Finding) bool {
+			otherWhy, _, otherHinted := strings.Cut(other.Why, hintOf)
+			return hinted && otherHinted && f.Line > 0 && other.File == f.File && other.Line == f.Line && other.Text == f.Text && otherWhy == why
+		})
+		if i < 0 {
+			out = append(out, f)
+			continue
+		}
+		_, before, _ := strings.Cut(out[i].Why, hintOf)
+		out[i].Why = why + hintOf + bothFamilies(before, rules)
+	}
+	return out
+}
+
+// bothFamilies are the rules of two lists, of which those for all of IPv4 and all
+// of IPv6 are one.
+func bothFamilies(a, b string) string {
+	list := strings.Split(a, ", ")
+	for _, rule := range strings.Split(b, ", ") {
+		everybody := strings.Replace(strings.Replace(rule, " from ::/0", "", 1), " from 0.0.0.0/0", "", 1)
+		of4, of6 := strings.TrimSuffix(everybody, `"`)+` from 0.0.0.0/0"`, strings.TrimSuffix(everybody, `"`)+` from ::/0"`
+		i := slices.IndexFunc(list, func(other string) bool {
+			return other != rule && (other == of4 && rule == of6 || other == of6 && rule == of4)
+		})
+		if i >= 0 {
+			list[i] = everybody
+		} else if !slices.Contains(list, rule) {
+			list = append(list, rule)
+		}
+	}
+	return strings.Join(list, ", ")
+}
