@@ -162,6 +162,9 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 	report.Serial, report.Bundle = b.Serial, digest
 	p.Target, p.Time = fleet.Target{Bundle: digest, Serial: b.Serial}, now
 	waves := steps(r.Waves, hosts, digest)
+	if len(r.Waves) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Present }) {
+		report.Warnings = append(report.Warnings, fmt.Sprintf("no host of group %s is there to say how it goes, so there are no waves: all that come get it at once", r.Group))
+	}
 	if len(waves) > 1 && c.Pointer != nil {
 		p.Before = before(c.Pointer)
 	}
