@@ -90,3 +90,30 @@ func (f *Fleet) Ban(ctx context.Context, r BanRequest) (*BanReport, error) {
 		return report, err
 	}
 }
+
+// resignBans signs the operators' bans anew, so that they outlive the key that has signed them.
+func (f *Fleet) resignBans(ctx context.Context, group string, key *fleet.PrivateKey, keys []fleet.PublicKey) error {
+	at := fleet.BansKey(group, fleet.OperatorBans)
+	for {
+		object, err := f.Store.Get(ctx, at)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		list, err := fleet.OpenBans(object.Value, group, fleet.OperatorBans, keys)
+		if err != nil {
+			return err
+		}
+		list.Serial++
+		list.Forget(time.Now())
+		sealed, err := list.Seal(key)
+		if err != nil {
+			return err
+		}
+		if err = f.Store.Put(ctx, at, sealed, object.Version); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+}

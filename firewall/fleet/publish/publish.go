@@ -109,7 +109,16 @@ func (f *Fleet) Revoke(ctx context.Context, what RevokeRequest, r Request) (*Rep
 		return nil, err
 	}
 	r.Waves, r.Agree = nil, nil
-	return f.publish(ctx, c, anew(c.Bundle, c.Pointer.Target), nil, &what, r)
+	keys := fleet.Without(append(slices.Clone(f.Keys), r.Key.Public()), c.Pointer.RevokedKeys)
+	var unsigned error
+	if len(what.Keys) > 0 { // before hosts hear of it
+		unsigned = f.resignBans(ctx, r.Group, r.Key, keys)
+	}
+	report, err := f.publish(ctx, c, anew(c.Bundle, c.Pointer.Target), nil, &what, r)
+	if err == nil && unsigned != nil {
+		report.Warnings = append(report.Warnings, fmt.Sprintf("the operators' bans could not be signed anew, and hosts may not take them any more: %v", unsigned))
+	}
+	return report, err
 }
 
 // publish signs a bundle and makes it the group's.
@@ -162,6 +171,9 @@ func (f *Fleet) publish(ctx context.Context, c *Current, b *fleet.Bundle, lists 
 	report.Serial, report.Bundle = b.Serial, digest
 	p.Target, p.Time = fleet.Target{Bundle: digest, Serial: b.Serial}, now
 	waves := steps(r.Waves, hosts, digest)
+	if len(r.Waves) > 0 && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Present }) {
+		report.Warnings = append(report.Warnings, fmt.Sprintf("no host of group %s is there to say how it goes, so there are no waves: all that come get it at once", r.Group))
+	}
 	if len(waves) > 1 && c.Pointer != nil {
 		p.Before = before(c.Pointer)
 	}

@@ -311,6 +311,37 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
+// Bans outlive the key that has signed them.
+func TestRevokeSignsBansAnew(t *testing.T) {
+	l := newLab(t)
+	next, err := fleet.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Keys = append(l.Keys, next.Public())
+	if _, err := l.Publish(t.Context(), l.sourceOf("open: [80/tcp]\n", "bans: {}\n"), l.request("none")); err != nil {
+		t.Fatal(err)
+	}
+	r := BanRequest{Group: "web", Key: l.key, Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/32")}}
+	if _, err := l.Ban(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Revoke(t.Context(), RevokeRequest{Keys: []fleet.KeyID{l.key.ID}}, Request{Group: "web", Key: next}); err != nil {
+		t.Fatal(err)
+	}
+	object, err := l.dir.Get(t.Context(), fleet.BansKey("web", fleet.OperatorBans))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := fleet.OpenBans(object.Value, "web", fleet.OperatorBans, []fleet.PublicKey{next.Public()}); err != nil || len(list.Bans) != 1 || list.Serial != 2 {
+		t.Errorf("the bans are %+v, %v", list, err)
+	}
+	r.Key, r.Prefixes[0] = next, netip.MustParsePrefix("203.0.113.8/32")
+	if report, err := l.Ban(t.Context(), r); err != nil || report.Bans != 2 {
+		t.Errorf("the other key bans %+v, %v", report, err)
+	}
+}
+
 // What is wrong for one host is not published for any.
 func TestPublishChecksForEachHost(t *testing.T) {
 	l := newLab(t)

@@ -71,6 +71,29 @@ func TestDirHoldsAnything(t *testing.T) {
 	}
 }
 
+// Whoever tidies the folder up takes nobody's presence away for long.
+func TestDirAnnouncesAgain(t *testing.T) {
+	root := t.TempDir()
+	d := store.NewDir(root)
+	p, err := d.AnnounceFor(t.Context(), "hosts/h1/present", []byte("1"), 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := os.RemoveAll(filepath.Join(root, "hosts")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		o, err := d.Get(t.Context(), "hosts/h1/present")
+		if err == nil && string(o.Value) == "1" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it is %q, %v", o.Value, err)
+		}
+	}
+}
+
 // Who announced something and was killed is gone after a while, by the clock of the folder and not by that of who looks.
 func TestDirForgetsWhoIsGone(t *testing.T) {
 	root := t.TempDir()

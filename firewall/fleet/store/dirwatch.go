@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -304,6 +305,9 @@ type dirPresence struct {
 	key  string
 	stop func()
 	done chan struct{}
+
+	mu    sync.Mutex
+	value []byte
 }
 
 // Announce implements [Store].
@@ -327,22 +331,33 @@ func (d *Dir) AnnounceFor(ctx context.Context, key string, value []byte, ttl tim
 	go func() {
 		defer close(p.done)
 		for sleep(ctx, ttl/3) == nil {
-			touch(p.path)
+			if errors.Is(touch(p.path), fs.ErrNotExist) { // somebody has tidied up
+				_ = errors.Join(d.makeFolder(key), p.write()) // the next time, where it cannot be reached
+			}
 		}
 	}()
 	return p, nil
 }
 
 // touch stamps a file with the time of its file system, and not with that of this host.
-func touch(path string) {
+func touch(path string) error {
 	now := unix.Timespec{Nsec: unix.UTIME_NOW}
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, now}, 0) // the next time, where it cannot be reached
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, now}, 0)
 }
 
 // Update implements [Presence].
 func (p *dirPresence) Update(_ context.Context, value []byte) error {
+	p.mu.Lock()
+	p.value = value
+	p.mu.Unlock()
+	return p.write()
+}
+
+func (p *dirPresence) write() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	next := filepath.Join(filepath.Dir(p.path), "."+filepath.Base(p.path))
-	err := os.WriteFile(next, value, 0o644)
+	err := os.WriteFile(next, p.value, 0o644)
 	if err == nil {
 		err = os.Rename(next, p.path)
 	}
