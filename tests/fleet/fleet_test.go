@@ -198,7 +198,7 @@ func TestBadPolicyReverts(t *testing.T) {
 	bad("interfaces: [eth0]\nopen: [22/tcp]\n", `probe "2222/tcp from h2,h1": h2: dial tcp 192.0.2.1:2222`)
 	bad("interfaces: [eth0]\nopen: [2222/tcp]\nblock: [192.0.2.2]\n", `probe "connect 192.0.2.2:7777": dial tcp 192.0.2.2:7777: i/o timeout`)
 	time.Sleep(time.Second)
-	if n := strings.Count(h1.logged(), "is on trial"); n != 3 {
+	if n := strings.Count(h1.logged(), "of group web is on trial"); n != 3 {
 		t.Errorf("there were %d trials, want 3", n)
 	}
 }
