@@ -24,6 +24,14 @@ const (
 	kindBans    kind = "bans"
 )
 
+// String returns what it is called in a sentence.
+func (k kind) String() string {
+	if k == kindBans {
+		return "list of bans"
+	}
+	return string(k)
+}
+
 // format is the version of what is signed. What an older version does not know it refuses.
 const format = "1"
 

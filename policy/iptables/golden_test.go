@@ -3,7 +3,6 @@
 package iptables
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/portcullis-firewall/portcullis/policy"
+	"github.com/portcullis-firewall/portcullis/policy/policytest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -56,27 +56,7 @@ func TestGolden(t *testing.T) {
 	for _, g := range goldens {
 		t.Run(g.name, func(t *testing.T) {
 			r := importFiles(t, g.files, g.interfaces)
-			got := r.YAML()
-			path := filepath.Join("testdata", g.name+".golden.yaml")
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s gives\n%s\nwant\n%s", g.files, got, want)
-			}
-			p, err := policy.Parse(path, got)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !p.Equal(r.Policy) {
-				t.Errorf("is read again as another policy: %v", policy.Diff(r.Policy, p))
-			}
+			policytest.Golden(t, filepath.Join("testdata", g.name+".golden.yaml"), r.YAML(), r.Policy, *update)
 		})
 	}
 }

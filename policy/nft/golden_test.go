@@ -3,15 +3,14 @@
 package nft
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/portcullis-firewall/portcullis/policy"
 	"github.com/portcullis-firewall/portcullis/policy/iptables"
+	"github.com/portcullis-firewall/portcullis/policy/policytest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -36,27 +35,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := r.YAML()
-			golden := strings.TrimSuffix(path, ".nft") + ".golden.yaml"
-			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("gives\n%s\nwant\n%s", got, want)
-			}
-			p, err := policy.Parse(golden, got)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !p.Equal(r.Policy) {
-				t.Errorf("is read again as another policy: %v", policy.Diff(r.Policy, p))
-			}
+			policytest.Golden(t, strings.TrimSuffix(path, ".nft")+".golden.yaml", r.YAML(), r.Policy, *update)
 		})
 	}
 }

@@ -45,11 +45,11 @@ var siblings = map[string][]string{
 	"firewall/importcheck":   {"firewall/nflog"},
 	"firewall/metrics":       {"firewall/firewalltest"},
 	"firewall/propose":       {"firewall/monitor"},
-	"policy/firewalld":       {"policy/iptables"},
-	"policy/iptables":        {"policy/quote", "policy/shell"},
-	"policy/nft":             {"policy/addrset", "policy/iptables"},
+	"policy/firewalld":       {"policy/iptables", "policy/policytest"},
+	"policy/iptables":        {"policy/policytest", "policy/quote", "policy/shell"},
+	"policy/nft":             {"policy/addrset", "policy/iptables", "policy/policytest"},
 	"policy/packets":         {"policy/addrset"},
-	"policy/ufw":             {"policy/iptables"},
+	"policy/ufw":             {"policy/iptables", "policy/policytest"},
 }
 
 // PackageSize returns one complaint for each package that has more files than maxFiles and no reason, and for each

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -490,36 +489,18 @@ func TestExplainARecording(t *testing.T) {
 func mustExplainAll(t *testing.T, l *lab.Lab, file []byte, want []string) {
 	t.Helper()
 	var got []string
-	l.Server.Do(t, func() error {
-		e, err := explain.Open(context.Background(), firewall.New(firewall.Options{PinPath: l.PinPath}))
+	eachRecorded(t, l, file, "", func(a *explain.Answer, err error) error {
+		if errors.Is(err, explain.ErrOutgoing) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		defer e.Close()
-		r, err := explain.NewRecording(bytes.NewReader(file))
-		if err != nil {
-			return err
+		if a.Time == nil || a.Time.Unix() != 1700000000 {
+			t.Errorf("packet %d was recorded at %v", a.Number, a.Time)
 		}
-		for {
-			p, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			a, err := e.Recorded(p, "")
-			if errors.Is(err, explain.ErrOutgoing) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if a.Time == nil || a.Time.Unix() != 1700000000 {
-				t.Errorf("packet %d was recorded at %v", a.Number, a.Time)
-			}
-			got = append(got, string(rune('0'+a.Number))+" "+a.Verdict+" "+a.Reason)
-		}
+		got = append(got, string(rune('0'+a.Number))+" "+a.Verdict+" "+a.Reason)
+		return nil
 	})
 	if !slices.Equal(got, want) {
 		t.Errorf("explained are %q, want %q", got, want)

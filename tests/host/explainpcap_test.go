@@ -28,8 +28,8 @@ import (
 	"github.com/portcullis-firewall/portcullis/tests/internal/lab"
 )
 
-// fates returns what explain says of each packet of a recording, in a word or two.
-func fates(t *testing.T, l *lab.Lab, file []byte, on string) (out []string) {
+// eachRecorded calls each with what explain says of each packet of a recording.
+func eachRecorded(t *testing.T, l *lab.Lab, file []byte, on string, each func(*explain.Answer, error) error) {
 	t.Helper()
 	l.Server.Do(t, func() error {
 		e, err := explain.Open(context.Background(), firewall.New(firewall.Options{PinPath: l.PinPath}))
@@ -50,20 +50,31 @@ func fates(t *testing.T, l *lab.Lab, file []byte, on string) (out []string) {
 				return err
 			}
 			a, err := e.Recorded(p, on)
-			unfiltered, unplayable := new(explain.NotFilteredError), new(explain.UnplayableError)
-			switch {
-			case errors.Is(err, explain.ErrOutgoing):
-				out = append(out, "sent")
-			case errors.As(err, &unfiltered):
-				out = append(out, "unfiltered "+unfiltered.Interface)
-			case errors.As(err, &unplayable):
-				out = append(out, "unplayable: "+unplayable.Why)
-			case err != nil:
+			if err := each(a, err); err != nil {
 				return fmt.Errorf("packet %d: %w", p.Number, err)
-			default:
-				out = append(out, a.Interface+" "+a.Verdict+" "+a.Reason)
 			}
 		}
+	})
+}
+
+// fates returns what explain says of each packet of a recording, in a word or two.
+func fates(t *testing.T, l *lab.Lab, file []byte, on string) (out []string) {
+	t.Helper()
+	eachRecorded(t, l, file, on, func(a *explain.Answer, err error) error {
+		unfiltered, unplayable := new(explain.NotFilteredError), new(explain.UnplayableError)
+		switch {
+		case errors.Is(err, explain.ErrOutgoing):
+			out = append(out, "sent")
+		case errors.As(err, &unfiltered):
+			out = append(out, "unfiltered "+unfiltered.Interface)
+		case errors.As(err, &unplayable):
+			out = append(out, "unplayable: "+unplayable.Why)
+		case err != nil:
+			return err
+		default:
+			out = append(out, a.Interface+" "+a.Verdict+" "+a.Reason)
+		}
+		return nil
 	})
 	return out
 }
